@@ -1,0 +1,1 @@
+"""The online verbs: the scoring contract and the service around it."""

@@ -1,0 +1,1 @@
+"""The five tables, from anywhere: schema, readers, simulator, expectations, requests."""

@@ -1,0 +1,246 @@
+"""One schema for validation, training, requests, drift and docs, and the tables it describes as NumPy columns.
+
+Table and column names are those of Microsoft's predictive-maintenance reference data. Sensors, components, error
+codes, machine models, the sampling period and plausible ranges come from ``params.yaml`` and are never in code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+Int16 = NDArray[np.int16]
+Float64 = NDArray[np.float64]
+
+HOUR_US = 3_600_000_000  # times are int64 microseconds since 1970-01-01T00:00Z, exact and cheap to compare
+KEYS = {
+    "telemetry": ("machineID", "datetime"),
+    "errors": ("machineID", "datetime", "errorID"),
+    "maint": ("machineID", "datetime", "comp"),
+    "failures": ("machineID", "datetime", "failure"),
+    "machines": ("machineID",),
+}
+CODE_COLUMN = {"errors": "errorID", "maint": "comp", "failures": "failure"}
+
+
+class DataError(ValueError):
+    """The data was refused. The message says what is wrong, where, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the five tables hold for one kind of fleet.
+
+    ``ranges`` gives for each sensor the plausible (low, high) in the sensor's own unit.
+    """
+
+    sensors: tuple[str, ...]
+    components: tuple[str, ...]
+    errors: tuple[str, ...]
+    models: tuple[str, ...]
+    sampling_minutes: int
+    ranges: tuple[tuple[float, float], ...]
+
+    @property
+    def period_us(self) -> int:
+        """Sampling period in microseconds."""
+        return self.sampling_minutes * 60_000_000
+
+    @classmethod
+    def from_dict(cls, raw: dict) -> Schema:
+        """Read the ``schema:`` section of ``params.yaml`` or of a bundle's manifest.
+
+        Raises:
+            DataError: a key is missing or unknown, or a value has the wrong form.
+        """
+        known = {"sensors", "components", "errors", "models", "sampling_minutes"}
+        if unknown := set(raw) - known:
+            raise DataError(f"schema: unknown key {sorted(unknown)[0]!r}; known are {sorted(known)}")
+        if missing := known - set(raw):
+            raise DataError(f"schema: {sorted(missing)[0]!r} is missing; add it under schema: in params.yaml")
+        try:
+            sensors = tuple(raw["sensors"])
+            ranges = tuple((float(low), float(high)) for low, high in raw["sensors"].values())
+        except (AttributeError, TypeError, ValueError):
+            raise DataError("schema.sensors: write each sensor as 'name: [low, high]', its plausible range") from None
+        names = {key: tuple(str(name) for name in raw[key]) for key in ("components", "errors", "models")}
+        for key, values in (("sensors", sensors), *names.items()):
+            if len(set(values)) != len(values):
+                raise DataError(f"schema.{key}: a name occurs twice in {list(values)}")
+        if not sensors:
+            raise DataError("schema.sensors: name at least one sensor")
+        minutes = raw["sampling_minutes"]
+        if not isinstance(minutes, int) or minutes < 1:
+            raise DataError(f"schema.sampling_minutes: {minutes!r} is not a whole number of minutes, 1 or more")
+        return cls(sensors=sensors, ranges=ranges, sampling_minutes=minutes, **names)
+
+    def to_dict(self) -> dict[str, object]:
+        """The inverse of :meth:`from_dict`."""
+        return {
+            "sensors": {name: list(limits) for name, limits in zip(self.sensors, self.ranges, strict=True)},
+            "components": list(self.components),
+            "errors": list(self.errors),
+            "models": list(self.models),
+            "sampling_minutes": self.sampling_minutes,
+        }
+
+
+@dataclass(frozen=True)
+class Events:
+    """Errors, replacements or failures, sorted by (machine, time, code); ``code`` indexes the schema's list."""
+
+    machine: Int64
+    time: Int64
+    code: Int16
+
+    @classmethod
+    def empty(cls) -> Events:
+        """No event at all."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int16))
+
+    @classmethod
+    def of(cls, machine: Int64, time: Int64, code: Int16) -> Events:
+        """Sort the columns and drop exact repetitions of the key."""
+        order = np.lexsort((code, time, machine))
+        machine, time, code = machine[order], time[order], code[order]
+        new = np.ones(len(machine), bool)
+        new[1:] = (np.diff(machine) != 0) | (np.diff(time) != 0) | (np.diff(code) != 0)
+        return cls(machine[new], time[new], code[new])
+
+    def slice(self, machine: int) -> Events:
+        """The events of one machine."""
+        low, high = np.searchsorted(self.machine, [machine, machine + 1])
+        return Events(self.machine[low:high], self.time[low:high], self.code[low:high])
+
+
+@dataclass(frozen=True)
+class MachineWindow:
+    """One machine's sorted arrays: all that the feature kernel sees.
+
+    ``values`` has shape (sensors, rows), NaN where a reading is missing; ``model`` is -1 and ``age`` NaN (years)
+    where the machine is not described.
+    """
+
+    machine: int
+    time: Int64
+    values: Float64
+    errors: Events
+    maint: Events
+    failures: Events
+    model: int
+    age: float
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a fleet, or of a request, as NumPy columns.
+
+    Telemetry is sorted by (machine, time), each key once; ``values`` has shape (sensors, rows). ``failures`` is None
+    where the fleet has no such table (then a run is anomaly-only). ``machine_ids`` is sorted.
+    """
+
+    machine: Int64
+    time: Int64
+    values: Float64
+    errors: Events
+    maint: Events
+    failures: Events | None
+    machine_ids: Int64
+    machine_model: Int16
+    machine_age: Float64
+
+    @classmethod
+    def of(
+        cls,
+        machine: Int64,
+        time: Int64,
+        values: Float64,
+        errors: Events,
+        maint: Events,
+        failures: Events | None,
+        machines: tuple[Int64, Int16, Float64],
+    ) -> Tables:
+        """Sort everything by key. The keys must be unique: callers say where one is not."""
+        order = np.lexsort((time, machine))
+        by_id = np.argsort(machines[0], kind="stable")
+        ids, model, age = (column[by_id] for column in machines)
+        return cls(
+            machine[order],
+            time[order],
+            np.ascontiguousarray(values[:, order]),
+            errors,
+            maint,
+            failures,
+            ids,
+            model,
+            age,
+        )
+
+    def bounds(self) -> tuple[Int64, Int64]:
+        """The machines that have telemetry, and their row offsets (one longer than the machines)."""
+        ids, starts = np.unique(self.machine, return_index=True)
+        return ids, np.append(starts, len(self.machine)).astype(np.int64)
+
+    def windows(self) -> Iterator[MachineWindow]:
+        """Each machine that has telemetry, in order of its id."""
+        ids, offsets = self.bounds()
+        failures = Events.empty() if self.failures is None else self.failures
+        for machine, start, stop in zip(ids.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            at = int(np.searchsorted(self.machine_ids, machine))
+            known = at < len(self.machine_ids) and int(self.machine_ids[at]) == machine
+            yield MachineWindow(
+                machine,
+                self.time[start:stop],
+                self.values[:, start:stop],
+                self.errors.slice(machine),
+                self.maint.slice(machine),
+                failures.slice(machine),
+                int(self.machine_model[at]) if known else -1,
+                float(self.machine_age[at]) if known else float("nan"),
+            )
+
+    def select(self, machines: Int64) -> Tables:
+        """The same tables, of these machines only."""
+        wanted = np.unique(machines)
+
+        def events(table: Events) -> Events:
+            keep = np.isin(table.machine, wanted)
+            return Events(table.machine[keep], table.time[keep], table.code[keep])
+
+        rows, ids = np.isin(self.machine, wanted), np.isin(self.machine_ids, wanted)
+        return Tables(
+            self.machine[rows],
+            self.time[rows],
+            np.ascontiguousarray(self.values[:, rows]),
+            events(self.errors),
+            events(self.maint),
+            None if self.failures is None else events(self.failures),
+            self.machine_ids[ids],
+            self.machine_model[ids],
+            self.machine_age[ids],
+        )
+
+    def fingerprint(self) -> str:
+        """``sha256:…`` of every column in canonical order: equal for equal data, whatever file held it."""
+        digest = hashlib.sha256()
+
+        def add(name: str, column: NDArray[np.generic]) -> None:
+            digest.update(f"{name}:{column.dtype.str}:{column.shape};".encode())
+            digest.update(np.ascontiguousarray(column).tobytes())
+
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Events):
+                for column in ("machine", "time", "code"):
+                    add(f"{item.name}.{column}", getattr(value, column))
+            elif value is None:
+                digest.update(f"{item.name}:none;".encode())
+            else:
+                # + 0.0 makes -0.0 and 0.0 one; every NaN is the one NumPy writes
+                add(item.name, np.where(np.isnan(value), np.nan, value + 0.0) if value.dtype.kind == "f" else value)
+        return "sha256:" + digest.hexdigest()

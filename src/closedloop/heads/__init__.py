@@ -1,0 +1,1 @@
+"""What answers: the anomaly head, the failure heads, and the bundle that stores them."""

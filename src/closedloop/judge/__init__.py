@@ -1,0 +1,1 @@
+"""Is it good, is it better, has the world moved: episodes, gate, report."""
