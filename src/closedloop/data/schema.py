@@ -168,7 +168,6 @@ class Tables:
         """Sort everything by key. The keys must be unique: callers say where one is not."""
         order = np.lexsort((time, machine))
         by_id = np.argsort(machines[0], kind="stable")
-        ids, model, age = (column[by_id] for column in machines)
         return cls(
             machine[order],
             time[order],
@@ -176,9 +175,9 @@ class Tables:
             errors,
             maint,
             failures,
-            ids,
-            model,
-            age,
+            machines[0][by_id],
+            machines[1][by_id],
+            machines[2][by_id],
         )
 
     def bounds(self) -> tuple[Int64, Int64]:
