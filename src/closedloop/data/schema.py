@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,6 +223,11 @@ class Tables:
             self.machine_model[ids],
             self.machine_age[ids],
         )
+
+    def rows(self, keep: NDArray[np.bool_]) -> Tables:
+        """The same tables with only these telemetry rows."""
+        values = np.ascontiguousarray(self.values[:, keep])
+        return replace(self, machine=self.machine[keep], time=self.time[keep], values=values)
 
     def fingerprint(self) -> str:
         """``sha256:…`` of every column in canonical order: equal for equal data, whatever file held it."""

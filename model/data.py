@@ -1,0 +1,82 @@
+"""Fetch the tables that this commit trains on into build/data, as they are.
+
+Without a flag: the fleet that model/data.lock.json pins. --profile simulates the same fleet under another profile,
+--source reads a folder of files instead (the reference layout, or a known public set); both are for this machine only.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from closedloop.data import simulate, sources
+from closedloop.data.schema import DataError, Schema
+from model import cli, params
+
+LOCK = Path(__file__).with_name("data.lock.json")
+
+
+def fetch(parts: list[dict[str, Any]], schema: Schema) -> tuple[dict[str, pd.DataFrame], pd.DataFrame | None]:
+    """The frames and the anomaly intervals of a pin's parts.
+
+    Raises:
+        DataError: a part's kind is unknown, or one of its keys is missing.
+    """
+    frames: list[dict[str, pd.DataFrame]] = []
+    anomalies: list[pd.DataFrame] = []
+    for part in parts:
+        if part.get("kind") != "simulator":
+            raise DataError(f"{LOCK}: a part of kind {part.get('kind')!r} cannot be read; known: simulator")
+        try:
+            sizes = {key: part[key] for key in ("profile", "machines", "days", "seed")}
+        except KeyError as error:
+            raise DataError(f"{LOCK}: the part {part} lacks {error}; add it") from None
+        cli.say("simulating {machines} machines for {days} days, profile {profile}, seed {seed}".format(**sizes))
+        made = simulate.simulate(**sizes, schema=schema)
+        frames.append(sources.tables_to_frames(made.tables, schema))
+        anomalies.append(made.anomalies)
+    joined = {name: pd.concat([frame[name] for frame in frames], ignore_index=True) for name in frames[0]}
+    return joined, pd.concat(anomalies, ignore_index=True)
+
+
+def main(words: list[str]) -> None:
+    """Write build/data/PdM_*.parquet and build/data/data.json, which says what they are."""
+    flags = cli.parser(__doc__, out=cli.DATA)
+    choice = flags.add_mutually_exclusive_group()
+    choice.add_argument("--profile", choices=("azure", "default"), help="simulate the pinned fleet in this profile")
+    choice.add_argument("--source", type=Path, metavar="PATH", help="read this folder instead of the pin")
+    args = flags.parse_args(words)
+    asked = params.load(args.params)
+    pin = cli.read_json(LOCK, "restore it from git")
+    about: dict[str, Any] = {"source": asked.source, "schema": asked.schema.to_dict(), "rule": asked.split["rule"]}
+    anomalies: pd.DataFrame | None
+    if args.source:
+        found = sources.discover(args.source)
+        cli.say(f"reading {args.source}: format {found['format']}")
+        frames = sources.read_frames(args.source, asked.columns)
+        anomalies = sources.read_anomalies(args.source)
+        about |= {"source": args.source.resolve().name, "parts": [{"kind": found["format"]}], "pinned": None}
+        if found["schema"]:
+            about |= {"schema": found["schema"], "rule": found["rule"]}
+    else:
+        parts = [part | ({"profile": args.profile} if args.profile else {}) for part in pin["parts"]]
+        frames, anomalies = fetch(parts, asked.schema)
+        if parts != pin["parts"]:  # another fleet: never held against the champion of the pinned one
+            about |= {"source": f"{asked.source}-{args.profile}", "parts": parts, "pinned": None}
+        else:
+            about |= {"parts": parts, "pinned": pin["fingerprint"]}
+    shutil.rmtree(args.out, ignore_errors=True)
+    args.out.mkdir(parents=True)
+    for name, frame in frames.items():
+        frame.to_parquet(args.out / f"PdM_{name}.parquet", index=False)
+    if anomalies is not None:
+        anomalies.to_parquet(args.out / "anomalies.parquet", index=False)
+    cli.write_json(args.out / "data.json", about)
+    cli.say(f"wrote {args.out}: " + ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items()))
+
+
+if __name__ == "__main__":
+    cli.main(main)

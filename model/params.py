@@ -1,0 +1,119 @@
+"""Read ``params.yaml``: every key known, every value checked, one clear line where something is off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from closedloop.data.schema import HOUR_US, DataError, Schema
+
+PARAMS = Path(__file__).with_name("params.yaml")
+
+# The keys of each section that are checked here; schema and features check their own.
+SECTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "labels": {"horizon_hours": int},
+    "split": {"salt": str, "rule": str},
+    "anomaly": {"detector": str, "parameters": dict, "alarms_per_machine_year": (int, float)},
+    "failure": {
+        "estimator": str,
+        "parameters": dict,
+        "negatives_every_hours": int,
+        "folds": int,
+        "minimum_failures": int,
+    },
+    "judge": {"episode_gap_hours": int, "minimum_lead_hours": int, "neutral_hours": int, "costs": dict},
+    "gate": {
+        "on_inconclusive": str,
+        "minimum_machines": int,
+        "minimum_failures": int,
+        "error_rate": float,
+        "false_alarm_ratio": (int, float),
+        "floors": dict,
+    },
+}
+CHOICES = {
+    ("split", "rule"): ("fleet", "unit", "prefix"),
+    ("anomaly", "detector"): ("mean_chart", "isolation_forest", "pca"),
+    ("failure", "estimator"): ("hist_gradient_boosting",),
+    ("gate", "on_inconclusive"): ("ship", "ask"),
+}
+COSTS = {"unplanned", "planned", "false_alarm", "missed_anomaly"}
+
+
+@dataclass(frozen=True)
+class Params:
+    """What a commit asks for. ``raw`` is the file as read; horizons and windows are hours."""
+
+    source: str
+    schema: Schema
+    columns: dict[str, dict[str, str]]
+    features: dict[str, Any]
+    labels: dict[str, Any]
+    split: dict[str, Any]
+    anomaly: dict[str, Any]
+    failure: dict[str, Any]
+    judge: dict[str, Any]
+    gate: dict[str, Any]
+    seed: int
+    raw: dict[str, Any]
+
+    @property
+    def horizon_us(self) -> int:
+        """How far ahead a failure head looks, in microseconds."""
+        return int(self.labels["horizon_hours"] * HOUR_US)
+
+
+def _check(path: Path, section: str, value: Any) -> dict[str, Any]:
+    known = SECTIONS[section]
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: {section}: is not a mapping; write its keys below it, indented")
+    if unknown := sorted(set(value) - set(known)):
+        raise DataError(f"{path}: {section}.{unknown[0]} is not a known key; known are {', '.join(known)}")
+    for key, kind in known.items():
+        if key not in value:
+            raise DataError(f"{path}: {section}.{key} is missing; add it")
+        if not isinstance(value[key], kind) or isinstance(value[key], bool):
+            wanted = kind.__name__ if isinstance(kind, type) else "number"
+            raise DataError(f"{path}: {section}.{key} is {value[key]!r}; it must be a {wanted}")
+        choices = CHOICES.get((section, key))
+        if choices and value[key] not in choices:
+            raise DataError(f"{path}: {section}.{key} is {value[key]!r}; choose one of {', '.join(choices)}")
+        if isinstance(value[key], int | float) and value[key] <= 0:
+            raise DataError(f"{path}: {section}.{key} is {value[key]!r}; it must be above 0")
+    return value
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        DataError: the file cannot be read, or a key is unknown, missing or has a value of the wrong kind.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise DataError(f"{path}: is not a mapping; start from the file of a clean checkout")
+    top = {"source", "schema", "columns", "features", "seed", *SECTIONS}
+    if unknown := sorted(set(raw) - top):
+        raise DataError(f"{path}: {unknown[0]} is not a known section; known are {', '.join(sorted(top))}")
+    if missing := sorted(top - set(raw)):
+        raise DataError(f"{path}: the section {missing[0]} is missing; add it")
+    if not isinstance(raw["seed"], int):
+        raise DataError(f"{path}: seed is {raw['seed']!r}; it must be a whole number")
+    sections = {name: _check(path, name, raw[name]) for name in SECTIONS}
+    if set(sections["judge"]["costs"]) != COSTS:
+        raise DataError(f"{path}: judge.costs must have exactly the keys {', '.join(sorted(COSTS))}")
+    return Params(
+        source=str(raw["source"]),
+        schema=Schema.from_dict(raw["schema"]),
+        columns=raw["columns"] or {},
+        features=raw["features"],
+        seed=raw["seed"],
+        raw=raw,
+        **sections,
+    )

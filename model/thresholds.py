@@ -1,0 +1,64 @@
+"""Where a score becomes an alarm, decided on training machines alone.
+
+The anomaly head spends a budget of alarms and never sees a label. A failure head takes the threshold at which its
+out-of-fold probabilities would have cost least, counted in episodes as the judge counts them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from closedloop.data.schema import Float64
+from closedloop.judge.episodes import Rules, failure_cost, foresee, pieces
+from closedloop.judge.truth import Grid, Settings
+
+CANDIDATES = 40
+
+
+def budget_threshold(grid: Grid, score: Float64, alarms_per_machine_year: float, rules: Rules) -> float:
+    """The lowest threshold whose alarm episodes over all machines stay within the budget.
+
+    ``score`` has one value for each row of the grid; alarms are scores at or above the threshold. Episodes merge as a
+    threshold falls, so their number is searched by rank of the score rather than assumed to be monotone all the way.
+    """
+    allowed = alarms_per_machine_year * float(grid.years.sum())
+    ordered = np.sort(score)
+
+    def episodes(threshold: float) -> int:
+        count = 0
+        for low, high in zip(grid.offsets[:-1], grid.offsets[1:], strict=True):
+            numbers = pieces(grid.time[low:high][score[low:high] >= threshold], rules)
+            count += int(numbers[-1]) + 1 if len(numbers) else 0
+        return count
+
+    few, many = 1, len(ordered)  # rows in alarm: the answer lies between
+    while many - few > max(1, few // 100):
+        middle = (few + many) // 2
+        if episodes(float(ordered[-middle])) <= allowed:
+            few = middle
+        else:
+            many = middle
+    return float(ordered[-few])
+
+
+def cost_threshold(grid: Grid, component: int, probability: Float64, settings: Settings) -> float:
+    """The threshold of least cost for one component; the higher of two that cost the same.
+
+    ``probability`` has one value for each row of the grid. Candidates are the probabilities at ranks that grow
+    geometrically from the surest row to the least sure tenth.
+    """
+    ranks = np.unique(np.geomspace(1, max(2, len(probability) // 10), CANDIDATES).astype(int))
+    candidates = np.unique(np.sort(probability)[-ranks])[::-1]
+    assert grid.known is not None  # noqa: S101  # a failure head is only trained where failures are known
+    known = grid.known[component]
+
+    def cost(threshold: float) -> float:
+        total = 0.0
+        for machine, (low, high) in enumerate(zip(grid.offsets[:-1], grid.offsets[1:], strict=True)):
+            at = low + np.flatnonzero(probability[low:high] >= threshold)
+            failures = grid.failures[machine][component]
+            total += failure_cost(foresee(grid.time[at], known[at], failures, settings.rules), settings.costs)
+        return total
+
+    costs = [cost(float(threshold)) for threshold in candidates]
+    return float(candidates[int(np.argmin(costs))])

@@ -1,0 +1,71 @@
+"""Hold the fetched tables against the expectations; then hold out the machines that judge.
+
+A refusal exits 1 and names table, column, rule, count and three offending rows. What passes is fingerprinted, compared
+with the pin, and split: build/holdout gets the tables of the held-out machines, from one history before the cut on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from closedloop.data import expectations, sources
+from closedloop.data.schema import HOUR_US, Schema, Tables
+from closedloop.features.split import Split, split
+from model import cli, params
+
+
+def holdout(tables: Tables, parts: Split, history_us: int) -> tuple[Tables, dict[str, int]]:
+    """The judged machines' tables from one history before their first judged row, and that row's time by machine."""
+    judged_from = {
+        int(machine): int(tables.time[parts.judged & (tables.machine == machine)].min())
+        for machine in np.unique(tables.machine[parts.judged])
+    }
+    chosen = tables.select(np.array(sorted(judged_from), np.int64))
+    start = np.array([judged_from[machine] for machine in chosen.machine.tolist()], np.int64)
+    return chosen.rows(chosen.time > start - history_us), {str(key): value for key, value in judged_from.items()}
+
+
+def main(words: list[str]) -> None:
+    """Write build/validation.json, build/holdout and the fingerprints into build/data/data.json."""
+    args = cli.parser(__doc__, out=cli.HOLDOUT).parse_args(words)
+    asked = params.load(args.params)
+    about: dict[str, Any] = cli.read_json(args.data / "data.json", "run: python -m model.data")
+    schema = Schema.from_dict(about["schema"])
+    frames = sources.read_frames(args.data, {})
+    cli.say(f"validating {len(frames['telemetry']):,} telemetry rows")
+    result = expectations.validate(frames, schema)
+    cli.write_json(args.data.parent / "validation.json", result.result)
+    if not result.ok:
+        raise cli.RefusedError("the data does not meet the expectations:\n  " + "\n  ".join(result.failures))
+    tables = sources.frames_to_tables(frames, schema, {})
+    fingerprint = tables.fingerprint()
+    if about["pinned"] not in (None, fingerprint):
+        raise cli.RefusedError(
+            f"not judged: the tables are {fingerprint}, and model/data.lock.json pins {about['pinned']}; "
+            "restore the data it names, or move the pin on purpose with: make data-pin"
+        )
+    history_us = int(asked.features["history_hours"] * HOUR_US)
+    parts = split(tables, about["source"], asked.split["salt"], about["rule"], asked.horizon_us, history_us)
+    kept, judged_from = holdout(tables, parts, history_us)
+    shutil.rmtree(args.out, ignore_errors=True)
+    sources.write_tables(kept, schema, args.out)
+    anomalies = args.data / "anomalies.parquet"
+    if anomalies.exists():
+        intervals = pd.read_parquet(anomalies)
+        intervals[intervals["machineID"].isin(kept.machine_ids)].to_parquet(args.out / anomalies.name, index=False)
+    about |= {
+        "fingerprint": fingerprint,
+        "holdout_fingerprint": kept.fingerprint(),
+        "judged_from": judged_from,
+        "training_machines": parts.training_machines.tolist(),
+    }
+    cli.write_json(args.data / "data.json", about)
+    cli.say(f"valid; {len(parts.training_machines)} machines train, {len(judged_from)} are held out")
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,187 @@
+"""Which features there are: names, groups and windows, read from the ``features:`` section of ``params.yaml``."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import closedloop.features.custom  # noqa: F401  # registers the custom features
+from closedloop.data.schema import HOUR_US, DataError, Schema
+from closedloop.features.baseline import Constants, fit_constants
+from closedloop.features.registry import CUSTOM
+
+__all__ = ["Constants", "FeatureSpec", "code_digest", "fit_constants"]
+
+KNOWN = {
+    "rolling": ("windows_hours",),
+    "trend": ("half_lives_hours", "cusum_slack"),
+    "change": ("windows_hours",),
+    "errors": ("windows_hours",),
+}
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """The features of a row, in the order in which the kernel writes them.
+
+    ``groups`` gives each feature's group (telemetry, errors, maint or machine); ``skipped`` says which custom features
+    the schema cannot feed, and why. Windows and half-lives are in microseconds; ``cusum_slack`` in deviations is None
+    where the trend family is off, and ``error_windows_us`` None where the errors family is.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    history_us: int
+    rolling_us: tuple[int, ...]
+    half_lives_us: tuple[int, ...]
+    cusum_slack: float | None
+    change_us: tuple[int, ...]
+    error_windows_us: tuple[int, ...] | None
+    custom: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+    def __hash__(self) -> int:
+        return hash((self.history_us, len(self.names)))  # cheap: every request looks its plan up
+
+    @classmethod
+    def from_params(cls, params: dict, schema: Schema) -> FeatureSpec:
+        """Read the ``features:`` section; a family whose key is absent is off.
+
+        Raises:
+            DataError: a key is unknown or missing, or a window is not above 0 and at most ``history_hours``.
+        """
+        _only(params, ("history_hours", *KNOWN), "features")
+        history_us = _hours([params.get("history_hours")], "features.history_hours")[0]
+        family = {}
+        for name, keys in KNOWN.items():
+            family[name] = params.get(name) or {}
+            _only(family[name], keys, f"features.{name}")
+            if missing := [key for key in keys if family[name] and key not in family[name]]:
+                raise DataError(f"features.{name}: {missing[0]!r} is missing")
+        lengths = {}
+        for name, keys in KNOWN.items():
+            where = f"features.{name}.{keys[0]}"
+            lengths[name] = _hours(family[name].get(keys[0], []), where)
+            if too_long := [us for us in lengths[name] if us > history_us]:
+                raise DataError(
+                    f"{where}: {too_long[0] / HOUR_US:g} h is longer than history_hours"
+                    f" ({history_us / HOUR_US:g}); raise history_hours or shorten it"
+                )
+        slack = family["trend"].get("cusum_slack")
+        if slack is not None and (isinstance(slack, bool) or not isinstance(slack, (int, float)) or not slack >= 0):
+            raise DataError(f"features.trend.cusum_slack: {slack!r} is not a number of deviations, 0 or more")
+        fed, skipped = [], []
+        for name, item in CUSTOM.items():
+            if lacking := [sensor for sensor in item.arguments if sensor not in ("hours", *schema.sensors)]:
+                skipped.append(f"{name}: this fleet has no sensor {lacking[0]!r}")
+            elif item.window_us > history_us:
+                raise DataError(f"custom feature {name!r}: its window is longer than features.history_hours")
+            else:
+                fed.append(name)
+        telemetry = [
+            f"{sensor}_{name}"
+            for sensor in schema.sensors
+            for name in (
+                *(f"{kind}_{_label(us)}" for us in lengths["rolling"] for kind in ("mean", "std")),
+                *(f"ewma_{_label(us)}" for us in lengths["trend"]),
+                *(["cusum"] if slack is not None else []),
+                *(f"change_{_label(us)}" for us in lengths["change"]),
+            )
+        ] + fed
+        errors = [
+            f"{code}_{name}"
+            for code in (schema.errors if family["errors"] else ())
+            for name in (*(f"count_{_label(us)}" for us in lengths["errors"]), "hours_since")
+        ]
+        maint = [f"{component}_days_since" for component in schema.components]
+        machine = ["age", *(f"model={model}" for model in schema.models)]
+        names = (*telemetry, *errors, *maint, *machine)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DataError(f"features: two features are named {twice[0]!r}; rename one of them")
+        blocks = (("telemetry", telemetry), ("errors", errors), ("maint", maint), ("machine", machine))
+        return cls(
+            names=names,
+            groups=tuple(group for group, block in blocks for _ in block),
+            history_us=history_us,
+            rolling_us=lengths["rolling"],
+            half_lives_us=lengths["trend"],
+            cusum_slack=None if slack is None else float(slack),
+            change_us=lengths["change"],
+            error_windows_us=lengths["errors"] if family["errors"] else None,
+            custom=tuple(fed),
+            skipped=tuple(skipped),
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON for the manifest, windows in hours."""
+        raw: dict[str, object] = {
+            "names": list(self.names),
+            "groups": list(self.groups),
+            "history_hours": self.history_us / HOUR_US,
+            "rolling": {"windows_hours": [us / HOUR_US for us in self.rolling_us]},
+            "change": {"windows_hours": [us / HOUR_US for us in self.change_us]},
+            "custom": list(self.custom),
+            "skipped": list(self.skipped),
+        }
+        if self.cusum_slack is not None:
+            half_lives = [us / HOUR_US for us in self.half_lives_us]
+            raw["trend"] = {"half_lives_hours": half_lives, "cusum_slack": self.cusum_slack}
+        if self.error_windows_us is not None:
+            raw["errors"] = {"windows_hours": [us / HOUR_US for us in self.error_windows_us]}
+        return raw
+
+    @classmethod
+    def from_dict(cls, raw: dict) -> FeatureSpec:
+        """The inverse of :meth:`to_dict`."""
+
+        def microseconds(hours: list[float]) -> tuple[int, ...]:
+            return tuple(round(value * HOUR_US) for value in hours)
+
+        trend, errors = raw.get("trend"), raw.get("errors")
+        return cls(
+            names=tuple(raw["names"]),
+            groups=tuple(raw["groups"]),
+            history_us=round(raw["history_hours"] * HOUR_US),
+            rolling_us=microseconds(raw["rolling"]["windows_hours"]),
+            half_lives_us=microseconds(trend["half_lives_hours"]) if trend else (),
+            cusum_slack=float(trend["cusum_slack"]) if trend else None,
+            change_us=microseconds(raw["change"]["windows_hours"]),
+            error_windows_us=microseconds(errors["windows_hours"]) if errors else None,
+            custom=tuple(raw["custom"]),
+            skipped=tuple(raw["skipped"]),
+        )
+
+
+def code_digest() -> str:
+    """``sha256:…`` of the sources of this package: the same in every folder and with any line endings."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
+        source = path.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{path.relative_to(folder).as_posix()}:{len(source)};".encode() + source)
+    return "sha256:" + digest.hexdigest()
+
+
+def _only(raw: object, known: tuple[str, ...], where: str) -> None:
+    """Refuse anything but a mapping of known keys."""
+    if not isinstance(raw, dict):
+        raise DataError(f"{where}: write a mapping of {list(known)}, not {raw!r}")
+    if unknown := [key for key in raw if key not in known]:
+        raise DataError(f"{where}: unknown key {unknown[0]!r}; known are {list(known)}")
+
+
+def _hours(values: object, where: str) -> tuple[int, ...]:
+    """Positive numbers of hours, in microseconds, each once."""
+    if not isinstance(values, list):
+        raise DataError(f"{where}: write a list of hours, not {values!r}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 24 * 366 * 10:
+            raise DataError(f"{where}: {value!r} is not a number of hours above 0")
+    if len(set(values)) != len(values):
+        raise DataError(f"{where}: a length occurs twice in {values}")
+    return tuple(round(value * HOUR_US) for value in values)
+
+
+def _label(us: int) -> str:
+    return f"{us / HOUR_US:g}h"

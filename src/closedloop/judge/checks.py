@@ -1,0 +1,120 @@
+"""What the gate looks at before it compares: whether predictions can be judged at all, and whether they meet floors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from closedloop.data.schema import DataError
+from closedloop.judge.metrics import Assessment
+from closedloop.judge.truth import ANOMALY, Aligned, Grid, PredictionTable, Truth, align
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the two models, as the gate sees it.
+
+    ``predictions`` is None, and ``problem`` says why, where the model could not be built or could not answer. Of the
+    bundle's ``manifest`` these keys are read: ``commit``, ``model_digest``, ``heads`` (names) and ``training``:
+    ``{"source": name, "machines": [ids]}``, with ``"until_us": {id: last training row}`` under the split rule
+    ``prefix``. ``ruler`` is what :func:`ruler` gives for the model's commit.
+    """
+
+    predictions: PredictionTable | None
+    manifest: Mapping[str, Any]
+    inputs_digest: str
+    ruler: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def name(self) -> dict[str, Any]:
+        """How ``decision.json`` names it."""
+        return {"commit": self.manifest.get("commit"), "model_digest": self.manifest.get("model_digest")}
+
+
+def answers(one: Candidate, grid: Grid) -> dict[str, Aligned]:
+    """A model's predictions on the grid, by head; none where it gave none."""
+    return {} if one.predictions is None else align(one.predictions, grid)
+
+
+def faults(one: Candidate, on_grid: Mapping[str, Aligned], grid: Grid, truth: Truth) -> list[str]:
+    """Why a model's predictions cannot be used, head by head."""
+    if one.predictions is None:
+        return [one.problem or "it gave no predictions"]
+    result = []
+    rows = len(grid.time)
+    for head in (*truth.schema.components, ANOMALY):
+        answer = on_grid.get(head)
+        if answer is None:
+            if head in one.manifest.get("heads", ()):
+                result.append(f"its bundle has a head {head}, yet there is no prediction of it")
+            continue
+        if answer.missing:
+            machines = [
+                int(machine)
+                for i, machine in enumerate(grid.ids)
+                if answer.absent[grid.offsets[i] : grid.offsets[i + 1]].any()
+            ]
+            result.append(f"{answer.missing:,} of {rows:,} rows have no prediction of head {head} ({_some(machines)})")
+        if answer.twice:
+            result.append(f"{answer.twice:,} rows have more than one prediction of head {head}")
+        if bad := int((~np.isfinite(answer.score) & ~answer.absent).sum()):
+            result.append(f"{bad:,} of {rows:,} scores of head {head} are not finite numbers")
+        elif head != ANOMALY and ((answer.score < 0) | (answer.score > 1)).any():
+            result.append(f"scores of head {head} are not probabilities between 0 and 1")
+    return result
+
+
+def overlap(one: Candidate, grid: Grid, truth: Truth) -> list[str]:
+    """Whether the model was trained on what it is judged on."""
+    training = one.manifest.get("training")
+    if not isinstance(training, Mapping) or "machines" not in training or "source" not in training:
+        return ["its manifest does not list the machines it was trained on"]
+    if training["source"] != truth.source:
+        return []
+    both = sorted(set(map(int, training["machines"])) & set(grid.ids.tolist()))
+    if truth.rule == "prefix":
+        until = {int(machine): int(last) for machine, last in training.get("until_us", {}).items()}
+        first = dict(zip(grid.ids.tolist(), grid.time[grid.offsets[:-1]].tolist(), strict=True))
+        both = [machine for machine in both if until.get(machine, first[machine]) >= first[machine]]
+    if not both:
+        return []
+    what = "rows" if truth.rule == "prefix" else "machines"
+    return [f"it was trained on {what} that judge it ({_some(both)} of {len(grid.ids)})"]
+
+
+def _some(machines: list[int]) -> str:
+    """The first three machines, for a person to look up."""
+    return f"machines {', '.join(map(str, machines[:3]))}" + (f" and {len(machines) - 3} more" if machines[3:] else "")
+
+
+def lacking(found: Assessment, grid: Grid, judged: bool) -> list[str]:
+    """Metrics that the truth allows and the predictions do not."""
+    result = []
+    if grid.supervised and judged and found.metrics["failure"]["pr_auc"] is None:
+        result.append(f"the truth has {grid.failure_count} failures, yet no failure head answered, so it has no PR-AUC")
+    if grid.events is not None and grid.anomalous.any() and found.metrics["anomaly"]["pr_auc"] is None:
+        result.append("the truth has anomalies, yet the anomaly head did not answer, so it has no PR-AUC")
+    return result
+
+
+def floors(
+    found: Assessment, other: Assessment | None, gate: Mapping[str, Any], grid: Grid, judged: bool
+) -> list[dict[str, Any]]:
+    """Each floor with both figures; ``holds`` is None where it is not judged."""
+    part = "failure" if grid.supervised else "anomaly"
+    result = []
+    for name, limit in gate["floors"].items():
+        figures = found.metrics[part] or {}
+        if figures and not isinstance(figures.get(name, ""), float | int | None):
+            raise DataError(f"gate.floors.{name}: no such figure; choose among {', '.join(sorted(figures))}")
+        value = figures.get(name)
+        theirs = None if other is None or not other.metrics[part] else other.metrics[part][name]
+        holds = None if not judged or value is None else bool(value >= limit)
+        result.append(
+            {"name": f"{part}.{name}", "estimate": value, "champion": theirs, "limit": float(limit), "holds": holds}
+        )
+    return result

@@ -1,0 +1,182 @@
+"""Two models on the same machines: which differences are proven, and which are noise.
+
+Rows of one machine resemble each other, so the machine is the unit: every question is put as a ratio of two sums over
+machines, and answered with a one-sided t test on the machines' own differences. To ask whether Σa / Σb exceeds a limit
+L is to ask whether the mean of a - L·b is above 0; the limits that such a test would not refuse are Fieller's interval
+(Fieller 1954, J. R. Stat. Soc. B 16:175), which for equal exposures is the ordinary paired t interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from closedloop.data.schema import Float64
+from closedloop.judge.metrics import Assessment
+
+POWER = 0.8  # what "would decide" means
+
+# Limits of the guardrails that params.yaml does not set. Each leaves room for what no one would call worse.
+BRIER_RATIO = 1.10
+CALIBRATION_EXCESS = 0.20  # of the failures seen, this share more expected in the wrong bin of probability
+SEGMENT_COST_RATIO = 1.25
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Σ above / Σ below over machines; ``below`` is not negative."""
+
+    above: Float64
+    below: Float64
+
+    @property
+    def estimate(self) -> float | None:
+        """The ratio, None where the denominator is 0."""
+        return float(self.above.sum() / self.below.sum()) if self.below.sum() > 0 else None
+
+    def p_above(self, limit: float) -> float:
+        """One-sided p of the hypothesis that the ratio is at most ``limit``."""
+        excess = self.above - limit * self.below
+        mean, error = float(excess.mean()), self._error(excess)
+        if error == 0:
+            return 0.0 if mean > 0 and len(excess) > 1 else 1.0
+        return float(stats.t.sf(mean / error, len(excess) - 1))
+
+    def interval(self, alpha: float) -> tuple[float | None, float | None]:
+        """Bounds below and above, each one-sided at ``alpha``; None where there is no such bound."""
+        n = len(self.above)
+        if n < 2 or self.estimate is None:
+            return None, None
+        t2 = float(stats.t.isf(alpha, n - 1)) ** 2 / n
+        (saa, sab), (_, sbb) = np.cov(self.above, self.below)
+        a, b = float(self.above.mean()), float(self.below.mean())
+        # The limits L with (a - L·b)² = t²·s²(a - L·b)/n
+        square, half, constant = b * b - t2 * sbb, a * b - t2 * sab, a * a - t2 * saa
+        root = max(half * half - square * constant, 0.0) ** 0.5
+        if square > 0:
+            return float((half - root) / square), float((half + root) / square)
+        if square == 0 or half * half <= square * constant:
+            return None, None
+        low, high = (half + root) / square, (half - root) / square  # the interval is what lies outside these two
+        return (float(high), None) if self.estimate >= high else (None, float(low))
+
+    def _error(self, values: Float64) -> float:
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        # a constant array's deviation is rounding, not evidence
+        return 0.0 if spread <= 1e-12 * float(np.abs(values).max(initial=0)) else spread / len(values) ** 0.5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is proven. ``delta`` is the champion's cost less the challenger's, for each machine-year.
+
+    ``low`` holds at the error rate of a promotion, ``high`` at the level that Holm's procedure gave to the question
+    whether it is worse: so ``low`` > 0 is *better* and ``high`` < 0 is *worse*. In the same way ``low`` of a guardrail
+    is its bound at its own level, and beyond the limit it is broken. ``machines_to_decide`` is how many machines like
+    these would prove a difference as large as the estimate four times in five; None where there is none to prove.
+    """
+
+    delta: dict[str, float | None]
+    better: bool
+    worse: bool
+    guardrails: list[dict[str, Any]]
+    machines_to_decide: int | None
+
+
+def holm(p: Sequence[float], alpha: float) -> tuple[list[bool], list[float]]:
+    """Holm's step-down procedure: which hypotheses are refused, and the level at which each was decided.
+
+    Once one is kept, all with a larger p are kept, at the same level (Holm 1979, Scand. J. Stat. 6:65).
+    """
+    refused, level = [False] * len(p), [alpha] * len(p)
+    stopped: float | None = None
+    for step, number in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        level[number] = stopped or alpha / (len(p) - step)
+        refused[number] = stopped is None and p[number] <= level[number]
+        if not refused[number]:
+            stopped = level[number]
+    return refused, level
+
+
+def _calibration_excess(champion: Assessment, challenger: Assessment) -> Ratio:
+    """How much more of the challenger's expected failures lie in the wrong bin, as a share of those seen.
+
+    The calibration error of a model is Σ over bins |expected - seen|; a machine's part in it carries the sign of the
+    bin's whole sum, so that the parts add up to it.
+    """
+
+    def part(one: Assessment) -> Float64:
+        gap = one.predicted - one.observed
+        return (gap * np.sign(gap.sum(axis=0))).sum(axis=1)
+
+    return Ratio(part(challenger) - part(champion), champion.observed.sum(axis=1))
+
+
+def compare(
+    champion: Assessment, challenger: Assessment, gate: dict[str, Any], models: Sequence[str], supervised: bool = True
+) -> Comparison:
+    """Compare two models, machine by machine.
+
+    Args:
+        champion: the reference, judged.
+        challenger: the other, judged on the same grid.
+        gate: ``error_rate``, ``false_alarm_ratio`` and ``minimum_machines`` of ``params.yaml``.
+        models: names of the machine models: each is a segment that must not become much worse.
+        supervised: whether there are failure heads, and so probabilities to be judged.
+    """
+    alpha = float(gate["error_rate"])
+    delta = Ratio(champion.cost - challenger.cost, challenger.years)
+    loss = Ratio(-delta.above, delta.below)
+    questions: list[tuple[str, Ratio, float]] = [
+        ("false_alarm_ratio", Ratio(challenger.false_alarms, champion.false_alarms), float(gate["false_alarm_ratio"]))
+    ]
+    if supervised:
+        questions += [
+            ("brier_ratio", Ratio(challenger.squared_error, champion.squared_error), BRIER_RATIO),
+            ("calibration_excess", _calibration_excess(champion, challenger), CALIBRATION_EXCESS),
+        ]
+    unjudged = []
+    for number, name in enumerate(models):
+        mine = challenger.model == number
+        segment = (
+            f"segment_cost_ratio:{name}",
+            Ratio(challenger.cost[mine], champion.cost[mine]),
+            SEGMENT_COST_RATIO,
+        )
+        if mine.sum() >= gate["minimum_machines"]:
+            questions.append(segment)
+        elif mine.any():
+            unjudged.append(segment)
+
+    refused, level = holm([loss.p_above(0), *(ratio.p_above(limit) for _, ratio, limit in questions)], alpha)
+    guardrails = [
+        _entry(name, ratio, limit, level[i], not refused[i])
+        for i, (name, ratio, limit) in enumerate(questions, start=1)
+    ] + [_entry(name, ratio, limit, alpha, None) for name, ratio, limit in unjudged]
+    low, high = delta.interval(alpha)[0], delta.interval(level[0])[1]
+    return Comparison(
+        delta={"estimate": delta.estimate, "low": low, "high": high},
+        better=delta.p_above(0) <= alpha,
+        worse=refused[0],
+        guardrails=guardrails,
+        machines_to_decide=_machines_to_decide(delta, alpha, level[0]),
+    )
+
+
+def _entry(name: str, ratio: Ratio, limit: float, alpha: float, holds: bool | None) -> dict[str, Any]:
+    low, high = ratio.interval(alpha)
+    return {"name": name, "estimate": ratio.estimate, "low": low, "high": high, "limit": limit, "holds": holds}
+
+
+def _machines_to_decide(delta: Ratio, promote: float, refuse: float) -> int | None:
+    """Machines like these that would prove the estimated difference with POWER."""
+    n = len(delta.above)
+    if n < 2 or not delta.estimate:
+        return None
+    spread = float(np.std(delta.above - delta.estimate * delta.below, ddof=1)) / abs(float(delta.above.mean()))
+    quantile = stats.norm.isf(promote if delta.estimate > 0 else refuse) + stats.norm.isf(1 - POWER)
+    return max(n + 1, int(np.ceil((quantile * spread) ** 2)))

@@ -1,0 +1,261 @@
+"""The verdict on a challenger: refused, identical, incomparable, worse, first, better or inconclusive.
+
+The gate compares predictions, never bundles: it sees what two models said about the same tables, each from its own
+commit, what was true, and the ruler of the base commit. The first verdict in the order above that fits is the one. It
+is a pure function; fetching, predicting and shipping are for others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from closedloop.judge.checks import Candidate, answers, faults, floors, lacking, overlap
+from closedloop.judge.compare import Comparison, compare
+from closedloop.judge.metrics import Assessment, assess
+from closedloop.judge.truth import Grid, Settings, Truth
+
+VERDICTS = ("refused", "identical", "incomparable", "worse", "first", "better", "inconclusive")
+GREEN = {"identical", "first", "better"}
+ACCEPTABLE = {"incomparable", "worse", "inconclusive"}
+
+# What measures. The report is not among them: its words may change without a new reference.
+RULER_CODE = {
+    "labels": "features/labels.py",
+    "split": "features/split.py",
+    "episodes": "judge/episodes.py",
+    "truth": "judge/truth.py",
+    "metrics": "judge/metrics.py",
+    "comparison": "judge/compare.py",
+    "gate": "judge/gate.py",
+}
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """All that the verdict is drawn from; ``comparison`` is None where there is nothing to compare with."""
+
+    grid: Grid
+    gate: Mapping[str, Any]
+    judged: bool
+    faults: list[str]
+    champion_faults: list[str]
+    challenger: Assessment
+    comparison: Comparison | None
+    floors: list[dict[str, Any]]
+
+    @property
+    def events(self) -> str:
+        """What is counted beside machines."""
+        return "failures" if self.grid.supervised else "anomalies"
+
+
+def ruler(package: Path, params: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What a commit measures with, by name; two rulers are equal iff every entry is.
+
+    Args:
+        package: the commit's ``src/closedloop``.
+        params: content of its ``params.yaml``.
+        parts: the parts of its data pin. A newer version of the same Delta table is the same part.
+    """
+    result = {}
+    for name, path in RULER_CODE.items():
+        content = (package / path).read_bytes() if (package / path).exists() else b""
+        result[f"code of the {name}"] = "sha256:" + hashlib.sha256(content).hexdigest()
+    for section in ("labels", "judge", "gate", "split", "source"):
+        result[f"{section}: in params.yaml"] = json.dumps(params.get(section), sort_keys=True)
+    same = [{key: value for key, value in part.items() if key not in ("version", "versions")} for part in parts]
+    return result | {"parts of the data pin": json.dumps(same, sort_keys=True)}
+
+
+def decide(
+    champion: Candidate | None,
+    challenger: Candidate,
+    truth: Truth,
+    settings: Settings,
+    *,
+    base_ruler: Mapping[str, str] | None = None,
+    served: str | None = None,
+    accepted: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """``decision.json``: whether the challenger may be served, and why.
+
+    Args:
+        champion: the reference, which every challenger meets; None where nothing was released yet.
+        challenger: the model of this commit.
+        truth: the held-out tables of the challenger's pin, under the base's holdout rule.
+        settings: labels, costs and gate of the base commit.
+        base_ruler: the ruler of the base commit; None where there is none.
+        served: ``inputs_digest`` of what is served now.
+        accepted: content of ``model/accepted.json``: ``reference``, ``inputs_digest`` and ``why``.
+
+    Raises:
+        DataError: the truth holds nothing that could be judged, or a floor names an unknown figure.
+    """
+    evidence = _look(champion, challenger, truth, settings)
+    verdict, reason = _verdict(champion, challenger, evidence, base_ruler, served)
+    reference = None if champion is None else champion.manifest.get("commit")
+    is_accepted = False
+    if accepted is not None and verdict in ACCEPTABLE:
+        is_accepted = (accepted.get("reference"), accepted.get("inputs_digest")) == (
+            reference,
+            challenger.inputs_digest,
+        )
+        if is_accepted:
+            reason += f" Accepted by a code owner: {accepted.get('why') or 'no reason given'}."
+        else:
+            reason += " model/accepted.json was written for another reference or other inputs, so it does nothing."
+    ships = settings.gate["on_inconclusive"] == "ship" and verdict == "inconclusive"
+    comparison = evidence.comparison
+    nothing = {"estimate": None, "low": None, "high": None}
+    return {
+        "verdict": verdict,
+        "reason": reason,
+        "green": verdict in GREEN or ships or is_accepted,
+        "accepted": is_accepted,
+        "becomes_reference": verdict in ("first", "better") or is_accepted,
+        "reference": reference,
+        "inputs_digest": challenger.inputs_digest,
+        "champion": None if champion is None else champion.name,
+        "challenger": challenger.name,
+        "delta": {"cost_per_machine_year": nothing if comparison is None else comparison.delta},
+        "guardrails": [] if comparison is None else comparison.guardrails,
+        "floors": evidence.floors,
+        "holdout": evidence.challenger.metrics["holdout"],
+    }
+
+
+def is_green(decision: Mapping[str, Any]) -> bool:
+    """Whether the check of this decision passes."""
+    return bool(decision["green"])
+
+
+def exit_code(decision: Mapping[str, Any]) -> int:
+    """0 where the check passes, else 1."""
+    return 0 if is_green(decision) else 1
+
+
+def _look(champion: Candidate | None, challenger: Candidate, truth: Truth, settings: Settings) -> _Evidence:
+    grid, gate = Grid.of(truth, settings), settings.gate
+    judged = len(grid.ids) >= gate["minimum_machines"] and grid.event_count >= gate["minimum_failures"]
+    mine = answers(challenger, grid)
+    found = assess(mine, grid, settings, truth.schema)
+    problems = faults(challenger, mine, grid, truth) + overlap(challenger, grid, truth) + lacking(found, grid, judged)
+    other: Assessment | None = None
+    their_problems: list[str] = []
+    if champion is not None:
+        theirs = answers(champion, grid)
+        their_problems = faults(champion, theirs, grid, truth)
+        other = None if their_problems else assess(theirs, grid, settings, truth.schema)
+    comparison = None
+    if other is not None and judged and not problems:
+        comparison = compare(other, found, gate, truth.schema.models, grid.supervised)
+    return _Evidence(
+        grid, gate, judged, problems, their_problems, found, comparison, floors(found, other, gate, grid, judged)
+    )
+
+
+def _verdict(
+    champion: Candidate | None,
+    challenger: Candidate,
+    seen: _Evidence,
+    base_ruler: Mapping[str, str] | None,
+    served: str | None,
+) -> tuple[str, str]:
+    if seen.faults:
+        return "refused", f"The challenger cannot be judged: {'; '.join(seen.faults)}."
+    same = "so there is nothing to compare."
+    if served is not None and challenger.inputs_digest == served:
+        return "identical", f"Made from the very inputs of the model that is served, {same}"
+    changed = _changed(challenger.ruler, base_ruler, None if champion is None else champion.ruler)
+    if champion is not None:
+        if challenger.inputs_digest == champion.inputs_digest:
+            return "identical", f"Made from the very inputs of the reference, {same}"
+        if challenger.manifest.get("model_digest") == champion.manifest.get("model_digest") and not changed:
+            return "identical", f"The very model of the reference, judged by the same ruler, {same}"
+    if changed:
+        return "incomparable", (
+            f"The ruler itself changed ({'; '.join(changed)}), so the two models cannot be held against each other. "
+            "A code owner can accept it (make accept WHY=…); then this model is the new reference."
+        )
+    if seen.champion_faults:
+        return "incomparable", (
+            f"The reference cannot answer for these tables: {'; '.join(seen.champion_faults)}. "
+            "A code owner can accept the challenger (make accept WHY=…); then it is the new reference."
+        )
+    if champion is None:
+        return "first", f"There is no champion yet, so this model is the reference.{_too_few(seen)}"
+    if seen.comparison is None:
+        return "inconclusive", f"Not judged.{_too_few(seen)}"
+    if faults := _worse(seen, seen.comparison):
+        return "worse", f"Worse than the reference: {'; '.join(faults)}."
+    if seen.comparison.better:
+        delta, confidence = seen.comparison.delta, 1 - seen.gate["error_rate"]
+        return "better", (
+            f"Saves {_money(delta['estimate'])} for each machine-year against the reference "
+            f"(at least {_money(delta['low'])}, with {confidence:.0%} confidence), and no guardrail is broken."
+        )
+    return "inconclusive", _undecided(seen, seen.comparison)
+
+
+def _changed(mine: Mapping[str, str], *others: Mapping[str, str] | None) -> list[str]:
+    """Names of what the rulers differ in."""
+    theirs = [other for other in others if other is not None]
+    return sorted({name for other in theirs for name in {*mine, *other} if mine.get(name) != other.get(name)})
+
+
+def _worse(seen: _Evidence, comparison: Comparison) -> list[str]:
+    """Each reason for which the challenger is worse."""
+    result = []
+    if comparison.worse:
+        loss, least = -(comparison.delta["estimate"] or 0), -(comparison.delta["high"] or 0)
+        result.append(f"it costs {_money(loss)} more for each machine-year (at least {_money(least)})")
+    result += [
+        f"{rail['name']} is {_figure(rail['estimate'])} (at least {_figure(rail['low'])}, limit {rail['limit']:.2f})"
+        for rail in comparison.guardrails
+        if rail["holds"] is False
+    ]
+    result += [
+        f"{floor['name']} is {floor['estimate']:.2f}, below the floor of {floor['limit']:.2f} that the reference meets"
+        for floor in seen.floors
+        if floor["holds"] is False and floor["champion"] is not None and floor["champion"] >= floor["limit"]
+    ]
+    return result
+
+
+def _too_few(seen: _Evidence) -> str:
+    """What is missing for a judgement, or nothing."""
+    if seen.judged:
+        return ""
+    return (
+        f" {len(seen.grid.ids)} machines and {seen.grid.event_count} {seen.events} are held out; it takes at least"
+        f" {seen.gate['minimum_machines']} machines and {seen.gate['minimum_failures']} {seen.events} to judge a model."
+    )
+
+
+def _undecided(seen: _Evidence, comparison: Comparison) -> str:
+    delta, machines = comparison.delta, len(seen.grid.ids)
+    if not delta["estimate"]:
+        return "Neither is better: both cost the same on the held-out machines, and more of the kind would not decide."
+    word = "saves" if delta["estimate"] > 0 else "costs"
+    text = (
+        f"Neither is proven better. The challenger {word} about {_money(abs(delta['estimate']))} for each machine-year,"
+        f" but any saving from {_money(delta['low'])} to {_money(delta['high'])} fits the {machines} held-out machines."
+    )
+    if comparison.machines_to_decide is None:
+        return text
+    events = round(comparison.machines_to_decide * seen.grid.event_count / machines)
+    needed = f"about {comparison.machines_to_decide:,} machines ({events:,} {seen.events})"
+    return f"{text} If the difference is real, {needed} would decide."
+
+
+def _money(amount: float | None) -> str:
+    return "any amount" if amount is None else f"{amount:,.0f}"
+
+
+def _figure(value: float | None) -> str:
+    return "without bound" if value is None else f"{value:.2f}"

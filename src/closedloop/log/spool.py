@@ -1,0 +1,339 @@
+"""An append-only log on one disk: an append is acknowledged when its record is durable, never before.
+
+One thread writes: it takes all that waits, writes it at once, syncs once, and wakes all who wait for it (group commit).
+A spool's folder holds ``lock`` (flock: one writer), ``state`` (the spool's id and the next segment's number, never
+derived from the files present), at most one ``.open`` segment and any number of sealed ``.seg`` ones, which a shipper
+may take away. Local file systems only: NFS keeps neither the lock nor the order of writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Literal
+from uuid import uuid4
+from zlib import crc32
+
+from closedloop.log.frame import OPEN, SEALED, SegmentError, read_segment
+from closedloop.log.segment import OpenSegment, cut_and_seal, sync_folder
+
+Durability = Literal["fsync", "os", "off"]
+_FORMAT = 1
+_BATCH_BYTES = 8 << 20  # a commit longer than this would keep its first waiters too long
+_Item = tuple[bytes, asyncio.Future[None]]
+
+
+class SpoolError(RuntimeError):
+    """The record is not durable. The message says why."""
+
+
+class SpoolFull(SpoolError):  # noqa: N818 - said like queue.Full
+    """Too much waits for the disk: try again soon."""
+
+
+@dataclass
+class Counts:
+    """What a spool has done since it was opened, and what its recovery found."""
+
+    records: int = 0
+    bytes: int = 0
+    commits: int = 0
+    failures: int = 0
+    sealed: int = 0
+    recovered: int = 0
+    torn_bytes: int = 0
+    corrupt: int = 0
+
+
+class Spool:
+    """The one writer of a folder.
+
+    Args:
+        folder: made if it does not exist.
+        durability: ``fsync`` acknowledges when the record is on disk, ``os`` when the kernel has it (lost in a power
+            cut), ``off`` at once (lost in a crash).
+        segment_bytes: a segment is sealed when it is this long,
+        segment_seconds: or this long after its first record.
+        queue_bytes: what may wait for the disk before :class:`SpoolFull`.
+        retry_seconds: pause between attempts to write again after the disk has failed.
+
+    Raises:
+        SpoolError: another process holds the folder, or its state is damaged or lost.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durability: Durability = "fsync",
+        segment_bytes: int = 64 << 20,
+        segment_seconds: float = 60.0,
+        queue_bytes: int = 64 << 20,
+        retry_seconds: float = 1.0,
+    ) -> None:
+        self._folder = folder
+        self._durability = durability
+        self._segment_bytes = segment_bytes
+        self._segment_seconds = segment_seconds
+        self._queue_bytes = queue_bytes
+        self._retry_seconds = retry_seconds
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._pending_bytes = 0
+        self._failure: str | None = None
+        self._acknowledged: dict[Path, int] = {}  # how much of a segment that the disk refused was acknowledged
+        self.counts = Counts()
+        _make_folder(folder)
+        self._lock = _lock(folder / "lock")
+        try:
+            self.id, self._next = _read_state(folder)
+            self._segment: OpenSegment | None = self._begin()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._thread = Thread(target=self._write_all, name="spool", daemon=True)
+        self._thread.start()
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing can be written now, or None."""
+        return self._failure
+
+    def append(self, payload: bytes) -> asyncio.Future[None]:
+        """A future that is done when the record is as durable as the spool promises; it fails with SpoolError.
+
+        Call it in the event loop's thread, always of one loop.
+
+        Raises:
+            SpoolFull: too much waits for the disk.
+            SpoolError: the disk has failed, or the spool is closed.
+        """
+        if self._failure is not None:
+            raise SpoolError(self._failure)
+        if self._pending_bytes + len(payload) > self._queue_bytes:
+            raise SpoolFull(f"{self._pending_bytes} bytes wait for the disk")
+        future = asyncio.get_running_loop().create_future()
+        if self._durability == "off":
+            future.set_result(None)
+        self._pending_bytes += len(payload)
+        self._queue.put((payload, future))
+        return future
+
+    def close(self) -> None:
+        """Write what waits, seal the segment and let the folder go. Blocks; closing twice is harmless."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _write_all(self) -> None:
+        """The writer thread."""
+        batch: list[_Item] = []
+        reason = "the writer has stopped"
+        try:
+            while True:
+                batch, closing = self._take()
+                self._commit(batch)
+                batch = []
+                if closing:
+                    break
+                self._turn()
+            reason = "the spool is closed"
+            if self._segment is not None:
+                self._segment.seal()
+        finally:  # whatever happened, nobody waits for ever
+            self._failure = self._failure or reason
+            with contextlib.suppress(Empty):
+                while True:
+                    if (item := self._queue.get_nowait()) is not None:
+                        batch.append(item)
+            self._answer(batch, SpoolError(self._failure))
+
+    def _take(self) -> tuple[list[_Item], bool]:
+        """What waits, as soon as there is something or something else is due; and whether the spool is to close."""
+        batch: list[_Item] = []
+        size = 0
+        try:
+            item = self._queue.get(timeout=self._patience())
+            while item is not None:
+                batch.append(item)
+                size += len(item[0])
+                if size >= _BATCH_BYTES:
+                    return batch, False
+                item = self._queue.get_nowait()
+        except Empty:
+            return batch, False
+        return batch, True
+
+    def _patience(self) -> float | None:
+        """Seconds until there is something to do without a new record; None for ever."""
+        if self._segment is None:
+            return self._retry_seconds
+        return self._segment.remaining(self._segment_seconds)
+
+    def _commit(self, batch: list[_Item]) -> None:
+        if not batch:
+            return
+        if self._segment is None:
+            self._answer(batch, SpoolError(self._failure or "no segment"))
+            return
+        try:
+            size = self._segment.append([payload for payload, _ in batch], sync=self._durability == "fsync")
+        except OSError as error:
+            self._fail(error)
+            self._answer(batch, SpoolError(self._failure or str(error)))
+            return
+        self.counts.records += len(batch)
+        self.counts.bytes += size
+        self.counts.commits += 1
+        self._answer(batch, None)
+
+    def _turn(self) -> None:
+        """Begin the next segment when this one is full or old, or after a failure when the disk may work again."""
+        segment = self._segment
+        try:
+            if segment is None:
+                self._segment = self._begin()
+                self._failure = None
+            elif segment.size >= self._segment_bytes or segment.remaining(self._segment_seconds) == 0.0:
+                segment.seal()
+                self.counts.sealed += 1
+                self._segment = self._begin()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """Give the segment up: after a failed sync its descriptor would lie, so it is never written or synced again."""
+        self.counts.failures += 1
+        self._failure = f"the disk refused the log: {error.strerror or error}"
+        if self._segment is not None:
+            self._acknowledged[self._segment.path] = self._segment.size
+            self._segment.abandon()
+            self._segment = None
+
+    def _begin(self) -> OpenSegment:
+        """Mend and seal what was left open, then begin a segment under a number never used before."""
+        for path in sorted(self._folder.glob("*" + OPEN)):
+            self._mend(path, self._acknowledged.get(path))
+        self._acknowledged.clear()
+        number = self._next
+        _write_state(self._folder, self.id, number + 1)
+        self._next = number + 1
+        return OpenSegment(self._folder, self.id, number)
+
+    def _mend(self, path: Path, acknowledged: int | None) -> None:
+        """Cut a segment after its last whole record (or after what was acknowledged, if known) and seal it."""
+        found = read_segment(path, self.id)
+        end = found.end if acknowledged is None else min(acknowledged, found.end)
+        if acknowledged is None:
+            self.counts.recovered += len(found.records)
+            self.counts.torn_bytes += found.torn
+            self.counts.corrupt += len(found.corrupt)
+        cut_and_seal(path, end)
+
+    def _answer(self, batch: list[_Item], error: SpoolError | None) -> None:
+        """Wake all who wait for the batch, in one call into their loop."""
+        if batch:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                batch[0][1].get_loop().call_soon_threadsafe(self._resolve, batch, error)
+
+    def _resolve(self, batch: list[_Item], error: SpoolError | None) -> None:
+        for payload, future in batch:
+            self._pending_bytes -= len(payload)
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record and its place: (spool, segment, index) is its identity, and the order in which it was written."""
+
+    spool: str
+    segment: int
+    index: int
+    payload: bytes
+
+
+def read(folder: Path, report: Callable[[str], None]) -> Iterator[Entry]:
+    """Every whole record of a folder, in the order written; ``report`` hears of each loss, in one line."""
+    try:
+        spool, _ = _read_state(folder)
+    except SpoolError as error:
+        report(str(error))
+        spool = None
+    for path in sorted([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN)]):
+        present = path if path.exists() else path.with_suffix(SEALED)  # the writer may just have sealed it
+        try:
+            segment = read_segment(present, spool)
+        except SegmentError as error:
+            report(str(error))
+            continue
+        if segment.header_damaged:
+            report(f"{present}: the header is damaged")
+        for offset, size in segment.corrupt:
+            report(f"{present}: {size} bytes at {offset} are damaged; the records there are lost")
+        if segment.torn:
+            report(f"{present}: {segment.torn} bytes at {segment.end} are no whole record")
+        for index, payload in enumerate(segment.records):
+            yield Entry(segment.spool, segment.number, index, payload)
+
+
+def _make_folder(folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise SpoolError(f"{path} is held by another process: give each worker a folder of its own") from None
+    return descriptor
+
+
+def _read_state(folder: Path) -> tuple[str, int]:
+    """The spool's id and the next segment's number; new ones only in a folder without segments."""
+    path = folder / "state"
+    try:
+        text, _, crc = path.read_text("ascii").rstrip("\n").rpartition(" ")
+        if int(crc, 16) != crc32(text.encode()):
+            raise ValueError
+        state = json.loads(text)
+    except FileNotFoundError:
+        if any(folder.glob("*" + SEALED)) or any(folder.glob("*" + OPEN)):
+            raise SpoolError(f"{path} is lost, but segments are there: move them away; they remain readable") from None
+        return uuid4().hex, 1
+    except ValueError:
+        raise SpoolError(f"{path} is damaged: move the folder away; its segments remain readable") from None
+    if state["format"] != _FORMAT:
+        raise SpoolError(f"{path} has format {state['format']}, this is {_FORMAT}: use the version that wrote it")
+    return state["spool"], state["next"]
+
+
+def _write_state(folder: Path, spool: str, number: int) -> None:
+    text = json.dumps({"format": _FORMAT, "spool": spool, "next": number})
+    fresh = folder / "state.new"
+    with fresh.open("w", encoding="ascii") as file:
+        file.write(f"{text} {crc32(text.encode()):08x}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(folder / "state")
+    sync_folder(folder)
