@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("numba", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
 
 
-def _git(*words: str) -> str | None:
+def git(*words: str) -> str | None:
     """Git's answer, or None outside a checkout (an unpacked archive trains as well as a clone)."""
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
@@ -24,12 +24,12 @@ def _git(*words: str) -> str | None:
 
 def commit() -> str:
     """The commit that is checked out; ``unknown`` outside git."""
-    return _git("rev-parse", "HEAD") or "unknown"
+    return git("rev-parse", "HEAD") or "unknown"
 
 
 def is_clean() -> bool:
     """True where the checkout holds just its commit."""
-    return _git("status", "--porcelain") == ""
+    return git("status", "--porcelain") == ""
 
 
 def libraries() -> dict[str, str]:

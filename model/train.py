@@ -7,7 +7,9 @@ never saw the error log: the report shows what each source of knowledge is worth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +17,170 @@ import numpy as np
 from numpy.typing import NDArray
 
 from closedloop.data import sources
-from closedloop.data.schema import HOUR_US, DataError, Float64, Int64, Schema, Tables
-from closedloop.features.kernel import iter_machines
+from closedloop.data.rfc3339 import to_text
+from closedloop.data.schema import HOUR_US, DataError, Float64, Schema, Tables
+from closedloop.features.kernel import compute
 from closedloop.features.labels import in_failure_hour, labels
-from closedloop.features.spec import FeatureSpec, fit_constants
-from closedloop.features.split import Split, split
-from model import cli, params
+from closedloop.features.spec import Constants, FeatureSpec, fit_constants
+from closedloop.heads.bundle import Bundle, write
+from closedloop.heads.bundle import Training as TrainedOn
+from closedloop.heads.detectors import fit_anomaly_head
+from closedloop.heads.failure import fit_failure_head
+from closedloop.heads.scorers import AnomalyHead, FailureHead
+from closedloop.judge.truth import Grid, Settings, Truth
+from model import cli, provenance
+from model.params import Params, load
+from model.thresholds import budget_threshold, cost_threshold
 
 ABLATIONS = {"no_telemetry": "telemetry", "no_errors": "errors"}  # name: the group of features it does without
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The training rows. ``X`` is (features, rows), ``label`` (components, rows) with -1 where nobody knows.
+class Training:
+    """All that a head learns from: the training rows, their features and what became of them.
 
-    ``grid`` marks the healthy hours that represent their neighbours: every n-th, by the clock.
+    ``X`` is (features, rows); ``y`` (components, rows) is 1, 0, or -1 where nobody knows. ``thinned`` marks the rows
+    that stand for their neighbours, every n-th hour by the clock.
     """
 
-    machine: Int64
-    time: Int64
+    tables: Tables
+    spec: FeatureSpec
+    constants: Constants
     X: Float64
-    label: NDArray[np.int8]
-    grid: NDArray[np.bool_]
-    failures: dict[int, list[Int64]]
+    y: NDArray[np.int8]
+    thinned: NDArray[np.bool_]
+    grid: Grid
+
+
+def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Training:
+    """Features and labels of the training rows; ``tables`` must hold nothing else."""
+    spec = FeatureSpec.from_params(params.features, schema)
+    for skipped in spec.skipped:
+        cli.say(f"left out the custom feature {skipped}")
+    constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
+    cli.say(f"computing {len(spec.names)} features for {len(tables.time):,} rows")
+    X = compute(tables, spec, constants, schema).X
+    grid = Grid.of(Truth(tables, schema, source), Settings.from_params(params.raw))
+    y = np.concatenate(
+        [
+            np.where(in_failure_hour(window, schema), np.int8(-1), labels(window, schema, params.horizon_us))
+            for window in tables.windows()
+        ],
+        axis=1,
+    )
+    every_us = params.failure["negatives_every_hours"] * HOUR_US
+    return Training(tables, spec, constants, X, y, tables.time % every_us < schema.period_us, grid)
+
+
+def anomaly_head(training: Training, params: Params) -> AnomalyHead:
+    """Fit the detector on the telemetry features, and spend its alarm budget."""
+    columns = np.flatnonzero(np.array(training.spec.groups) == "telemetry").astype(np.int32)
+    asked = params.anomaly
+    try:
+        head = fit_anomaly_head(
+            training.X[:, training.thinned], columns, asked["detector"], asked["parameters"], params.seed
+        )
+    except ValueError as error:
+        raise DataError(f"params.yaml: {error}") from error
+    score, rules = head.score(training.X), Settings.from_params(params.raw).rules
+    return replace(head, threshold=budget_threshold(training.grid, score, asked["alarms_per_machine_year"], rules))
+
+
+def failure_heads(
+    training: Training, schema: Schema, params: Params, anomaly: AnomalyHead, without: str | None = None
+) -> dict[str, FailureHead]:
+    """One calibrated head for each component that failed often enough, ``without`` one group of features."""
+    if training.tables.failures is None:
+        return {}
+    groups = np.array([*training.spec.groups, "telemetry"])  # the last is the anomaly score
+    columns = np.flatnonzero(groups != without).astype(np.int32)
+    X = np.vstack([training.X, anomaly.score(training.X)])
+    settings = Settings.from_params(params.raw)
+    heads = {}
+    for c, component in enumerate(schema.components):
+        failures = sum(len(of_one[c]) for of_one in training.grid.failures)
+        if failures < params.failure["minimum_failures"]:
+            cli.say(
+                f"no head for {component}: {failures} training failures, it takes {params.failure['minimum_failures']}"
+            )
+            continue
+        y = training.y[c]
+        weight = np.where(
+            y == 1, 1.0, np.where(training.thinned & (y == 0), params.failure["negatives_every_hours"], 0.0)
+        )
+        try:
+            head, probability = fit_failure_head(
+                X, y == 1, weight, training.tables.machine, columns, params.failure["parameters"], params.seed,
+                params.failure["folds"],
+            )  # fmt: skip
+        except ValueError as error:
+            raise DataError(f"params.yaml: {error}") from error
+        heads[component] = replace(head, threshold=cost_threshold(training.grid, c, probability, settings))
+        cli.say(
+            f"{component}: learned from {failures} failures, alarm at {heads[component].threshold:.3f}"
+            + (f", without {without}" if without else "")
+        )
+    return heads
+
+
+def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any]) -> Iterator[tuple[str, Bundle]]:
+    """The model (named ``bundle``), then each ablation of its failure heads.
+
+    ``tables`` holds the training rows and nothing else; ``about`` gives the fleet's ``source`` and ``fingerprint``.
+    """
+    training = prepare(tables, schema, params, about["source"])
+    anomaly = anomaly_head(training, params)
+    cli.say(f"anomaly head: {params.anomaly['detector']}, alarm at {anomaly.threshold:.3f}")
+    bundle = Bundle(
+        schema=schema,
+        spec=training.spec,
+        constants=training.constants,
+        anomaly=anomaly,
+        failures=failure_heads(training, schema, params, anomaly),
+        training=TrainedOn(
+            machines={about["source"]: np.unique(tables.machine).tolist()},
+            period=(to_text(int(tables.time.min())), to_text(int(tables.time.max()))),
+            fingerprint=about["fingerprint"],
+        ),
+        provenance={"commit": provenance.commit(), "libraries": provenance.libraries()},
+    )
+    yield "bundle", bundle
+    for name, group in ABLATIONS.items():
+        yield name, replace(bundle, failures=failure_heads(training, schema, params, anomaly, without=group))
+
+
+def training_rows(tables: Tables, about: dict[str, Any]) -> Tables:
+    """The rows that may train, as ``model.validate`` decided: of each machine those up to its last one.
+
+    Raises:
+        DataError: the tables are not those that were validated, or nothing is left to train on.
+    """
+    if "fingerprint" not in about or tables.fingerprint() != about["fingerprint"]:
+        raise DataError("build/data: these are not the tables that were validated; run: python -m model.validate")
+    until = {int(machine): last for machine, last in about["train_until"].items()}
+    chosen = tables.select(np.array(sorted(until), np.int64))
+    last = np.array([until[machine] for machine in chosen.machine.tolist()], np.int64)
+    kept = chosen.rows(chosen.time <= last)
+    if not len(kept.time):
+        raise DataError(
+            "no row is left to train on: the history and the horizon reach over all of the first two thirds"
+        )
+    return kept
+
+
+def main(words: list[str]) -> None:
+    """Write build/bundle and build/ablations/<name>."""
+    args = cli.parser(__doc__).parse_args(words)
+    params = load(args.params)
+    about = cli.read_json(args.data / "data.json", "run: python -m model.data")
+    schema = Schema.from_dict(about["schema"])
+    tables = training_rows(sources.read_tables(args.data, schema, {}), about)
+    for name, bundle in train(tables, schema, params, about):
+        folder: Path = args.out if name == "bundle" else args.out.parent / "ablations" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        write(bundle, folder)
+        cli.say(f"wrote {folder}")
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from closedloop.data import expectations, sources
 from closedloop.data.schema import HOUR_US, Schema, Tables
@@ -27,6 +28,13 @@ def holdout(tables: Tables, parts: Split, history_us: int) -> tuple[Tables, dict
     chosen = tables.select(np.array(sorted(judged_from), np.int64))
     start = np.array([judged_from[machine] for machine in chosen.machine.tolist()], np.int64)
     return chosen.rows(chosen.time > start - history_us), {str(key): value for key, value in judged_from.items()}
+
+
+def last_times(tables: Tables, rows: NDArray[np.bool_]) -> dict[str, int]:
+    """The last of these rows of each machine, in microseconds."""
+    machine, time = tables.machine[rows], tables.time[rows]
+    last = np.append(np.diff(machine) != 0, True)
+    return {str(key): value for key, value in zip(machine[last].tolist(), time[last].tolist(), strict=True)}
 
 
 def main(words: list[str]) -> None:
@@ -61,7 +69,7 @@ def main(words: list[str]) -> None:
         "fingerprint": fingerprint,
         "holdout_fingerprint": kept.fingerprint(),
         "judged_from": judged_from,
-        "training_machines": parts.training_machines.tolist(),
+        "train_until": last_times(tables, parts.training),
     }
     cli.write_json(args.data / "data.json", about)
     cli.say(f"valid; {len(parts.training_machines)} machines train, {len(judged_from)} are held out")

@@ -162,13 +162,13 @@ class _Machine:
         for visit in range(first, self.hours + self.profile.before_visit_hours[1], VISIT_HOURS):
             replaced = self.rng.permutation(len(COMPONENTS))[: 2 if self._happens(TWO_REPLACED) else 1].tolist()
             for component in replaced:
-                if visit < self.hours:
-                    self.maint.append((visit, component))
-                if self._happens(fails[component]):
-                    self._failure(component, visit)
+                # what fails is replaced as it fails: in the reference tables every failure is a replacement too
+                at = self._failure(component, visit) if self._happens(fails[component]) else visit
+                if at < self.hours:
+                    self.maint.append((at, component))
 
-    def _failure(self, component: int, visit: int) -> None:
-        """A failure before the visit (azure: at it), its onset, and the errors that announce it."""
+    def _failure(self, component: int, visit: int) -> int:
+        """The hour of a failure before the visit (azure: at it), with its onset and the errors that announce it."""
         worn = [shown.end for shown in self.shown if shown.sensor == component]
         while True:  # one wear at a time: a failure whose onset overlaps with the one before is drawn again
             failure = visit - self._between(self.profile.before_visit_hours)
@@ -176,7 +176,7 @@ class _Machine:
             if not worn or failure - onset > worn[-1]:
                 break
         if not 0 < failure < self.hours:
-            return  # it happened before the first row, or will after the last
+            return failure  # it happened before the first row, or will after the last
         self.failures.append((failure, component))
         severity = float(self.rng.uniform(*self.profile.severity))
         self.shown.append(_Shown(component, failure - onset, failure, "degradation", severity))
@@ -184,6 +184,7 @@ class _Machine:
         for code in ERRORS_OF[component]:
             if self._happens(self.profile.error_probability):
                 self.errors.append((failure - self._between((least, min(most, onset))), code))
+        return failure
 
     def _place(self, sensor: int, length: int) -> int | None:
         """The first hour of a stretch of ``length`` hours in which the sensor shows nothing else, if one is found."""

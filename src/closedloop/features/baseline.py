@@ -7,25 +7,29 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from closedloop.data.schema import HOUR_US, DataError, Float64, Schema, Tables
+from closedloop.data.schema import HOUR_US, DataError, Float64, Int64, Schema, Tables
+from closedloop.features.compiled import MAD_TO_DEVIATION, block_baselines
 
-MAD_TO_DEVIATION = 1.4826  # 1 / Φ⁻¹(3/4): the median absolute deviation of a normal sample, in standard deviations
-MIN_MACHINES = 3  # fewer machines of a model say nothing about how machines differ
+MIN_MACHINES = 3  # fewer machines of a model say nothing of how machines differ
+MIN_TRUST = 0.05  # less is the noise of the estimate, and a baseline that is only frozen costs nothing
+MAX_TRUST = 0.95  # a window that stands still must not become a scale of 0
 
 
 @dataclass(frozen=True, eq=False)
 class Constants:
     """What the bundle knows of the fleet, frozen at training.
 
-    Each array has shape (models + 1, sensors), in the order of the schema; the last row is the whole fleet's, used
-    for machines of unknown model. ``location`` and ``scale`` are in the sensor's unit. ``trust``, between 0 and 1, is
-    the weight of a machine's own window median in its baseline (the rest is ``location``): the share of the variance of
-    window medians that lies between machines rather than within them.
+    Each array has shape (models + 1, sensors), in the schema's order; the last row is the whole fleet's, for machines
+    of unknown model. ``location`` and ``scale`` are in the sensor's unit. The trusts, from 0 to 1, are the weights of a
+    machine's own window in its baseline, and the rest is the frozen value: the share of the variance of window medians
+    (of window deviations) that lies between machines. Where machines are alike their windows say nothing that is not
+    frozen better; where they differ a frozen baseline is useless. It is the empirical Bayes estimate.
     """
 
     location: Float64
     scale: Float64
-    trust: Float64
+    location_trust: Float64
+    scale_trust: Float64
 
     def to_arrays(self) -> dict[str, Float64]:
         """The arrays by name, for the bundle."""
@@ -33,7 +37,7 @@ class Constants:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Float64]) -> Constants:
-        """The inverse of :meth:`to_arrays`.
+        """The inverse of :meth:`to_arrays`; other names are left alone.
 
         Raises:
             DataError: an array is missing or the shapes differ.
@@ -48,53 +52,54 @@ class Constants:
 
 
 def fit_constants(tables: Tables, schema: Schema, until_us: int, history_us: int = 72 * HOUR_US) -> Constants:
-    """Robust location and scale of each sensor by machine model, from telemetry up to and including ``until_us``.
+    """Robust baselines of each sensor by machine model, from telemetry up to and including ``until_us``.
 
     Location is the median and scale 1.4826 times the median absolute deviation (the standard deviation where that is 0,
     and 1 in the sensor's unit where the sensor never moved). A model without readings gets the fleet's values.
+    ``history_us`` is the length of the windows whose medians the trusts compare.
 
     Raises:
         DataError: a sensor has no reading at all up to ``until_us``.
     """
-    rows = tables.time <= until_us
-    models = np.full(len(tables.machine_ids), -1, np.int64)
-    models[:] = tables.machine_model
-    at = np.minimum(np.searchsorted(tables.machine_ids, tables.machine), max(len(models) - 1, 0))
-    model = np.full(len(tables.machine), -1, np.int64)
-    if len(models):
-        model = np.where(tables.machine_ids[at] == tables.machine, models[at], -1)
-    block = tables.time // history_us
-    shape = (len(schema.models) + 1, len(schema.sensors))
-    location, scale, trust = np.empty(shape), np.ones(shape), np.zeros(shape)
+    models = len(schema.models)
+    at = np.searchsorted(tables.machine_ids, tables.machine)
+    known = np.append(tables.machine_ids, 0)[at] == tables.machine if len(tables.machine_ids) else at < 0
+    model = np.where(known, np.append(tables.machine_model, -1).astype(np.int64)[at], -1)
+    window = tables.time // history_us
+    shape = (models + 1, len(schema.sensors))
+    result = Constants(np.empty(shape), np.empty(shape), np.zeros(shape), np.zeros(shape))
     for s, sensor in enumerate(schema.sensors):
-        read = rows & ~np.isnan(tables.values[s])
-        if not read.any():
-            raise DataError(f"telemetry.{sensor}: no reading to take a baseline from; drop the sensor from the schema")
-        for m in (len(schema.models), *range(len(schema.models))):
-            mine = read if m == len(schema.models) else read & (model == m)
-            if not mine.any():
-                location[m, s], scale[m, s], trust[m, s] = location[-1, s], scale[-1, s], trust[-1, s]
+        read = np.flatnonzero((tables.time <= until_us) & ~np.isnan(tables.values[s]))
+        if not len(read):
+            raise DataError(f"telemetry.{sensor}: no reading to take a baseline from; drop it from schema.sensors")
+        values, machine = tables.values[s, read], tables.machine[read]
+        starts = np.flatnonzero(np.append(True, (np.diff(machine) != 0) | (np.diff(window[read]) != 0)))
+        medians, deviations = np.empty(len(starts)), np.empty(len(starts))
+        block_baselines(values, np.append(starts, len(read)), medians, deviations)
+        owner, owner_model = machine[starts], model[read][starts]
+        for m in (models, *range(models)):
+            mine = values if m == models else values[model[read] == m]
+            if not len(mine):
+                for array in result.to_arrays().values():
+                    array[m, s] = array[models, s]
                 continue
-            values = tables.values[s, mine]
-            location[m, s] = np.median(values)
-            deviation = MAD_TO_DEVIATION * float(np.median(np.abs(values - location[m, s])))
-            scale[m, s] = deviation or float(values.std()) or 1.0
-            trust[m, s] = _between(values, tables.machine[mine], block[mine])
-    return Constants(location, scale, trust)
+            middle = float(np.median(mine))
+            result.location[m, s] = middle
+            deviation = MAD_TO_DEVIATION * float(np.median(np.abs(mine - middle)))
+            result.scale[m, s] = deviation or float(mine.std()) or 1.0
+            own = slice(None) if m == models else owner_model == m
+            result.location_trust[m, s] = _between(medians[own], owner[own])
+            result.scale_trust[m, s] = _between(deviations[own], owner[own])
+    return result
 
 
-def _between(values: Float64, machine: np.ndarray, block: np.ndarray) -> float:
-    """Share of the variance of window medians that lies between machines (one-way random effects)."""
-    edges = np.flatnonzero((np.diff(machine) != 0) | (np.diff(block) != 0)) + 1
-    starts = np.concatenate(([0], edges))
-    medians = np.array([np.median(part) for part in np.split(values, edges)])
-    owner = machine[starts]
-    ids, counts = np.unique(owner, return_counts=True)
-    ids, counts = ids[counts > 1], counts[counts > 1]
-    if len(ids) < MIN_MACHINES:
+def _between(windows: Float64, machine: Int64) -> float:
+    """Share of the variance of windows' values that lies between machines (one-way random effects)."""
+    ids, group, counts = np.unique(machine, return_inverse=True, return_counts=True)
+    if len(ids) < MIN_MACHINES or counts.max() < 2:
         return 0.0
-    own = [medians[owner == machine_id] for machine_id in ids.tolist()]
-    within = float(np.mean([part.var(ddof=1) for part in own]))
-    means = np.array([part.mean() for part in own])
-    between = float(means.var(ddof=1) - within * np.mean(1.0 / counts))
-    return 0.0 if between <= 0.0 else between / (between + within)
+    means = np.bincount(group, windows) / counts
+    within = float(np.sum((windows - means[group]) ** 2) / np.sum(counts - 1))
+    between = float(means.var(ddof=1) - within * np.mean(1 / counts))
+    share = between / (between + within) if between > 0 else 0.0
+    return min(share, MAX_TRUST) if share >= MIN_TRUST else 0.0

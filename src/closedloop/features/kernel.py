@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
 from closedloop.data.schema import DataError, Events, Float64, Int64, Schema, Tables
+from closedloop.features.apply import apply
 from closedloop.features.compiled import fleet
+from closedloop.features.registry import CUSTOM
 from closedloop.features.spec import Constants, FeatureSpec
 
 
@@ -79,7 +82,7 @@ def compute(
             run(*bounds, 0, X, history)
 
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(part, zip(parts[:-1], parts[1:], strict=True)))
+            list(pool.map(part, pairwise(parts)))
     return Features(machine, time, X, history)
 
 
@@ -129,29 +132,24 @@ def _runner(
     tables: Tables, ids: Int64, offsets: Int64, spec: FeatureSpec, constants: Constants, schema: Schema, last_only: bool
 ) -> Callable[[int, int, int, Float64, Float64], None]:
     """The compiled loops bound to these tables: ``run(low, high, shift, X, history)``."""
-    plan = _plan(spec, schema)
-    at = np.searchsorted(tables.machine_ids, ids)
+    plan, compiled = _plan(spec, schema), _compiled()
     model = np.full(len(ids), len(schema.models), np.int64)
     age = np.full(len(ids), np.nan)
     if len(tables.machine_ids):
-        at = np.minimum(at, len(tables.machine_ids) - 1)
+        at = np.minimum(np.searchsorted(tables.machine_ids, ids), len(tables.machine_ids) - 1)
         known = tables.machine_ids[at] == ids
         described = known & (tables.machine_model[at] >= 0)
-        model[described] = tables.machine_model[at][described]
-        age[known] = tables.machine_age[at][known]
-    compiled = _compiled()
+        model[described] = tables.machine_model[at[described]]
+        age[known] = tables.machine_age[at[known]]
 
     def of(events: Events) -> tuple[Int64, Int64, NDArray[np.int16]]:
-        # machines between two that have telemetry may have events too, so starts alone are not enough
-        keep = np.isin(events.machine, ids)
-        if not keep.all():
-            events = Events(events.machine[keep], events.time[keep], events.code[keep])
-        return np.append(np.searchsorted(events.machine, ids), len(events.machine)), events.time, events.code
+        ends = (events.machine.searchsorted(ids), events.machine.searchsorted(ids, side="right"))
+        return np.array(ends), events.time, events.code
 
     fixed = (
         offsets,
         tables.time,
-        tables.values,
+        np.ascontiguousarray(tables.values),
         model,
         age,
         *of(tables.errors),
@@ -165,11 +163,18 @@ def _runner(
         plan.sizes,
         constants.location,
         constants.scale,
-        constants.trust,
+        constants.location_trust,
+        constants.scale_trust,
     )
+
+    customs = [CUSTOM[name] for name in spec.custom]
+    first_custom = spec.names.index(spec.custom[0]) if customs else 0
 
     def run(low: int, high: int, shift: int, X: Float64, history: Float64) -> None:
         compiled(low, high, last_only, *fixed, shift, X, history)
+        for f, custom in enumerate(customs, first_custom):
+            rows = (low, high, last_only)
+            apply(custom, schema.sensors, rows, offsets, tables.time, tables.values, shift, X[f])
 
     return run
 
@@ -213,15 +218,15 @@ def _compiled() -> Callable[..., None]:
     Inputs may be read-only (they come from a request or a bundle), and a second signature would compile again.
     """
 
-    def array(kind: types.Type, dimensions: int = 1, layout: str = "C") -> types.Array:
-        return types.Array(kind, dimensions, layout, readonly=True)
+    def array(kind: types.Type, dimensions: int = 1) -> types.Array:
+        return types.Array(kind, dimensions, "C", readonly=True)
 
-    i1, f1, f2 = array(types.int64), array(types.float64), array(types.float64, 2)
-    events = (i1, i1, array(types.int16))
-    plan = (i1, i1, i1, types.float64, array(types.int64, 2), i1, i1)
+    i1, i2, f1, f2 = array(types.int64), array(types.int64, 2), array(types.float64), array(types.float64, 2)
+    events = (i2, i1, array(types.int16))
+    plan = (i1, i1, i1, types.float64, i2, i1, i1)
     out = (types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C"))
     signature = types.void(
-        *(types.int64, types.int64, types.boolean, i1, i1, f2, i1, f1, *events, *events, *plan, f2, f2, f2),
+        *(types.int64, types.int64, types.boolean, i1, i1, f2, i1, f1, *events, *events, *plan, f2, f2, f2, f2),
         *(types.int64, *out),
     )
     return njit([signature], cache=True, nogil=True, error_model="numpy")(fleet)

@@ -73,10 +73,13 @@ class FeatureSpec:
             raise DataError(f"features.trend.cusum_slack: {slack!r} is not a number of deviations, 0 or more")
         fed, skipped = [], []
         for name, item in CUSTOM.items():
-            if lacking := [sensor for sensor in item.arguments if sensor not in ("hours", *schema.sensors)]:
+            if lacking := [sensor for sensor in item.sensors if sensor not in schema.sensors]:
                 skipped.append(f"{name}: this fleet has no sensor {lacking[0]!r}")
             elif item.window_us > history_us:
-                raise DataError(f"custom feature {name!r}: its window is longer than features.history_hours")
+                raise DataError(
+                    f"custom feature {name!r}: its window of {item.window_us / HOUR_US:g} h is longer than"
+                    f" features.history_hours ({history_us / HOUR_US:g}); raise that or shorten the window"
+                )
             else:
                 fed.append(name)
         telemetry = [

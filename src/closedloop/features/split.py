@@ -50,3 +50,31 @@ def cut_us(tables: Tables) -> int:
 def fit_until_us(cut: int, horizon_us: int, history_us: int) -> int:
     """Last time of a training row: neither its label nor a judged row's features then look across the cut."""
     return cut - (horizon_us + history_us)
+
+
+def split(tables: Tables, source: str, salt: str, rule: str, horizon_us: int, history_us: int) -> Split:
+    """Divide the telemetry rows of a fleet.
+
+    Under ``fleet`` machines that are not held out train up to the cut less horizon and history, and held-out machines
+    judge from the cut on. Under ``unit`` whole machines train or judge. Under ``prefix`` each machine trains on its own
+    first third of rows and judges on the rest.
+
+    Raises:
+        DataError: the rule is unknown.
+    """
+    ids, offsets = tables.bounds()
+    rows = np.diff(offsets)
+    held = np.repeat(held_out(ids, source, salt), rows)
+    cut: int | None = None
+    if rule == "fleet":
+        cut = cut_us(tables)
+        training = ~held & (tables.time <= fit_until_us(cut, horizon_us, history_us))
+        judged = held & (tables.time >= cut)
+    elif rule == "unit":
+        training, judged = ~held, held
+    elif rule == "prefix":
+        training = np.arange(len(tables.time)) < np.repeat(offsets[:-1] + np.maximum(rows // 3, 1), rows)
+        judged = ~training
+    else:
+        raise DataError(f"split.rule: {rule!r} is unknown; choose one of fleet, unit, prefix")
+    return Split(training, judged, np.unique(tables.machine[training]), cut)

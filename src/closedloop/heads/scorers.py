@@ -5,8 +5,9 @@ Training and judging score through these very functions too, so that an answer n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from closedloop.data.schema import Float64
+from closedloop.heads.arrays import nothing_left, pop_array, pop_fields, to_arrays
 from closedloop.heads.trees import Forest, Int32, Stack, walk_stack
+
+Score = Callable[[Float64], Float64]  # C-contiguous (features, rows) to (rows): higher is more anomalous
 
 Z_LIMIT = 1e6  # deviations: more says nothing new, and its square must stay finite
 
@@ -31,11 +35,15 @@ class Chart:
         _expect(self, {"location": (features,), "scale": (features,)})
         _positive(self.scale, "scale")
 
-    def score(self, X: Float64, columns: Int32) -> Float64:
-        """Score (rows) of C-contiguous X (features, rows); higher is more anomalous."""
-        out = np.zeros(X.shape[1])
-        _chart(X, columns, self.location, self.scale, out)
-        return out
+    def on(self, columns: Int32) -> Score:
+        """The score as a function of a feature matrix whose rows ``columns`` are these features."""
+
+        def score(X: Float64) -> Float64:
+            out = np.zeros(X.shape[1])
+            _chart(X, columns, self.location, self.scale, out)
+            return out
+
+        return score
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +67,15 @@ class Subspace:
         for name in ("scale", "variance", "limits"):
             _positive(getattr(self, name), name)
 
-    def score(self, X: Float64, columns: Int32) -> Float64:
-        """Score (rows) of C-contiguous X (features, rows); higher is more anomalous."""
-        out = np.empty(X.shape[1])
-        _subspace(X, columns, self.location, self.scale, self.components, self.variance, self.limits, out)
-        return out
+    def on(self, columns: Int32) -> Score:
+        """The score as a function of a feature matrix whose rows ``columns`` are these features."""
+
+        def score(X: Float64) -> Float64:
+            out = np.empty(X.shape[1])
+            _subspace(X, columns, self.location, self.scale, self.components, self.variance, self.limits, out)
+            return out
+
+        return score
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +92,16 @@ class Isolation:
         """Raise ValueError where the forest cannot score so many features."""
         self.forest.check(features)
 
-    def score(self, X: Float64, columns: Int32) -> Float64:
-        """Score (rows) of C-contiguous X (features, rows); higher is more anomalous."""
-        raw = walk_stack(Stack.of([self.forest], [columns], len(X)), X)[0]
-        _two_to_minus(raw)
-        return raw
+    def on(self, columns: Int32) -> Score:
+        """The score as a function of a feature matrix whose rows ``columns`` are these features."""
+        stack = Stack.of([self.forest], [columns], _width(columns))
+
+        def score(X: Float64) -> Float64:
+            raw = walk_stack(stack, X)[0]
+            _two_to_minus(raw)
+            return raw
+
+        return score
 
 
 Scorer = Chart | Subspace | Isolation
@@ -104,9 +121,41 @@ class AnomalyHead:
         """The detector's name in ``params.yaml``."""
         return next(name for name, kind in DETECTORS.items() if isinstance(self.scorer, kind))
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All but the threshold, for the bundle."""
+        return {"columns": self.columns} | to_arrays(self.scorer)
+
+    @classmethod
+    def from_arrays(cls, detector: str, arrays: Mapping[str, NDArray[Any]], threshold: float) -> AnomalyHead:
+        """The inverse of :meth:`to_arrays`.
+
+        Raises:
+            ValueError: the arrays are not those of such a head.
+        """
+        left = dict(arrays)
+        columns = pop_array(left, "columns", np.int32)
+        scorer = pop_fields(left, DETECTORS[detector])
+        nothing_left(left)
+        return cls(scorer, columns, threshold)
+
+    @cached_property
+    def _score(self) -> Score:
+        self.scorer.check(len(self.columns))
+        return self.scorer.on(self.columns)
+
     def score(self, X: Float64) -> Float64:
-        """Anomaly score (rows) of C-contiguous X (features, rows); higher is more anomalous, never NaN."""
-        return self.scorer.score(X, self.columns)
+        """Anomaly score (rows) of C-contiguous X (features, rows); higher is more anomalous, never NaN.
+
+        Raises:
+            ValueError: the scorer's arrays do not fit its columns, or X lacks some of them.
+        """
+        _covers(X, self.width)
+        return self._score(X)
+
+    @cached_property
+    def width(self) -> int:
+        """The fewest rows that a feature matrix may have."""
+        return _width(self.columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,55 +172,59 @@ class FailureHead:
     intercept: float
     threshold: float = 0.5
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All but the threshold, for the bundle."""
+        return {"columns": self.columns, "calibration": np.array([self.slope, self.intercept])} | to_arrays(self.forest)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], threshold: float) -> FailureHead:
+        """The inverse of :meth:`to_arrays`.
+
+        Raises:
+            ValueError: the arrays are not those of such a head.
+        """
+        left = dict(arrays)
+        columns, calibration = pop_array(left, "columns", np.int32), pop_array(left, "calibration", np.float64)
+        if calibration.shape != (2,) or not np.isfinite(calibration).all():
+            raise ValueError("'calibration' is not two finite numbers")
+        forest = pop_fields(left, Forest)
+        nothing_left(left)
+        return cls(forest, columns, float(calibration[0]), float(calibration[1]), threshold)
+
+    @cached_property
+    def width(self) -> int:
+        """The fewest rows that a feature matrix may have."""
+        return _width(self.columns)
+
+    @cached_property
+    def _stack(self) -> Stack:
+        return Stack.of([self.forest], [self.columns], self.width)
+
+    def raw(self, X: Float64) -> Float64:
+        """The forest's own score (rows) for X (features, rows), as :func:`closedloop.heads.trees.walk` gives it."""
+        _covers(X, self.width)
+        return walk_stack(self._stack, np.ascontiguousarray(X, np.float64))[0]
+
     def probability(self, X: Float64) -> Float64:
-        """Probability (rows) of a failure inside the horizon, for X (features, rows)."""
-        X = np.ascontiguousarray(X, np.float64)
-        stack = Stack.of([self.forest], [self.columns], len(X))
-        return walk_stack(stack, X, logistic=np.array([[self.slope], [self.intercept]]))[0]
+        """Probability (rows) of a failure inside the horizon, for X (features, rows).
+
+        Raises:
+            ValueError: the forest is not valid, or X lacks some of its columns.
+        """
+        _covers(X, self.width)
+        logistic = np.array([[self.slope], [self.intercept]])
+        return walk_stack(self._stack, np.ascontiguousarray(X, np.float64), logistic=logistic)[0]
 
 
-def to_arrays(item: Any) -> dict[str, NDArray[Any]]:
-    """The arrays of a scorer or forest by name; numbers become arrays of one."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for field in fields(item):
-        value = getattr(item, field.name)
-        if isinstance(value, Forest):
-            arrays |= to_arrays(value)
-        else:
-            arrays[field.name] = np.atleast_1d(np.asarray(value))
-    return arrays
+def _width(columns: Int32) -> int:
+    if not len(columns) or columns.min() < 0:
+        raise ValueError("a head needs at least one column, and none below 0")
+    return int(columns.max()) + 1
 
 
-def from_arrays(kind: type[Any], arrays: Mapping[str, NDArray[Any]]) -> Any:
-    """The inverse of :func:`to_arrays`.
-
-    Raises:
-        ValueError: an array is missing, or is of another type or number of dimensions than the class says.
-    """
-    if kind is Isolation:
-        return Isolation(from_arrays(Forest, arrays))
-    values: list[Any] = []
-    for field in fields(kind):
-        dtype, dimensions = _FORMS.get(field.name, (np.float64, 1))
-        array = arrays.get(field.name)
-        if array is None or array.dtype != dtype or array.ndim != dimensions:
-            raise ValueError(f"{field.name!r} is not an array of {np.dtype(dtype).name} in {dimensions} dimension(s)")
-        if field.type == "float":
-            if array.shape != (1,) or not np.isfinite(array[0]):
-                raise ValueError(f"{field.name!r} is not one finite number")
-            values.append(float(array[0]))
-        else:
-            values.append(array.copy())  # what was read is read-only, and compiles a second time
-    return kind(*values)
-
-
-_FORMS: dict[str, tuple[Any, int]] = {
-    "components": (np.float64, 2),
-    "feature": (np.int32, 1),
-    "left": (np.int32, 1),
-    "roots": (np.int32, 1),
-    "missing_left": (np.uint8, 1),
-}
+def _covers(X: Float64, width: int) -> None:
+    if len(X) < width:
+        raise ValueError(f"{len(X)} features were given, the head reads the first {width}")
 
 
 def _expect(item: Any, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -243,17 +243,17 @@ def flatten(estimator: Any) -> Forest:
     Raises:
         ValueError: the estimator is of another kind, has more outputs, or splits on categories.
     """
-    name = type(estimator).__name__
-    if hasattr(estimator, "_predictors"):
+    name, kinds = type(estimator).__name__, {kind.__name__ for kind in type(estimator).__mro__}
+    if "BaseHistGradientBoosting" in kinds:
         if estimator.n_trees_per_iteration_ != 1:
             raise ValueError(f"{name}: more than two classes cannot be flattened; fit one head for each component")
         if estimator.is_categorical_ is not None and estimator.is_categorical_.any():
             raise ValueError(f"{name}: categorical splits cannot be flattened; set categorical_features=None")
         boosted = (_boosted(predictor.nodes) for (predictor,) in estimator._predictors)
         return _build(boosted, float(estimator._baseline_prediction.item()), 1.0)
-    if hasattr(estimator, "_average_path_length_per_tree"):
+    if "IsolationForest" in kinds:
         return _isolation(estimator)
-    if hasattr(estimator, "estimators_") and hasattr(estimator, "classes_"):
+    if "ForestClassifier" in kinds:
         if estimator.n_outputs_ != 1 or estimator.n_classes_ != 2:
             raise ValueError(f"{name}: only two classes can be flattened; fit one head for each component")
         trees = [member.tree_ for member in estimator.estimators_]

@@ -17,10 +17,11 @@ from closedloop.judge.truth import ANOMALY, Aligned, Grid, PredictionTable, Trut
 class Candidate:
     """One of the two models, as the gate sees it.
 
-    ``predictions`` is None, and ``problem`` says why, where the model could not be built or could not answer. Of the
-    bundle's ``manifest`` these keys are read: ``commit``, ``model_digest``, ``heads`` (names) and ``training``:
-    ``{"source": name, "machines": [ids]}``, with ``"until_us": {id: last training row}`` under the split rule
-    ``prefix``. ``ruler`` is what :func:`ruler` gives for the model's commit.
+    ``predictions`` is None, and ``problem`` says why, where the model could not be built or could not answer.
+    ``manifest`` is the content of the bundle's ``manifest.json``; of it are read ``model_digest``,
+    ``provenance.commit``, ``heads`` and ``training``: ``machines`` by source and, under the split rule ``prefix``,
+    ``until_us``, the last training row of each machine by source. ``ruler`` is what
+    :func:`closedloop.judge.gate.ruler` gives for the model's commit.
     """
 
     predictions: PredictionTable | None
@@ -30,9 +31,21 @@ class Candidate:
     problem: str = ""
 
     @property
+    def commit(self) -> str | None:
+        """The commit it was trained at."""
+        return self.manifest.get("provenance", {}).get("commit")
+
+    @property
     def name(self) -> dict[str, Any]:
         """How ``decision.json`` names it."""
-        return {"commit": self.manifest.get("commit"), "model_digest": self.manifest.get("model_digest")}
+        return {"commit": self.commit, "model_digest": self.manifest.get("model_digest")}
+
+    @property
+    def heads(self) -> set[str]:
+        """The heads that the bundle holds."""
+        heads = self.manifest.get("heads", {})
+        failure = {component for component, entry in heads.get("failure", {}).items() if entry is not None}
+        return failure | ({ANOMALY} if heads.get("anomaly") is not None else set())
 
 
 def answers(one: Candidate, grid: Grid) -> dict[str, Aligned]:
@@ -49,7 +62,7 @@ def faults(one: Candidate, on_grid: Mapping[str, Aligned], grid: Grid, truth: Tr
     for head in (*truth.schema.components, ANOMALY):
         answer = on_grid.get(head)
         if answer is None:
-            if head in one.manifest.get("heads", ()):
+            if head in one.heads:
                 result.append(f"its bundle has a head {head}, yet there is no prediction of it")
             continue
         if answer.missing:
@@ -60,7 +73,7 @@ def faults(one: Candidate, on_grid: Mapping[str, Aligned], grid: Grid, truth: Tr
             ]
             result.append(f"{answer.missing:,} of {rows:,} rows have no prediction of head {head} ({_some(machines)})")
         if answer.twice:
-            result.append(f"{answer.twice:,} rows have more than one prediction of head {head}")
+            result.append(f"{answer.twice:,} of {rows:,} rows have more than one prediction of head {head}")
         if bad := int((~np.isfinite(answer.score) & ~answer.absent).sum()):
             result.append(f"{bad:,} of {rows:,} scores of head {head} are not finite numbers")
         elif head != ANOMALY and ((answer.score < 0) | (answer.score > 1)).any():
@@ -70,16 +83,14 @@ def faults(one: Candidate, on_grid: Mapping[str, Aligned], grid: Grid, truth: Tr
 
 def overlap(one: Candidate, grid: Grid, truth: Truth) -> list[str]:
     """Whether the model was trained on what it is judged on."""
-    training = one.manifest.get("training")
-    if not isinstance(training, Mapping) or "machines" not in training or "source" not in training:
+    training = one.manifest.get("training", {})
+    if not isinstance(training.get("machines"), Mapping):
         return ["its manifest does not list the machines it was trained on"]
-    if training["source"] != truth.source:
-        return []
-    both = sorted(set(map(int, training["machines"])) & set(grid.ids.tolist()))
+    both = sorted(set(training["machines"].get(truth.source, ())) & set(grid.ids.tolist()))
     if truth.rule == "prefix":
-        until = {int(machine): int(last) for machine, last in training.get("until_us", {}).items()}
+        until = training.get("until_us", {}).get(truth.source, {})
         first = dict(zip(grid.ids.tolist(), grid.time[grid.offsets[:-1]].tolist(), strict=True))
-        both = [machine for machine in both if until.get(machine, first[machine]) >= first[machine]]
+        both = [machine for machine in both if until.get(str(machine), first[machine]) >= first[machine]]
     if not both:
         return []
     what = "rows" if truth.rule == "prefix" else "machines"

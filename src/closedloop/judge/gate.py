@@ -98,7 +98,7 @@ def decide(
     """
     evidence = _look(champion, challenger, truth, settings)
     verdict, reason = _verdict(champion, challenger, evidence, base_ruler, served)
-    reference = None if champion is None else champion.manifest.get("commit")
+    reference = None if champion is None else champion.commit
     is_accepted = False
     if accepted is not None and verdict in ACCEPTABLE:
         is_accepted = (accepted.get("reference"), accepted.get("inputs_digest")) == (
@@ -153,7 +153,7 @@ def _look(champion: Candidate | None, challenger: Candidate, truth: Truth, setti
         other = None if their_problems else assess(theirs, grid, settings, truth.schema)
     comparison = None
     if other is not None and judged and not problems:
-        comparison = compare(other, found, gate, truth.schema.models, grid.supervised)
+        comparison = compare(other, found, settings, truth.schema.models, grid.supervised)
     return _Evidence(
         grid, gate, judged, problems, their_problems, found, comparison, floors(found, other, gate, grid, judged)
     )
@@ -175,7 +175,8 @@ def _verdict(
     if champion is not None:
         if challenger.inputs_digest == champion.inputs_digest:
             return "identical", f"Made from the very inputs of the reference, {same}"
-        if challenger.manifest.get("model_digest") == champion.manifest.get("model_digest") and not changed:
+        same_model = challenger.name["model_digest"] == champion.name["model_digest"] is not None
+        if same_model and not changed:
             return "identical", f"The very model of the reference, judged by the same ruler, {same}"
     if changed:
         return "incomparable", (
@@ -214,13 +215,10 @@ def _worse(seen: _Evidence, comparison: Comparison) -> list[str]:
     if comparison.worse:
         loss, least = -(comparison.delta["estimate"] or 0), -(comparison.delta["high"] or 0)
         result.append(f"it costs {_money(loss)} more for each machine-year (at least {_money(least)})")
+    result += [_broken(rail) for rail in comparison.guardrails if rail["holds"] is False]
     result += [
-        f"{rail['name']} is {_figure(rail['estimate'])} (at least {_figure(rail['low'])}, limit {rail['limit']:.2f})"
-        for rail in comparison.guardrails
-        if rail["holds"] is False
-    ]
-    result += [
-        f"{floor['name']} is {floor['estimate']:.2f}, below the floor of {floor['limit']:.2f} that the reference meets"
+        f"{floor['name'].replace('.', ' ')} is {floor['estimate']:.2f},"
+        f" below the floor of {floor['limit']:.2f} that the reference meets"
         for floor in seen.floors
         if floor["holds"] is False and floor["champion"] is not None and floor["champion"] >= floor["limit"]
     ]
@@ -253,9 +251,19 @@ def _undecided(seen: _Evidence, comparison: Comparison) -> str:
     return f"{text} If the difference is real, {needed} would decide."
 
 
+def _broken(rail: Mapping[str, Any]) -> str:
+    """What a broken guardrail says."""
+    kind, _, segment = rail["name"].partition(":")
+    figure = "any number" if rail["estimate"] is None else f"{rail['estimate']:.2f}"
+    clause = {
+        "false_alarm_ratio": f"its false alarms are {figure} times the reference's",
+        "brier_ratio": f"its Brier score is {figure} times the reference's",
+        "calibration_excess": f"its calibration error exceeds the reference's by {figure} of the failures seen",
+        "segment_cost_ratio": f"{segment} costs {figure} times as much as with the reference",
+    }[kind]
+    least = "" if rail["low"] is None else f"at least {rail['low']:.2f}, "
+    return f"{clause} ({least}limit {rail['limit']:.2f})"
+
+
 def _money(amount: float | None) -> str:
     return "any amount" if amount is None else f"{amount:,.0f}"
-
-
-def _figure(value: float | None) -> str:
-    return "without bound" if value is None else f"{value:.2f}"

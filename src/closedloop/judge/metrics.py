@@ -10,7 +10,7 @@ probability 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ class Assessment:
     ``metrics`` is the content of ``metrics.json``. The arrays are what the gate needs, one entry for each machine:
     ``years`` judged, ``cost`` in currency (all heads together), ``false_alarms`` (all heads), ``squared_error`` (sum of
     the Brier terms) over ``rows`` known rows of all components, and ``predicted`` and ``observed``, of shape
-    (machines, bins), the failures expected and seen in each bin of probability.
+    (machines, bins), the failures expected and seen in each bin of probability. ``outcomes`` has the judged alarms of
+    each head that was judged, machine by machine.
     """
 
     metrics: dict[str, Any]
@@ -45,6 +46,7 @@ class Assessment:
     rows: Float64
     predicted: Float64
     observed: Float64
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _average_precision(truth: Bool, score: Float64) -> float | None:
-    return float(average_precision_score(truth, score)) if truth.any() and not np.isnan(score).any() else None
+    return float(average_precision_score(truth, score)) if truth.any() and np.isfinite(score).all() else None
 
 
 def _by_row(truth: Bool, alarm: Bool) -> dict[str, float | None]:
@@ -121,7 +123,7 @@ def _failure_figures(
     caught = lead[~np.isnan(lead)]
     return _by_row(truth, found.alarm[rows]) | {
         "pr_auc": _average_precision(truth, probability) if found.present[components].any() else None,
-        "brier": float(np.mean((probability - truth) ** 2)) if rows.any() and not np.isnan(probability).any() else None,
+        "brier": float(np.mean((probability - truth) ** 2)) if rows.any() and np.isfinite(probability).all() else None,
         "event_recall": _ratio(len(caught), len(lead)),
         "false_alarms_per_machine_year": _ratio(sum(outcome.false_alarms for outcome in outcomes), years),
         "lead_time_hours_median": float(np.median(caught)) if len(caught) else None,
@@ -175,9 +177,11 @@ def assess(heads: Mapping[str, Aligned], grid: Grid, settings: Settings, schema:
     cost, false_alarms, squared, rows = (np.zeros(count) for _ in range(4))
     predicted, observed = (np.zeros((count, len(BIN_EDGES) + 1)) for _ in range(2))
     failure = anomaly = None
+    outcomes: dict[str, list[Outcome]] = {}
     if grid.supervised:
         found = _failures(heads, grid, schema.components, settings)
         failure = _failure_metrics(found, grid, settings, schema)
+        outcomes |= {name: [machine[c] for machine in found.outcome] for c, name in enumerate(schema.components)}
         cost += [sum(failure_cost(outcome, settings.costs) for outcome in machine) for machine in found.outcome]
         false_alarms += [sum(outcome.false_alarms for outcome in machine) for machine in found.outcome]
         owner = np.broadcast_to(np.repeat(np.arange(count), np.diff(grid.offsets)), grid.known.shape)[grid.known]
@@ -195,10 +199,10 @@ def assess(heads: Mapping[str, Aligned], grid: Grid, settings: Settings, schema:
                 return overlap(time, known, *grid.anomalies[number], settings.rules)
             return foresee(time, known, _any_failure(grid, number), settings.rules)
 
-        outcomes = _outcomes(grid, head or silent(grid), grid.anomaly_known, judge_one)
-        anomaly = _anomaly_metrics(head, outcomes, grid)
-        cost += [anomaly_cost(outcome, settings.costs) for outcome in outcomes]
-        false_alarms += [outcome.false_alarms for outcome in outcomes]
+        judged = outcomes[ANOMALY] = _outcomes(grid, head or silent(grid), grid.anomaly_known, judge_one)
+        anomaly = _anomaly_metrics(head, judged, grid)
+        cost += [anomaly_cost(outcome, settings.costs) for outcome in judged]
+        false_alarms += [outcome.false_alarms for outcome in judged]
     metrics = {
         "failure": failure,
         "anomaly": anomaly,
@@ -206,7 +210,7 @@ def assess(heads: Mapping[str, Aligned], grid: Grid, settings: Settings, schema:
         "holdout": {"machines": count, "failures": grid.failure_count, "machine_years": float(grid.years.sum())},
     }
     arrays = (grid.ids, grid.model, grid.years, cost, false_alarms, squared, rows, predicted, observed)
-    return Assessment(metrics, *arrays)
+    return Assessment(metrics, *arrays, outcomes)
 
 
 def judge(

@@ -20,6 +20,7 @@ Bool = NDArray[np.bool_]
 
 ANOMALY = "anomaly"
 YEAR_US = 8760 * HOUR_US
+NEVER_US = 2**63 - 1
 COSTS = ("unplanned", "planned", "false_alarm", "missed_anomaly")
 
 
@@ -135,8 +136,8 @@ class Truth:
     """What happened to the machines that are judged.
 
     ``tables`` may begin before ``since_us`` (a model needs history to answer): rows and events from there on count. It
-    is one time for all machines, or one for each. ``source`` is the fleet's name and ``rule`` its split rule, for the
-    question whether a model trained on what it is judged on.
+    is one time for all machines, or one for each that is judged. ``source`` is the fleet's name and ``rule`` its split
+    rule, for the question whether a model trained on what it is judged on.
     """
 
     tables: Tables
@@ -147,8 +148,8 @@ class Truth:
     rule: str = "fleet"
 
     def since(self, machine: int) -> int:
-        """Time of the first judged row of a machine, in microseconds."""
-        return self.since_us if isinstance(self.since_us, int) else self.since_us[machine]
+        """Time from which a machine's rows are judged, in microseconds; beyond all time where none is."""
+        return self.since_us if isinstance(self.since_us, int) else self.since_us.get(machine, NEVER_US)
 
 
 @dataclass(frozen=True)

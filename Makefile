@@ -1,0 +1,141 @@
+# `make help` is the index. Needs only make and Python >= 3.11: all else goes into .venv, locked by hash.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+WHEEL := build/wheel/.built
+BUNDLE := build/bundle/manifest.json
+
+PORT ?= 8000
+DOCKER ?= docker
+IMAGE ?= closedloop:dev
+DOCKER_BUILD_FLAGS ?= --network host
+COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+# Tests see the built wheel, in this process and in those they start: -P keeps the checkout off the path.
+AS_BUILT = PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/wheel/site" CLOSEDLOOP_WHEEL="$(CURDIR)/build/wheel/site"
+
+# $(call if-there,program,command): runs the command where the program is on PATH, and says so where it is not.
+if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else echo 'skipped: $(1) is not on PATH'; fi
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run serve image image-test engine manifests test contract chaos check lint types lock-check policy ci plan summary required lock clean
+
+help: ## this page
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+##@ The model
+
+run: $(INSTALLED) ## data, validate, train, predict, evaluate; PROFILE=azure or DATA=path for other tables than the pinned
+	$(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)")$(if $(PROFILE), --profile $(PROFILE))
+	$(BIN)/python -m model.validate
+	$(BIN)/python -m model.train
+	$(BIN)/python -m model.predict
+	$(BIN)/python -m model.evaluate
+
+##@ The service
+
+serve: $(INSTALLED) $(BUNDLE) ## the service on http://localhost:8000 (PORT=) with the bundle of the last run; open to all
+	MODEL_DIR=build/bundle LOG_DIR=build/log AUTH=open PORT=$(PORT) $(BIN)/python -m score
+
+image: engine $(WHEEL) $(BUNDLE) ## the container image closedloop:dev (IMAGE=) with the model inside
+	DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD_FLAGS) --build-arg PYTHON_IMAGE --build-arg COMMIT=$(COMMIT) \
+	  --file docker/Dockerfile --tag $(IMAGE) .
+
+image-test: engine $(INSTALLED) ## run that image without any privilege, ask it, and look for the answer in its log
+	@$(DOCKER) image inspect $(IMAGE) >/dev/null || { echo 'make image-test: there is no image $(IMAGE); make it with: make image' >&2; exit 2; }
+	DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(BIN)/pytest tests/e2e/test_image.py
+
+engine: ## whether a container engine answers, which both need
+	@$(DOCKER) info >/dev/null 2>&1 || { echo 'make: `$(DOCKER) info` finds no container engine; start one, or name its client: DOCKER=path' >&2; exit 2; }
+
+manifests: $(INSTALLED) ## every overlay of k8s/ rendered to build/manifests, and validated
+	$(BIN)/python .ci/manifests.py
+	$(BIN)/pytest -q tests/repo/test_manifests.py
+
+##@ Checks
+
+test: $(WHEEL) ## every test a laptop can run, against the built wheel
+	$(AS_BUILT) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e --ignore tests/chaos
+
+contract: $(WHEEL) $(BUNDLE) ## score.py and the service, with the bundle of the last run: the same answers by both doors
+	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_contract.py
+
+chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk
+	$(AS_BUILT) $(BIN)/pytest tests/chaos
+
+check: $(INSTALLED) ## all that needs no model: the next four, to the end even if one is red
+	@$(MAKE) --no-print-directory --keep-going lint types lock-check policy
+
+lint: $(INSTALLED) ## style of Python, YAML, shell and Dockerfile
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/yamllint --strict .
+	$(BIN)/shellcheck .ci/run
+	$(BIN)/hadolint docker/Dockerfile
+
+types: $(INSTALLED) ## types, and which room may import which
+	$(BIN)/mypy src model score .ci/*.py docker/*.py
+	$(BIN)/lint-imports
+
+lock-check: $(INSTALLED) ## whether the locks still are what pyproject.toml asks for
+	@$(BIN)/python .ci/locks.py --check
+
+policy: $(INSTALLED) ## rules of workflows, manifests and text; secrets
+	$(BIN)/zizmor --offline --persona auditor --no-progress --quiet .github
+	$(call if-there,actionlint,actionlint)
+	$(call if-there,act-run,act-run check)
+	$(call if-there,gitleaks,gitleaks git --no-banner --redact --log-level warn)
+	$(BIN)/pytest -q tests/repo
+
+ci: $(INSTALLED) ## the graph of ci.yml, here
+	@$(BIN)/python .ci/graph.py
+
+##@ The steps of ci.yml that are no one's daily work
+
+plan: ## which jobs this change needs
+	@python3 .ci/plan.py
+
+summary: ## the report of the last run, for the page of a CI run
+	@cat build/report/summary.md >> "$${GITHUB_STEP_SUMMARY:-/dev/stdout}"
+
+required: ## the verdict over all jobs, from NEEDS
+	@python3 .ci/required.py
+
+##@ The repository
+
+lock: $(INSTALLED) ## requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest versions
+	@$(BIN)/python .ci/locks.py $(if $(UPGRADE),--upgrade)
+
+clean: ## remove what was generated; .venv stays
+	rm -rf build
+
+# --- what the targets above stand on ---
+
+# One line each for what a bare machine may lack.
+$(BIN)/python:
+	@for python in $(or $(PYTHON),python3 python python3.14 python3.13 python3.12 python3.11) none; do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; done; \
+	[ "$$python" != none ] || { echo 'make: no Python >= 3.11 found; install one, or name it: make PYTHON=/path/to/python3' >&2; exit 2; }; \
+	if uv --version >/dev/null 2>&1; then uv venv --quiet --python "$$python" $(VENV); \
+	elif "$$python" -c 'import ensurepip' 2>/dev/null; then "$$python" -m venv $(VENV); \
+	else echo "make: $$python has no ensurepip; install it (Debian: apt install python3-venv), or install uv" >&2; exit 2; fi
+
+$(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml | $(BIN)/python
+	@echo 'installing the locked requirements into $(VENV)'; \
+	if [ -x $(BIN)/uv ]; then uv=$(BIN)/uv; elif uv --version >/dev/null 2>&1; then uv=uv; \
+	else $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt && uv=$(BIN)/uv; fi && \
+	"$$uv" pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/uv.txt && \
+	"$$uv" pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(WHEEL): $(INSTALLED) README.md LICENSE $(shell find src model score -type f ! -path '*/__pycache__/*')
+	@rm -rf build/wheel
+	$(BIN)/python -m hatchling build --target wheel --directory build/wheel
+	@$(BIN)/python -m zipfile --extract build/wheel/*.whl build/wheel/site
+	@touch $@
+
+$(BUNDLE): | $(INSTALLED)
+	$(MAKE) run

@@ -1,0 +1,57 @@
+"""The local champion: the first model that a clean checkout made of a fleet, kept below build/champion/<source>."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from closedloop.data.schema import DataError
+from closedloop.judge.checks import Candidate
+from closedloop.judge.truth import PredictionTable
+from model import cli, commits
+
+
+def folder(source: str) -> Path:
+    """Where the champion of a fleet is kept."""
+    return cli.BUILD / "champion" / source
+
+
+def save(source: str, candidate: Candidate, bundle: Path, predictions: Path, holdout_fingerprint: str) -> None:
+    """Keep a model, its predictions, and what they were made from and for."""
+    target = folder(source)
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(bundle, target / "bundle")
+    shutil.copy(predictions, target / "predictions.parquet")
+    about = {
+        "commit": candidate.commit,
+        "inputs_digest": candidate.inputs_digest,
+        "ruler": dict(candidate.ruler),
+        "holdout_fingerprint": holdout_fingerprint,
+    }
+    cli.write_json(target / "champion.json", about)
+
+
+def load(source: str, holdout_fingerprint: str, holdout: Path) -> Candidate | None:
+    """The champion with its answers to today's holdout, or None where there is none.
+
+    Where the holdout changed, the champion answers again from its own commit; where that cannot be, the candidate says
+    why, and the gate calls the two incomparable.
+    """
+    kept = folder(source)
+    if not (kept / "champion.json").exists():
+        return None
+    about: dict[str, Any] = cli.read_json(kept / "champion.json", f"delete {kept} to begin again")
+    manifest = cli.read_json(kept / "bundle" / "manifest.json", f"delete {kept} to begin again")
+    predictions, problem = kept / "predictions.parquet", ""
+    if about["holdout_fingerprint"] != holdout_fingerprint:
+        cli.say(f"the holdout changed: commit {about['commit'][:12]} answers again")
+        predictions = kept / "today.parquet"
+        paths = {"--data": holdout, "--bundle": kept / "bundle", "--out": predictions}
+        words = [word for flag, path in paths.items() for word in (flag, str(path.resolve()))]
+        try:
+            commits.run(about["commit"], "model.predict", *words)
+        except DataError as error:
+            problem = str(error)
+    answers = None if problem else PredictionTable.read(predictions)
+    return Candidate(answers, manifest, about["inputs_digest"], about["ruler"], problem)

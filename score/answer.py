@@ -1,0 +1,158 @@
+"""Request in, answer out: the one path behind both doors, ``score.py`` and the app."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from closedloop.data.request import Decoder, openapi
+from closedloop.data.rfc3339 import to_text
+from closedloop.data.schema import HOUR_US, Float64, Schema, Tables
+from closedloop.heads.bundle import Bundle, Predictions
+
+
+class Scorer:
+    """A bundle that answers requests of at most ``max_rows`` rows a table.
+
+    It answers its own example once when it is made: compiled code is then ready, and a bundle that cannot answer is
+    found before anyone asks it.
+    """
+
+    def __init__(self, bundle: Bundle, max_rows: int) -> None:
+        if bundle.manifest is None:
+            raise ValueError("this bundle was never written: load one")
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self._decode = Decoder(bundle.schema, max_rows)
+        self.request_schema = openapi(bundle.schema)
+        self.example = self.request_schema["examples"][0]
+        self.answer_schema = _answer_schema(bundle.schema, self.answer(msgspec.json.encode(self.example), "example"))
+
+    def answer(self, body: bytes | str, request_id: str) -> dict[str, Any]:
+        """One result for each machine, at its last telemetry row.
+
+        Raises:
+            RequestError: the body was refused.
+        """
+        tables = self._decode(body)
+        predictions = self.bundle.predict(tables, last_only=True)
+        return {
+            "request_id": request_id,
+            "model": self.manifest.model_digest,
+            "results": results(tables, predictions, self.bundle.schema, self.bundle.spec.history_us),
+        }
+
+
+def results(tables: Tables, predictions: Predictions, schema: Schema, history_us: int) -> list[dict[str, Any]]:
+    """The answer's results. A head that is not there, or could not tell, is null."""
+    warnings = _warnings(tables, predictions, schema, history_us)
+    probability, alarm = predictions.probability.T.tolist(), predictions.alarm.T.tolist()
+    rows = zip(
+        predictions.machine.tolist(),
+        predictions.time.tolist(),
+        predictions.anomaly_score.tolist(),
+        predictions.anomaly_alarm.tolist(),
+        probability,
+        alarm,
+        warnings,
+        strict=True,
+    )
+    return [
+        {
+            "machineID": machine,
+            "datetime": to_text(time),
+            "anomaly": None if math.isnan(score) else {"score": score, "alarm": anomaly_alarm},
+            "failure": {
+                component: None if math.isnan(chance) else {"probability": chance, "alarm": rings}
+                for component, chance, rings in zip(schema.components, chances, alarms, strict=True)
+            },
+            "warnings": said,
+        }
+        for machine, time, score, anomaly_alarm, chances, alarms, said in rows
+    ]
+
+
+def _warnings(tables: Tables, predictions: Predictions, schema: Schema, history_us: int) -> list[list[str]]:
+    """For each result, what its answer had to do without."""
+    machines, times = predictions.machine.tolist(), predictions.time.tolist()
+    stops = np.searchsorted(tables.machine, predictions.machine, "right").tolist()
+    starts = [0, *stops[:-1]]  # tables and predictions are both sorted by machine
+    described = set(tables.machine_ids.tolist())
+    replaced = _replaced(tables, dict(zip(machines, times, strict=True)))
+    said: list[list[str]] = []
+    for machine, last, start, stop, hours in zip(
+        machines, times, starts, stops, predictions.history_hours.tolist(), strict=True
+    ):
+        first = start + int(np.searchsorted(tables.time[start:stop], last - history_us, "right"))
+        lines = [] if hours * HOUR_US >= history_us else [f"{hours:g} of {history_us / HOUR_US:g} hours of history"]
+        expected = int(hours * HOUR_US) // schema.period_us
+        if stop - first < expected:
+            lines.append(f"{expected - stop + first} of {expected} rows of the history are missing")
+        lines += _readings(tables.values[:, first:stop], schema)
+        if machine not in described and schema.models:
+            lines.append("no machine description")
+        if missing := [name for code, name in enumerate(schema.components) if (machine, code) not in replaced]:
+            lines.append(f"no replacement known of {', '.join(missing)}")
+        said.append(lines)
+    return said
+
+
+def _replaced(tables: Tables, times: dict[int, int]) -> set[tuple[int, int]]:
+    """The (machine, component) pairs that have a replacement up to the time of the machine's answer."""
+    maint = tables.maint
+    events = zip(maint.machine.tolist(), maint.code.tolist(), maint.time.tolist(), strict=True)
+    return {(machine, code) for machine, code, time in events if machine in times and time <= times[machine]}
+
+
+def _readings(values: Float64, schema: Schema) -> list[str]:
+    """What is wrong with the readings of one machine's window, shape (sensors, rows)."""
+    limits = np.array(schema.ranges)
+    fits = (values >= limits[:, :1]) & (values <= limits[:, 1:])  # False where there is no reading, too
+    if fits.all():
+        return []
+    lines = []
+    for sensor, readings, (low, high) in zip(schema.sensors, values, schema.ranges, strict=True):
+        if missing := int(np.isnan(readings).sum()):
+            lines.append(f"{missing} of {len(readings)} readings of {sensor} are missing")
+        if outside := int(((readings < low) | (readings > high)).sum()):
+            lines.append(f"{outside} of {len(readings)} readings of {sensor} are outside {low:g} to {high:g}")
+    return lines
+
+
+def _answer_schema(schema: Schema, example: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of an answer."""
+
+    def judged(figure: str, minimum: float | None) -> dict[str, Any]:
+        number: dict[str, Any] = (
+            {"type": "number"} if minimum is None else {"type": "number", "minimum": 0, "maximum": 1}
+        )
+        properties = {figure: number, "alarm": {"type": "boolean"}}
+        return {"type": ["object", "null"], "properties": properties, "required": list(properties)}
+
+    failure = {component: judged("probability", 0) for component in schema.components}
+    properties = {
+        "machineID": {"type": "integer"},
+        "datetime": {"type": "string", "format": "date-time", "description": "The machine's last telemetry row."},
+        "anomaly": {**judged("score", None), "description": "null: the bundle has no anomaly head."},
+        "failure": {
+            "type": "object",
+            "description": "By component, null where the bundle has no head for it.",
+            "properties": failure,
+            "required": list(failure),
+        },
+        "warnings": {"type": "array", "items": {"type": "string"}},
+    }
+    result = {"type": "object", "properties": properties, "required": list(properties)}
+    return {
+        "type": "object",
+        "properties": {
+            "request_id": {"type": "string"},
+            "model": {"type": "string", "description": "Digest of the model that answered."},
+            "results": {"type": "array", "items": result},
+        },
+        "required": ["request_id", "model", "results"],
+        "examples": [example],
+    }

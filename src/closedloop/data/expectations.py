@@ -1,0 +1,212 @@
+"""What the tables must be before anything is learned from them: a great_expectations suite generated from the schema.
+
+A critical expectation that fails refuses the data; a warning is shown. Each failure is one line that names table,
+column, rule, count and three offending rows, and says how to mend them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from closedloop.data.frames import (
+    NAME_COLUMN,
+    WANTED,
+    Frames,
+    convert,
+    expected_columns,
+    known_names,
+    refusal,
+    typed,
+    wanted,
+)
+from closedloop.data.schema import KEYS, Schema
+
+with warnings.catch_warnings():  # its own imports are deprecated
+    warnings.simplefilter("ignore")
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
+
+STEP = "minutes since the machine's previous row"  # a column that telemetry gets for the rules of order and gaps
+_DTYPES = {"time": ["datetime64[us]"], "whole": ["int64", "Int64Dtype"], "number": ["float64"]}
+_SHARE_OF_READINGS = 0.95  # fewer readings of a sensor that are present: a warning
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The verdict on a set of tables.
+
+    ``ok`` is False if there is any failure; ``failures`` and ``warnings`` are one line each; ``result`` is the JSON of
+    both and of great_expectations' own results by table.
+    """
+
+    ok: bool
+    failures: list[str]
+    warnings: list[str]
+    result: dict[str, Any]
+    context: Any = field(repr=False, compare=False)
+
+
+def validate(frames: Frames, schema: Schema) -> Validation:
+    """Hold the frames against the schema: presence, types, ranges, order, gaps, keys, codes and references."""
+    context = gx.get_context(
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(),
+            analytics_enabled=False,
+            progress_bars=ProgressBarsConfig(globally=False),
+        )
+    )
+    failures = [] if "telemetry" in frames else ["telemetry: the table is missing; it is the only one that is required"]
+    warned: list[str] = []
+    results: dict[str, Any] = {}
+    read = {table: typed(table, frame.reset_index(drop=True)) for table, frame in frames.items() if table in KEYS}
+    sound = {table: _sound(table, frame, schema) for table, frame in read.items()}
+    source = context.data_sources.add_pandas("tables")
+    for table, frame in read.items():
+        suite = gx.ExpectationSuite(table, expectations=list(_rules(table, schema, read, sound)))
+        asset = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all rows")
+        definition = gx.ValidationDefinition(name=table, data=asset, suite=context.suites.add(suite))
+        outcome = context.validation_definitions.add(definition).run(
+            batch_parameters={"dataframe": _shown(table, frame, sound[table])}, result_format="SUMMARY"
+        )
+        results[table] = outcome.describe_dict()
+        result: Any
+        for result in outcome.results:
+            if not result.success:
+                critical = result.expectation_config.severity == "critical"
+                (failures if critical else warned).append(_line(table, frame, result))
+    summary = {"ok": not failures, "failures": failures, "warnings": warned, "tables": results}
+    return Validation(not failures, failures, warned, summary, context)
+
+
+def write_docs(validation: Validation, folder: Path) -> Path:
+    """Write great_expectations' Data Docs and return their first page. Their style sheets come from the web."""
+    site = {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())},
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+    }
+    validation.context.add_data_docs_site("docs", site)
+    try:
+        validation.context.build_data_docs(site_names=["docs"])
+    finally:
+        validation.context.delete_data_docs_site("docs")
+    return folder / "index.html"
+
+
+def _sound(table: str, frame: pd.DataFrame, schema: Schema) -> set[str]:
+    """The expected columns that are there and of their type, so that rules about values can be asked."""
+    names = [name for name in expected_columns(schema)[table] if name in frame]
+    return {name for name in names if not convert(frame[name], wanted(table, name))[1].any()}
+
+
+def _shown(table: str, frame: pd.DataFrame, sound: set[str]) -> pd.DataFrame:
+    """The frame as great_expectations sees it: times without their zone, and the steps between telemetry rows."""
+    shown = frame.copy(deep=False)
+    if "datetime" in sound:
+        shown["datetime"] = frame["datetime"].dt.tz_localize(None)
+        if table == "telemetry" and "machineID" in sound:
+            step = frame["datetime"].groupby(frame["machineID"], sort=False).diff()
+            shown[STEP] = step.dt.total_seconds() / 60
+    return shown
+
+
+def _rule(kind: str, about: str, rule: str, mend: str, *, warn: bool = False, **asked: Any) -> Any:
+    """One expectation of great_expectations, and what is said about column ``about`` where it fails."""
+    severity = "warning" if warn else "critical"
+    return getattr(gxe, f"Expect{kind}")(meta={"column": about, "rule": rule, "mend": mend}, severity=severity, **asked)
+
+
+def _rules(table: str, schema: Schema, frames: Frames, sound: dict[str, set[str]]) -> Iterator[Any]:
+    """The suite of one table. Rules about the values of a column are left out where presence or type fails."""
+    known = sound[table]
+    for name in expected_columns(schema)[table]:
+        kind, mend = wanted(table, name), f"add it, or map yours under columns.{table} in params.yaml"
+        yield _rule("ColumnToExist", name, "the column is missing", mend, column=name)
+        if name in frames[table] and kind in WANTED:
+            yield _rule("ColumnValuesToBeInTypeList", name, *WANTED[kind], column=name, type_list=_DTYPES[kind])
+    for name in [name for name in KEYS[table] if name in known]:
+        yield _rule("ColumnValuesToNotBeNull", name, "is missing", "fill it in, or drop the row", column=name)
+    if known.issuperset(KEYS[table]):
+        said = (", ".join(KEYS[table]), "the key occurs more than once", "keep one row of each key")
+        if len(KEYS[table]) > 1:
+            yield _rule("CompoundColumnsToBeUnique", *said, column_list=list(KEYS[table]))
+        else:
+            yield _rule("ColumnValuesToBeUnique", *said, column=KEYS[table][0])
+    if NAME_COLUMN.get(table) in known:
+        name, names = NAME_COLUMN[table], known_names(schema)[table]
+        said = (name, f"is not one of {', '.join(names)}", "correct it, or add it to the schema in params.yaml")
+        yield _rule("ColumnValuesToBeInSet", *said, column=name, value_set=list(names))
+    if table == "telemetry":
+        yield _rule("TableRowCountToBeBetween", "datetime", "there are no rows", "export the table again", min_value=1)
+        if len(frames[table]):
+            yield from _reading_rules(schema, known)
+            yield from _time_rules(schema, known)
+    if table == "machines" and "age" in known:
+        said = ("age", "is below 0", "give years, or leave it empty")
+        yield _rule("ColumnValuesToBeBetween", *said, column="age", min_value=0)
+    other = "machines" if table == "telemetry" else "telemetry"
+    if "machineID" in known and "machineID" in sound.get(other, ()) and len(frames[other]):
+        ids = frames[other]["machineID"].dropna().unique().tolist()
+        said = ("machineID", f"is not in {other}", f"add the machine to {other}, or drop its rows")
+        yield _rule("ColumnValuesToBeInSet", *said, warn=table == "machines", column="machineID", value_set=ids)
+
+
+def _reading_rules(schema: Schema, known: set[str]) -> Iterator[Any]:
+    for name, (low, high) in zip(schema.sensors, schema.ranges, strict=True):
+        if name not in known:
+            continue
+        mend = f"leave a missing reading empty, or widen schema.sensors.{name} in params.yaml"
+        rule = f"is outside its range {low:g} to {high:g}"
+        yield _rule("ColumnValuesToBeBetween", name, rule, mend, column=name, min_value=low, max_value=high)
+        said = (name, "has no reading at all", "export it, or take it out of schema.sensors in params.yaml")
+        kind = "ColumnProportionOfNonNullValuesToBeBetween"
+        yield _rule(kind, *said, column=name, min_value=0, strict_min=True)
+        said = (name, f"has no reading in more than {1 - _SHARE_OF_READINGS:.0%} of the rows", "see why it is silent")
+        yield _rule("ColumnValuesToNotBeNull", *said, warn=True, column=name, mostly=_SHARE_OF_READINGS)
+
+
+def _time_rules(schema: Schema, known: set[str]) -> Iterator[Any]:
+    if not known.issuperset({"datetime", "machineID"}):
+        return
+    period = schema.sampling_minutes
+    said = ("datetime", "is before the machine's previous row", "sort the table by machineID and datetime")
+    yield _rule("ColumnValuesToBeBetween", *said, column=STEP, min_value=0)
+    said = ("datetime", f"comes after a gap of more than {period} minutes", "nothing to do where the machine was off")
+    yield _rule("ColumnValuesToBeBetween", *said, warn=True, column=STEP, max_value=period)
+    mend = "set schema.sampling_minutes in params.yaml to the sampling period"
+    said = ("datetime", f"most rows are not {period} minutes after the machine's previous one", mend)
+    kind = "ColumnMostCommonValueToBeInSet"
+    yield _rule(kind, *said, warn=True, column=STEP, value_set=[period], ties_okay=True)
+
+
+def _line(table: str, frame: pd.DataFrame, result: Any) -> str:
+    """One failed expectation as a person reads it."""
+    told, found = result.expectation_config.meta, result.result
+    column, rule, mend = told["column"], told["rule"], told["mend"]
+    if not found and result.exception_info and result.exception_info.get("raised_exception", True):
+        raise RuntimeError(
+            f"great_expectations could not ask {table}.{column} whether it {rule}: {result.exception_info}"
+        )
+    if result.expectation_config.type == "expect_column_to_exist":
+        return f"{table}.{column}: {rule}: the table has {', '.join(map(str, frame.columns))}; {mend}"
+    if result.expectation_config.type == "expect_column_values_to_be_in_type_list":
+        rows = np.flatnonzero(convert(frame[column], wanted(table, column))[1])
+        return refusal(table, column, rule, frame, rows, len(rows), mend)
+    if "unexpected_count" in found:
+        rows = np.array(found.get("partial_unexpected_index_list", []), np.intp)
+        return refusal(table, column, rule, frame, rows, found["unexpected_count"], mend)
+    seen = ", ".join(f"{value:g}" for value in np.atleast_1d(found["observed_value"]))
+    return f"{table}.{column}: {rule}: found {seen} in {len(frame):,} rows; {mend}"

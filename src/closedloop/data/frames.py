@@ -1,0 +1,263 @@
+"""The five tables as pandas frames, and as the NumPy columns that everything after this room works on.
+
+A frame has the reference data's column names. Times without an offset are UTC, times with one are converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Events, Float64, Int16, Int64, Schema, Tables
+
+Frames = dict[str, pd.DataFrame]
+Columns = Mapping[str, Mapping[str, str]]  # your names for ours, by table
+
+_EXAMPLES = 3  # offending rows that a refusal shows
+
+
+def expected_columns(schema: Schema) -> dict[str, tuple[str, ...]]:
+    """The columns that each table must have, in the order in which it is written."""
+    events = {table: ("datetime", "machineID", code) for table, code in CODE_COLUMN.items()}
+    return {
+        "telemetry": ("datetime", "machineID", *schema.sensors),
+        **events,
+        "machines": ("machineID", "model", "age"),
+    }
+
+
+NAME_COLUMN = CODE_COLUMN | {"machines": "model"}  # the column of each table that holds names of the schema
+
+
+def known_names(schema: Schema) -> dict[str, tuple[str, ...]]:
+    """The names that each table's ``NAME_COLUMN`` may hold."""
+    components = schema.components
+    return {"errors": schema.errors, "maint": components, "failures": components, "machines": schema.models}
+
+
+def refusal(
+    table: str, column: str, rule: str, frame: pd.DataFrame, rows: NDArray[np.intp], count: int, mend: str
+) -> str:
+    """One line: table, column, rule, count, up to three offending rows (counted from 1), and how to mend them.
+
+    ``rows`` are positions in ``frame``; ``count`` is how many there are in all.
+    """
+    shown = [name for name in dict.fromkeys((*KEYS[table], *column.split(", "))) if name in frame]
+
+    def show(at: int) -> str:
+        return f"row {at + 1} ({', '.join(f'{name} {_text(frame[name].iloc[at])}' for name in shown)})"
+
+    examples = "; ".join(show(int(at)) for at in rows[:_EXAMPLES])
+    return f"{table}.{column}: {rule}: {count:,} of {len(frame):,} rows: {examples}; {mend}"
+
+
+def _text(value: Any) -> str:
+    if pd.isna(value):
+        return "missing"
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, pd.Timestamp) else str(value)
+
+
+def _refuse(table: str, column: str, rule: str, frame: pd.DataFrame, bad: Any, mend: str) -> None:
+    """Raise if any row is bad."""
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        raise DataError(refusal(table, column, rule, frame, rows, len(rows), mend))
+
+
+# --- columns as read, and as they should be ---------------------------------------------------------------------------
+
+WANTED = {
+    "time": ("is no time", "write times as 2015-01-04T06:00:00Z, or without an offset for UTC"),
+    "whole": ("is no whole number", "number your machines"),
+    "number": ("is no number", "leave a missing value empty"),
+}
+
+
+def wanted(table: str, column: str) -> str:
+    """What a column should hold: ``time``, ``whole``, ``text`` or ``number``."""
+    if column in ("datetime", "start", "end"):
+        return "time"
+    if column == "machineID":
+        return "whole"
+    return "text" if column == NAME_COLUMN.get(table) else "number"
+
+
+def convert(column: pd.Series, kind: str) -> tuple[pd.Series, NDArray[np.bool_]]:
+    """The column as ``kind``, and a mask of the values that are there and cannot be read as one.
+
+    Times become ``datetime64[us, UTC]``, whole numbers int64 (nullable where one is missing), numbers float64.
+    """
+    present = column.notna().to_numpy()
+    numeric, boolean = pd.api.types.is_numeric_dtype(column), pd.api.types.is_bool_dtype(column)
+    if kind == "text":
+        return column.where(present).astype("str"), np.zeros(len(column), bool)
+    if kind == "time":
+        if numeric or boolean:
+            return pd.Series(pd.NaT, column.index, "datetime64[us, UTC]"), present
+        if pd.api.types.is_datetime64_any_dtype(column):
+            times = column.dt.tz_localize("UTC") if column.dt.tz is None else column.dt.tz_convert("UTC")
+        else:
+            times = pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce")
+        return times.dt.as_unit("us"), present & times.isna().to_numpy()
+    if boolean or pd.api.types.is_datetime64_any_dtype(column):
+        return pd.Series(np.nan, column.index), present
+    numbers = column if numeric else pd.to_numeric(column, errors="coerce")
+    if kind == "number":
+        values = numbers.astype("float64")
+        return values, present & values.isna().to_numpy()
+    if pd.api.types.is_integer_dtype(numbers) and numbers.dtype != "uint64":
+        return numbers.astype("Int64" if numbers.hasnans else "int64"), np.zeros(len(column), bool)
+    values = numbers.astype("float64")
+    whole = present & (values.abs() < 2**53).to_numpy() & (values.round() == values).to_numpy()
+    return values.where(whole).astype("int64" if whole.all() else "Int64"), present & ~whole
+
+
+def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with each column converted, except those that hold a value that cannot be."""
+    new = {}
+    for name in frame.columns:
+        converted, unreadable = convert(frame[name], wanted(table, str(name)))
+        if not unreadable.any():
+            new[name] = converted
+    return frame.assign(**new)
+
+
+def rename(table: str, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """The frame with your column names replaced by ours.
+
+    Raises:
+        DataError: the mapping names a column that is not there, or gives one name to two columns.
+    """
+    names = columns.get(table, {})
+    for theirs, ours in names.items():
+        if theirs not in frame:
+            raise DataError(
+                f"columns.{table}: the table has no column {theirs!r}, only {', '.join(map(str, frame.columns))}; "
+                "correct the name in params.yaml"
+            )
+        if ours in frame and ours not in names:
+            raise DataError(
+                f"columns.{table}: {theirs!r} is to be {ours!r}, and the table has a column {ours!r} already"
+            )
+    if len(set(names.values())) < len(names):
+        raise DataError(f"columns.{table}: two columns have the same new name; give each its own")
+    return frame.rename(columns=dict(names))
+
+
+def check_mapping(columns: Columns) -> None:
+    """Refuse a mapping of something that is no table.
+
+    Raises:
+        DataError: it names an unknown table, or does not map names.
+    """
+    for table, names in columns.items():
+        if table not in KEYS or not isinstance(names, Mapping):
+            raise DataError(
+                f"columns: {table!r} must be one of {', '.join(KEYS)}, with a mapping of your column names to ours"
+            )
+
+
+# --- frames and tables ------------------------------------------------------------------------------------------------
+
+
+def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables:
+    """Sort, check and pack the frames; a telemetry frame is required, the others are not.
+
+    Columns of no meaning here are left aside. A machine's model and age may be missing.
+
+    Raises:
+        DataError: a column is missing; a value cannot be read, is missing in a key or is infinite; a key occurs twice;
+            a code or model is unknown. The message shows the first such rule with three offending rows.
+    """
+    check_mapping(columns)
+    if "telemetry" not in frames:
+        raise DataError("telemetry: the table is missing; it is the only one that is required")
+    if unknown := sorted(set(frames) - set(KEYS)):
+        raise DataError(f"{unknown[0]}: not a table; known are {', '.join(KEYS)}")
+    checked = {table: _checked(table, rename(table, frame, columns), schema) for table, frame in frames.items()}
+    telemetry = checked["telemetry"]
+    return Tables.of(
+        telemetry["machineID"].to_numpy(),
+        _microseconds(telemetry["datetime"]),
+        np.array([telemetry[name].to_numpy() for name in schema.sensors], np.float64),
+        _events("errors", checked.get("errors"), schema),
+        _events("maint", checked.get("maint"), schema),
+        _events("failures", checked["failures"], schema) if "failures" in checked else None,
+        _machines(checked.get("machines"), schema),
+    )
+
+
+def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    names = expected_columns(schema)[table]
+    for name in names:
+        if name not in frame:
+            raise DataError(
+                f"{table}.{name}: the column is missing; the table has {', '.join(map(str, frame.columns))}: "
+                f"add it, or map yours under columns.{table} in params.yaml"
+            )
+    result = {}
+    for name in names:
+        kind = wanted(table, name)
+        result[name], unreadable = convert(frame[name], kind)
+        if kind in WANTED:
+            _refuse(table, name, WANTED[kind][0], frame, unreadable, WANTED[kind][1])
+        if name in KEYS[table]:
+            _refuse(table, name, "is missing", frame, result[name].isna(), "fill it in, or drop the row")
+        if kind == "number":
+            _refuse(table, name, "is infinite", frame, np.isinf(result[name]), "leave a missing value empty")
+        if name == NAME_COLUMN.get(table):
+            known = known_names(schema)[table]
+            bad = result[name].notna() & ~result[name].isin(known)
+            _refuse(table, name, f"is not one of {', '.join(known)}", frame, bad, "correct it, or add it to the schema")
+    clean = pd.DataFrame(result)
+    repeated = clean.duplicated(list(KEYS[table]))
+    _refuse(table, ", ".join(KEYS[table]), "the key occurs twice", frame, repeated, "keep one row of each key")
+    return clean
+
+
+def _microseconds(column: pd.Series) -> Int64:
+    return column.dt.tz_localize(None).to_numpy().astype("datetime64[us]").astype(np.int64)
+
+
+def _codes(column: pd.Series, known: tuple[str, ...]) -> Int16:
+    """Positions in ``known``, -1 where missing."""
+    return pd.Categorical(column, categories=list(known)).codes.astype(np.int16)
+
+
+def _events(table: str, frame: pd.DataFrame | None, schema: Schema) -> Events:
+    if frame is None:
+        return Events.empty()
+    codes = _codes(frame[CODE_COLUMN[table]], known_names(schema)[table])
+    return Events.of(frame["machineID"].to_numpy(np.int64), _microseconds(frame["datetime"]), codes)
+
+
+def _machines(frame: pd.DataFrame | None, schema: Schema) -> tuple[Int64, Int16, Float64]:
+    if frame is None:
+        return np.empty(0, np.int64), np.empty(0, np.int16), np.empty(0)
+    codes = _codes(frame["model"], schema.models)
+    return frame["machineID"].to_numpy(np.int64), codes, frame["age"].to_numpy(np.float64)
+
+
+def tables_to_frames(tables: Tables, schema: Schema) -> Frames:
+    """The inverse of :func:`frames_to_tables`: ``failures`` is there only where the tables have it."""
+
+    def head(machine: Int64, time: Int64) -> dict[str, Any]:
+        return {"datetime": pd.DatetimeIndex(time.view("datetime64[us]"), tz="UTC"), "machineID": machine}
+
+    def names(codes: Int16, known: tuple[str, ...]) -> pd.Series:
+        return pd.Series(np.array([*known, None], object)[codes], dtype="str")  # -1 is the last: missing
+
+    telemetry = head(tables.machine, tables.time) | dict(zip(schema.sensors, tables.values, strict=True))
+    frames = {"telemetry": pd.DataFrame(telemetry)}
+    for table, column in CODE_COLUMN.items():
+        events: Events | None = getattr(tables, table)
+        if events is not None:
+            codes = names(events.code, known_names(schema)[table])
+            frames[table] = pd.DataFrame(head(events.machine, events.time) | {column: codes})
+    models = names(tables.machine_model, schema.models)
+    frames["machines"] = pd.DataFrame({"machineID": tables.machine_ids, "model": models, "age": tables.machine_age})
+    return frames

@@ -1,0 +1,164 @@
+"""Custom features over every window: compiled with numba where they can be, else called as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.errors import NumbaError
+from numba.extending import intrinsic, overload
+
+from closedloop.data.schema import HOUR_US, DataError, Float64, Int64
+from closedloop.features.registry import Custom, Function
+
+MAX_COMPILED_SENSORS = 4
+
+Window = tuple[Float64, ...]
+
+
+def apply(
+    custom: Custom,
+    sensors: tuple[str, ...],
+    rows: tuple[int, int, bool],
+    offsets: Int64,
+    time: Int64,
+    values: Float64,
+    shift: int,
+    out: Float64,
+) -> None:
+    """One custom feature of machines low to high - 1 (``rows`` is low, high, last_only), written to ``out``.
+
+    Columns are those of :func:`~closedloop.features.compiled.fleet`.
+
+    Raises:
+        DataError: the function raised, or gave no number.
+    """
+    readings = values.view()
+    readings.flags.writeable = False
+    columns = tuple(readings[sensors.index(name)] for name in custom.sensors)
+    function, _ = compiled(custom)
+    driver = _driver(len(columns), custom.wants_hours) if isinstance(function, int) else _each_window
+    hours = np.empty(int(np.diff(offsets).max(initial=0))) if custom.wants_hours else None
+    try:
+        driver(function, columns, hours, *rows, offsets, time, custom.window_us, shift, out)
+    except Exception as error:
+        raise DataError(
+            f"custom feature {custom.name!r} raised {type(error).__name__}: {error}. It must cope with any window"
+            " from one row up, and with NaN, and must not write to its arguments"
+        ) from error
+
+
+@cache
+def compiled(custom: Custom) -> tuple[int | Function, str]:
+    """The compiled function's address; or, as numba refused it, the function itself (slow) and why."""
+    if len(custom.sensors) > MAX_COMPILED_SENSORS:
+        return custom.function, f"more than {MAX_COMPILED_SENSORS} sensors"
+    signature = types.float64(*_window_types(len(custom.sensors), custom.wants_hours))
+    try:
+        # bounds are checked: an index outside the window would read the machine's other rows
+        cached = Path(custom.function.__code__.co_filename).is_file()
+        jit = njit([signature], cache=cached, nogil=True, boundscheck=True)(custom.function)
+    except NumbaError as error:
+        return custom.function, str(error).strip().splitlines()[0]
+    result = jit.get_compile_result(signature)
+    _KEPT.append(jit)
+    return result.library.get_pointer_to_function(result.fndesc.llvm_func_name), ""
+
+
+_KEPT: list[Any] = []  # compiled code lives as long as its dispatcher
+
+
+def _window_types(sensors: int, wants_hours: bool) -> list[types.Type]:
+    readings = types.Array(types.float64, 1, "C", readonly=True)
+    return [types.Array(types.float64, 1, "C")] * wants_hours + [readings] * sensors
+
+
+@cache
+def _driver(sensors: int, wants_hours: bool) -> Callable[..., None]:
+    """``_each_window`` compiled for functions of this many sensors, which it calls by address."""
+    readings, out = _window_types(1, True)[::-1]
+    ints = types.Array(types.int64, 1, "C", readonly=True)
+    signature = types.void(
+        types.int64,
+        types.UniTuple(readings, sensors),  # type: ignore[no-untyped-call]
+        out if wants_hours else types.none,
+        *(types.int64, types.int64, types.boolean, ints, ints, types.int64, types.int64, out),
+    )
+    return njit([signature], cache=True, nogil=True)(_each_window)
+
+
+def _each_window(
+    function: int | Function,
+    columns: Window,
+    hours: Float64 | None,
+    low: int,
+    high: int,
+    last_only: bool,
+    offsets: Int64,
+    time: Int64,
+    window_us: int,
+    shift: int,
+    out: Float64,
+) -> None:
+    for m in range(low, high):
+        first = offsets[m]
+        for r in range(offsets[m + 1] - 1 if last_only else first, offsets[m + 1]):
+            while time[first] <= time[r] - window_us:
+                first += 1
+            window = _cut(columns, first, r + 1)
+            if hours is None:
+                out[m if last_only else r - shift] = _call(function, window)
+            else:
+                for q in range(first, r + 1):
+                    hours[q - first] = (time[q] - time[r]) / HOUR_US
+                out[m if last_only else r - shift] = _call(function, (hours[: r + 1 - first], *window))
+
+
+def _cut(columns: Window, low: int, high: int) -> Window:
+    return tuple(column[low:high] for column in columns)
+
+
+def _call(function: Function, window: Window) -> float:
+    return function(*window)
+
+
+@overload(_cut)
+def _cut_compiled(columns: Any, low: Any, high: Any) -> Callable[..., Any]:
+    return {
+        1: lambda columns, low, high: (columns[0][low:high],),
+        2: lambda columns, low, high: (columns[0][low:high], columns[1][low:high]),
+        3: lambda columns, low, high: (columns[0][low:high], columns[1][low:high], columns[2][low:high]),
+        4: lambda columns, low, high: (
+            columns[0][low:high],
+            columns[1][low:high],
+            columns[2][low:high],
+            columns[3][low:high],
+        ),
+    }[len(columns)]
+
+
+@overload(_call)
+def _call_compiled(function: Any, window: Any) -> Callable[..., Any]:
+    return lambda function, window: _call_address(function, window)
+
+
+@intrinsic
+def _call_address(typing_context: Any, address: Any, window: Any) -> Any:
+    """Call a compiled function by address. Passing the function itself costs 30 µs of look-up for each request."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, kinds = signature.return_type, signature.args[1].types
+        pointer = context.call_conv.get_function_type(result, kinds).as_pointer()
+        function = builder.inttoptr(arguments[0], pointer)
+        values = cgutils.unpack_tuple(builder, arguments[1])
+        status, answer = context.call_conv.call_function(builder, function, result, kinds, values)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return answer
+
+    return types.float64(address, window), generate

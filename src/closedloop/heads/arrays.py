@@ -1,0 +1,69 @@
+"""Dataclasses of arrays and numbers as named arrays and back, refusing whatever has another form."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from closedloop.heads.trees import Forest
+
+# all other arrays are one-dimensional float64
+FORMS: dict[str, tuple[type[np.generic], int]] = {
+    "components": (np.float64, 2),
+    "feature": (np.int32, 1),
+    "left": (np.int32, 1),
+    "roots": (np.int32, 1),
+    "missing_left": (np.uint8, 1),
+}
+
+
+def to_arrays(item: Any) -> dict[str, NDArray[Any]]:
+    """The fields by name; a number becomes an array of one, a forest its own fields."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for field in fields(item):
+        value = getattr(item, field.name)
+        arrays |= to_arrays(value) if isinstance(value, Forest) else {field.name: np.atleast_1d(np.asarray(value))}
+    return arrays
+
+
+def pop_fields(arrays: dict[str, NDArray[Any]], kind: type[Any]) -> Any:
+    """The inverse of :func:`to_arrays`, which takes what it uses out of ``arrays``.
+
+    Raises:
+        ValueError: an array is missing, or is of another type or number of dimensions.
+    """
+    values: list[Any] = []
+    for field in fields(kind):
+        if field.type == "Forest":
+            values.append(pop_fields(arrays, Forest))
+        elif field.type == "float":
+            number = pop_array(arrays, field.name, np.float64)
+            if number.shape != (1,):
+                raise ValueError(f"{field.name!r} is not one number")
+            values.append(float(number[0]))
+        else:
+            values.append(pop_array(arrays, field.name, *FORMS.get(field.name, (np.float64, 1))))
+    return kind(*values)
+
+
+def pop_array(arrays: dict[str, NDArray[Any]], name: str, dtype: type[np.generic], dimensions: int = 1) -> NDArray[Any]:
+    """One array, taken out of ``arrays``.
+
+    Raises:
+        ValueError: it is missing, or is of another type or number of dimensions.
+    """
+    array = arrays.pop(name, None)
+    if array is None:
+        raise ValueError(f"{name!r} is missing")
+    if array.dtype != dtype or array.ndim != dimensions:
+        raise ValueError(f"{name!r} is not an array of {np.dtype(dtype).name} in {dimensions} dimension(s)")
+    return array.copy()  # what was read is read-only, for which numba would compile everything once more
+
+
+def nothing_left(arrays: dict[str, NDArray[Any]]) -> None:
+    """Raise ValueError where an array is of no use."""
+    if arrays:
+        raise ValueError(f"{min(arrays)!r:.80} is unknown")

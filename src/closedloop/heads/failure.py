@@ -1,0 +1,170 @@
+"""Fit one component's failure head: boosted trees on all rows, calibrated on machines that each fold left out."""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from closedloop.data.schema import Float64, Int64
+from closedloop.heads.scorers import FailureHead
+from closedloop.heads.trees import Forest, Int32, flatten
+
+FIXED = {"early_stopping": False, "categorical_features": None}  # stopping would draw rows, splitting machines
+NEWTON_STEPS = 100
+SMALLEST_GRADIENT = 1e-10  # for each unit of weight
+
+
+def fit_failure_head(
+    X: Float64,
+    y: NDArray[Any],
+    weight: Float64,
+    groups: Int64,
+    columns: Int32,
+    params: dict[str, Any],
+    seed: int,
+    folds: int,
+) -> tuple[FailureHead, Float64]:
+    """A calibrated head, and the probability (rows) that each row got from models which never saw its machine.
+
+    Same bits with any number of threads. The caller sets the threshold, from those out-of-fold probabilities.
+
+    Args:
+        X: features, and below them the anomaly score where ``columns`` asks for it (features, rows).
+        y: 1 where the component fails inside the horizon, else 0.
+        weight: of each row. Rows of weight 0 teach nothing, but get their out-of-fold probability too.
+        groups: the machine of each row. With failures on one machine only, pass blocks of time instead.
+        columns: the rows of X to learn from.
+        params: of HistGradientBoostingClassifier, as in ``params.yaml``.
+        seed: for the sampling of bin edges.
+        folds: of machines, at least 2.
+
+    Raises:
+        ValueError: a parameter is unknown or refused, or some fold would leave only one class to learn from.
+    """
+    known = sorted(set(HistGradientBoostingClassifier().get_params()) - set(FIXED) - {"random_state"})
+    if unknown := sorted(set(params) - set(known)):
+        raise ValueError(f"failure.parameters: {unknown[0]!r} is unknown or fixed; known are {known}")
+    columns, y = np.asarray(columns, np.int32), np.asarray(y, np.int64)
+    teaches = weight > 0
+    fold = machine_folds(np.where(teaches, y, 0), groups, folds, teaches)
+    rows = np.ascontiguousarray(X[np.ix_(columns, teaches)]).T
+    target, importance, own = y[teaches], weight[teaches], fold[teaches]
+
+    def fit(k: int) -> tuple[Forest, Float64]:
+        kept, held = own != k, fold == k
+        model = HistGradientBoostingClassifier(**params, **FIXED, random_state=seed)
+        # a thread for each model: OpenMP's threads inside one wait for each other thousands of times, which costs
+        # four to twenty times the work wherever another process has a processor
+        with threadpool_limits(1, user_api="openmp"):
+            model.fit(rows[kept], target[kept], sample_weight=importance[kept])
+        forest = flatten(model)
+        return forest, FailureHead(forest, columns, 1.0, 0.0).raw(X[:, held])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        (forest, _), *folded = pool.map(fit, range(-1, int(fold.max()) + 1))  # fold -1, which is empty, is the head's
+    raw = np.empty(len(y))
+    for k, (_, scores) in enumerate(folded):
+        raw[fold == k] = scores
+    slope, intercept = platt(raw[teaches], target, importance)
+    return FailureHead(forest, columns, slope, intercept), _logistic(raw, slope, intercept)
+
+
+def machine_folds(y: Int64, groups: Int64, folds: int, counts: NDArray[np.bool_]) -> Int64:
+    """The fold (rows) of each row: whole groups, the richest in positives first, each to the poorest fold.
+
+    Only rows that ``counts`` are told apart by their class.
+
+    Raises:
+        ValueError: some fold would leave only one class to learn from.
+    """
+    ids, at = np.unique(groups, return_inverse=True)
+    positives = np.bincount(at[counts], weights=y[counts], minlength=len(ids)).astype(np.int64)
+    sizes = np.bincount(at[counts], minlength=len(ids))
+    folds = max(2, min(folds, int((positives > 0).sum())))
+    load, fold = np.zeros((folds, 2), np.int64), np.zeros(len(ids), np.int64)
+    for group in np.lexsort((ids, -sizes, -positives)).tolist():
+        # rows are shared out by the machines that never failed, which come last
+        fold[group] = np.lexsort((load[:, 1], load[:, 0] * (positives[group] > 0)))[0]
+        load[fold[group]] += positives[group], sizes[group]
+    rest = load.sum(axis=0) - load  # what each fold leaves to learn from: positives, rows
+    if (rest[:, 0] < 1).any() or (rest[:, 0] >= rest[:, 1]).any():
+        raise ValueError(
+            f"calibration needs failures, and healthy rows, in at least two groups of {len(ids)};"
+            " with failures on one machine only, group by blocks of time"
+        )
+    return fold[at]
+
+
+def platt(raw: Float64, y: Int64, weight: Float64) -> tuple[float, float]:
+    """Slope and intercept that turn raw scores into probabilities, by weighted maximum likelihood.
+
+    Platt (1999) with the targets and the Newton steps with line search of Lin, Lin & Weng (2007). Two parameters keep
+    the ranking and bear a handful of failures, where isotonic steps would tie rows and overfit. Plain loops, since
+    NumPy's sums and exponentials differ between processors.
+    """
+    positive = y == 1
+    high, low = _sum(weight[positive]), _sum(weight[~positive])
+    target = np.where(positive, (high + 1.0) / (high + 2.0), 1.0 / (low + 2.0))
+    slope, intercept = 0.0, math.log((high + 1.0) / (low + 1.0))
+    loss, gradient, hessian = _likelihood(raw, target, weight, slope, intercept)
+    for _ in range(NEWTON_STEPS):
+        if max(abs(g) for g in gradient) < SMALLEST_GRADIENT * (high + low):
+            break
+        (a, b), (aa, ab, bb) = gradient, hessian
+        determinant = aa * bb - ab * ab
+        step = -(bb * a - ab * b) / determinant, -(aa * b - ab * a) / determinant
+        descent, size = a * step[0] + b * step[1], 1.0
+        while size > 1e-10:
+            trial = slope + size * step[0], intercept + size * step[1]
+            new = _likelihood(raw, target, weight, *trial)
+            if new[0] < loss + 1e-4 * size * descent:
+                (slope, intercept), (loss, gradient, hessian) = trial, new
+                break
+            size /= 2.0
+        else:
+            break  # no step lowers the loss any more: rounding is all that is left
+    return slope, intercept
+
+
+@njit(cache=True, nogil=True)
+def _sum(values: Float64) -> float:
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _logistic(raw: Float64, slope: float, intercept: float) -> Float64:
+    out = np.empty(len(raw))
+    for r in range(len(raw)):
+        out[r] = 1.0 / (1.0 + math.exp(-(slope * raw[r] + intercept)))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _likelihood(
+    raw: Float64, target: Float64, weight: Float64, slope: float, intercept: float
+) -> tuple[float, tuple[float, float], tuple[float, float, float]]:
+    """Negative log-likelihood, its gradient and the upper half of its Hessian, kept off singular by 1e-12."""
+    loss, a, b, aa, ab, bb = 0.0, 0.0, 0.0, 1e-12, 0.0, 1e-12
+    for r in range(len(raw)):
+        x = slope * raw[r] + intercept
+        e = math.exp(-abs(x))
+        p = 1.0 / (1.0 + e) if x >= 0.0 else e / (1.0 + e)
+        loss += weight[r] * (max(x, 0.0) - target[r] * x + math.log1p(e))
+        error, curve = weight[r] * (p - target[r]), weight[r] * p * (1.0 - p)
+        a += error * raw[r]
+        b += error
+        aa += curve * raw[r] * raw[r]
+        ab += curve * raw[r]
+        bb += curve
+    return loss, (a, b), (aa, ab, bb)

@@ -1,0 +1,128 @@
+"""``manifest.json``: what a bundle says of itself, its one spelling and its two digests."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from closedloop.heads.storage import MANIFEST, BundleError, sha256
+
+FORMAT = "closedloop-bundle-1"
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the manifest: fields in this order, no others."""
+
+
+class Training(Strict, frozen=True):
+    """What the heads were fitted on: machines by source, (first, last) time in RFC 3339, fingerprint of the tables.
+
+    ``until_us`` is, by source and machine, the last row that trained: the split rule ``prefix`` needs it.
+    """
+
+    machines: dict[str, list[int]]
+    period: tuple[str, str]
+    fingerprint: str
+    until_us: dict[str, dict[str, int]] = {}
+
+
+class AnomalyEntry(Strict, frozen=True):
+    """The anomaly head in the manifest."""
+
+    detector: str
+    threshold: float
+    file: str
+
+
+class FailureEntry(Strict, frozen=True):
+    """One failure head in the manifest."""
+
+    threshold: float
+    file: str
+
+
+class Heads(Strict, frozen=True):
+    """The heads in the manifest; a component without one is null."""
+
+    anomaly: AnomalyEntry | None
+    failure: dict[str, FailureEntry | None]
+
+
+class SchemaEntry(Strict, frozen=True):
+    """The schema in the manifest, in the form of :meth:`Schema.to_dict`."""
+
+    sensors: dict[str, tuple[float, float]]
+    components: list[str]
+    errors: list[str]
+    models: list[str]
+    sampling_minutes: int
+
+
+class FileEntry(Strict, frozen=True):
+    """One file in the manifest."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(Strict, frozen=True):
+    """``manifest.json``. ``features_code`` and ``constants`` are digests of code and of the baselines' arrays."""
+
+    format: str
+    model_digest: str
+    bundle_digest: str
+    schema: SchemaEntry
+    features: dict[str, Any]
+    features_code: str
+    history_hours: float
+    constants: str
+    heads: Heads
+    training: Training
+    provenance: dict[str, Any]
+    files: dict[str, FileEntry]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as JSON knows it."""
+        return msgspec.to_builtins(self)
+
+    def render(self) -> bytes:
+        """The one way in which this manifest is written."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+    def digests(self) -> tuple[str, str]:
+        """What model_digest and bundle_digest must be."""
+        parts = ("format", "schema", "features", "features_code", "constants", "heads")
+        heads = {name: entry.sha256 for name, entry in self.files.items() if name.startswith("heads/")}
+        raw = self.to_dict()
+        model = _canonical({name: raw[name] for name in parts} | {"files": heads})
+        whole = _canonical(raw | {"model_digest": sha256(model), "bundle_digest": ""})
+        return sha256(model), sha256(whole)
+
+
+def parse(data: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        BundleError: it is of another format, lacks or adds a field, or is not written as :meth:`Manifest.render` does.
+    """
+    try:
+        raw = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise BundleError(f"{MANIFEST} is not JSON ({error}); train again") from None
+    found = raw.get("format") if isinstance(raw, dict) else None
+    if found != FORMAT:
+        raise BundleError(f"its format is {found!r:.80}, this code reads {FORMAT!r}; use the code it was trained with")
+    try:
+        manifest = msgspec.convert(raw, Manifest)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{MANIFEST}: {error}; train again") from None
+    if manifest.render() != data:  # a key given twice, another order: two readers could then disagree
+        raise BundleError(f"{MANIFEST} is not written as training writes it; copy the bundle again or train again")
+    return manifest
+
+
+def _canonical(raw: dict[str, Any]) -> bytes:
+    # in the order given, not sorted: the order of the sensors means something
+    return json.dumps(raw, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -1,0 +1,73 @@
+"""The schema of params.yaml, a small simulated fleet, and what can go wrong with its tables."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from closedloop.data import simulate, sources
+from closedloop.data.schema import Schema
+
+SCHEMA = Schema(
+    sensors=("volt", "rotate", "pressure", "vibration"),
+    components=("comp1", "comp2", "comp3", "comp4"),
+    errors=("error1", "error2", "error3", "error4", "error5"),
+    models=("model1", "model2", "model3", "model4"),
+    sampling_minutes=60,
+    ranges=((0.0, 400.0), (0.0, 1000.0), (0.0, 300.0), (0.0, 150.0)),
+)
+
+
+class Faults:
+    """Each returns a damaged copy of a telemetry frame; ``rows`` are positions."""
+
+    @staticmethod
+    def missing(telemetry: pd.DataFrame, rows: list[int]) -> pd.DataFrame:
+        return telemetry.drop(telemetry.index[rows])
+
+    @staticmethod
+    def duplicate(telemetry: pd.DataFrame, rows: list[int]) -> pd.DataFrame:
+        return pd.concat([telemetry, telemetry.iloc[rows]]).sort_values(["machineID", "datetime"], kind="stable")
+
+    @staticmethod
+    def out_of_order(telemetry: pd.DataFrame, rows: list[int]) -> pd.DataFrame:
+        """Each row changes places with the one before it."""
+        order = list(range(len(telemetry)))
+        for row in rows:
+            order[row - 1], order[row] = order[row], order[row - 1]
+        return telemetry.iloc[order]
+
+    @staticmethod
+    def out_of_range(telemetry: pd.DataFrame, rows: list[int], sensor: str, value: float) -> pd.DataFrame:
+        damaged = telemetry.copy()
+        damaged.iloc[rows, damaged.columns.get_loc(sensor)] = value
+        return damaged
+
+
+@pytest.fixture(scope="session")
+def schema() -> Schema:
+    return SCHEMA
+
+
+@pytest.fixture(scope="session")
+def simulation() -> simulate.Simulation:
+    """Three machines for forty days; whoever changes a frame of it changes a copy."""
+    return simulate.simulate("default", 3, 40, 7, SCHEMA)
+
+
+@pytest.fixture
+def frames(simulation) -> sources.Frames:
+    return sources.tables_to_frames(simulation.tables, SCHEMA)
+
+
+@pytest.fixture(scope="session")
+def faults() -> type[Faults]:
+    return Faults
+
+
+@pytest.fixture
+def folder(frames, tmp_path) -> Path:
+    """The small fleet as CSV files, times as Microsoft writes them."""
+    for name, frame in frames.items():
+        frame.to_csv(tmp_path / f"PdM_{name}.csv", index=False, date_format="%Y-%m-%d %H:%M:%S")
+    return tmp_path

@@ -1,0 +1,236 @@
+"""A request is the tables it says, or a refusal that points at every fault. Nothing is ever silently coerced."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from closedloop.data import rfc3339
+from closedloop.data.request import Decoder, RequestError, decode, openapi
+from closedloop.data.schema import Schema
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+SCHEMA = Schema.from_dict(yaml.safe_load((ROOT / "model" / "params.yaml").read_text())["schema"])
+EXAMPLE = json.loads((GOLDEN / "request.json").read_text())
+
+
+def changed(table, column, value):
+    return {**EXAMPLE, table: {**EXAMPLE[table], column: value}}
+
+
+def errors_of(request, max_rows=1000):
+    body = request if isinstance(request, bytes | str) else json.dumps(request)
+    with pytest.raises(RequestError) as caught:
+        decode(body, SCHEMA, max_rows)
+    assert {"pointer", "detail"} == set().union(*caught.value.errors)
+    return caught.value.errors
+
+
+def pointer_of(request):
+    (error,) = errors_of(request)
+    return error["pointer"]
+
+
+@pytest.mark.parametrize("path", sorted((GOLDEN / "requests").iterdir()), ids=lambda path: path.stem)
+def test_the_corpus_is_answered_as_its_names_say(path):
+    status, body = path.name[:3], path.read_bytes()
+    if status == "200":
+        decode(body, SCHEMA, 1000)
+        return
+    with pytest.raises(RequestError) as caught:
+        decode(body, SCHEMA, 1000)
+    assert status == ("400" if caught.value.syntax else "422")
+    assert caught.value.errors
+    assert len(str(caught.value)) < 1000
+
+
+def test_the_golden_request_gives_the_tables_it_shows():
+    tables = decode((GOLDEN / "request.json").read_bytes(), SCHEMA, 1000)
+    assert tables.machine.tolist() == [1, 1]
+    assert tables.time.tolist() == [1_420_347_600_000_000, 1_420_351_200_000_000]
+    assert tables.values.tolist() == [[171.2, 168.9], [442.0, 451.3], [99.8, 101.2], [40.1, 39.7]]
+    assert tables.maint.code.tolist() == [1]
+    assert tables.errors.code.tolist() == [0]
+    assert tuple(c.tolist() for c in (tables.machine_ids, tables.machine_model, tables.machine_age)) == (
+        [1],
+        [2],
+        [18.0],
+    )
+    assert tables.failures is None
+
+
+def test_text_and_bytes_are_the_same_request():
+    text = json.dumps(EXAMPLE)
+    assert decode(text, SCHEMA, 10).fingerprint() == decode(text.encode(), SCHEMA, 10).fingerprint()
+
+
+@given(st.permutations(range(6)))
+def test_the_order_of_rows_does_not_matter(order):
+    hours = [f"2015-01-04T{hour:02d}:00:00Z" for hour in (3, 4, 5)] * 2
+    columns = {"datetime": hours, "machineID": [7, 7, 7, -2, -2, -2]}
+    columns |= {sensor: [float(i) for i in range(6)] for sensor in SCHEMA.sensors}
+    straight = decode(json.dumps({"telemetry": columns}), SCHEMA, 10)
+    shuffled = {name: [column[i] for i in order] for name, column in columns.items()}
+    assert straight.fingerprint() == decode(json.dumps({"telemetry": shuffled}), SCHEMA, 10).fingerprint()
+
+
+def test_null_is_a_missing_reading():
+    values = decode(json.dumps(changed("telemetry", "volt", [None, 168.9])), SCHEMA, 10).values
+    assert np.isnan(values[0]).tolist() == [True, False]
+    assert not np.isnan(values[1:]).any()
+
+
+def test_every_column_of_the_right_type_comes_out_in_it():
+    tables = decode(json.dumps(EXAMPLE), SCHEMA, 10)
+    assert [np.int64, np.int64, np.float64] == [c.dtype for c in (tables.machine, tables.time, tables.values)]
+    assert [np.int16, np.int16] == [tables.errors.code.dtype, tables.maint.code.dtype]
+    assert tables.values.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("request_", "pointer"),
+    [
+        (changed("telemetry", "volt", [171.2, "x"]), "/telemetry/volt/1"),
+        (changed("telemetry", "volt", [171.2]), "/telemetry/volt"),
+        (changed("telemetry", "datetime", ["2015-01-04T05:00:00Z", "yesterday"]), "/telemetry/datetime/1"),
+        (changed("telemetry", "datetime", ["2015-01-04T05:00:00Z\n", "2015-01-04T06:00:00Z"]), "/telemetry/datetime/0"),
+        (changed("telemetry", "datetime", ["2015-01-04T05:00:00Z"] * 2), "/telemetry/datetime/1"),
+        (changed("telemetry", "machineID", [1, 2**63]), "/telemetry/machineID/1"),
+        (changed("errors", "errorID", ["nope"]), "/errors/errorID/0"),
+        (changed("maint", "comp", ["nope"]), "/maint/comp/0"),
+        (changed("machines", "model", ["nope"]), "/machines/model/0"),
+        (changed("machines", "age", [-0.5]), "/machines/age/0"),
+        (changed("telemetry", "a/b~c", [1, 2]), "/telemetry"),
+        ({}, ""),
+        (json.dumps(EXAMPLE).replace('"volt"', '"volt": [], "volt"'), "/telemetry/volt"),
+        (json.dumps(EXAMPLE)[:-1] + ', "errors": {}}', "/errors"),
+    ],
+)
+def test_a_refusal_points_at_the_fault(request_, pointer):
+    assert pointer == pointer_of(request_)
+
+
+def test_every_faulty_column_is_named_at_once():
+    request = changed("telemetry", "volt", [1.0])
+    request["errors"] = {**EXAMPLE["errors"], "errorID": ["nope"]}
+    assert [error["pointer"] for error in errors_of(request)] == ["/telemetry/volt", "/errors/errorID/0"]
+
+
+def test_each_table_may_have_so_many_rows_and_no_more():
+    request = {"telemetry": {name: column[:1] for name, column in EXAMPLE["telemetry"].items()}}
+    decode(json.dumps(request), SCHEMA, 1)
+    (error,) = errors_of({"telemetry": EXAMPLE["telemetry"]}, max_rows=1)
+    assert error["pointer"] == "/telemetry"
+    assert "2 rows, at most 1" in error["detail"]
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
+def test_no_number_is_named_and_the_mend_with_it(text):
+    (error,) = errors_of(json.dumps(EXAMPLE).replace("171.2", text))
+    assert "null for a missing reading" in error["detail"]
+
+
+def test_what_the_caller_sent_comes_back_short():
+    (error,) = errors_of(changed("errors", "errorID", ["\N{SNOWMAN}" * 100_000]))
+    assert len(error["detail"]) < 600
+    assert error["detail"].isascii()
+
+
+def test_a_lone_surrogate_in_text_is_no_text():
+    (error,) = errors_of('{"\ud800": 1}')
+    assert "surrogate" in error["detail"]
+
+
+def test_a_sensor_may_have_any_name():
+    raw = {**SCHEMA.to_dict(), "sensors": {"Volume Flow.Rate[0]/~": [0, 1], "class": [0, 1], "": [0, 1]}}
+    decoder = Decoder(Schema.from_dict(raw), 10)
+    columns = {"datetime": ["2015-01-04T05:00:00Z"], "machineID": [1], **{name: [0.5] for name in raw["sensors"]}}
+    assert decoder(json.dumps({"telemetry": columns})).values.tolist() == [[0.5], [0.5], [0.5]]
+    with pytest.raises(RequestError) as caught:
+        decoder(json.dumps({"telemetry": {**columns, "Volume Flow.Rate[0]/~": ["x"]}}))
+    assert caught.value.errors[0]["pointer"] == "/telemetry/Volume Flow.Rate[0]~1~0/0"
+
+
+def test_a_name_may_hold_quotes_and_backslashes():
+    raw = {**SCHEMA.to_dict(), "errors": ['say "no"', "\\"]}
+    decoder = Decoder(Schema.from_dict(raw), 10)
+    events = {"datetime": ["2015-01-04T05:00:00Z"] * 2, "machineID": [1, 1], "errorID": ["\\", 'say "no"']}
+    assert decoder(json.dumps({"telemetry": EXAMPLE["telemetry"], "errors": events})).errors.code.tolist() == [0, 1]
+
+
+def test_the_example_in_the_documentation_can_be_sent_as_it_is():
+    tables = decode(json.dumps(openapi(SCHEMA)["examples"][0]), SCHEMA, 10)
+    assert SCHEMA.period_us == int(tables.time[1] - tables.time[0])
+    for values, (low, high) in zip(tables.values, SCHEMA.ranges, strict=True):
+        assert ((low <= values) & (values <= high)).all()
+
+
+def test_a_fleet_without_codes_needs_no_table_of_them():
+    raw = {**SCHEMA.to_dict(), "errors": [], "components": [], "models": []}
+    schema = Schema.from_dict(raw)
+    assert list(openapi(schema)["properties"]) == ["telemetry"]
+    decode(json.dumps({"telemetry": EXAMPLE["telemetry"]}), schema, 10)
+
+
+ZONES = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+MOMENTS = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=st.none() | ZONES | st.just(UTC))
+
+
+@given(st.lists(MOMENTS, max_size=5), st.sampled_from("T t"))
+def test_times_are_what_python_reads_in_them(moments, separator):
+    texts = [moment.isoformat(separator) for moment in moments]
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    expected = [(m if m.tzinfo else m.replace(tzinfo=UTC)) - epoch for m in moments]
+    times, bad = rfc3339.parse(texts)
+    assert bad == -1
+    assert [span // timedelta(microseconds=1) for span in expected] == times.tolist()
+
+
+@given(st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999))
+def test_a_time_written_is_the_time_read(time_us):
+    times, bad = rfc3339.parse([rfc3339.to_text(time_us)])
+    assert (-1, [time_us]) == (bad, times.tolist())
+
+
+FAULTS = st.text(max_size=25) | st.from_regex(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}[.:Z+0-9-]{0,9}"
+)
+
+
+@given(st.lists(FAULTS, min_size=1, max_size=3))
+def test_what_is_read_as_a_time_is_one(texts):
+    """A text that the parser takes, Python takes too, with the same value."""
+    times, bad = rfc3339.parse(texts)
+    for text, time in zip(texts[: bad if bad >= 0 else None], times.tolist(), strict=False):
+        moment = datetime.fromisoformat(text.upper())
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        assert time == (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(["telemetry", "errors", "maint", "machines"]), st.integers(0, 5), JSON)
+def test_whatever_stands_in_a_column_is_read_or_refused_and_never_breaks(table, column, value):
+    name = list(EXAMPLE[table])[column % len(EXAMPLE[table])]
+    body = json.dumps(changed(table, name, value))
+    try:
+        decode(body, SCHEMA, 1000)
+    except RequestError as error:
+        json.dumps(error.errors).encode()
+
+
+@given(st.binary(max_size=60))
+def test_whatever_the_bytes_are_they_are_read_or_refused(body):
+    with pytest.raises(RequestError):
+        decode(body, SCHEMA, 1000)

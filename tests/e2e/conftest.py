@@ -1,0 +1,64 @@
+"""A service that runs somewhere, the bundle it must serve, and everything that was ever asked of one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = [*sorted((ROOT / "tests/golden/requests").glob("*.json")), ROOT / "tests/golden/request.json"]
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Path:
+    """The bundle that `make run` left."""
+    return ROOT / "build/bundle"
+
+
+@pytest.fixture(scope="session")
+def manifest(bundle: Path) -> dict[str, Any]:
+    """Its manifest."""
+    return json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def wait_ready() -> Callable[[httpx.Client, Callable[[], str | None]], None]:
+    """Return when the service is ready; fail with what ``ended`` says as soon as it says something."""
+
+    def wait(client: httpx.Client, ended: Callable[[], str | None]) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if client.get("/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            if said := ended():
+                pytest.fail(f"it ended before it was ready:\n{said}")
+            time.sleep(0.1)
+        pytest.fail("not ready after 60 s")
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def example() -> Callable[[httpx.Client], dict[str, Any]]:
+    """The request that the service's own OpenAPI document shows: it fits the schema of the bundle, whatever that is."""
+
+    def read(client: httpx.Client) -> dict[str, Any]:
+        operation = client.get("/openapi.json").json()["paths"]["/score"]["post"]
+        return operation["requestBody"]["content"]["application/json"]["schema"]["examples"][0]
+
+    return read
+
+
+@pytest.fixture(params=CORPUS, ids=lambda path: path.stem)
+def request_body(request: pytest.FixtureRequest) -> bytes:
+    """Each of the golden requests, good and hostile."""
+    return request.param.read_bytes()

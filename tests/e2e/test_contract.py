@@ -1,0 +1,77 @@
+"""The bundle of this run, asked through both doors: score.py in this process, and the service over HTTP."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from score import score
+
+
+@pytest.fixture(scope="module")
+def client(
+    bundle: Path, tmp_path_factory: pytest.TempPathFactory, wait_ready: Callable[..., None]
+) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("service")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {"MODEL_DIR": str(bundle), "LOG_DIR": str(folder / "log"), "AUTH": "open", "PORT": str(port)}
+    output = folder / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "score"], env=os.environ | settings, cwd=folder, stdout=file, stderr=file
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as asker:
+            wait_ready(asker, lambda: None if process.poll() is None else output.read_text())
+            yield asker
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0, output.read_text()
+
+
+@pytest.fixture(scope="module")
+def run(bundle: Path) -> Callable[[str], dict[str, Any]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_DIR", str(bundle))
+        score.init()
+    return score.run
+
+
+def test_the_service_serves_the_bundle_of_this_run(client: httpx.Client, manifest: dict[str, Any]) -> None:
+    assert manifest["model_digest"] == client.get("/version").json()["model_digest"]
+
+
+def test_its_own_example_gets_a_probability_for_each_head(
+    client: httpx.Client, example: Callable[[httpx.Client], dict[str, Any]], manifest: dict[str, Any]
+) -> None:
+    answer = client.post("/score", json=example(client))
+    assert answer.status_code == 200, answer.text
+    for result in answer.json()["results"]:
+        assert set(manifest["schema"]["components"]) == set(result["failure"])
+        told = [head for head in result["failure"].values() if head is not None]
+        assert told, "no failure head answered"
+        assert all(0 <= head["probability"] <= 1 for head in told)
+
+
+def test_both_doors_give_the_same_body(
+    client: httpx.Client, run: Callable[[str], dict[str, Any]], request_body: bytes
+) -> None:
+    """Whatever is asked; what is no text cannot reach run(), and must only not break the service."""
+    over_http = client.post("/score", content=request_body, headers={"Content-Type": "application/json"})
+    assert over_http.status_code < 500, over_http.text
+    try:
+        direct = run(request_body.decode())
+    except UnicodeDecodeError:
+        return
+    assert direct.get("status", 200) == over_http.status_code
+    assert direct | {"request_id": None} == over_http.json() | {"request_id": None}

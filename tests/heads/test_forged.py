@@ -1,0 +1,372 @@
+"""What a bundle may not be: changed by accident, or by someone who mended its digests."""
+
+import json
+import os
+import pickle
+
+import msgspec
+import numpy as np
+import pytest
+
+from closedloop.heads import bundle as module
+from closedloop.heads import storage
+from closedloop.heads.bundle import BundleError, load, write
+from closedloop.heads.manifest import FileEntry, Manifest
+from closedloop.heads.storage import pack, sha256, unpack
+
+ANOMALY, PUMP, SEAL = (f"heads/{name}.safetensors" for name in ("anomaly", "failure-01", "failure-03"))
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    write(trained, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def refusal(folder):
+    """The one line with which a bundle is refused."""
+    with pytest.raises(BundleError) as caught:
+        load(folder)
+    message = str(caught.value)
+    assert message.startswith(f"bundle {folder}: ")
+    assert "\n" not in message
+    assert len(message) < 500 + len(str(folder))
+    return message.removeprefix(f"bundle {folder}: ")
+
+
+def mend(folder, change=None):
+    """Give a changed bundle the digests of an untouched one, as a forger can; ``change`` edits the manifest."""
+    raw = json.loads((folder / "manifest.json").read_text())
+    raw["files"] = {
+        name: {"sha256": sha256(data), "bytes": len(data)}
+        for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        if name != "manifest.json" and (data := (folder / name).read_bytes()) is not None
+    }
+    if change is not None:
+        change(raw)
+    manifest = msgspec.convert(raw, Manifest)
+    model, whole = manifest.digests()
+    manifest = msgspec.structs.replace(manifest, model_digest=model, bundle_digest=whole)
+    (folder / "manifest.json").write_bytes(manifest.render())
+
+
+def rewrite(folder, name, **changes):
+    """Change arrays of a file (None drops one) and mend all digests."""
+    arrays = unpack(name, (folder / name).read_bytes()) | changes
+    (folder / name).write_bytes(pack({key: array for key, array in arrays.items() if array is not None}))
+    mend(folder)
+
+
+def test_a_mended_bundle_with_no_other_change_is_accepted(folder):
+    """So that the refusals below are for what was forged, not for how."""
+    before = (folder / "manifest.json").read_bytes()
+    mend(folder)
+    assert before == (folder / "manifest.json").read_bytes()
+    rewrite(folder, PUMP, calibration=np.array([1.0, 0.0]))
+    load(folder)
+
+
+def test_no_folder_no_bundle(tmp_path):
+    assert "cannot be read: No such file or directory; train a bundle" in refusal(tmp_path / "none")
+    assert "card.md is missing" in refusal_of_empty(tmp_path)
+
+
+def refusal_of_empty(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "manifest.json").write_text("{}")
+    return refusal(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "reference.safetensors", "card.md", ANOMALY, PUMP, SEAL])
+def test_a_missing_file_is_named(name, folder):
+    (folder / name).unlink()
+    assert name in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["extra.txt", ".hidden", "heads/pump.pkl", "heads/pump.skops", "heads/x/y.safetensors", "Manifest.json"]
+)
+@pytest.mark.parametrize("mended", [False, True])
+def test_a_file_that_does_not_belong_is_named(name, mended, folder):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"hello")
+    if mended:
+        mend(folder)
+    top = "heads/x" if "/x/" in name else name
+    assert f"'{top}' does not belong in a bundle" in refusal(folder)
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_a_head_that_no_component_names_is_refused(mended, folder):
+    (folder / "heads" / "failure-02.safetensors").write_bytes((folder / PUMP).read_bytes())
+    if mended:
+        mend(folder)
+        assert "the heads in the manifest are not the files in heads/" in refusal(folder)
+    else:
+        assert "'heads/failure-02.safetensors' is not in the manifest" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "card.md", PUMP])
+def test_links_are_refused_though_their_target_is_right(name, folder, tmp_path):
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    assert f"{name} is not a regular file; copy the bundle without links" in refusal(folder)
+
+
+def test_a_linked_folder_of_heads_is_refused(folder, tmp_path):
+    (folder / "heads").rename(tmp_path / "elsewhere")
+    (folder / "heads").symlink_to(tmp_path / "elsewhere")
+    assert "'heads' does not belong in a bundle" in refusal(folder)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(folder):
+    (folder / "card.md").unlink()
+    os.mkfifo(folder / "card.md")
+    assert "card.md is not a regular file" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["reference.safetensors", "card.md", ANOMALY, PUMP, SEAL])
+@pytest.mark.parametrize("change", ["truncated", "extended", "flipped"])
+def test_a_changed_file_is_named(name, change, folder):
+    data = bytearray((folder / name).read_bytes())
+    if change == "truncated":
+        del data[-1]
+    elif change == "extended":
+        data += b"\0"
+    else:
+        data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    assert f"{name} was changed: its sha256 is not the manifest's" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["reference.safetensors", ANOMALY, PUMP])
+@pytest.mark.parametrize("change", ["truncated", "extended", "empty", "short", "huge header"])
+def test_a_file_that_is_no_safetensors_is_refused_with_mended_digests(name, change, folder):
+    data = (folder / name).read_bytes()
+    changed = {
+        "truncated": data[:-8],
+        "extended": data + bytes(8),
+        "empty": b"",
+        "short": data[:5],
+        "huge header": (2**40).to_bytes(8, "little") + data[8:],
+    }
+    (folder / name).write_bytes(changed[change])
+    mend(folder)
+    assert f"{name} is not a safetensors file" in refusal(folder)
+
+
+class Bomb:
+    """What a pickle can do: run anything on being read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", ["reference.safetensors", ANOMALY, PUMP])
+def test_a_pickle_in_disguise_never_runs(name, folder, tmp_path):
+    (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "pwned")))
+    mend(folder)
+    assert f"{name} is not a safetensors file" in refusal(folder)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_too_large_a_file_is_refused_before_it_is_read(folder, monkeypatch):
+    os.truncate(folder / "card.md", 2**40)  # sparse: it takes no room
+    assert "card.md has 1099511627776 bytes, more than the 1048576 allowed" in refusal(folder)
+    os.truncate(folder / "card.md", 3)
+    monkeypatch.setattr(storage, "MOST_FILES", 5)
+    assert "it has more than 5 files" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (lambda text: "", "manifest.json is not JSON"),
+        (lambda text: text[:-9], "manifest.json is not JSON"),
+        (lambda text: "[" * 100_000, "manifest.json is not JSON"),
+        (lambda text: '{"format": NaN}', "manifest.json is not JSON"),
+        (lambda text: "[1]", "its format is None, this code reads 'closedloop-bundle-1'"),
+        (lambda text: text.replace("bundle-1", "bundle-2", 1), "its format is 'closedloop-bundle-2'"),
+        (lambda text: text + " ", "not written as training writes it"),
+        (lambda text: text.replace('"m1"', '"m\\u0031"'), "not written as training writes it"),
+        (lambda text: text.replace('"format"', '"format": 1, "format"', 1), "not written as training writes it"),
+        (lambda text: text.replace('"history_hours": 12.0', '"history_hours": 12'), "not written as training writes"),
+        (lambda text: text.replace("\n}\n", ',\n "more": 1\n}\n'), "unknown field `more`"),
+        (lambda text: text.replace('"threshold": 0.6', '"threshold": "0.6"', 1), "Expected `float`, got `str`"),
+        (lambda text: text.replace('"threshold": 0.6', '"threshold": 0.1', 1), "model_digest does not fit"),
+        (lambda text: text.replace('"commit": "0', '"commit": "1'), "bundle_digest does not fit"),
+        (lambda text: text.replace('"machines"', '"engines"'), "unknown field `engines`"),
+    ],
+)
+def test_a_changed_manifest_is_refused(edit, why, folder):
+    path = folder / "manifest.json"
+    before = path.read_text()
+    path.write_text(edit(before))
+    assert before != path.read_text()
+    assert why in refusal(folder)
+
+
+def test_a_manifest_with_stale_digests_is_refused(folder):
+    raw = json.loads((folder / "manifest.json").read_text())
+    raw["model_digest"] = "sha256:" + "0" * 64
+    (folder / "manifest.json").write_bytes(msgspec.convert(raw, Manifest).render())
+    assert "its model_digest does not fit its content" in refusal(folder)
+
+
+def drop_a_feature(raw):
+    raw["features"]["names"].pop()
+
+
+def widen_a_window(raw):
+    raw["features"]["rolling"]["windows_hours"] = [3.0, 1e9]
+
+
+def swap_sensors(raw):
+    raw["schema"]["sensors"] = dict(reversed(raw["schema"]["sensors"].items()))
+
+
+def more_models(raw):
+    raw["schema"]["models"].append("m3")
+
+
+MISMATCHES = {
+    "it was trained with other feature code than this": lambda raw: raw.update(features_code="sha256:0"),
+    "its feature spec is not the one": drop_a_feature,
+    "its schema or feature spec is refused": widen_a_window,
+    "its schema or feature spec is refused (schema.components: a name occurs twice": lambda raw: raw["schema"].update(
+        components=["pump", "pump"]
+    ),
+    "its schema or feature spec is refused ('rolling')": lambda raw: raw["features"].pop("rolling"),
+    "its feature spec is not the one that": swap_sensors,
+    "its feature spec is not the one that this code derives": more_models,
+    "the baselines are not those of the manifest": lambda raw: raw.update(constants="sha256:0"),
+    "detector 'magic' is unknown": lambda raw: raw["heads"]["anomaly"].update(detector="magic"),
+    "'components' is missing": lambda raw: raw["heads"]["anomaly"].update(detector="pca"),
+    "the heads in the manifest are not the files in heads/": lambda raw: raw["heads"].update(anomaly=None),
+    "does not list the schema's components": lambda raw: raw["heads"]["failure"].pop("valve"),
+    "heads/failure-01.safetensors: 'location' is missing": lambda raw: (
+        raw["heads"]["failure"]["pump"].update(file=ANOMALY),
+        raw["heads"]["anomaly"].update(file=PUMP),
+    ),
+    "'../../etc/passwd' is in the manifest but not in the folder": lambda raw: raw["files"].update(
+        {"../../etc/passwd": raw["files"]["card.md"]}
+    ),
+    "card.md was changed": lambda raw: raw["files"]["card.md"].update(bytes=7),
+    "history_hours in the manifest": lambda raw: raw.update(history_hours=24.0),
+}
+
+
+@pytest.mark.parametrize("why", MISMATCHES)
+def test_parts_that_do_not_belong_together_are_refused_with_mended_digests(why, folder):
+    mend(folder, MISMATCHES[why])
+    assert why in refusal(folder)
+
+
+def edited(folder, name, key, index, value):
+    array = unpack(name, (folder / name).read_bytes())[key].copy()
+    array[index] = value
+    return {key: array}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "index", "value", "why"),
+    [
+        (PUMP, "left", 0, 0, "a child does not lie behind its parent"),
+        (PUMP, "left", 0, 2**30, "a child does not lie behind its parent"),
+        (PUMP, "left", 0, -7, "a child does not lie behind its parent"),
+        (PUMP, "feature", 0, 10_000, "a split reads a feature outside"),
+        (PUMP, "feature", 0, -1, "a split reads a feature outside"),
+        (PUMP, "threshold", 0, np.nan, "a threshold is NaN"),
+        (PUMP, "roots", 1, 10**6, "roots do not divide"),
+        (PUMP, "roots", 0, -1, "roots do not divide"),
+        (PUMP, "divisor", 0, 0.0, "divisor is not a usable number"),
+        (PUMP, "baseline", 0, np.inf, "baseline or divisor"),
+        (PUMP, "calibration", 0, np.nan, "'calibration' is not two finite numbers"),
+        (PUMP, "columns", 0, 10_000, "failure head of 'pump': it reads a feature outside"),
+        (PUMP, "columns", 0, -1, "none below 0"),
+        (ANOMALY, "columns", 0, 10_000, "anomaly head: it reads a feature outside"),
+        (ANOMALY, "columns", 0, -1, "none below 0"),
+        (ANOMALY, "scale", 0, 0.0, "'scale' is not above 0"),
+        (ANOMALY, "location", 0, np.nan, "'location' is not"),
+    ],
+)
+def test_forged_arrays_never_reach_a_compiled_loop(name, key, index, value, why, folder, monkeypatch):
+    monkeypatch.setattr(module, "walk_stack", lambda *_: pytest.fail("walked"))
+    rewrite(folder, name, **edited(folder, name, key, index, value))
+    assert why in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "why"),
+    [
+        (PUMP, {"left": None}, "'left' is missing"),
+        (PUMP, {"more": np.zeros(1)}, "'more' is unknown"),
+        (PUMP, {"columns": np.zeros(3)}, "'columns' is not an array of int32 in 1 dimension"),
+        (PUMP, {"columns": np.zeros(0, np.int32)}, "needs at least one column"),
+        (PUMP, {"columns": np.zeros(1, np.int32)}, "a split reads a feature outside the 1"),
+        (PUMP, {"threshold": np.zeros((2, 3))}, "'threshold' is not an array of float64 in 1 dimension"),
+        (PUMP, {"feature": np.zeros(2, np.int32)}, "node arrays differ in length"),
+        (PUMP, {"roots": np.zeros(0, np.int32)}, "roots do not divide"),
+        (PUMP, {"divisor": np.ones(2)}, "'divisor' is not one number"),
+        (PUMP, {"calibration": np.ones(3)}, "'calibration' is not two finite numbers"),
+        (ANOMALY, {"location": np.zeros(2)}, "'location' is not"),
+        (ANOMALY, {"more": np.zeros(1)}, "'more' is unknown"),
+        ("reference.safetensors", {"other": np.zeros(1)}, "'other' is unknown"),
+        ("reference.safetensors", {"constants.scale": None}, "'scale' is missing"),
+        ("reference.safetensors", {"constants.more": np.zeros((3, 2))}, "'constants.more' is unknown"),
+        ("reference.safetensors", {"constants.scale": np.zeros((3, 2))}, "the baselines are not those of the manifest"),
+    ],
+)
+def test_arrays_of_another_form_are_refused_with_mended_digests(name, changes, why, folder):
+    rewrite(folder, name, **changes)
+    assert why in refusal(folder)
+
+
+def test_forged_baselines_are_refused_with_mended_digests(folder, trained):
+    constants = trained.constants.to_arrays() | {"scale": np.zeros((3, 2))}
+    rewrite(folder, "reference.safetensors", **{f"constants.{name}": array for name, array in constants.items()})
+    mend(folder, lambda raw: raw.update(constants=sha256(pack(constants))))
+    assert "baseline 'scale' is not (3, 2) usable numbers" in refusal(folder)
+
+
+@pytest.mark.parametrize("damage", ["extra file", "changed file", "stale digest", "other code"])
+def test_nothing_is_parsed_before_everything_is_verified(damage, folder, monkeypatch):
+    if damage == "extra file":
+        (folder / "extra").touch()
+    elif damage == "changed file":
+        (folder / SEAL).write_bytes((folder / SEAL).read_bytes() + b"\0")
+    elif damage == "stale digest":
+        text = (folder / "manifest.json").read_text()
+        (folder / "manifest.json").write_text(text.replace('"commit": "0', '"commit": "1'))
+    else:
+        monkeypatch.setattr(module, "code_digest", lambda: "sha256:other")
+    monkeypatch.setattr(module, "unpack", lambda *_: pytest.fail("parsed"))
+    monkeypatch.setattr(module.FeatureSpec, "from_dict", lambda *_: pytest.fail("parsed"))
+    opened = []
+    real = module.read
+    monkeypatch.setattr(module, "read", lambda *args: opened.append(args[1]) or real(*args))
+    refusal(folder)
+    assert opened[:1] == ([] if damage == "extra file" else ["manifest.json"])
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(folder, monkeypatch):
+    real = module.listing
+    monkeypatch.setattr(module, "listing", lambda path: real(path) | {"card.md": 3})
+    assert "card.md changed while it was read" in refusal(folder)
+
+
+def test_a_head_file_may_not_serve_two_components(folder):
+    def share(raw):
+        raw["heads"]["failure"]["valve"] = raw["heads"]["failure"]["pump"]
+
+    mend(folder, share)
+    assert "the heads in the manifest are not the files in heads/" in refusal(folder)
+
+
+def test_entries_of_the_manifest_are_what_the_files_are(folder):
+    manifest = load(folder).manifest
+    assert {name: FileEntry(sha256((folder / name).read_bytes()), (folder / name).stat().st_size)
+            for name in manifest.files} == manifest.files  # fmt: skip

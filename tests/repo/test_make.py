@@ -1,0 +1,74 @@
+"""Every command that a person is told exists, and every target is told."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+CODE_SPAN = re.compile(r"`+([^`\n]+)`+")
+FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"(?:^|[;&|] *)\$? ?make ([a-z][a-z-]*)", re.MULTILINE)
+
+
+# These tests may themselves run below make, whose flags are not theirs.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
+
+
+def commands(text: str, code_only: bool) -> set[str]:
+    """The make targets that a text tells to run; in Markdown those in code, elsewhere those in backticks."""
+    pieces = CODE_SPAN.findall(text) + (FENCE.findall(text) if code_only else [])
+    return {target for piece in pieces for target in COMMAND.findall(piece)}
+
+
+def test_commands_are_found_where_they_are_told() -> None:
+    text = "Use `make run && make test`, then make merry.\n\n```\nmake serve # here\n$ make ci\n```\n"
+    assert {"run", "test", "serve", "ci"} == commands(text, code_only=True)
+
+
+def test_every_make_command_that_is_told_exists(root: Path, files: list[Path], targets: dict[str, str]) -> None:
+    told = {
+        (str(path.relative_to(root)), target)
+        for path in files
+        if path.suffix in {".md", ".py", ".yaml", ".yml", ".html"} and path != Path(__file__)
+        for target in commands(path.read_text(encoding="utf-8", errors="replace"), path.suffix == ".md")
+    }
+    assert ("README.md", "run") in told
+    assert sorted((path, target) for path, target in told if target not in targets) == []
+
+
+def test_every_target_is_in_the_help_and_phony(root: Path, targets: dict[str, str]) -> None:
+    text = (root / "Makefile").read_text(encoding="utf-8")
+    rules = set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
+    phony = set(re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)[1].split())  # type: ignore[index]
+    assert set(targets) == rules
+    assert set(targets) == phony
+
+
+def test_help_shows_every_target(root: Path, targets: dict[str, str]) -> None:
+    command = ["make", "help"]
+    shown = subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+    for target, says in targets.items():
+        assert re.search(rf"^  {target} +{re.escape(says)}$", shown, re.MULTILINE), target
+
+
+def test_a_machine_without_python_is_told_in_one_line(root: Path, tmp_path: Path) -> None:
+    bare = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    for program in ("make", "sh"):
+        (tmp_path / program).symlink_to(
+            next(p for p in map(Path, ("/usr/bin", "/bin")) if (p / program).exists()) / program
+        )
+    command = [tmp_path / "make", "SHELL=" + str(tmp_path / "sh"), "VENV=" + str(tmp_path / "venv"), "check"]
+    done = subprocess.run(command, cwd=root, env=bare, capture_output=True, text=True, check=False)
+    said = [line for line in done.stderr.splitlines() if "Error" not in line]
+    assert done.returncode == 2
+    assert len([line for line in said if "no Python >= 3.11 found" in line]) == 1, done.stderr
+
+
+def test_without_an_engine_the_image_says_so_before_anything_is_built(root: Path, tmp_path: Path) -> None:
+    command = ["make", "image", f"DOCKER={tmp_path / 'none'}"]
+    done = subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "finds no container engine" in done.stderr
+    assert done.stdout == ""
