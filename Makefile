@@ -12,6 +12,9 @@ IMAGE ?= closedloop:dev
 DOCKER_BUILD_FLAGS ?= --network host
 COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
+# One cache of compiled code for verbs, service and tests, of the very code that the image holds.
+export NUMBA_CPU_NAME ?= generic
+
 # Tests see the built wheel, in this process and in those they start: -P keeps the checkout off the path.
 AS_BUILT = PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/wheel/site" CLOSEDLOOP_WHEEL="$(CURDIR)/build/wheel/site"
 

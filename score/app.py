@@ -22,9 +22,9 @@ from closedloop.log.spool import Spool, SpoolError, SpoolFull
 from score import docs, score
 from score.answer import Scorer
 from score.auth import Tokens
-from score.edge import Edge
+from score.edge import Edge, on_http_exception
 from score.observability import Metrics
-from score.problems import MEDIA_TYPE, Problem, on_http_exception
+from score.problems import MEDIA_TYPE, Problem
 from score.settings import Settings
 
 _THREAD_BYTES = 128 << 10  # a longer body would keep the probes waiting, and goes to a thread

@@ -9,14 +9,17 @@ import re
 import sys
 import time
 
-from starlette.requests import ClientDisconnect
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from closedloop.data.request import RequestError
 from closedloop.heads.bundle import BundleError
 from closedloop.log.frame import SegmentError
 from closedloop.log.spool import SpoolError
-from score.problems import Problem
+from score.problems import MEDIA_TYPE, Problem
 from score.settings import SettingsError
 
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -75,21 +78,34 @@ class Edge:
         except ClientDisconnect:
             status = _CLOSED
         except RequestError as error:
-            await Problem.of(error).response(request_id)(scope, receive, count)
+            await respond(Problem.of(error), request_id)(scope, receive, count)
         except Problem as problem:
-            await problem.response(request_id)(scope, receive, count)
+            await respond(problem, request_id)(scope, receive, count)
         except Exception:  # the last door: whatever it is, the client gets a problem and the log its traceback
             log.exception("request %s failed", request_id)
             if not status:
-                await Problem(500, "an error of ours: tell us the request id").response(request_id)(
-                    scope, receive, count
-                )
+                ours = Problem(500, "an error of ours: tell us the request id")
+                await respond(ours, request_id)(scope, receive, count)
         route = scope["path"] if scope["path"] in self._routes else "other"
         scope["state"]["service"].metrics.answered(route, status, time.perf_counter() - start)
 
     def _too_large(self) -> Problem:
         detail = f"the body is longer than {self._limit} bytes: send smaller batches"
         return Problem(413, detail, headers={"Connection": "close"})
+
+
+def respond(problem: Problem, request_id: str) -> Response:
+    """The problem over HTTP."""
+    content = msgspec.json.encode(problem.body(request_id))
+    return Response(content, problem.status, problem.headers, MEDIA_TYPE)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """What the framework refuses, as a problem: no such route (404), no such method (405)."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
+    detail = {404: f"no route {request.url.path}: see /docs", 405: f"no {request.method} here: see /docs"}
+    problem = Problem(error.status_code, detail.get(error.status_code, error.detail), headers=dict(error.headers or {}))
+    return respond(problem, request.state.request_id)
 
 
 def _briefly(send: Send) -> Send:

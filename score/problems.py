@@ -5,11 +5,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-
 from closedloop.data.request import RequestError
 
 MEDIA_TYPE = "application/problem+json"
@@ -50,16 +45,3 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
         if self.errors is not None:
             members["errors"] = self.errors
         return members
-
-    def response(self, request_id: str) -> Response:
-        """The problem over HTTP."""
-        content = msgspec.json.encode(self.body(request_id))
-        return Response(content, self.status, self.headers, MEDIA_TYPE)
-
-
-async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Handle what the framework refuses: no such route (404), no such method (405)."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
-    detail = {404: f"no route {request.url.path}: see /docs", 405: f"no {request.method} here: see /docs"}
-    problem = Problem(error.status_code, detail.get(error.status_code, error.detail), headers=dict(error.headers or {}))
-    return problem.response(request.state.request_id)

@@ -112,6 +112,18 @@ def test_a_window_of_the_history_gives_the_bits_of_the_fleet(kind, minutes, sche
         assert features.history_hours[row] == answer.history_hours[0]
 
 
+@pytest.mark.parametrize("history_hours", range(HISTORY_HOURS, HISTORY_HOURS + 26))
+def test_rows_whose_history_just_fills_are_no_exception(history_hours: int, schema: Schema, fleet: Fleet) -> None:
+    """Rows are computed in blocks; wherever the history fills, in a block or at its edge, the bits are the same."""
+    tables = fleet(schema, machines=1, rows=2 * history_hours + 60)
+    spec = FeatureSpec.from_params(PARAMS | {"history_hours": history_hours}, schema)
+    frozen = constants(schema, history_hours)
+    features = compute(tables, spec, frozen, schema)
+    for row in range(max(history_hours - 26, 0), history_hours + 8):
+        past = cut(tables, np.arange(max(row - history_hours + 1, 0), row + 1))
+        assert features.X[:, row].tobytes() == compute(past, spec, frozen, schema, last_only=True).X.tobytes()
+
+
 @law
 @given(kind=kinds)
 def test_the_order_of_the_input_does_not_matter(kind, schema: Schema, fleet: Fleet) -> None:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.ensemble import (
     AdaBoostClassifier,
@@ -64,7 +64,7 @@ def test_boosted_regression_gives_the_bits_of_scikit_learn(seed):
 @pytest.mark.parametrize("kind", [RandomForestClassifier, ExtraTreesClassifier])
 def test_random_forests_give_the_bits_of_scikit_learn(kind, seed, missing):
     X, y = data(seed, missing)
-    model = kind(n_estimators=11, max_depth=(None, 0 + 3)[seed % 2], random_state=seed).fit(X, y)
+    model = kind(n_estimators=11, max_depth=(None, 3)[seed % 2], random_state=seed).fit(X, y)
     Z, _ = data(seed + 100, missing)
     assert model.predict_proba(Z)[:, 1].tobytes() == walk(flatten(model), Z.T).tobytes()
 
@@ -91,11 +91,19 @@ def test_trees_that_never_split_answer_with_their_leaf():
         assert expected.tobytes() == walk(forest, X.T).tobytes()
 
 
+LARGEST = float(np.finfo(np.float32).max)
 # around every float32 there are doubles that round to it from both sides; cuts need not be float32 numbers
 doubles = st.one_of(st.floats(allow_nan=False), st.floats(width=32, allow_nan=False))
 
 
 @given(threshold=doubles, value=doubles, steps=st.integers(-3, 3))
+@example(threshold=np.inf, value=1e300, steps=0)
+@example(threshold=-np.inf, value=-1e300, steps=0)
+@example(threshold=LARGEST, value=2.0**128 - 2.0**103, steps=-1)
+@example(threshold=-LARGEST, value=2.0**103 - 2.0**128, steps=1)
+@example(threshold=-0.0, value=7e-46, steps=1)
+@example(threshold=1.0, value=1.0 + 2.0**-24, steps=0)  # halfway: to the even
+@example(threshold=1.0 + 2.0**-23, value=1.0 + 3 * 2.0**-24, steps=0)  # halfway: away from the odd
 def test_a_double_passes_its_cut_just_when_its_float32_passes_the_threshold(threshold, value, steps):
     cut = as_float64_cut(np.array([threshold]))[0]
     near = cut

@@ -78,13 +78,15 @@ def test_alarms_closer_than_the_gap_are_one_episode_cut_every_horizon_from_its_s
         ([4, 80], [100], [NEUTRAL, TRUE], [20]),
         ([3, 80], [100], [FALSE, TRUE], [20]),
         ([4], [100], [FALSE], [np.nan]),
-        # one alarm too early is enough to blame a piece that matches nothing
-        ([3, 5, 80], [100], [FALSE, TRUE], [20]),
+        # one neutral alarm excuses the piece it is in: it may begin earlier and outlast the failure
+        ([3, 5, 80], [100], [NEUTRAL, TRUE], [20]),
+        ([80, 99, 103], [100], [TRUE, NEUTRAL], [20]),
         ([80, 99], [100], [TRUE, NEUTRAL], [20]),
         ([80, 100], [100], [TRUE, NEUTRAL], [20]),
         ([80, 101], [100], [TRUE, FALSE], [20]),
-        # the tail after a failure is false
-        ([80, 95, 103], [100], [TRUE, FALSE], [20]),
+        # a tail of its own after a failure is false
+        ([80, 103], [100], [TRUE, FALSE], [20]),
+        ([*range(60, 140)], [100], [TRUE, NEUTRAL, FALSE, FALSE], [24]),
         # two failures: one piece may foresee both, and each is matched once
         ([90], [100, 110], [TRUE], [10, 20]),
         ([80, 105], [100, 110], [TRUE, TRUE], [20, 5]),

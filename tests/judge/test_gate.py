@@ -95,7 +95,9 @@ def test_a_model_that_foresees_far_more_is_better_and_becomes_the_reference(ask,
 def test_a_model_that_foresees_far_less_is_worse_and_red(ask, fleet):
     decision = ask(fleet.model(recall=0.3, seed=1))
     assert (decision["verdict"], exit_code(decision), decision["becomes_reference"]) == ("worse", 1, False)
-    assert "costs" in decision["reason"]
+    delta = decision["delta"]["cost_per_machine_year"]
+    assert f"costs {-delta['estimate']:,.0f} more" in decision["reason"]
+    assert f"(at least {-delta['high']:,.0f})" in decision["reason"]
     assert "below the floor of 0.50 that the reference meets" in decision["reason"]
 
 
@@ -325,15 +327,13 @@ def test_a_floor_that_only_the_reference_meets_makes_it_worse_though_nothing_els
     tie = fleet.model(recall=0.85, seed=2)
     base = ask(tie, settings=Settings.from_params(build.params | {"gate": gate}))
     mine, theirs = base["floors"][0]["estimate"], base["floors"][0]["champion"]
-    between = gate | {"floors": {"f1": (mine + theirs) / 2}}
-    verdicts = [
-        ask(a, champion=candidate(b, "champion"), settings=Settings.from_params(build.params | {"gate": between}))[
-            "verdict"
-        ]
-        for a, b in ((tie, good), (good, tie))
-    ]
+    worst, best = sorted(((mine, tie), (theirs, good)), key=lambda pair: pair[0])
+    for line in ((mine + theirs) / 2, best[0]):  # a figure on the line meets it
+        settings = Settings.from_params(build.params | {"gate": gate | {"floors": {"f1": line}}})
+        champion, challenger = candidate(best[1], "champion"), candidate(worst[1], "champion")
+        assert ask(worst[1], champion=champion, settings=settings)["verdict"] == "worse"
+        assert ask(best[1], champion=challenger, settings=settings)["verdict"] == "inconclusive"
     assert base["verdict"] == "inconclusive"
-    assert sorted(verdicts) == ["inconclusive", "worse"]
 
 
 def test_a_floor_on_a_figure_that_does_not_exist_is_refused(ask, good, build):

@@ -369,3 +369,10 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         Spool(tmp_path / "file" / "log")
+
+
+def test_a_disk_without_room_for_a_segment_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", _no_space)
+    with pytest.raises(OSError, match="No space left"):
+        Spool(folder)
+    assert list(folder.glob("*.open")) == []

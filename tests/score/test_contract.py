@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -75,6 +77,22 @@ def test_run_never_logs(server, environ, caplog):
     score.run("{")
     assert before == sorted((path, path.stat().st_size) for path in server.log_dir.iterdir())
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("score.score", "pandas sklearn pyarrow mlflow great_expectations matplotlib fastapi starlette pydantic"),
+        ("score.app", "pandas sklearn pyarrow mlflow great_expectations matplotlib"),
+    ],
+)
+def test_serving_loads_little(module, forbidden):
+    """score.py runs in Azure's server beside that server's own FastAPI and pydantic, so it needs neither."""
+    code = (
+        f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}} & set({forbidden.split()!r}))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "\n"
 
 
 def test_the_contract_can_be_read_at_a_glance():

@@ -97,8 +97,8 @@ def _cmapss(paths: list[Path]) -> Dataset:
         try:
             table = pd.read_csv(path, sep=r"\s+", header=None, names=["unit", "cycle", *CMAPSS_SENSORS])
             unit, cycle = (pd.to_numeric(table[name]).astype("int64") for name in ("unit", "cycle"))
-            if table.isna().any(axis=None):
-                raise ValueError("a row is too short")
+            if table.empty or table.isna().any(axis=None):
+                raise ValueError("it is empty, or a row is too short")
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: not a C-MAPSS table of unit, cycle and 24 readings ({error})") from error
         machine = unit + (1000 * int(subset[2:]) if len(paths) > 1 else 0)

@@ -65,7 +65,7 @@ def compiled(custom: Custom) -> tuple[int | Function, str]:
         jit = njit([signature], cache=cached, nogil=True, boundscheck=True)(custom.function)
     except NumbaError as error:
         return custom.function, str(error).strip().splitlines()[0]
-    result = jit.get_compile_result(signature)
+    result: Any = jit.get_compile_result(signature)
     _KEPT.append(jit)
     return result.library.get_pointer_to_function(result.fndesc.llvm_func_name), ""
 
@@ -73,7 +73,7 @@ def compiled(custom: Custom) -> tuple[int | Function, str]:
 _KEPT: list[Any] = []  # compiled code lives as long as its dispatcher
 
 
-def _window_types(sensors: int, wants_hours: bool) -> list[types.Type]:
+def _window_types(sensors: int, wants_hours: bool) -> list[Any]:
     readings = types.Array(types.float64, 1, "C", readonly=True)
     return [types.Array(types.float64, 1, "C")] * wants_hours + [readings] * sensors
 
@@ -123,12 +123,12 @@ def _cut(columns: Window, low: int, high: int) -> Window:
     return tuple(column[low:high] for column in columns)
 
 
-def _call(function: Function, window: Window) -> float:
+def _call(function: Any, window: Window) -> float:
     return function(*window)
 
 
 @overload(_cut)
-def _cut_compiled(columns: Any, low: Any, high: Any) -> Callable[..., Any]:
+def _cut_compiled(columns, low, high):  # type: ignore[no-untyped-def]  # numba compares the names with the lambdas'
     return {
         1: lambda columns, low, high: (columns[0][low:high],),
         2: lambda columns, low, high: (columns[0][low:high], columns[1][low:high]),
@@ -143,8 +143,8 @@ def _cut_compiled(columns: Any, low: Any, high: Any) -> Callable[..., Any]:
 
 
 @overload(_call)
-def _call_compiled(function: Any, window: Any) -> Callable[..., Any]:
-    return lambda function, window: _call_address(function, window)
+def _call_compiled(function, window):  # type: ignore[no-untyped-def]
+    return lambda function, window: _call_address(function, window)  # type: ignore[call-arg]
 
 
 @intrinsic
@@ -155,9 +155,9 @@ def _call_address(typing_context: Any, address: Any, window: Any) -> Any:
         result, kinds = signature.return_type, signature.args[1].types
         pointer = context.call_conv.get_function_type(result, kinds).as_pointer()
         function = builder.inttoptr(arguments[0], pointer)
-        values = cgutils.unpack_tuple(builder, arguments[1])
+        values = cgutils.unpack_tuple(builder, arguments[1])  # type: ignore[no-untyped-call]
         status, answer = context.call_conv.call_function(builder, function, result, kinds, values)
-        with cgutils.if_unlikely(builder, status.is_error):
+        with cgutils.if_unlikely(builder, status.is_error):  # type: ignore[no-untyped-call]
             context.call_conv.return_status_propagate(builder, status)
         return answer
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from closedloop.data.schema import HOUR_US, DataError, Float64, Int64, Schema, Tables
-from closedloop.features.compiled import MAD_TO_DEVIATION, block_baselines
+from closedloop.features.medians import MAD_TO_DEVIATION, block_baselines
 
 MIN_MACHINES = 3  # fewer machines of a model say nothing of how machines differ
 MIN_TRUST = 0.05  # less is the noise of the estimate, and a baseline that is only frozen costs nothing

@@ -1,4 +1,4 @@
-"""The compiled loops of the feature kernel, all in one file: numba's cache notices no change in another.
+"""The compiled loops over telemetry, all in one file: numba's cache notices no change in another.
 
 Every sum runs over one row's window, newest reading first, whatever else is in the arrays: years of a fleet and the
 last row of a request give the same bits. Two ways through a window make the same additions in the same order.
@@ -9,146 +9,99 @@ reading missing; ``_row`` takes one row anywhere.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from closedloop.data.schema import Float64, Int16, Int64
+from closedloop.data.schema import Float64, Int64
 
 HOUR_US = 3_600_000_000.0
-DAY_US = 24 * HOUR_US
-NEVER = np.iinfo(np.int64).min
 BLOCK = 256  # rows: what a block touches stays in the first-level cache
-MAD_TO_DEVIATION = 1.4826  # 1 / Φ⁻¹(3/4): a normal sample's median absolute deviation, in standard deviations
 LN_2, SQRT_HALF = math.log(2), math.sqrt(0.5)
 TAYLOR = tuple(1 / math.factorial(n) for n in range(14, -1, -1))
 
 
-def fleet(
+class Plan(NamedTuple):
+    """The telemetry families of a spec as the loops read them.
+
+    ``edges``: ascending window lengths whose sums are needed (µs), the history last; ``rolling``: for each rolling
+    window its edge; ``half_lives`` (µs); ``change``: for each change the edges of its newer half and of the whole.
+    ``slack`` is -1 where there is no CUSUM, ``per_sensor`` the number of features of a sensor.
+    """
+
+    edges: Int64
+    rolling: Int64
+    half_lives: Int64
+    slack: float
+    change: Int64
+    period: int
+    per_sensor: int
+
+
+def telemetry(
     low: int,
     high: int,
     last_only: bool,
     offsets: Int64,
     time: Int64,
     values: Float64,
-    model: Int64,
-    age: Float64,
-    error_bounds: Int64,
-    error_time: Int64,
-    error_code: Int16,
-    maint_bounds: Int64,
-    maint_time: Int64,
-    maint_code: Int16,
-    edges: Int64,
-    rolling: Int64,
-    half_lives: Int64,
-    slack: float,
-    change: Int64,
-    error_windows: Int64,
-    sizes: Int64,
-    location: Float64,
-    scale: Float64,
-    location_trust: Float64,
-    scale_trust: Float64,
+    plan: Plan,
     shift: int,
+    centre: Float64,
+    spread: Float64,
     X: Float64,
     history_hours: Float64,
 ) -> None:
-    """Features of machines low to high - 1, written to X (features, columns) and history_hours (columns).
+    """Telemetry features of machines low to high - 1, written to X (features, columns) and history_hours (columns).
 
-    The column of row r is r - shift; with ``last_only`` the column of machine m is m. ``kernel.Plan`` says what the
-    arrays from ``edges`` to ``sizes`` hold; the bounds are the first and last + 1 event of each machine. ``kernel``
-    compiles this, for one signature.
+    The column of row r is r - shift; with ``last_only`` the column of machine m is m. ``centre`` and ``spread``
+    (sensors, columns) are the rows' own baselines. ``kernel`` compiles this, for exactly one signature.
     """
-    per_sensor = 2 * len(rolling) + len(half_lives) + (1 if slack >= 0 else 0) + len(change)
     for m in range(low, high):
-        start, stop = offsets[m], offsets[m + 1]
-        begin = stop - 1 if last_only else start
+        begin = offsets[m + 1] - 1 if last_only else offsets[m]
         to = m - begin if last_only else -shift
-        _telemetry(
-            start,
-            stop,
-            begin,
-            to,
-            time,
-            values,
-            edges,
-            rolling,
-            half_lives,
-            slack,
-            change,
-            sizes[4],
-            location[model[m]],
-            scale[model[m]],
-            location_trust[model[m]],
-            scale_trust[model[m]],
-            X,
-            history_hours,
-        )
-        f = len(values) * per_sensor + sizes[3]
-        if sizes[0]:
-            events = slice(error_bounds[0, m], error_bounds[1, m])
-            _errors(
-                begin, stop, to, time, error_time[events], error_code[events], error_windows, edges[-1], f, sizes, X
-            )
-            f += sizes[0] * (len(error_windows) + 1)
-        events = slice(maint_bounds[0, m], maint_bounds[1, m])
-        _maint(begin, stop, to, time, maint_time[events], maint_code[events], f, sizes, X)
-        f += sizes[1]
-        X[f, begin + to : stop + to] = age[m]
-        for other in range(sizes[2]):
-            f += 1
-            X[f, begin + to : stop + to] = np.nan if model[m] == sizes[2] else 1.0 if model[m] == other else 0.0
+        _machine(offsets[m], offsets[m + 1], begin, to, time, values, plan, centre, spread, X, history_hours)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _telemetry(
+def _machine(
     start: int,
     stop: int,
     begin: int,
     to: int,
     time: Int64,
     values: Float64,
-    edges: Int64,
-    rolling: Int64,
-    half_lives: Int64,
-    slack: float,
-    change: Int64,
-    period: int,
-    location: Float64,
-    scale: Float64,
-    location_trust: Float64,
-    scale_trust: Float64,
+    plan: Plan,
+    centre: Float64,
+    spread: Float64,
     X: Float64,
     history_hours: Float64,
 ) -> None:
-    """Rows begin to stop - 1 of the machine whose rows are start to stop - 1."""
-    sensors, history = len(values), edges[-1]
-    per_sensor = 2 * len(rolling) + len(half_lives) + (1 if slack >= 0 else 0) + len(change)
-    trend = slack >= 0 or len(half_lives) > 0
-    # scratch at constant offsets of one array, which LLVM sees not to overlap
-    work, sums = np.empty(4 * BLOCK), np.empty((len(edges), BLOCK))
-    counts, clean = np.empty(len(edges), np.int64), np.empty(sensors, np.bool_)
-    first, pointers = np.empty((len(edges), BLOCK), np.int64), np.full(len(edges), start)
+    """Rows begin to stop - 1 of the machine whose rows are start to stop - 1; the column of row r is r + to."""
+    sensors, edges, history, capacity = len(values), len(plan.edges), plan.edges[-1], stop - start
+    # scratch of a block at constant offsets of one array, which LLVM sees not to overlap
+    work, sums = np.empty(4 * BLOCK), np.empty((edges, BLOCK))
+    counts, clean = np.empty(edges, np.int64), np.empty(sensors, np.bool_)
+    first, pointers = np.empty((edges, BLOCK), np.int64), np.full(edges, start)  # of each window of each row
     even_from = np.empty(BLOCK, np.int64)  # for each row of the block, the row from which time steps are equal
-    capacity, table_step = stop - start, -1
-    table, ragged = np.empty((len(half_lives), capacity)), np.empty((len(half_lives), capacity))
-    ordered, filled = np.empty((sensors, capacity)), np.zeros(sensors, np.int64)
-    left, right = start, start  # ``ordered`` holds the readings of rows left to right - 1
-    centre, spread = np.empty((sensors, BLOCK)), np.empty((sensors, BLOCK))
-
-    block, checked, even = begin, start, start
+    table, ragged = np.empty((len(plan.half_lives), capacity)), np.empty((len(plan.half_lives), capacity))
+    table_step, block, checked, even = -1, begin, start, start
     while block < stop:
         # small blocks while the history fills: _block needs it full at the first row
         rows = min(BLOCK if time[block] - time[start] >= history else 24, stop - block)
-        for e in range(len(edges)):
+        for e in range(edges):
             for j in range(rows):
-                while time[pointers[e]] <= time[block + j] - edges[e]:
+                while time[pointers[e]] <= time[block + j] - plan.edges[e]:
                     pointers[e] += 1
                 first[e, j] = pointers[e]
+            counts[e] = block - first[e, 0] + 1
         oldest = first[-1]
+        for j in range(rows):
+            history_hours[block + j + to] = min(history, time[block + j] - time[oldest[j]] + plan.period) / HOUR_US
+
         if block == begin:
-            left = right = checked = even = oldest[0]
+            checked = even = oldest[0]
             even_from[0] = even
         for r in range(checked + 1, block + rows):
             if r > even + 1 and time[r] - time[r - 1] != time[r - 1] - time[r - 2]:
@@ -156,91 +109,34 @@ def _telemetry(
             if r >= block:
                 even_from[r - block] = even
         checked = block + rows - 1
-        for j in range(rows):
-            history_hours[block + j + to] = min(history, time[block + j] - time[oldest[j]] + period) / HOUR_US
-
         step = time[checked] - time[checked - 1] if checked > oldest[0] else 0
-        full = rows >= 8 and even <= oldest[0] and (block - oldest[0] + 1) * step >= history
+        full = rows >= 8 and even <= oldest[0] and counts[-1] * step >= history
         if full and step != table_step:
-            table_step = _weights(half_lives, step, history, table)
-        for e in range(len(edges)):
-            counts[e] = block - first[e, 0] + 1
+            table_step = _weights(plan.half_lives, step, history, table)
+
         rowwise = False
         for s in range(sensors):
             clean[s] = full
             for r in range(oldest[0], block + rows if full else 0):
                 clean[s] &= not math.isnan(values[s, r])
             rowwise |= not clean[s]
-            if trend and (location_trust[s] > 0 or scale_trust[s] > 0):
-                enough = (history + 2 * period - 1) // (2 * period)
-                filled[s] = _baseline(
-                    block,
-                    rows,
-                    left,
-                    right,
-                    oldest,
-                    values[s],
-                    ordered[s],
-                    filled[s],
-                    enough,
-                    location[s],
-                    scale[s],
-                    location_trust[s],
-                    scale_trust[s],
-                    centre[s],
-                    spread[s],
-                )
-            else:
-                centre[s, :rows], spread[s, :rows] = location[s], scale[s]
             if clean[s]:
-                _block(
-                    block,
-                    rows,
-                    block + to,
-                    s * per_sensor,
-                    values[s],
-                    counts,
-                    rolling,
-                    table,
-                    slack,
-                    change,
-                    centre[s],
-                    spread[s],
-                    work,
-                    sums,
-                    X,
-                )
-        left, right = oldest[rows - 1], block + rows
-        if rowwise:
-            for j in range(rows):
-                r = block + j
-                weights = ragged
-                if even_from[j] <= oldest[j] < r:
-                    weights = table
-                    if time[r] - time[r - 1] != table_step:
-                        table_step = _weights(half_lives, time[r] - time[r - 1], history, table)
-                else:
-                    for h in range(len(half_lives)):
-                        for k in range(r - oldest[j] + 1):
-                            ragged[h, k] = _decay(time[r] - time[r - k], half_lives[h])
-                for s in range(sensors):
-                    if not clean[s]:
-                        _row(
-                            r,
-                            r + to,
-                            s * per_sensor,
-                            values[s],
-                            first[:, j],
-                            rolling,
-                            weights,
-                            slack,
-                            change,
-                            centre[s, j],
-                            spread[s, j],
-                            sums[:, 0],
-                            counts,
-                            X,
-                        )
+                f = s * plan.per_sensor
+                _block(block, rows, block + to, f, values[s], counts, table, centre[s], spread[s], plan, work, sums, X)
+        for r in range(block, block + rows if rowwise else 0):
+            j, weights = r - block, ragged
+            if even_from[j] <= oldest[j] < r:
+                weights = table
+                if time[r] - time[r - 1] != table_step:
+                    table_step = _weights(plan.half_lives, time[r] - time[r - 1], history, table)
+            else:
+                for h in range(len(plan.half_lives)):
+                    for k in range(r - oldest[j] + 1):
+                        ragged[h, k] = _decay(time[r] - time[r - k], plan.half_lives[h])
+            for s in range(sensors):
+                if not clean[s]:
+                    own, f = (centre[s, r + to], spread[s, r + to]), s * plan.per_sensor
+                    _row(r, r + to, f, values[s], first[:, j], weights, own, plan, sums[:, 0], counts, X)
         block += rows
 
 
@@ -251,17 +147,15 @@ def _row(
     f: int,
     value: Float64,
     first: Int64,
-    rolling: Int64,
     weights: Float64,
-    slack: float,
-    change: Int64,
-    centre: float,
-    spread: float,
+    own: tuple[float, float],
+    plan: Plan,
     sums: Float64,
     counts: Int64,
     X: Float64,
 ) -> None:
     """Features f, f + 1, … of one sensor at row r, whatever is missing and however it is sampled."""
+    centre, spread = own
     total, count, p = 0.0, 0, r
     for e in range(len(first)):
         while p >= first[e]:
@@ -270,7 +164,7 @@ def _row(
                 count += 1
             p -= 1
         sums[e], counts[e] = total, count
-    for e in rolling:
+    for e in plan.rolling:
         mean, squares = sums[e] / counts[e], 0.0  # 0 / 0 is NaN: no reading
         for q in range(r, first[e] - 1, -1):
             if not math.isnan(value[q]):
@@ -286,20 +180,20 @@ def _row(
                 weight += weights[h, k]
         X[f, column] = (weighted / weight - centre) / spread
         f += 1
-    if slack >= 0:
+    if plan.slack >= 0:
         # CUSUM from 0 at the window's start is the largest sum of deviations - slack over the newest k readings
         total, count, highest, lowest = 0.0, 0, 0.0, 0.0
         for q in range(r, first[-1] - 1, -1):
             if not math.isnan(value[q]):
                 total += value[q] - centre
                 count += 1
-                drift = count * (slack * spread)
+                drift = count * (plan.slack * spread)
                 highest = total - drift if total - drift > highest else highest
                 lowest = total + drift if total + drift < lowest else lowest
         X[f, column] = np.nan if count == 0 else (highest if highest >= -lowest else lowest) / spread
         f += 1
-    for c in range(len(change)):
-        half, whole = change[c, 0], change[c, 1]
+    for c in range(len(plan.change)):
+        half, whole = plan.change[c, 0], plan.change[c, 1]
         X[f, column] = sums[half] / counts[half] - (sums[whole] - sums[half]) / (counts[whole] - counts[half])
         f += 1
 
@@ -312,12 +206,10 @@ def _block(
     f: int,
     value: Float64,
     counts: Int64,
-    rolling: Int64,
     weights: Float64,
-    slack: float,
-    change: Int64,
     centre: Float64,
     spread: Float64,
+    plan: Plan,
     work: Float64,
     sums: Float64,
     X: Float64,
@@ -330,7 +222,7 @@ def _block(
         k = counts[e]
         for j in range(rows):
             sums[e, j] = work[j]
-    for e in rolling:
+    for e in plan.rolling:
         for j in range(rows):
             work[j], work[BLOCK + j] = 0.0, sums[e, j] / counts[e]
             X[f, column + j] = work[BLOCK + j]
@@ -345,21 +237,21 @@ def _block(
             weight += weights[h, k]
         _add_weighted(work, value, block, rows, counts[-1], weights[h])
         for j in range(rows):
-            X[f, column + j] = (work[j] / weight - centre[j]) / spread[j]
+            X[f, column + j] = (work[j] / weight - centre[column + j]) / spread[column + j]
         f += 1
-    if slack >= 0:
+    if plan.slack >= 0:
         for sign in (1.0, -1.0):
             for j in range(rows):
                 work[j], work[BLOCK + j] = 0.0, 0.0
-                work[2 * BLOCK + j], work[3 * BLOCK + j] = centre[j], slack * spread[j]
+                work[2 * BLOCK + j], work[3 * BLOCK + j] = centre[column + j], plan.slack * spread[column + j]
             _climb(work, value, block, rows, counts[-1], sign)
             for j in range(rows):
-                extreme = sign * work[BLOCK + j] / spread[j]
+                extreme = sign * work[BLOCK + j] / spread[column + j]
                 if sign > 0 or -extreme > X[f, column + j]:
                     X[f, column + j] = extreme
         f += 1
-    for c in range(len(change)):
-        half, whole = change[c, 0], change[c, 1]
+    for c in range(len(plan.change)):
+        half, whole = plan.change[c, 0], plan.change[c, 1]
         for j in range(rows):
             newer, older = sums[half, j] / counts[half], (sums[whole, j] - sums[half, j])
             X[f, column + j] = newer - older / (counts[whole] - counts[half])
@@ -426,95 +318,6 @@ def _climb(work: Float64, value: Float64, block: int, rows: int, high: int, sign
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _baseline(
-    block: int,
-    rows: int,
-    left: int,
-    right: int,
-    oldest: Int64,
-    value: Float64,
-    ordered: Float64,
-    filled: int,
-    enough: int,
-    location: float,
-    scale: float,
-    location_trust: float,
-    scale_trust: float,
-    centre: Float64,
-    spread: Float64,
-) -> int:
-    """Each row's own baseline: the frozen one, drawn by its trust towards the window's median and deviation.
-
-    ``ordered`` holds the readings of rows left to right - 1 in order, ``filled`` many; returns how many at the end.
-    """
-    for j in range(rows):
-        while right <= block + j:
-            if not math.isnan(value[right]):
-                at = _position(ordered, filled, value[right])
-                for k in range(filled, at, -1):
-                    ordered[k] = ordered[k - 1]
-                ordered[at] = value[right]
-                filled += 1
-            right += 1
-        while left < oldest[j]:
-            if not math.isnan(value[left]):
-                filled -= 1
-                for k in range(_position(ordered, filled + 1, value[left]), filled):
-                    ordered[k] = ordered[k + 1]
-            left += 1
-        centre[j], spread[j] = location, scale
-        if filled >= enough:
-            middle = _median(ordered, filled)
-            centre[j] += location_trust * (middle - location)
-            if scale_trust > 0:
-                spread[j] += scale_trust * (MAD_TO_DEVIATION * _median_distance(ordered, filled, middle) - scale)
-    return filled
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _position(ordered: Float64, n: int, value: float) -> int:
-    """First of the n ordered values that is not below this one."""
-    low, high = 0, n
-    while low < high:
-        middle = (low + high) // 2
-        if ordered[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _median(ordered: Float64, n: int) -> float:
-    return ordered[n // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _median_distance(ordered: Float64, n: int, middle: float) -> float:
-    """Median of the distances of n ordered values from their median, walking outwards from it."""
-    low, high = n // 2 - 1, n // 2
-    previous, distance = 0.0, 0.0
-    for _ in range(n // 2 + 1):
-        previous = distance
-        if low >= 0 and (high >= n or middle - ordered[low] <= ordered[high] - middle):
-            distance = middle - ordered[low]
-            low -= 1
-        else:
-            distance = ordered[high] - middle
-            high += 1
-    return distance if n % 2 else (previous + distance) / 2
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def block_baselines(values: Float64, edges: Int64, medians: Float64, deviations: Float64) -> None:
-    """Median and robust deviation of the values between each two edges. No value may be NaN, no block empty."""
-    for b in range(len(edges) - 1):
-        ordered = np.sort(values[edges[b] : edges[b + 1]])
-        medians[b] = _median(ordered, len(ordered))
-        deviations[b] = MAD_TO_DEVIATION * _median_distance(ordered, len(ordered), medians[b])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _weights(half_lives: Int64, step: int, history: int, table: Float64) -> int:
     """Fill the weights of an evenly sampled window; returns its step."""
     for h in range(len(half_lives)):
@@ -533,63 +336,3 @@ def _decay(age: int, half_life: int) -> float:
     for coefficient in TAYLOR:
         power = power * y + coefficient
     return math.ldexp(power * SQRT_HALF, -int(whole))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _errors(
-    begin: int,
-    stop: int,
-    to: int,
-    time: Int64,
-    event_time: Int64,
-    event_code: Int16,
-    windows: Int64,
-    history: int,
-    f: int,
-    sizes: Int64,
-    X: Float64,
-) -> None:
-    """Counts of each error code in each window, and hours since the last one inside the history."""
-    codes = sizes[0]
-    counts, oldest = np.zeros((codes, len(windows)), np.int64), np.zeros(len(windows), np.int64)
-    last, seen = np.full(codes, NEVER), 0
-    for r in range(begin, stop):
-        while seen < len(event_time) and event_time[seen] <= time[r]:
-            last[event_code[seen]] = event_time[seen]
-            for w in range(len(windows)):
-                counts[event_code[seen], w] += 1
-            seen += 1
-        for w in range(len(windows)):
-            while oldest[w] < seen and event_time[oldest[w]] <= time[r] - windows[w]:
-                counts[event_code[oldest[w]], w] -= 1
-                oldest[w] += 1
-        row = f
-        for code in range(codes):
-            for w in range(len(windows)):
-                X[row + w, r + to] = counts[code, w]
-            recent = last[code] > time[r] - history
-            X[row + len(windows), r + to] = (time[r] - last[code]) / HOUR_US if recent else np.nan
-            row += len(windows) + 1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _maint(
-    begin: int,
-    stop: int,
-    to: int,
-    time: Int64,
-    event_time: Int64,
-    event_code: Int16,
-    f: int,
-    sizes: Int64,
-    X: Float64,
-) -> None:
-    """Days since the last replacement of each component, however old."""
-    components = sizes[1]
-    last, seen = np.full(components, NEVER), 0
-    for r in range(begin, stop):
-        while seen < len(event_time) and event_time[seen] <= time[r]:
-            last[event_code[seen]] = event_time[seen]
-            seen += 1
-        for c in range(components):
-            X[f + c, r + to] = np.nan if last[c] == NEVER else (time[r] - last[c]) / DAY_US

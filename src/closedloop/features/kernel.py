@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from closedloop.data.schema import DataError, Events, Float64, Int64, Schema, Tables
 from closedloop.features.apply import apply
-from closedloop.features.compiled import fleet
+from closedloop.features.compiled import Plan, telemetry
+from closedloop.features.events import events
+from closedloop.features.medians import baselines
 from closedloop.features.registry import CUSTOM
 from closedloop.features.spec import Constants, FeatureSpec
 
@@ -32,24 +34,6 @@ class Features:
     time: Int64
     X: Float64
     history_hours: Float64
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A feature spec as the arrays the loops read.
-
-    ``edges``: ascending window lengths whose sums are needed (µs), the history last; ``rolling``: for each rolling
-    window its edge; ``change``: for each change the edges of its newer half and of the whole; ``sizes``: error codes,
-    components, models, custom features, sampling period (µs). ``slack`` is -1 where there is no trend family.
-    """
-
-    edges: Int64
-    rolling: Int64
-    half_lives: Int64
-    slack: float
-    change: Int64
-    error_windows: Int64
-    sizes: Int64
 
 
 def compute(
@@ -132,7 +116,7 @@ def _runner(
     tables: Tables, ids: Int64, offsets: Int64, spec: FeatureSpec, constants: Constants, schema: Schema, last_only: bool
 ) -> Callable[[int, int, int, Float64, Float64], None]:
     """The compiled loops bound to these tables: ``run(low, high, shift, X, history)``."""
-    plan, compiled = _plan(spec, schema), _compiled()
+    plan = _plan(spec, schema)
     model = np.full(len(ids), len(schema.models), np.int64)
     age = np.full(len(ids), np.nan)
     if len(tables.machine_ids):
@@ -141,40 +125,33 @@ def _runner(
         described = known & (tables.machine_model[at] >= 0)
         model[described] = tables.machine_model[at[described]]
         age[known] = tables.machine_age[at[known]]
+    codes = len(schema.errors) if spec.error_windows_us is not None else 0
+    first = len(schema.sensors) * plan.per_sensor + len(spec.custom)
+    sizes = (first, codes, len(schema.components), len(schema.models))
+    windows = np.array(spec.error_windows_us or (), np.int64)
+    values = np.ascontiguousarray(tables.values)
+    frozen = (constants.location, constants.scale, constants.location_trust, constants.scale_trust)
+    enough = -(-spec.history_us // (2 * schema.period_us))  # readings in half of the history
+    trend = plan.slack >= 0 or len(plan.half_lives) > 0
+    customs = [(f, CUSTOM[name]) for f, name in enumerate(spec.custom, first - len(spec.custom))]
+    baseline_loops, telemetry_loops, event_loops = _compiled()
 
-    def of(events: Events) -> tuple[Int64, Int64, NDArray[np.int16]]:
-        ends = (events.machine.searchsorted(ids), events.machine.searchsorted(ids, side="right"))
-        return np.array(ends), events.time, events.code
+    def of(table: Events) -> tuple[Int64, Int64, NDArray[np.int16]]:
+        ends = (table.machine.searchsorted(ids), table.machine.searchsorted(ids, side="right"))
+        return np.array(ends), table.time, table.code
 
-    fixed = (
-        offsets,
-        tables.time,
-        np.ascontiguousarray(tables.values),
-        model,
-        age,
-        *of(tables.errors),
-        *of(tables.maint),
-        plan.edges,
-        plan.rolling,
-        plan.half_lives,
-        plan.slack,
-        plan.change,
-        plan.error_windows,
-        plan.sizes,
-        constants.location,
-        constants.scale,
-        constants.location_trust,
-        constants.scale_trust,
-    )
-
-    customs = [CUSTOM[name] for name in spec.custom]
-    first_custom = spec.names.index(spec.custom[0]) if customs else 0
+    happened = (*of(tables.errors), *of(tables.maint), windows, spec.history_us, sizes)
 
     def run(low: int, high: int, shift: int, X: Float64, history: Float64) -> None:
-        compiled(low, high, last_only, *fixed, shift, X, history)
-        for f, custom in enumerate(customs, first_custom):
-            rows = (low, high, last_only)
-            apply(custom, schema.sensors, rows, offsets, tables.time, tables.values, shift, X[f])
+        rows = (low, high, last_only)
+        own = np.empty((2, len(values), X.shape[1] if trend else 0))
+        if trend:
+            window = (spec.history_us, enough)
+            baseline_loops(*rows, offsets, tables.time, values, model, *frozen, *window, shift, own[0], own[1])
+        telemetry_loops(*rows, offsets, tables.time, values, plan, shift, own[0], own[1], X, history)
+        event_loops(*rows, offsets, tables.time, model, age, *happened, shift, X)
+        for f, custom in customs:
+            apply(custom, schema.sensors, rows, offsets, tables.time, values, shift, X[f])
 
     return run
 
@@ -182,38 +159,32 @@ def _runner(
 @lru_cache(maxsize=64)
 def _plan(spec: FeatureSpec, schema: Schema) -> Plan:
     edges = sorted({spec.history_us, *spec.rolling_us, *spec.change_us, *(us // 2 for us in spec.change_us)})
-    codes = len(schema.errors) if spec.error_windows_us is not None else 0
-    per_sensor = (
-        2 * len(spec.rolling_us) + len(spec.half_lives_us) + len(spec.change_us) + (spec.cusum_slack is not None)
-    )
+    cusum = spec.cusum_slack is not None
+    per_sensor = 2 * len(spec.rolling_us) + len(spec.half_lives_us) + cusum + len(spec.change_us)
     expected = (
         len(schema.sensors) * per_sensor
         + len(spec.custom)
-        + codes * (len(spec.error_windows_us or ()) + 1)
+        + (0 if spec.error_windows_us is None else len(schema.errors) * (len(spec.error_windows_us) + 1))
         + len(schema.components)
         + 1
         + len(schema.models)
     )
     if expected != len(spec.names):
         raise DataError(f"features: the spec names {len(spec.names)}, this schema gives {expected}; train again")
-
-    def ints(values: object, shape: tuple[int, ...]) -> Int64:
-        return np.array(values, np.int64).reshape(shape)
-
     return Plan(
-        edges=ints(edges, (-1,)),
-        rolling=ints([edges.index(us) for us in spec.rolling_us], (-1,)),
-        half_lives=ints(spec.half_lives_us, (-1,)),
+        edges=np.array(edges),
+        rolling=np.array([edges.index(us) for us in spec.rolling_us], np.int64),
+        half_lives=np.array(spec.half_lives_us, np.int64),
         slack=-1.0 if spec.cusum_slack is None else spec.cusum_slack,
-        change=ints([(edges.index(us // 2), edges.index(us)) for us in spec.change_us], (-1, 2)),
-        error_windows=ints(spec.error_windows_us or (), (-1,)),
-        sizes=ints([codes, len(schema.components), len(schema.models), len(spec.custom), schema.period_us], (-1,)),
+        change=np.array([(edges.index(us // 2), edges.index(us)) for us in spec.change_us], np.int64).reshape(-1, 2),
+        period=schema.period_us,
+        per_sensor=per_sensor,
     )
 
 
 @cache
-def _compiled() -> Callable[..., None]:
-    """``fleet`` for exactly one signature, compiled at the first use or read from numba's cache.
+def _compiled() -> list[Callable[..., None]]:
+    """The loops for exactly one signature each, compiled at the first use or read from numba's cache.
 
     Inputs may be read-only (they come from a request or a bundle), and a second signature would compile again.
     """
@@ -222,11 +193,17 @@ def _compiled() -> Callable[..., None]:
         return types.Array(kind, dimensions, "C", readonly=True)
 
     i1, i2, f1, f2 = array(types.int64), array(types.int64, 2), array(types.float64), array(types.float64, 2)
-    events = (i2, i1, array(types.int16))
-    plan = (i1, i1, i1, types.float64, i2, i1, i1)
-    out = (types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C"))
-    signature = types.void(
-        *(types.int64, types.int64, types.boolean, i1, i1, f2, i1, f1, *events, *events, *plan, f2, f2, f2, f2),
-        *(types.int64, *out),
+    i2_own, i1_own = types.Array(types.int64, 2, "C"), types.Array(types.int64, 1, "C")
+    rows = (types.int64, types.int64, types.boolean, i1, i1)
+    members = (i1_own, i1_own, i1_own, types.float64, i2_own, types.int64, types.int64)
+    plan = types.NamedTuple(members, Plan)  # type: ignore[no-untyped-call]
+    out, history = types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C")
+    own = (types.int64, out, out)
+    happened = (i2, i1, array(types.int16))
+    sizes = types.UniTuple(types.int64, 4)  # type: ignore[no-untyped-call]
+    signatures = (
+        (baselines, types.void(*rows, f2, i1, f2, f2, f2, f2, types.int64, types.int64, *own)),
+        (telemetry, types.void(*rows, f2, plan, *own, out, history)),
+        (events, types.void(*rows, i1, f1, *happened, *happened, i1, types.int64, sizes, types.int64, out)),
     )
-    return njit([signature], cache=True, nogil=True, error_model="numpy")(fleet)
+    return [njit([sig], cache=True, nogil=True, error_model="numpy")(function) for function, sig in signatures]

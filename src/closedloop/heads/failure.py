@@ -39,7 +39,9 @@ def fit_failure_head(
     Args:
         X: features, and below them the anomaly score where ``columns`` asks for it (features, rows).
         y: 1 where the component fails inside the horizon, else 0.
-        weight: of each row. Rows of weight 0 teach nothing, but get their out-of-fold probability too.
+        weight: how many rows each stands for, in the calibration. The trees learn unweighted: thinned healthy rows only
+            move the base rate, which the calibration puts right (King & Zeng 2001), and weights make scikit-learn bin
+            ten times slower. Rows of weight 0 teach nothing, but get their out-of-fold probability too.
         groups: the machine of each row. With failures on one machine only, pass blocks of time instead.
         columns: the rows of X to learn from.
         params: of HistGradientBoostingClassifier, as in ``params.yaml``.
@@ -56,7 +58,7 @@ def fit_failure_head(
     teaches = weight > 0
     fold = machine_folds(np.where(teaches, y, 0), groups, folds, teaches)
     rows = np.ascontiguousarray(X[np.ix_(columns, teaches)]).T
-    target, importance, own = y[teaches], weight[teaches], fold[teaches]
+    target, own = y[teaches], fold[teaches]
 
     def fit(k: int) -> tuple[Forest, Float64]:
         kept, held = own != k, fold == k
@@ -64,7 +66,7 @@ def fit_failure_head(
         # a thread for each model: OpenMP's threads inside one wait for each other thousands of times, which costs
         # four to twenty times the work wherever another process has a processor
         with threadpool_limits(1, user_api="openmp"):
-            model.fit(rows[kept], target[kept], sample_weight=importance[kept])
+            model.fit(rows[kept], target[kept])
         forest = flatten(model)
         return forest, FailureHead(forest, columns, 1.0, 0.0).raw(X[:, held])
 
@@ -73,7 +75,7 @@ def fit_failure_head(
     raw = np.empty(len(y))
     for k, (_, scores) in enumerate(folded):
         raw[fold == k] = scores
-    slope, intercept = platt(raw[teaches], target, importance)
+    slope, intercept = platt(raw[teaches], target, weight[teaches])
     return FailureHead(forest, columns, slope, intercept), _logistic(raw, slope, intercept)
 
 

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as _parse
 from safetensors.numpy import save as _serialize
 
+from closedloop.data.schema import DataError
+
 MIB = 2**20
 MANIFEST = "manifest.json"
 LIMITS = {MANIFEST: 4 * MIB, "card.md": MIB, "reference.safetensors": 64 * MIB}  # bytes
@@ -27,7 +29,7 @@ MOST_FILES = 256
 _HEAD = re.compile(r"heads/[a-z0-9_-]{1,64}\.safetensors")
 
 
-class BundleError(ValueError):
+class BundleError(DataError):
     """The bundle was refused. The message says in one line what is wrong and how to mend it."""
 
 

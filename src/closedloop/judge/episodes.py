@@ -5,7 +5,7 @@ silent is not one alarm but many. Each *piece* is judged once:
 
 ======== ==============================================================================================
 true     one of its alarms is the first to foresee an event
-neutral  nothing to gain and nothing to blame: all its alarms lie shortly before an event that was detected
+neutral  it matches nothing new, and one of its alarms lies shortly before, or in, an event that was detected
 false    the rest
 unknown  all its alarms lie in rows whose truth nobody knows (a failure that a replacement may have prevented)
 ======== ==============================================================================================
@@ -93,7 +93,7 @@ def pieces(time: Int64, rules: Rules) -> NDArray[np.intp]:
     return np.cumsum(opens | cut) - 1
 
 
-def _judge(time: Int64, known: Bool, hit: Bool, excuse: Bool, ends: Int64, rules: Rules, lenient: bool) -> Outcome:
+def _judge(time: Int64, known: Bool, hit: Bool, excuse: Bool, ends: Int64, rules: Rules) -> Outcome:
     """Judge alarms given ``hit`` and ``excuse`` of shape (alarms, events): foresees it, and is not to blame near it."""
     if np.any(np.diff(time) <= 0):
         raise DataError("episodes: alarm times must rise strictly; sort one head's alarms on one machine by time")
@@ -105,12 +105,10 @@ def _judge(time: Int64, known: Bool, hit: Bool, excuse: Bool, ends: Int64, rules
     lead_hours = np.full(len(ends), np.nan)
     lead_hours[detected] = (ends[detected] - time[first[detected]]) / HOUR_US
 
-    excused = (excuse & detected).any(axis=1)
-    to_blame = np.bincount(number[known & ~excused], minlength=count)
-    judged = np.bincount(number[known], minlength=count)
-    kind = np.where((to_blame == judged) if lenient else (to_blame > 0), FALSE, NEUTRAL).astype(np.int8)
+    kind = np.full(count, UNKNOWN, np.int8)
+    kind[number[known]] = FALSE
+    kind[number[known & (excuse & detected).any(axis=1)]] = NEUTRAL
     kind[number[first[detected]]] = TRUE
-    kind[judged == 0] = UNKNOWN
     starts = np.flatnonzero(np.diff(number, prepend=-1))
     return Outcome(lead_hours, time[starts], time[np.append(starts[1:], len(time)) - 1] if count else time[:0], kind)
 
@@ -120,8 +118,9 @@ def foresee(time: Int64, known: Bool, failure: Int64, rules: Rules) -> Outcome:
 
     A piece is true if one of its alarms lies between ``minimum_lead`` and ``horizon`` (both included) before a failure
     that no earlier piece has matched; one piece may foresee several failures. Alarms up to ``neutral`` before a
-    *detected* failure are neutral, and a piece of nothing else is neutral; any other is false. So an alarm too late to
-    act on, before a failure that was missed, is false too.
+    *detected* failure are neutral, and so is a piece with such an alarm, which may begin earlier or outlast the
+    failure: the cut is ours, and nobody is called twice for it. Any other is false. So an alarm too late to act on,
+    before a failure that was missed, is false too.
 
     Args:
         time: alarms of one head on one machine, rising, microseconds.
@@ -131,7 +130,7 @@ def foresee(time: Int64, known: Bool, failure: Int64, rules: Rules) -> Outcome:
     """
     lead = failure - time[:, None]
     hit = (lead >= rules.minimum_lead_us) & (lead <= rules.horizon_us)
-    return _judge(time, known, hit, (lead >= 0) & (lead <= rules.neutral_us), failure, rules, lenient=False)
+    return _judge(time, known, hit, (lead >= 0) & (lead <= rules.neutral_us), failure, rules)
 
 
 def overlap(time: Int64, known: Bool, start: Int64, end: Int64, rules: Rules) -> Outcome:
@@ -142,7 +141,7 @@ def overlap(time: Int64, known: Bool, start: Int64, end: Int64, rules: Rules) ->
     silence between them.
     """
     inside = (time[:, None] >= start) & (time[:, None] <= end)
-    return _judge(time, known, inside, inside.copy(), end, rules, lenient=True)
+    return _judge(time, known, inside, inside.copy(), end, rules)
 
 
 def failure_cost(outcome: Outcome, costs: dict[str, float]) -> float:

@@ -169,7 +169,7 @@ def _verdict(
     if seen.faults:
         return "refused", f"The challenger cannot be judged: {'; '.join(seen.faults)}."
     same = "so there is nothing to compare."
-    if served is not None and challenger.inputs_digest == served:
+    if challenger.inputs_digest == served:
         return "identical", f"Made from the very inputs of the model that is served, {same}"
     changed = _changed(challenger.ruler, base_ruler, None if champion is None else champion.ruler)
     if champion is not None:

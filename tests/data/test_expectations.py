@@ -1,0 +1,263 @@
+"""What refuses a set of tables, what only warns, and how each is said."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from closedloop.data import expectations, sources
+from closedloop.data.expectations import validate
+from closedloop.data.schema import Schema
+
+
+def _put(column, at, value):
+    """A damage that puts a value of any type into one cell."""
+
+    def change(frame, _):
+        mixed = frame[column].astype(object)
+        mixed.iloc[at] = value
+        return frame.assign(**{column: mixed})
+
+    return change
+
+
+def test_a_simulated_fleet_meets_every_expectation(frames, schema):
+    validation = validate(frames, schema)
+    assert (validation.ok, validation.failures, validation.warnings) == (True, [], [])
+
+
+def test_a_fleet_of_three_other_machines_without_failures_meets_them(schema):
+    """Other sensors, 10-minute sampling, no failures, no machines; missing readings are no fault."""
+    schema = replace(schema, sensors=("oil",), ranges=((-10.0, 10.0),), sampling_minutes=10)
+    time = pd.date_range("2026-01-01", periods=50, freq="10min", tz="UTC")
+    parts = [pd.DataFrame({"datetime": time, "machineID": machine, "oil": 1.0}) for machine in (5, 6, 7)]
+    telemetry = pd.concat(parts, ignore_index=True)
+    telemetry.loc[3, "oil"] = np.nan
+    validation = validate({"telemetry": telemetry}, schema)
+    assert (validation.ok, validation.failures, validation.warnings) == (True, [], [])
+
+
+def test_telemetry_ordered_by_time_across_machines_is_in_order(frames, schema):
+    frames["telemetry"] = frames["telemetry"].sort_values(["datetime", "machineID"])
+    validation = validate({"telemetry": frames["telemetry"]}, schema)
+    assert (validation.ok, validation.warnings) == (True, [])
+
+
+def test_a_refusal_is_one_line_with_table_column_rule_count_three_rows_and_mend(frames, schema, faults):
+    frames["telemetry"] = faults.out_of_range(frames["telemetry"], [5, 105, 205, 1000], "volt", 999.0)
+    validation = validate(frames, schema)
+    assert not validation.ok
+    assert validation.failures == [
+        "telemetry.volt: is outside its range 0 to 400: 4 of 2,880 rows: "
+        "row 6 (machineID 1, datetime 2015-01-01T11:00:00Z, volt 999.0); "
+        "row 106 (machineID 1, datetime 2015-01-05T15:00:00Z, volt 999.0); "
+        "row 206 (machineID 1, datetime 2015-01-09T19:00:00Z, volt 999.0); "
+        "leave a missing reading empty, or widen schema.sensors.volt in params.yaml"
+    ]
+
+
+DAMAGES = {
+    "missing column": (
+        "telemetry",
+        lambda frame, _: frame.drop(columns="rotate"),
+        "telemetry.rotate: the column is missing: the table has datetime, machineID, volt, pressure, vibration; add",
+    ),
+    "no reading": (
+        "telemetry",
+        lambda frame, _: frame.assign(pressure=np.nan),
+        "telemetry.pressure: has no reading at all: found 0 in 2,880 rows; export it",
+    ),
+    "no rows": ("telemetry", lambda frame, _: frame.iloc[:0], "telemetry.datetime: there are no rows"),
+    "text for a number": (
+        "telemetry",
+        _put("volt", 7, "n/a"),
+        "telemetry.volt: is no number: 1 of 2,880 rows: row 8 (machineID 1, datetime 2015-01-01T13:00:00Z, volt n/a);",
+    ),
+    "no time": (
+        "telemetry",
+        _put("datetime", 8, "2015-02-30"),
+        "telemetry.datetime: is no time: 1 of 2,880 rows: row 9 (machineID 1, datetime 2015-02-30); write times as",
+    ),
+    "no whole number": (
+        "errors",
+        _put("machineID", 0, "M1"),
+        "errors.machineID: is no whole number: 1 of ",
+    ),
+    "missing key": (
+        "telemetry",
+        _put("machineID", 9, None),
+        "telemetry.machineID: is missing: 1 of 2,880 rows: row 10 (machineID missing, datetime 2015-01-01T15:00:00Z);",
+    ),
+    "infinite": ("telemetry", _put("volt", 0, np.inf), "telemetry.volt: is outside its range 0 to 400: 1 of 2,880"),
+    "duplicate": (
+        "telemetry",
+        lambda frame, faults: faults.duplicate(frame, [5, 6]),
+        "telemetry.machineID, datetime: the key occurs more than once: 4 of 2,882 rows: "
+        "row 6 (machineID 1, datetime 2015-01-01T11:00:00Z); row 7 (machineID 1, datetime 2015-01-01T11:00:00Z);",
+    ),
+    "duplicate event": (
+        "maint",
+        lambda frame, _: pd.concat([frame, frame.iloc[[0]]]),
+        "maint.machineID, datetime, comp: the key occurs more than once: 2 of ",
+    ),
+    "duplicate machine": (
+        "machines",
+        lambda frame, _: pd.concat([frame, frame.iloc[[0]]]),
+        "machines.machineID: the key occurs more than once: 2 of 4 rows: row 1 (machineID 1); row 4 (machineID 1);",
+    ),
+    "out of order": (
+        "telemetry",
+        lambda frame, faults: faults.out_of_order(frame, [2]),
+        "telemetry.datetime: is before the machine's previous row: 1 of 2,880 rows: "
+        "row 3 (machineID 1, datetime 2015-01-01T07:00:00Z); sort the table by machineID and datetime",
+    ),
+    "unknown code": (
+        "errors",
+        _put("errorID", 1, "error9"),
+        "errors.errorID: is not one of error1, error2, error3, error4, error5: 1 of ",
+    ),
+    "unknown component": ("failures", _put("failure", 0, "gearbox"), "failures.failure: is not one of comp1, comp2,"),
+    "unknown model": (
+        "machines",
+        _put("model", 0, "model5"),
+        "machines.model: is not one of model1, model2, model3, model4: 1 of 3 rows: row 1 (machineID 1, model model5);",
+    ),
+    "negative age": (
+        "machines",
+        _put("age", 2, -1.0),
+        "machines.age: is below 0: 1 of 3 rows: row 3 (machineID 3, age",
+    ),
+    "event of an unknown machine": (
+        "errors",
+        _put("machineID", 0, 77),
+        "errors.machineID: is not in telemetry: 1 of ",
+    ),
+    "undescribed machine": (
+        "machines",
+        lambda frame, _: frame.iloc[:2],
+        "telemetry.machineID: is not in machines: 960 of 2,880 rows: row 1921 (machineID 3, datetime",
+    ),
+}
+
+
+def _damaged(frames, faults, damage):
+    """Telemetry and the damaged table, and what should be said of it."""
+    table, change, said = damage
+    some = {"telemetry": frames["telemetry"], table: frames[table]}
+    return some | {table: change(frames[table], faults)}, said
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_refused_and_named_once(frames, schema, faults, name):
+    """One line, and no flood: what only follows from a damage is not said too."""
+    damaged, said = _damaged(frames, faults, DAMAGES[name])
+    validation = validate(damaged, schema)
+    assert not validation.ok
+    assert len(validation.failures) == 1
+    assert validation.failures[0].startswith(said)
+    assert "\n" not in validation.failures[0]
+
+
+def test_tables_without_telemetry_are_refused(frames, schema):
+    validation = validate({"machines": frames["machines"]}, schema)
+    assert validation.failures == ["telemetry: the table is missing; it is the only one that is required"]
+
+
+WARNINGS = {
+    "gap": (
+        "telemetry",
+        lambda frame, faults: faults.missing(frame, [10, 11, 2000]),
+        "telemetry.datetime: comes after a gap of more than 60 minutes: 2 of 2,877 rows: "
+        "row 11 (machineID 1, datetime 2015-01-01T18:00:00Z); row 1999 (machineID 3, datetime 2015-01-04T15:00:00Z);",
+    ),
+    "silent sensor": (
+        "telemetry",
+        lambda frame, _: frame.assign(volt=frame["volt"].where(frame.index % 10 > 0)),
+        "telemetry.volt: has no reading in more than 5% of the rows: 288 of 2,880 rows: row 1 (",
+    ),
+    "machine without telemetry": (
+        "machines",
+        lambda frame, _: pd.concat([frame, frame.iloc[[0]].assign(machineID=9)]),
+        "machines.machineID: is not in telemetry: 1 of 4 rows: row 4 (machineID 9);",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_what_may_be_right_only_warns(frames, schema, faults, name):
+    damaged, said = _damaged(frames, faults, WARNINGS[name])
+    validation = validate(damaged, schema)
+    assert (validation.ok, validation.failures) == (True, [])
+    assert len(validation.warnings) == 1
+    assert validation.warnings[0].startswith(said)
+
+
+def test_another_sampling_period_than_the_schemas_is_said(frames, schema):
+    validation = validate(frames, replace(schema, sampling_minutes=15))
+    assert validation.ok
+    assert (
+        "telemetry.datetime: most rows are not 15 minutes after the machine's previous one: found 60 in 2,880 rows; "
+        "set schema.sampling_minutes in params.yaml to the sampling period"
+    ) in validation.warnings
+
+
+def test_an_unread_csv_is_validated_like_typed_frames(folder, schema):
+    """Text that means a time or a number is one; what means neither is shown as it stands in the file."""
+    raw = {name: pd.read_csv(folder / f"PdM_{name}.csv", dtype=str) for name in ("telemetry", "errors", "machines")}
+    assert validate(raw, schema).failures == []
+    raw["telemetry"].loc[2, "vibration"] = "1,5"
+    assert validate(raw, schema).failures == [
+        "telemetry.vibration: is no number: 1 of 2,880 rows: "
+        "row 3 (machineID 1, datetime 2015-01-01T08:00:00Z, vibration 1,5); leave a missing value empty"
+    ]
+
+
+def test_frames_are_left_as_they_are(frames, schema):
+    before = frames["telemetry"].copy()
+    validate({"telemetry": frames["telemetry"]}, schema)
+    pd.testing.assert_frame_equal(frames["telemetry"], before)
+
+
+def test_the_result_is_json_with_the_verdict_and_every_expectation(frames, schema, faults, capfd):
+    """And great_expectations draws no progress bars."""
+    frames["telemetry"] = faults.out_of_range(frames["telemetry"], [0], "volt", -1.0)
+    validation = validate(frames, schema)
+    result = json.loads(json.dumps(validation.result))
+    assert result["ok"] is False
+    assert result["failures"] == validation.failures
+    assert set(result["tables"]) == {"telemetry", "errors", "maint", "failures", "machines"}
+    telemetry = result["tables"]["telemetry"]
+    assert telemetry["statistics"]["unsuccessful_expectations"] == 1
+    failed = [one for one in telemetry["expectations"] if not one["success"]]
+    assert [one["expectation_type"] for one in failed] == ["expect_column_values_to_be_between"]
+    assert failed[0]["result"]["partial_unexpected_list"] == [-1.0]
+    assert capfd.readouterr().err == ""
+
+
+def test_data_docs_are_written_and_a_second_time_elsewhere(frames, schema, tmp_path):
+    validation = validate(frames, schema)
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        page = expectations.write_docs(validation, folder)
+        assert page == folder / "index.html"
+        assert "telemetry" in page.read_text(encoding="utf-8")
+        assert len(list((folder / "validations").rglob("*.html"))) == 5
+
+
+def test_a_rule_that_cannot_be_asked_is_never_a_pass():
+    config = SimpleNamespace(type="expect_x", meta={"column": "volt", "rule": "is odd", "mend": ""})
+    crashed = SimpleNamespace(
+        result={}, expectation_config=config, exception_info={"('metric', …)": {"raised_exception": True}}
+    )
+    with pytest.raises(RuntimeError, match=r"could not ask telemetry\.volt whether it is odd"):
+        expectations._line("telemetry", pd.DataFrame(), crashed)
+
+
+def test_a_cmapss_like_schema_without_error_codes_is_valid(tmp_path):
+    rows = [[1, cycle, *range(24)] for cycle in range(1, 4)]
+    (tmp_path / "train_FD001.txt").write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
+    schema = Schema.from_dict(sources.discover(tmp_path)["schema"])
+    validation = validate(sources.read_frames(tmp_path, {}), schema)
+    assert (validation.failures, validation.warnings) == ([], [])

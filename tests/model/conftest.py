@@ -1,0 +1,54 @@
+"""A small fleet, and the model that this commit's params.yaml makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from closedloop.data.schema import HOUR_US, Tables
+from closedloop.data.simulate import simulate
+from closedloop.features.split import split
+from closedloop.heads.bundle import Bundle
+from closedloop.judge.truth import Intervals, Settings, Truth
+from model.params import Params, load
+from model.train import train
+
+MACHINES, DAYS, SEED = 24, 240, 11
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training was given, and what came of it."""
+
+    params: Params
+    training: Tables
+    truth: Truth
+    settings: Settings
+    bundle: Bundle
+    ablations: dict[str, Bundle]
+
+
+@pytest.fixture(scope="session")
+def trained() -> Trained:
+    """Trained once for all tests: 24 machines of the azure profile, 240 days."""
+    params = load()
+    simulation = simulate("azure", MACHINES, DAYS, SEED, params.schema)
+    tables = simulation.tables
+    history_us = int(params.features["history_hours"] * HOUR_US)
+    parts = split(tables, params.source, params.split["salt"], "fleet", params.horizon_us, history_us)
+    training = tables.select(parts.training_machines)
+    training = training.rows(training.time <= tables.time[parts.training].max())
+    judged = tables.select(np.unique(tables.machine[parts.judged]))
+    truth = Truth(
+        judged.rows(judged.time > parts.cut_us - history_us),
+        params.schema,
+        params.source,
+        Intervals.of(simulation.anomalies[simulation.anomalies["machineID"].isin(judged.machine_ids)]),
+        parts.cut_us,
+    )
+    about = {"source": params.source, "fingerprint": tables.fingerprint()}
+    models = dict(train(training, params.schema, params, about))
+    bundle = models.pop("bundle")
+    return Trained(params, training, truth, Settings.from_params(params.raw), bundle, models)

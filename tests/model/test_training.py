@@ -1,0 +1,91 @@
+"""What a data scientist's commit must still do: train, with the very features, windows and estimators it names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from closedloop.features.kernel import compute
+from closedloop.heads.bundle import load, write
+from closedloop.judge.metrics import judge
+from closedloop.judge.truth import ANOMALY, PredictionTable
+from model.predict import predict
+
+
+def test_every_feature_that_params_names_is_computed_once_per_row(trained):
+    found = compute(trained.training, trained.bundle.spec, trained.bundle.constants, trained.params.schema)
+    assert (len(trained.bundle.spec.names), len(trained.training.time)) == found.X.shape
+    assert len(set(trained.bundle.spec.names)) == len(trained.bundle.spec.names)
+
+
+def test_features_are_finite_wherever_a_full_history_gives_them_something_to_say(trained):
+    """NaN is allowed only where nothing happened: no error of a kind within the history, no replacement yet."""
+    found = compute(trained.training, trained.bundle.spec, trained.bundle.constants, trained.params.schema)
+    full = found.history_hours >= trained.params.features["history_hours"]
+    silent = ("_hours_since", "_days_since")
+    must = [k for k, name in enumerate(trained.bundle.spec.names) if not name.endswith(silent)]
+    assert full.any()
+    holes = {trained.bundle.spec.names[k] for k in must if not np.isfinite(found.X[k, full]).all()}
+    assert set() == holes
+    assert not np.isinf(found.X).any()
+
+
+def test_every_component_with_enough_failures_gets_a_head(trained):
+    counts = np.bincount(trained.training.failures.code, minlength=len(trained.params.schema.components))
+    enough = counts >= trained.params.failure["minimum_failures"] + 2  # the last ones may lie past the last row
+    expected = {name for name, is_enough in zip(trained.params.schema.components, enough, strict=True) if is_enough}
+    assert expected
+    assert expected <= set(trained.bundle.failures)
+
+
+def test_answers_are_probabilities_and_every_row_has_one(trained):
+    table = predict(trained.bundle, trained.truth.tables)
+    heads = {ANOMALY, *trained.bundle.failures}
+    assert heads == set(table.head.tolist())
+    assert len(heads) * len(trained.truth.tables.time) == len(table.score)
+    assert np.isfinite(table.score).all()
+    probability = table.score[table.head != ANOMALY]
+    assert ((probability >= 0) & (probability <= 1)).all()
+    assert probability.std() > 0
+
+
+def test_it_ranks_failing_hours_far_better_than_chance(trained):
+    """A constant answer has a PR-AUC equal to the share of failing hours; the model must do ten times as well."""
+    figures = judge(predict(trained.bundle, trained.truth.tables), trained.truth, trained.settings)["failure"]
+    silent = PredictionTable.of(
+        trained.truth.tables.machine,
+        trained.truth.tables.time,
+        {
+            name: (np.full(len(trained.truth.tables.time), 0.5), np.zeros(len(trained.truth.tables.time), bool))
+            for name in trained.bundle.failures
+        },
+    )
+    trivial = judge(silent, trained.truth, trained.settings)["failure"]
+    assert figures["pr_auc"] > 10 * trivial["pr_auc"]
+    assert figures["cost_per_machine_year"] < trivial["cost_per_machine_year"]
+
+
+def test_foreseeing_failures_takes_both_telemetry_and_errors_to_be_best(trained):
+    """Directional: on the azure profile, whose errors announce every failure, a model without them is worse."""
+    figures = {
+        name: judge(predict(bundle, trained.truth.tables), trained.truth, trained.settings)["failure"]["pr_auc"]
+        for name, bundle in {"whole": trained.bundle, **trained.ablations}.items()
+    }
+    assert figures["no_errors"] < figures["whole"]
+
+
+def test_a_stored_bundle_answers_with_the_same_bits(trained, tmp_path):
+    write(trained.bundle, tmp_path / "bundle")
+    stored = load(tmp_path / "bundle").predict(trained.truth.tables)
+    fresh = trained.bundle.predict(trained.truth.tables)
+    np.testing.assert_array_equal(fresh.probability, stored.probability)
+    np.testing.assert_array_equal(fresh.anomaly_score, stored.anomaly_score)
+
+
+@pytest.mark.parametrize("without", ["telemetry", "errors"])
+def test_an_ablation_never_sees_what_it_does_without(trained, without):
+    head_of = trained.ablations[f"no_{without}"].failures
+    names, groups = trained.bundle.feature_names, (*trained.bundle.spec.groups, "telemetry")
+    seen = {groups[k] for head in head_of.values() for k in head.columns}
+    assert without not in seen
+    assert len(names) == len(groups)
