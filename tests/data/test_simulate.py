@@ -353,20 +353,41 @@ def test_coloured_noise_follows_the_recursion_of_ar1():
 def test_default_sensors_break_three_times_a_year(default):
     broken = default.anomalies[default.anomalies["kind"].isin(["spike", "stuck", "drift"])]
     assert len(broken) == pytest.approx(3 * MACHINES, abs=4 * np.sqrt(3 * MACHINES))
-    assert np.all(broken["kind"].value_counts() > 0.8 * MACHINES)
-    for e in broken.itertuples():
+    for kind in ("spike", "stuck", "drift"):
+        assert (broken["kind"] == kind).sum() == pytest.approx(MACHINES, abs=4 * np.sqrt(MACHINES))
+
+
+def _faults(fleet, kind):
+    """Row of the sensor, severity, and the readings of each fault, the one before it first."""
+    for e in fleet.anomalies[fleet.anomalies["kind"] == kind].itertuples():
         row = SENSORS.index(e.sensor)
-        shown = default.values[row, e.machineID - 1, e.start - 1 : e.end + 1]
-        if e.kind == "stuck":
-            assert len(set(shown.tolist())) == 1
-        elif e.kind == "spike":
-            away = np.abs(shown[1:] - MEAN[row]) / DEVIATION[row]
-            assert (
-                np.allclose(np.minimum(e.severity, MEAN[row] / DEVIATION[row]), away, atol=1e-5) or shown[1] > MEAN[row]
-            )
-        else:
-            tail = (shown[-len(shown) // 4 :].mean() - MEAN[row]) / DEVIATION[row]
-            assert abs(tail) == pytest.approx(0.87 * e.severity, abs=1.6)
+        yield row, e.severity, fleet.values[row, e.machineID - 1, e.start - 1 : e.end + 1]
+
+
+def test_a_stuck_sensor_repeats_its_last_reading(default):
+    for _, _, shown in _faults(default, "stuck"):
+        assert len(shown) > 12
+        assert np.all(shown == shown[0])
+
+
+def test_a_spike_reads_its_severity_above_or_below_the_mean(default):
+    above = []
+    for row, severity, shown in _faults(default, "spike"):
+        either = [max(MEAN[row] + sign * severity * DEVIATION[row], 0) for sign in (-1, 1)]
+        assert np.any([np.allclose(shown[1:], level, rtol=0, atol=1e-6) for level in either])
+        above.append(shown[1] > MEAN[row])
+    assert np.mean(above) == pytest.approx(0.5, abs=0.12)
+
+
+def test_a_drift_grows_to_its_severity(default):
+    """Upwards or downwards: the mean square of the last readings, over the noise, is that of the ramp's end."""
+    squares = [
+        np.mean(((shown[-8:] - MEAN[row]) / DEVIATION[row]) ** 2) / severity**2
+        for row, severity, shown in _faults(default, "drift")
+    ]
+    starts = [np.mean(((shown[1:5] - MEAN[row]) / DEVIATION[row]) ** 2) for row, _, shown in _faults(default, "drift")]
+    assert np.mean(squares) == pytest.approx(0.96, abs=0.08)
+    assert np.mean(starts) == pytest.approx(1.15, abs=0.25)
 
 
 def test_azure_sensors_never_break(azure):

@@ -204,6 +204,7 @@ REFUSED = {
     ),
     "one missing row": (lambda t: without(t, np.arange(len(t.time)) == 9), "1 of 40,000 rows have no prediction"),
     "a row twice": (lambda t: mutated(t, 1, time=t.time[0]), "1 of 40,000 rows have more than one prediction"),
+    "no anomaly head": (lambda t: without(t, t.head == "anomaly"), "has a head anomaly, yet there is no prediction"),
     "a missing head": (lambda t: without(t, t.head == "comp2"), "has a head comp2, yet there is no prediction of it"),
 }
 
