@@ -16,7 +16,7 @@ PARAMS = Path(__file__).with_name("params.yaml")
 SECTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "labels": {"horizon_hours": int},
     "split": {"salt": str, "rule": str},
-    "anomaly": {"detector": str, "parameters": dict, "alarms_per_machine_year": (int, float)},
+    "anomaly": {"detector": str, "features": list, "parameters": dict, "alarms_per_machine_year": (int, float)},
     "failure": {
         "estimator": str,
         "parameters": dict,

@@ -72,10 +72,15 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
     return Training(tables, spec, constants, X, y, tables.time % every_us < schema.period_us, grid)
 
 
-def anomaly_head(training: Training, params: Params) -> AnomalyHead:
-    """Fit the detector on the telemetry features, and spend its alarm budget."""
-    columns = np.flatnonzero(np.array(training.spec.groups) == "telemetry").astype(np.int32)
-    asked = params.anomaly
+def anomaly_head(training: Training, schema: Schema, params: Params) -> AnomalyHead:
+    """Fit the detector on the features of each sensor that it asks for, and spend its alarm budget."""
+    asked, names = params.anomaly, training.spec.names
+    wanted = [f"{sensor}_{kind}" for sensor in schema.sensors for kind in asked["features"]]
+    if unknown := [name for name in wanted if name not in names]:
+        raise DataError(
+            f"params.yaml: anomaly.features: there is no feature {unknown[0]}; features: gives {', '.join(names)}"
+        )
+    columns = np.array([names.index(name) for name in wanted], np.int32)
     try:
         head = fit_anomaly_head(
             training.X[:, training.thinned], columns, asked["detector"], asked["parameters"], params.seed
@@ -129,7 +134,7 @@ def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any])
     ``tables`` holds the training rows and nothing else; ``about`` gives the fleet's ``source`` and ``fingerprint``.
     """
     training = prepare(tables, schema, params, about["source"])
-    anomaly = anomaly_head(training, params)
+    anomaly = anomaly_head(training, schema, params)
     cli.say(f"anomaly head: {params.anomaly['detector']}, alarm at {anomaly.threshold:.3f}")
     bundle = Bundle(
         schema=schema,
@@ -140,6 +145,7 @@ def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any])
         training=TrainedOn(
             machines={about["source"]: np.unique(tables.machine).tolist()},
             period=(to_text(int(tables.time.min())), to_text(int(tables.time.max()))),
+            until_us={about["source"]: {str(window.machine): int(window.time[-1]) for window in tables.windows()}},
             fingerprint=about["fingerprint"],
         ),
         provenance={"commit": provenance.commit(), "libraries": provenance.libraries()},

@@ -243,6 +243,24 @@ def test_what_a_sensor_shows_never_overlaps(fleet):
         assert np.all(gap > np.where(wear[1:] & wear[:-1], 0, 24))
 
 
+def test_a_sensor_without_room_shows_fewer_decoys_and_never_overlapping_ones(schema, monkeypatch):
+    monkeypatch.setattr(simulate, "DECOYS_PER_YEAR", np.full(4, 600.0))
+    monkeypatch.setattr(simulate, "FAILURES_PER_YEAR", np.zeros(4))
+    decoys = simulate.simulate("azure", 1, 30, 7, schema).anomalies.sort_values(["sensor", "start"])
+    assert set(decoys["sensor"].value_counts()) <= set(range(4, 11))  # of about 49 that were asked for
+    same = decoys["sensor"].to_numpy()[1:] == decoys["sensor"].to_numpy()[:-1]
+    clear = (decoys["start"].to_numpy()[1:] - decoys["end"].to_numpy()[:-1]) > np.timedelta64(24, "h")
+    assert np.all(clear[same])
+    assert simulate.simulate("azure", 1, 2, 7, schema).anomalies.empty  # 49 hours have no room in 48
+
+
+def test_faults_need_room_too(schema, monkeypatch):
+    profile = replace(simulate.PROFILES["default"], faults_per_year=20_000.0, decoy_share=0.0)
+    monkeypatch.setitem(simulate.PROFILES, "default", profile)
+    faults = simulate.simulate("default", 1, 3, 7, schema).anomalies
+    assert 0 < len(faults) < 30  # of about 160 that were asked for
+
+
 def test_azure_errors_announce_each_failure_by_24_hours(azure):
     errors = set(azure.events("errors"))
     for machine, hour, component in azure.events("failures"):

@@ -10,7 +10,7 @@ import pytest
 from closedloop.data.schema import HOUR_US, DataError, Schema
 from closedloop.features import spec as spec_module
 from closedloop.features.kernel import compute
-from closedloop.features.spec import FeatureSpec, code_digest
+from closedloop.features.spec import FeatureSpec, code_digest, fit_constants
 
 PARAMS = {
     "history_hours": 72,
@@ -78,6 +78,18 @@ def test_the_kernel_refuses_a_schema_that_gives_other_features(schema: Schema, f
     fewer = Schema(schema.sensors, ("comp1",), schema.errors, schema.models, 60, schema.ranges)
     with pytest.raises(DataError, match="train again"):
         compute(tables, FeatureSpec.from_params(PARAMS, fewer), None, schema)
+
+
+def test_the_kernel_refuses_baselines_and_telemetry_of_other_sensors(schema: Schema, schema_of, fleet) -> None:
+    spec, tables = FeatureSpec.from_params(PARAMS, schema), fleet(schema)
+    baselines = fit_constants(tables, schema, 2**62)
+    fewer = schema_of(60, schema.sensors[:-1])
+    for wrong in (
+        (fleet(fewer), spec, baselines),
+        (tables, spec, fit_constants(fleet(fewer), fewer, 2**62)),
+    ):
+        with pytest.raises(DataError, match=f"not those of {len(schema.sensors)} sensors"):
+            compute(*wrong, schema)
 
 
 def test_the_digest_of_the_code_follows_every_source_and_nothing_else(tmp_path: Path, monkeypatch) -> None:

@@ -150,6 +150,17 @@ def test_each_head_answers_as_it_does_alone(trained, tables):
         assert {True, False} == set(answer.alarm[place].tolist())
 
 
+def test_a_head_for_every_component_changes_no_other(trained, tables):
+    some, every = (
+        replace(trained, failures=failures).predict(tables)
+        for failures in (trained.failures, trained.failures | {"valve": trained.failures["pump"]})
+    )
+    for field in ("probability", "alarm"):
+        before, after = getattr(some, field), getattr(every, field)
+        assert after[[0, 0, 2]].tobytes() == after.tobytes()
+        assert before[[0, 2]].tobytes() == after[[0, 2]].tobytes()
+
+
 def test_a_component_without_a_head_answers_nan_and_never_alarms(trained, tables):
     answer = trained.predict(tables)
     assert np.isnan(answer.probability[1]).all()

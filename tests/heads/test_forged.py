@@ -155,6 +155,15 @@ def test_a_file_that_is_no_safetensors_is_refused_with_mended_digests(name, chan
     assert f"{name} is not a safetensors file" in refusal(folder)
 
 
+def test_a_header_of_megabytes_is_refused_though_it_is_sound(folder):
+    data = (folder / PUMP).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].ljust(2 * storage.HEADER_LIMIT)
+    (folder / PUMP).write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    mend(folder)
+    assert "its header would exceed 1048576 bytes" in refusal(folder)
+
+
 class Bomb:
     """What a pickle can do: run anything on being read."""
 

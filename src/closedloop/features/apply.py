@@ -14,43 +14,44 @@ from numba.core.errors import NumbaError
 from numba.extending import intrinsic, overload
 
 from closedloop.data.schema import HOUR_US, DataError, Float64, Int64
-from closedloop.features.registry import Custom, Function
+from closedloop.features.registry import CUSTOM, Custom, Function
 
 MAX_COMPILED_SENSORS = 4
 
 Window = tuple[Float64, ...]
 
 
-def apply(
-    custom: Custom,
-    sensors: tuple[str, ...],
-    rows: tuple[int, int, bool],
-    offsets: Int64,
-    time: Int64,
-    values: Float64,
-    shift: int,
-    out: Float64,
-) -> None:
-    """One custom feature of machines low to high - 1 (``rows`` is low, high, last_only), written to ``out``.
+def bind(
+    custom: Custom, sensors: tuple[str, ...], offsets: Int64, time: Int64, values: Float64
+) -> Callable[[int, int, bool, int, Float64], None]:
+    """One custom feature bound to these tables: ``run(low, high, last_only, shift, out)`` writes it to ``out``.
 
-    Columns are those of :func:`~closedloop.features.compiled.fleet`.
-
-    Raises:
-        DataError: the function raised, or gave no number.
+    Machines and columns are those of :func:`~closedloop.features.compiled.telemetry`. ``run`` raises DataError where
+    the function raised or gave no number.
     """
     readings = values.view()
     readings.flags.writeable = False
     columns = tuple(readings[sensors.index(name)] for name in custom.sensors)
     function, _ = compiled(custom)
     driver = _driver(len(columns), custom.wants_hours) if isinstance(function, int) else _each_window
-    hours = np.empty(int(np.diff(offsets).max(initial=0))) if custom.wants_hours else None
-    try:
-        driver(function, columns, hours, *rows, offsets, time, custom.window_us, shift, out)
-    except Exception as error:
-        raise DataError(
-            f"custom feature {custom.name!r} raised {type(error).__name__}: {error}. It must cope with any window"
-            " from one row up, and with NaN, and must not write to its arguments"
-        ) from error
+
+    def run(low: int, high: int, last_only: bool, shift: int, out: Float64) -> None:
+        hours = np.empty(int(np.diff(offsets[low : high + 1]).max(initial=0))) if custom.wants_hours else None
+        try:
+            driver(function, columns, hours, low, high, last_only, offsets, time, custom.window_us, shift, out)
+        except Exception as error:
+            raise DataError(
+                f"custom feature {custom.name!r} raised {type(error).__name__}: {error}. It must cope with any window"
+                " from one row up, and with NaN, and must not write to its arguments"
+            ) from error
+
+    return run
+
+
+def slow(names: tuple[str, ...]) -> list[str]:
+    """The custom features among these that numba refused, and why: each of their rows is a call from Python."""
+    reasons = {name: compiled(CUSTOM[name])[1] for name in names}
+    return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
 
 
 @cache
@@ -64,7 +65,8 @@ def compiled(custom: Custom) -> tuple[int | Function, str]:
         cached = Path(custom.function.__code__.co_filename).is_file()
         jit = njit([signature], cache=cached, nogil=True, boundscheck=True)(custom.function)
     except NumbaError as error:
-        return custom.function, str(error).strip().splitlines()[0]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return custom.function, next((line for line in lines if not line.startswith("Failed in")), lines[0])
     result: Any = jit.get_compile_result(signature)
     _KEPT.append(jit)
     return result.library.get_pointer_to_function(result.fndesc.llvm_func_name), ""

@@ -15,7 +15,7 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from closedloop.data.schema import DataError, Events, Float64, Int64, Schema, Tables
-from closedloop.features.apply import apply
+from closedloop.features.apply import bind
 from closedloop.features.compiled import Plan, telemetry
 from closedloop.features.events import events
 from closedloop.features.medians import baselines
@@ -117,6 +117,9 @@ def _runner(
 ) -> Callable[[int, int, int, Float64, Float64], None]:
     """The compiled loops bound to these tables: ``run(low, high, shift, X, history)``."""
     plan = _plan(spec, schema)
+    shape = (len(schema.models) + 1, len(schema.sensors))
+    if constants.location.shape != shape or len(tables.values) != shape[1]:
+        raise DataError(f"features: the baselines or the telemetry are not those of {shape[1]} sensors; train again")
     model = np.full(len(ids), len(schema.models), np.int64)
     age = np.full(len(ids), np.nan)
     if len(tables.machine_ids):
@@ -133,7 +136,7 @@ def _runner(
     frozen = (constants.location, constants.scale, constants.location_trust, constants.scale_trust)
     enough = -(-spec.history_us // (2 * schema.period_us))  # readings in half of the history
     trend = plan.slack >= 0 or len(plan.half_lives) > 0
-    customs = [(f, CUSTOM[name]) for f, name in enumerate(spec.custom, first - len(spec.custom))]
+    customs = [bind(CUSTOM[name], schema.sensors, offsets, tables.time, values) for name in spec.custom]
     baseline_loops, telemetry_loops, event_loops = _compiled()
 
     def of(table: Events) -> tuple[Int64, Int64, NDArray[np.int16]]:
@@ -150,8 +153,8 @@ def _runner(
             baseline_loops(*rows, offsets, tables.time, values, model, *frozen, *window, shift, own[0], own[1])
         telemetry_loops(*rows, offsets, tables.time, values, plan, shift, own[0], own[1], X, history)
         event_loops(*rows, offsets, tables.time, model, age, *happened, shift, X)
-        for f, custom in customs:
-            apply(custom, schema.sensors, rows, offsets, tables.time, values, shift, X[f])
+        for f, custom in enumerate(customs, first - len(customs)):
+            custom(*rows, shift, X[f])
 
     return run
 

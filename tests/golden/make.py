@@ -1,0 +1,99 @@
+"""Make the golden files of training and judging again: ``python tests/golden/make.py``.
+
+Only a change of format may change them, in the commit that changes it. Everything comes from the simulator and a seed;
+the answers are no model's, but failing hours blurred with noise, so that no library's version shows in them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from closedloop.data.schema import HOUR_US
+from closedloop.data.simulate import simulate
+from closedloop.features.labels import labels
+from closedloop.judge.checks import Candidate
+from closedloop.judge.gate import decide
+from closedloop.judge.metrics import judge
+from closedloop.judge.truth import ANOMALY, Intervals, PredictionTable, Settings, Truth
+from model.params import load
+
+HERE = Path(__file__).parent
+COMMITS = {"champion": "c" * 40, "challenger": "d" * 40}
+
+
+def truth() -> Truth:
+    """Eight machines of the azure profile, 120 days, all judged."""
+    schema = load().schema
+    made = simulate("azure", 8, 120, 5, schema)
+    return Truth(made.tables, schema, "golden", Intervals.of(made.anomalies))
+
+
+def blurred(known: Truth, noise: float, seed: int) -> PredictionTable:
+    """Answers of every head: what will happen, blurred; the more noise, the worse."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    y = np.concatenate([labels(window, known.schema, 24 * HOUR_US) for window in known.tables.windows()], axis=1)
+    heads = {}
+    for c, component in enumerate(known.schema.components):
+        score = np.round(np.clip(0.8 * (y[c] == 1) + noise * rng.random(y.shape[1]) ** 12, 0, 1), 2)
+        heads[component] = (score, score >= 0.7)
+    score = np.round((y == 1).any(axis=0) + noise * rng.random(y.shape[1]) ** 12, 2)
+    return PredictionTable.of(known.tables.machine, known.tables.time, {ANOMALY: (score, score >= 0.9), **heads})
+
+
+def candidate(role: str, predictions: PredictionTable) -> Candidate:
+    """A model with just the parts of a manifest that the gate reads."""
+    manifest: dict[str, Any] = {
+        "model_digest": f"sha256:{role}",
+        "provenance": {"commit": COMMITS[role]},
+        "heads": {"anomaly": {}, "failure": {f"comp{n}": {} for n in (1, 2, 3, 4)}},
+        "training": {"machines": {"golden": [101, 102]}},
+    }
+    return Candidate(predictions, manifest, f"sha256:inputs-of-{role}")
+
+
+def settings() -> Settings:
+    """The ruler of the golden files: written here, so that params.yaml can change without them."""
+    raw = {
+        "labels": {"horizon_hours": 24},
+        "judge": {
+            "episode_gap_hours": 12,
+            "minimum_lead_hours": 2,
+            "neutral_hours": 96,
+            "costs": {"unplanned": 10000, "planned": 2000, "false_alarm": 250, "missed_anomaly": 1000},
+        },
+        "gate": {
+            "on_inconclusive": "ship",
+            "minimum_machines": 5,
+            "minimum_failures": 10,
+            "error_rate": 0.05,
+            "false_alarm_ratio": 1.1,
+            "floors": {"event_recall": 0.5},
+        },
+    }
+    return Settings.from_params(raw)
+
+
+def verdict(known: Truth, predictions: PredictionTable) -> dict[str, Any]:
+    """The decision on the golden predictions against a champion that sees less."""
+    champion = candidate("champion", blurred(known, 1.0, 1))
+    return decide(champion, candidate("challenger", predictions), known, settings())
+
+
+def main() -> None:
+    """Write predictions.parquet, metrics.json and decision.json."""
+    known = truth()
+    predictions = blurred(known, 0.4, 2)
+    predictions.write(HERE / "predictions.parquet")
+    for name, content in (
+        ("metrics.json", judge(predictions, known, settings())),
+        ("decision.json", verdict(known, predictions)),
+    ):
+        (HERE / name).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
