@@ -119,9 +119,10 @@ clean: ## remove what was generated; .venv stays
 
 # One line each for what a bare machine may lack.
 $(BIN)/python:
-	@for python in $(or $(PYTHON),python3 python python3.14 python3.13 python3.12 python3.11) none; do \
-	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; done; \
-	[ "$$python" != none ] || { echo 'make: no Python >= 3.11 found; install one, or name it: make PYTHON=/path/to/python3' >&2; exit 2; }; \
+	@for name in $(or $(PYTHON),python3 python python3.14 python3.13 python3.12 python3.11); do \
+	  python=$$("$$name" -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null); \
+	  [ -z "$$python" ] || break; done; \
+	[ -n "$$python" ] || { echo 'make: no Python >= 3.11 found; install one, or name it: make PYTHON=/path/to/python3' >&2; exit 2; }; \
 	if uv --version >/dev/null 2>&1; then uv venv --quiet --python "$$python" $(VENV); \
 	elif "$$python" -c 'import ensurepip' 2>/dev/null; then "$$python" -m venv $(VENV); \
 	else echo "make: $$python has no ensurepip; install it (Debian: apt install python3-venv), or install uv" >&2; exit 2; fi

@@ -26,10 +26,11 @@ def log(
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
 
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{(out / 'mlflow.db').resolve()}"))
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(server or f"sqlite:///{(out / 'mlflow.db').resolve()}")
     experiment = mlflow.get_experiment_by_name(data["source"])
     if experiment is None:
-        artifacts = None if "MLFLOW_TRACKING_URI" in os.environ else (out / "mlartifacts").resolve().as_uri()
+        artifacts = None if server else (out / "mlartifacts").resolve().as_uri()
         experiment = mlflow.get_experiment(mlflow.create_experiment(data["source"], artifact_location=artifacts))
     with mlflow.start_run(experiment_id=experiment.experiment_id) as run:
         mlflow.set_tags(
