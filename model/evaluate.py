@@ -71,7 +71,7 @@ def main(words: list[str]) -> int:
 
     own_ruler = gate.ruler(provenance.ROOT / "src" / "closedloop", asked.raw, data["parts"])
     settings, base_ruler = base_rules(asked.raw, own_ruler, data["parts"])
-    cli.say(f"judging {len(truth.tables.machine_ids)} held-out machines")
+    cli.say(f"judging {len(data['judged_from'])} machines")
     ablations = {
         name: predict(load_bundle(args.bundle.parent / "ablations" / name), truth.tables) for name in ABLATIONS
     }

@@ -32,7 +32,7 @@ def main(words: list[str]) -> None:
     args = cli.parser(__doc__, data=cli.HOLDOUT, out=cli.PREDICTIONS).parse_args(words)
     bundle = load(args.bundle)
     tables = sources.read_tables(Path(args.data), bundle.schema, {})
-    cli.say(f"predicting {len(tables.time):,} rows of {len(tables.machine_ids)} machines")
+    cli.say(f"predicting {len(tables.time):,} rows of {len(tables.bounds()[0])} machines")
     predictions = predict(bundle, tables)
     predictions.write(args.out)
     cli.say(f"wrote {args.out}: {len(predictions.time):,} predictions, {int(predictions.alarm.sum()):,} alarms")

@@ -98,8 +98,9 @@ def failure_heads(
     if training.tables.failures is None:
         return {}
     groups = np.array([*training.spec.groups, "telemetry"])  # the last is the anomaly score
-    columns = np.flatnonzero(groups != without).astype(np.int32)
     X = np.vstack([training.X, anomaly.score(training.X)])
+    something = np.isfinite(X[:, training.thinned]).any(axis=1)  # a feature that is never there cannot be binned
+    columns = np.flatnonzero((groups != without) & something).astype(np.int32)
     settings = Settings.from_params(params.raw)
     heads = {}
     for c, component in enumerate(schema.components):

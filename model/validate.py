@@ -47,6 +47,8 @@ def main(words: list[str]) -> None:
     cli.say(f"validating {len(frames['telemetry']):,} telemetry rows")
     result = expectations.validate(frames, schema)
     cli.write_json(args.data.parent / "validation.json", result.result)
+    for warning in result.warnings:
+        cli.say(f"warning: {warning}")
     if not result.ok:
         raise cli.RefusedError("the data does not meet the expectations:\n  " + "\n  ".join(result.failures))
     tables = sources.frames_to_tables(frames, schema, {})
@@ -64,7 +66,9 @@ def main(words: list[str]) -> None:
     anomalies = args.data / "anomalies.parquet"
     if anomalies.exists():
         intervals = pd.read_parquet(anomalies)
-        intervals[intervals["machineID"].isin(kept.machine_ids)].to_parquet(args.out / anomalies.name, index=False)
+        intervals[intervals["machineID"].isin(np.unique(kept.machine))].to_parquet(
+            args.out / anomalies.name, index=False
+        )
     about |= {
         "fingerprint": fingerprint,
         "holdout_fingerprint": kept.fingerprint(),

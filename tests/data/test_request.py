@@ -86,6 +86,43 @@ def test_null_is_a_missing_reading():
     assert not np.isnan(values[1:]).any()
 
 
+def test_an_event_sent_twice_is_one_event():
+    events = {"datetime": ["2015-01-03T07:00:00Z"] * 3, "machineID": [1] * 3, "errorID": ["error1", "error1", "error2"]}
+    errors = decode(json.dumps({**EXAMPLE, "errors": events}), SCHEMA, 10).errors
+    assert errors.code.tolist() == [0, 1]
+    assert len(errors.time) == len(errors.machine) == 2
+
+
+def test_machines_may_be_described_in_any_order():
+    machines = {"machineID": [9, 1, 4], "model": ["model4", "model1", "model2"], "age": [9.0, 1.0, 4.0]}
+    tables = decode(json.dumps({**EXAMPLE, "machines": machines}), SCHEMA, 10)
+    assert tables.machine_ids.tolist() == [1, 4, 9]
+    assert tables.machine_model.tolist() == [0, 1, 3]
+    assert tables.machine_age.tolist() == [1.0, 4.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "fine"),
+    [
+        ("2000-02-29T00:00:00Z", True),
+        ("1900-02-29T00:00:00Z", False),
+        ("2016-02-29T00:00:00Z", True),
+        ("2015-04-31T00:00:00Z", False),
+        ("2015-01-04T05:00:00+23:59", True),
+        ("2015-01-04T05:00:00+24:00", False),
+        ("2015-01-04T05:00:00+00:60", False),
+        ("2015-01-04T05:00:00+0100", False),
+        ("2015-01-04T05:00:00.123456", True),
+        ("2015-01-04T05:00:00.", False),
+        ("2015-13-04T05:00:00Z", False),
+        ("2015-01-00T05:00:00Z", False),
+        ("2015-01-04T05:60:00Z", False),
+    ],
+)
+def test_the_calendar_and_the_clock_are_kept(text, fine):
+    assert (rfc3339.parse([text])[1] == -1) == fine
+
+
 def test_every_column_of_the_right_type_comes_out_in_it():
     tables = decode(json.dumps(EXAMPLE), SCHEMA, 10)
     assert [np.int64, np.int64, np.float64] == [c.dtype for c in (tables.machine, tables.time, tables.values)]

@@ -153,3 +153,18 @@ def test_the_fingerprint_sees_every_value():
     assert zero.fingerprint() == minus.fingerprint()
     odd = replace(base, values=np.where(np.isnan(base.values), other_nan, base.values))
     assert odd.fingerprint() == base.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("components", None, "not a list"),
+        ("components", "comp1", "not a list"),
+        ("sampling_minutes", True, "whole number"),
+        ("sensors", {"datetime": [0, 1]}, "key column"),
+    ],
+)
+def test_what_yaml_makes_of_a_slip_is_refused_by_name(key, value, says):
+    raw = {"sensors": {"volt": [0, 1]}, "components": [], "errors": [], "models": [], "sampling_minutes": 60}
+    with pytest.raises(DataError, match=rf"schema\.{key}.*{says}"):
+        Schema.from_dict(raw | {key: value})

@@ -124,7 +124,7 @@ def one_machine(schema: Schema, hours: list[float], errors: list[tuple[float, in
 
 
 def test_errors_are_counted_in_the_window_and_their_age_given_inside_the_history(schema: Schema) -> None:
-    hours = [0, 3, 4, 23, 24, 25, 60]
+    hours = [0, 3, 4, 23, 24, 25, 27, 60]
     tables = one_machine(schema, hours, errors=[(0, 0), (0.5, 0), (3, 0), (24.5, 1), (-30, 2)], maint=[])
     params = {"errors": {"windows_hours": [3, 24]}}
     features = run(tables, schema, **params)
@@ -132,11 +132,11 @@ def test_errors_are_counted_in_the_window_and_their_age_given_inside_the_history
     def of(name: str) -> list[float]:
         return column(features, schema, name, **params).tolist()
 
-    assert of("error1_count_3h") == [1, 2, 1, 0, 0, 0, 0]
-    assert of("error1_count_24h") == [1, 3, 3, 3, 2, 1, 0]
-    np.testing.assert_equal(of("error1_hours_since"), [0, 0, 1, 20, 21, 22, np.nan])
-    np.testing.assert_equal(of("error2_hours_since"), [np.nan] * 5 + [0.5, np.nan])
-    np.testing.assert_equal(of("error3_hours_since"), [np.nan] * 7)
+    assert of("error1_count_3h") == [1, 2, 1, 0, 0, 0, 0, 0]
+    assert of("error1_count_24h") == [1, 3, 3, 3, 2, 1, 0, 0]
+    np.testing.assert_equal(of("error1_hours_since"), [0, 0, 1, 20, 21, 22, np.nan, np.nan])
+    np.testing.assert_equal(of("error2_hours_since"), [np.nan] * 5 + [0.5, 2.5, np.nan])
+    np.testing.assert_equal(of("error3_hours_since"), [np.nan] * 8)
 
 
 def test_days_since_a_replacement_reach_back_for_ever(schema: Schema) -> None:

@@ -56,9 +56,9 @@ def test_the_folder_holds_what_the_design_lists(trained, tmp_path):
     manifest = json.loads(files["manifest.json"])
     assert sorted(manifest["files"]) == sorted(files.keys() - {"manifest.json"})
     assert manifest["heads"]["failure"] == {
-        "pump": {"threshold": 0.6, "file": "heads/failure-01.safetensors"},
+        "pump": {"threshold": trained.failures["pump"].threshold, "file": "heads/failure-01.safetensors"},
         "valve": None,
-        "../seal": {"threshold": 0.6, "file": "heads/failure-03.safetensors"},
+        "../seal": {"threshold": trained.failures["../seal"].threshold, "file": "heads/failure-03.safetensors"},
     }
     assert (manifest["history_hours"], manifest["training"]["machines"]) == (12.0, {"test": [2, 4]})
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
@@ -97,6 +97,20 @@ def test_writing_replaces_a_bundle_and_nothing_else(trained, tmp_path):
         write(trained, home)
     assert (home / "thesis.txt").read_text() == "three years"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "empty", "home"]
+
+
+def test_a_write_that_fails_leaves_the_old_bundle_and_nothing_else(trained, tmp_path, monkeypatch):
+    write(trained, tmp_path / "bundle")
+    before = contents(tmp_path / "bundle")
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(replace(trained, card="other"), tmp_path / "bundle")
+    assert before == contents(tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 UNUSABLE = {
@@ -141,12 +155,12 @@ def test_each_head_answers_as_it_does_alone(trained, tables):
     whole = np.vstack([X, score])
     assert trained.feature_names == (*trained.spec.names, ANOMALY_SCORE)
     assert score.tobytes() == answer.anomaly_score.tobytes()
-    assert (score >= 3.0).tolist() == answer.anomaly_alarm.tolist()
-    assert {True, False} == set(answer.anomaly_alarm.tolist())
+    assert (score >= trained.anomaly.threshold).tolist() == answer.anomaly_alarm.tolist()
+    assert answer.anomaly_alarm.sum() == 20
     for place, component in ((0, "pump"), (2, "../seal")):
         probability = trained.failures[component].probability(whole)
         assert probability.tobytes() == answer.probability[place].tobytes()
-        assert (probability >= 0.6).tolist() == answer.alarm[place].tolist()
+        assert (probability >= trained.failures[component].threshold).tolist() == answer.alarm[place].tolist()
         assert {True, False} == set(answer.alarm[place].tolist())
 
 

@@ -204,8 +204,8 @@ def test_too_large_a_file_is_refused_before_it_is_read(folder, monkeypatch):
         (lambda text: text.replace('"format"', '"format": 1, "format"', 1), "not written as training writes it"),
         (lambda text: text.replace('"history_hours": 12.0', '"history_hours": 12'), "not written as training writes"),
         (lambda text: text.replace("\n}\n", ',\n "more": 1\n}\n'), "unknown field `more`"),
-        (lambda text: text.replace('"threshold": 0.6', '"threshold": "0.6"', 1), "Expected `float`, got `str`"),
-        (lambda text: text.replace('"threshold": 0.6', '"threshold": 0.1', 1), "model_digest does not fit"),
+        (lambda text: text.replace('"threshold": ', '"threshold": "0.6", "x": ', 1), "Expected `float`, got `str`"),
+        (lambda text: text.replace('"threshold": ', '"threshold": 1', 1), "model_digest does not fit"),
         (lambda text: text.replace('"commit": "0', '"commit": "1'), "bundle_digest does not fit"),
         (lambda text: text.replace('"machines"', '"engines"'), "unknown field `engines`"),
     ],
@@ -365,6 +365,18 @@ def test_a_file_that_changes_while_it_is_read_is_refused(folder, monkeypatch):
     real = module.listing
     monkeypatch.setattr(module, "listing", lambda path: real(path) | {"card.md": 3})
     assert "card.md changed while it was read" in refusal(folder)
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_named(folder, monkeypatch):
+    real = module.listing
+
+    def listing(path):
+        found = real(path)
+        (path / "card.md").unlink()
+        return found
+
+    monkeypatch.setattr(module, "listing", listing)
+    assert "card.md cannot be read: No such file or directory" in refusal(folder)
 
 
 def test_a_head_file_may_not_serve_two_components(folder):

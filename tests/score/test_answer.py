@@ -105,6 +105,26 @@ def test_what_is_missing_is_said(scorer, request_, expected):
     assert expected == warnings(scorer, request_)
 
 
+def test_each_machine_of_a_batch_is_told_its_own(scorer):
+    """Machine 1 is whole, 2 lacks a reading and is not described, 3 lacks rows, its replacements and its description."""
+    columns = FULL["telemetry"]
+    batch = {name: column * 2 + column[:1] + column[-2:] for name, column in columns.items()}
+    batch["machineID"] = [1] * 72 + [2] * 72 + [3] * 3
+    batch["volt"] = [170.0] * 72 + [None] + [170.0] * 74
+    maint = {name: column * 2 for name, column in FULL["maint"].items()} | {"machineID": [1] * 4 + [2] * 4}
+    request = {"telemetry": batch, "maint": maint, "machines": FULL["machines"]}
+    told = [result["warnings"] for result in scorer.answer(json.dumps(request), "")["results"]]
+    assert told == [
+        [],
+        ["1 of 72 readings of volt are missing", "no machine description"],
+        [
+            "69 of 72 rows of the history are missing",
+            "no machine description",
+            "no replacement known of comp1, comp2, comp3, comp4",
+        ],
+    ]
+
+
 def test_what_is_older_than_the_history_is_not_missed(scorer):
     old = {name: [column[0], *column] for name, column in reading("volt", [170.0])["telemetry"].items()}
     old["datetime"][0], old["volt"][0] = "2014-06-01T00:00:00Z", None

@@ -221,12 +221,15 @@ def test_a_body_at_the_limit_is_read(client):
     assert body["detail"] == f"the body is longer than {LIMIT} bytes: send smaller batches"
 
 
-def test_who_goes_away_leaves_nothing_behind(server, client):
-    before = figure(client, "closedloop_log_records_total")
+def test_who_goes_away_leaves_nothing_behind(server, client, caplog):
+    gone = 'closedloop_requests_total{route="/score",status="499"}'
+    before, left = figure(client, "closedloop_log_records_total"), figure(client, gone)
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     assert client.post("/score", content=BODY, headers=JSON).status_code == 200
     assert figure(client, "closedloop_log_records_total") == before + 1
+    assert figure(client, gone) == left + 1
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Settings fail closed: what is missing or wrong stops the start, and the message begins with its name."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from score.settings import Settings, SettingsError, max_rows, model_dir
 
+NAMES = "MODEL_DIR AZUREML_MODEL_DIR LOG_DIR LOG_DURABILITY AUTH AUTH_TOKENS_FILE PORT MAX_BODY_BYTES MAX_ROWS IMAGE"
 LEAST = {"LOG_DIR": "log", "AUTH": "open"}
 
 
@@ -101,16 +103,13 @@ def test_the_rows_are_bounded_and_the_bound_can_be_set():
 
 def test_every_setting_is_documented():
     readme = (Path(__file__).parents[2] / "score" / "README.md").read_text()
-    names = (
-        "MODEL_DIR AZUREML_MODEL_DIR LOG_DIR LOG_DURABILITY AUTH AUTH_TOKENS_FILE PORT MAX_BODY_BYTES MAX_ROWS IMAGE"
-    )
-    for name in names.split():
+    for name in NAMES.split():
         assert f"| `{name}` |" in readme
 
 
 def serve(environ, folder):
     """What ``python -m score`` says when it cannot start."""
-    clean = {"PATH": "/usr/bin:/bin", **environ}
+    clean = {name: value for name, value in os.environ.items() if name not in NAMES.split()} | environ
     return subprocess.run(
         [sys.executable, "-m", "score"], env=clean, cwd=folder, capture_output=True, text=True, check=False, timeout=60
     )

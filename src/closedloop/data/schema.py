@@ -68,14 +68,20 @@ class Schema:
             ranges = tuple((float(low), float(high)) for low, high in raw["sensors"].values())
         except (AttributeError, TypeError, ValueError):
             raise DataError("schema.sensors: write each sensor as 'name: [low, high]', its plausible range") from None
-        names = {key: tuple(str(name) for name in raw[key]) for key in ("components", "errors", "models")}
+        names = {}
+        for key in ("components", "errors", "models"):
+            if not isinstance(raw[key], list):
+                raise DataError(f"schema.{key}: {raw[key]!r} is not a list; write [] where there is none")
+            names[key] = tuple(str(name) for name in raw[key])
         for key, values in (("sensors", sensors), *names.items()):
             if len(set(values)) != len(values):
                 raise DataError(f"schema.{key}: a name occurs twice in {list(values)}")
         if not sensors:
             raise DataError("schema.sensors: name at least one sensor")
+        if taken := sorted({"datetime", "machineID"} & set(sensors)):
+            raise DataError(f"schema.sensors: {taken[0]!r} is the name of a key column; name the sensor otherwise")
         minutes = raw["sampling_minutes"]
-        if not isinstance(minutes, int) or minutes < 1:
+        if not isinstance(minutes, int) or isinstance(minutes, bool) or minutes < 1:
             raise DataError(f"schema.sampling_minutes: {minutes!r} is not a whole number of minutes, 1 or more")
         return cls(sensors=sensors, ranges=ranges, sampling_minutes=minutes, **names)
 
