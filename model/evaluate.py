@@ -69,7 +69,7 @@ def main(words: list[str]) -> int:
     truth = read_truth(data, args.holdout)
     predictions = PredictionTable.read(args.predictions)
 
-    own_ruler = gate.ruler(provenance.ROOT / "src" / "closedloop", asked.raw, data["parts"])
+    own_ruler = gate.ruler(provenance.NOUNS, asked.raw, data["parts"])
     settings, base_ruler = base_rules(asked.raw, own_ruler, data["parts"])
     cli.say(f"judging {len(data['judged_from'])} machines")
     ablations = {

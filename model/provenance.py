@@ -9,7 +9,10 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+import closedloop
+
 ROOT = Path(__file__).resolve().parent.parent
+NOUNS = Path(closedloop.__file__).resolve().parent
 LIBRARIES = ("numba", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
 
 
@@ -45,14 +48,14 @@ def inputs_digest(params: Path, tables: str, root: Path = ROOT) -> str:
     """
     files = [
         *root.glob("requirements/*.txt"),
-        *root.glob("src/closedloop/**/*.py"),
+        *NOUNS.rglob("*.py"),
         *root.glob("model/*.py"),
         *root.glob("model/*.json"),
     ]
     digest = hashlib.sha256()
     for path in sorted(files):
         if path.name != "accepted.json":
-            digest.update(json.dumps([path.relative_to(root).as_posix(), len(path.read_bytes())]).encode())
+            digest.update(json.dumps([path.name, path.parent.name, len(path.read_bytes())]).encode())
             digest.update(path.read_bytes())
     digest.update(json.dumps([params.read_text(encoding="utf-8"), tables]).encode())
     return "sha256:" + digest.hexdigest()

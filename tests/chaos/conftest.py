@@ -1,6 +1,5 @@
 """Faults that are made for real. They are slow and some need root: every test here carries the marker ``chaos``."""
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -13,20 +12,6 @@ import pytest
 
 HERE = Path(__file__).parent
 WRITER = HERE / "writer.py"
-
-
-def _fixtures_of(path):
-    spec = importlib.util.spec_from_file_location("score_fixtures", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny_bundle = _fixtures_of(HERE.parent / "score" / "conftest.py").tiny_bundle
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "chaos: makes a fault for real; slow, and may need root")
 
 
 def pytest_collection_modifyitems(items):

@@ -19,7 +19,7 @@ def _utc(text):
 
 
 def _readings(tables):
-    return tables.values  # noqa: PD011  (ours, not pandas')
+    return tables.values
 
 
 # --- files and back ---------------------------------------------------------------------------------------------------

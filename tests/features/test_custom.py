@@ -67,13 +67,13 @@ def test_every_registered_feature_is_used_alike_everywhere(name: str, schema: Sc
             assert expected[row : row + 1].tobytes() == answer.tobytes()
 
 
-def test_it_sees_its_window_oldest_first(register, schema: Schema, fleet: Fleet) -> None:
+@pytest.mark.parametrize("sampling", ["even", "jitter"])
+def test_it_sees_its_window_oldest_first(sampling: str, register, schema: Schema, fleet: Fleet) -> None:
     def mine(hours: Float64, rotate: Float64, volt: Float64) -> float:
         return rotate[0] * 1e6 + volt[-1] * 1e3 + hours[0] + len(volt) / 100
 
-    custom = register(mine)
-    assert compiled(custom)[1] == ""
-    tables = fleet(schema, sampling="jitter")
+    assert compiled(register(mine))[1] == ""
+    tables = fleet(schema, sampling=sampling)
     found = run(tables, schema, "mine")
     for row in range(len(tables.time)):
         past = (tables.machine == tables.machine[row]) & (tables.time <= tables.time[row])
@@ -113,6 +113,14 @@ def test_what_numba_refuses_is_called_from_python_and_says_so(register, schema: 
     assert slow(("mine", *CUSTOM)) == [f"mine: {reason}"]
     tables = fleet(schema, machines=1, rows=20)
     assert tables.values[0, 0] == run(tables, schema, "mine")[0]
+
+
+def test_more_sensors_than_can_be_compiled_are_taken_too(register, schema_of, fleet: Fleet) -> None:
+    register(lambda a, b, c, d, e: a[-1] + e[-1])
+    schema = schema_of(60, tuple("abcde"))
+    tables = fleet(schema, rows=10)
+    assert slow(("mine",)) == ["mine: more than 4 sensors"]
+    assert run(tables, schema, "mine").tolist() == (tables.values[0] + tables.values[4]).tolist()
 
 
 @pytest.mark.parametrize("numba", [True, False])

@@ -124,6 +124,21 @@ def test_rows_whose_history_just_fills_are_no_exception(history_hours: int, sche
         assert features.X[:, row].tobytes() == compute(past, spec, frozen, schema, last_only=True).X.tobytes()
 
 
+@pytest.mark.parametrize("change", range(236, 250))
+def test_a_change_of_the_sampling_period_is_no_exception(change: int, schema: Schema, fleet: Fleet) -> None:
+    """Hourly rows turn half-hourly, so that their windows are even again where a block of rows begins."""
+    tables, history_hours = fleet(schema, machines=1, rows=720), HISTORY_HOURS + 5
+    tables = cut(tables, np.arange(330))
+    steps = np.where(np.arange(330) < change, HOUR_US, HOUR_US // 2)
+    tables = replace(tables, time=tables.time[0] + np.cumsum(steps))
+    spec = FeatureSpec.from_params(PARAMS | {"history_hours": history_hours}, schema)
+    frozen = constants(schema, change)
+    features = compute(tables, spec, frozen, schema)
+    for row in range(290, 330):
+        past = cut(tables, np.flatnonzero((np.arange(330) <= row) & (np.arange(330) > row - 2 * history_hours)))
+        assert features.X[:, row].tobytes() == compute(past, spec, frozen, schema, last_only=True).X.tobytes()
+
+
 @law
 @given(kind=kinds)
 def test_the_order_of_the_input_does_not_matter(kind, schema: Schema, fleet: Fleet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ def by_machine(tables: Tables) -> list[slice]:
 
 def window(tables: Tables, rows: slice, row: int, sensor: int, hours: float) -> tuple[Float64, Float64]:
     """Hours before row and readings of its window, oldest first, without the missing ones."""
-    time, value = tables.time[rows][: row + 1], tables.values[sensor, rows][: row + 1]  # noqa: PD011  # Tables, no frame
+    time, value = tables.time[rows][: row + 1], tables.values[sensor, rows][: row + 1]  # Tables, no frame
     keep = (time > time[row] - hours * HOUR_US) & ~np.isnan(value)
     return (time[keep] - time[row]) / HOUR_US, value[keep]
 
@@ -55,7 +56,7 @@ def test_rolling_means_and_deviations_are_those_of_pandas(minutes, sampling, mis
     features = run(tables, schema, **params)
     for rows in by_machine(tables):
         for s, sensor in enumerate(schema.sensors):
-            series = pd.Series(tables.values[s, rows], pd.to_datetime(tables.time[rows], unit="us"))  # noqa: PD011
+            series = pd.Series(tables.values[s, rows], pd.to_datetime(tables.time[rows], unit="us"))
             for hours in (0.5, 3, 24):
                 rolling = series.rolling(pd.Timedelta(hours=hours))
                 for kind, expected in (("mean", rolling.mean()), ("std", rolling.std())):
@@ -146,15 +147,18 @@ def test_days_since_a_replacement_reach_back_for_ever(schema: Schema) -> None:
     np.testing.assert_equal(column(features, schema, "comp2_days_since"), [np.nan, np.nan, 23 / 24])
 
 
-def test_age_and_model_are_missing_where_the_machine_is_not_described(schema: Schema, fleet: Fleet) -> None:
+def test_age_and_model_are_missing_where_the_machine_is_not_described(schema: Schema) -> None:
     known = run(one_machine(schema, [0, 1], [], []), schema)
     assert column(known, schema, "age").tolist() == [7.5, 7.5]
     assert column(known, schema, "model=model1").tolist() == [0, 0]
     assert column(known, schema, "model=model2").tolist() == [1, 1]
-    tables = fleet(schema)
-    last = by_machine(tables)[-1]
-    for name in ("age", "model=model1", "model=model2"):
-        assert np.isnan(column(run(tables, schema), schema, name)[last]).all()
+    unmodelled = replace(one_machine(schema, [0, 1], [], []), machine_model=np.array([-1], np.int16))
+    assert column(run(unmodelled, schema), schema, "age").tolist() == [7.5, 7.5]
+    undescribed = replace(unmodelled, machine_ids=np.array([5]))
+    assert np.isnan(column(run(undescribed, schema), schema, "age")).all()
+    for name in ("model=model1", "model=model2"):
+        for tables in (unmodelled, undescribed):
+            assert np.isnan(column(run(tables, schema), schema, name)).all()
 
 
 def test_history_is_what_the_window_holds(schema: Schema) -> None:
@@ -166,7 +170,7 @@ def test_history_is_what_the_window_holds(schema: Schema) -> None:
 def test_a_gap_is_honoured_not_bridged(schema: Schema) -> None:
     """Two readings 10 hours apart are neighbours in the table and strangers in time."""
     tables = one_machine(schema, [0, 1, 11], [], [])
-    tables.values[0] = [10.0, 20.0, 90.0]  # noqa: PD011
+    tables.values[0] = [10.0, 20.0, 90.0]
     params = {"rolling": {"windows_hours": [3]}}
     features = run(tables, schema, **params)
     assert column(features, schema, "volt_mean_3h", **params).tolist() == [10, 15, 90]

@@ -88,7 +88,7 @@ def test_a_model_that_foresees_far_more_is_better_and_becomes_the_reference(ask,
     assert decision["delta"]["cost_per_machine_year"]["low"] > 0
     assert "Saves" in decision["reason"]
     assert "95% confidence" in decision["reason"]
-    assert "champion-commit" == decision["reference"]  # noqa: SIM300
+    assert "champion-commit" == decision["reference"]
     assert decision["challenger"] == {"commit": "challenger-commit", "model_digest": "sha256:challenger-model"}
 
 

@@ -106,7 +106,7 @@ def test_what_is_missing_is_said(scorer, request_, expected):
 
 
 def test_each_machine_of_a_batch_is_told_its_own(scorer):
-    """Machine 1 is whole, 2 lacks a reading and is not described, 3 lacks rows, its replacements and its description."""
+    """Machine 1 is whole, 2 lacks a reading and its description, 3 lacks rows, replacements and description."""
     columns = FULL["telemetry"]
     batch = {name: column * 2 + column[:1] + column[-2:] for name, column in columns.items()}
     batch["machineID"] = [1] * 72 + [2] * 72 + [3] * 3

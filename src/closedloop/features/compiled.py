@@ -56,7 +56,8 @@ def telemetry(
     """Telemetry features of machines low to high - 1, written to X (features, columns) and history_hours (columns).
 
     The column of row r is r - shift; with ``last_only`` the column of machine m is m. ``centre`` and ``spread``
-    (sensors, columns) are the rows' own baselines. ``kernel`` compiles this, for exactly one signature.
+    (sensors, columns) are the rows' own baselines, empty where no family needs them. ``kernel`` compiles this, for
+    exactly one signature.
     """
     for m in range(low, high):
         begin = offsets[m + 1] - 1 if last_only else offsets[m]
@@ -135,7 +136,8 @@ def _machine(
                         ragged[h, k] = _decay(time[r] - time[r - k], plan.half_lives[h])
             for s in range(sensors):
                 if not clean[s]:
-                    own, f = (centre[s, r + to], spread[s, r + to]), s * plan.per_sensor
+                    own = (centre[s, r + to], spread[s, r + to]) if centre.size else (np.nan, np.nan)
+                    f = s * plan.per_sensor
                     _row(r, r + to, f, values[s], first[:, j], weights, own, plan, sums[:, 0], counts, X)
         block += rows
 
@@ -178,7 +180,7 @@ def _row(
             if not math.isnan(value[r - k]):
                 weighted += weights[h, k] * value[r - k]
                 weight += weights[h, k]
-        X[f, column] = (weighted / weight - centre) / spread
+        X[f, column] = (weighted / weight - centre) / spread if weight > 0 else np.nan
         f += 1
     if plan.slack >= 0:
         # CUSUM from 0 at the window's start is the largest sum of deviations - slack over the newest k readings

@@ -1,0 +1,47 @@
+"""What several rooms test against: a real bundle, small."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from closedloop.data.schema import HOUR_US, Schema
+from closedloop.data.simulate import simulate
+from closedloop.features.kernel import compute
+from closedloop.features.labels import labels
+from closedloop.features.spec import FeatureSpec, fit_constants
+from closedloop.heads.bundle import Bundle, Training, write
+from closedloop.heads.detectors import fit_anomaly_head
+from closedloop.heads.failure import fit_failure_head
+
+PARAMS = yaml.safe_load((Path(__file__).parents[1] / "model" / "params.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory):
+    """A bundle with an anomaly head, and failure heads for comp1 and comp2 only."""
+    schema = Schema.from_dict(PARAMS["schema"])
+    tables = simulate("azure", 12, 200, 3, schema).tables
+    spec = FeatureSpec.from_params(PARAMS["features"], schema)
+    constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
+    X = compute(tables, spec, constants, schema).X
+    telemetry = np.flatnonzero(np.array(spec.groups) == "telemetry").astype(np.int32)
+    anomaly = fit_anomaly_head(X[:, ::6], telemetry, "mean_chart", {}, seed=0)
+    anomaly = replace(anomaly, threshold=float(np.quantile(anomaly.score(X), 0.99)))
+    X = np.vstack([X, anomaly.score(X)])
+    y = np.concatenate([labels(window, schema, 24 * HOUR_US) for window in tables.windows()], axis=1)
+    everything = np.arange(len(X), dtype=np.int32)
+    trees = {"max_iter": 5, "max_leaf_nodes": 4, "min_samples_leaf": 20}
+    failures = {}
+    for c in (0, 1):
+        keep = (y[c] == 1) | (np.arange(len(y[c])) % 12 == 0)
+        head, _ = fit_failure_head(
+            X[:, keep], y[c][keep] == 1, np.ones(keep.sum()), tables.machine[keep], everything, trees, seed=0, folds=2
+        )
+        failures[schema.components[c]] = replace(head, threshold=0.5)
+    training = Training({"simulated": list(range(1, 13))}, ("2015-01-01T06:00:00Z", "2015-07-20T05:00:00Z"), "sha256:0")
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    write(Bundle(schema, spec, constants, anomaly, failures, training, {"commit": "0" * 40}), folder)
+    return folder
