@@ -23,7 +23,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run serve image image-test engine manifests test contract chaos check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-pin serve image image-test engine manifests test contract chaos check lint types lock-check policy ci plan summary required lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -37,6 +37,10 @@ run: $(INSTALLED) ## data, validate, train, predict, evaluate; PROFILE=azure or 
 	$(BIN)/python -m model.train
 	$(BIN)/python -m model.predict
 	$(BIN)/python -m model.evaluate
+
+data-pin: $(INSTALLED) ## fetch what model/data.lock.json names, validate it, and pin its fingerprint
+	$(BIN)/python -m model.data
+	$(BIN)/python -m model.validate --pin
 
 ##@ The service
 

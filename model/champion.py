@@ -1,4 +1,8 @@
-"""The local champion: the first model that a clean checkout made of a fleet, kept below build/champion/<source>."""
+"""The champion: what a challenger is held against.
+
+Where ``BASE_COMMIT`` is set, as CI does, that commit is trained in a worktree of its own and answers with its own code.
+Else it is the first model that a clean checkout made of a fleet, kept below build/champion/<source>.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from closedloop.data.schema import DataError
+from closedloop.judge import gate
 from closedloop.judge.checks import Candidate
 from closedloop.judge.truth import PredictionTable
-from model import cli, commits
+from model import cli, commits, provenance
+
+NOUNS = Path("src") / "closedloop"
 
 
 def folder(source: str) -> Path:
@@ -55,3 +64,27 @@ def load(source: str, holdout_fingerprint: str, holdout: Path) -> Candidate | No
             problem = str(error)
     answers = None if problem else PredictionTable.read(predictions)
     return Candidate(answers, manifest, about["inputs_digest"], about["ruler"], problem)
+
+
+def of_base(base: str, own_digest: str, data: dict[str, Any], holdout: Path) -> Candidate:
+    """The model of another commit, made by that commit, with its answers to today's holdout.
+
+    Where it has the very inputs of the challenger nothing is trained. Where it cannot be made, the candidate says why,
+    and the gate calls the two incomparable.
+    """
+    work = commits.worktree(base)
+    settings = work / "model" / "params.yaml"
+    try:
+        ruler = gate.ruler(work / NOUNS, yaml.safe_load(settings.read_text(encoding="utf-8")), data["parts"])
+        digest = provenance.inputs_digest(settings, data["fingerprint"], work, work / NOUNS)
+        if digest == own_digest:
+            return Candidate(None, {"provenance": {"commit": base}}, digest, ruler, "it need not answer")
+        cli.say(f"training commit {base[:12]}, to compare with")
+        for verb in ("data", "validate", "train"):
+            commits.run(base, f"model.{verb}")
+        answers = work.resolve() / "build" / "holdout-of-challenger.parquet"
+        commits.run(base, "model.predict", "--data", str(holdout.resolve()), "--out", str(answers))
+        manifest = cli.read_json(work / "build" / "bundle" / "manifest.json", "its training wrote none")
+        return Candidate(PredictionTable.read(answers), manifest, digest, ruler)
+    except (DataError, OSError) as error:
+        return Candidate(None, {"provenance": {"commit": base}}, "", problem=f"commit {base[:12]}: {error}")

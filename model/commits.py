@@ -16,19 +16,28 @@ from model.provenance import ROOT, git
 LOCK = "requirements/train.txt"
 
 
+def asked_base() -> str | None:
+    """The commit that ``BASE_COMMIT`` names, or None.
+
+    Raises:
+        DataError: it names no commit that is here.
+    """
+    asked = os.environ.get("BASE_COMMIT", "")
+    if not asked:
+        return None
+    found = git("rev-parse", "--verify", "--quiet", f"{asked}^{{commit}}")
+    if found is None:
+        raise DataError(f"BASE_COMMIT is {asked!r}, which is no commit here; fetch it (git fetch --unshallow)")
+    return found
+
+
 def base() -> str | None:
     """The commit whose labels, costs and gate rule: ``BASE_COMMIT``, else the merge base with ``main``.
 
     None where there is no such commit; then a commit is judged by its own ruler.
-
-    Raises:
-        DataError: ``BASE_COMMIT`` names no commit that is here.
     """
-    asked = os.environ.get("BASE_COMMIT", "")
-    if asked:
-        if found := git("rev-parse", "--verify", "--quiet", f"{asked}^{{commit}}"):
-            return found
-        raise DataError(f"BASE_COMMIT is {asked!r}, which is no commit here; fetch it (git fetch --unshallow)")
+    if found := asked_base():
+        return found
     for name in ("origin/main", "main"):
         if found := git("merge-base", "HEAD", name):
             return found

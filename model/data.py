@@ -58,16 +58,16 @@ def main(words: list[str]) -> None:
         cli.say(f"reading {args.source}: format {found['format']}")
         frames = sources.read_frames(args.source, asked.columns)
         anomalies = sources.read_anomalies(args.source)
-        about |= {"source": args.source.resolve().name, "parts": [{"kind": found["format"]}], "pinned": None}
+        about |= {"source": args.source.resolve().name, "parts": [{"kind": found["format"]}], "local": True}
         if found["schema"]:
             about |= {"schema": found["schema"], "rule": found["rule"]}
     else:
         parts = [part | ({"profile": args.profile} if args.profile else {}) for part in pin["parts"]]
         frames, anomalies = fetch(parts, asked.schema)
         if parts != pin["parts"]:  # another fleet: never held against the champion of the pinned one
-            about |= {"source": f"{asked.source}-{args.profile}", "parts": parts, "pinned": None}
+            about |= {"source": f"{asked.source}-{args.profile}", "parts": parts, "local": True}
         else:
-            about |= {"parts": parts, "pinned": pin["fingerprint"]}
+            about |= {"parts": parts, "local": False, "pinned": pin["fingerprint"]}
     shutil.rmtree(args.out, ignore_errors=True)
     args.out.mkdir(parents=True)
     for name, frame in frames.items():

@@ -79,7 +79,11 @@ def main(words: list[str]) -> int:
 
     digest = provenance.inputs_digest(args.params, data["fingerprint"])
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
-    reference = champion.load(data["source"], data["holdout_fingerprint"], args.holdout)
+    base = None if data["local"] else commits.asked_base()
+    if base is None:
+        reference = champion.load(data["source"], data["holdout_fingerprint"], args.holdout)
+    else:
+        reference = champion.of_base(base, digest, data, args.holdout)
     accepted = cli.read_json(ACCEPTED, "restore it from git") if ACCEPTED.exists() else None
     decision = gate.decide(reference, challenger, truth, settings, base_ruler=base_ruler, accepted=accepted)
 

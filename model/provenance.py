@@ -40,22 +40,19 @@ def libraries() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
-def inputs_digest(params: Path, tables: str, root: Path = ROOT) -> str:
+def inputs_digest(params: Path, tables: str, root: Path = ROOT, nouns: Path = NOUNS) -> str:
     """``sha256:…`` of everything that decides a model and its verdict.
 
-    That is: the locks, ``src/closedloop``, ``model/`` without the acceptance, the parameters in use and the
-    fingerprint of the tables. Equal digests mean that there is nothing to compare.
+    That is: the locks, ``closedloop``, ``model/`` without the acceptance, the parameters in use and the fingerprint of
+    the tables. Equal digests mean that there is nothing to compare. ``root`` and ``nouns`` are those of the commit.
     """
-    files = [
-        *root.glob("requirements/*.txt"),
-        *NOUNS.rglob("*.py"),
-        *root.glob("model/*.py"),
-        *root.glob("model/*.json"),
-    ]
+    files = [*root.glob("requirements/*.txt"), *root.glob("model/*.py"), *root.glob("model/*.json")]
+    named = {path.relative_to(root).as_posix(): path for path in files if path.name != "accepted.json"}
+    named |= {f"closedloop/{path.relative_to(nouns).as_posix()}": path for path in nouns.rglob("*.py")}
     digest = hashlib.sha256()
-    for path in sorted(files):
-        if path.name != "accepted.json":
-            digest.update(json.dumps([path.name, path.parent.name, len(path.read_bytes())]).encode())
-            digest.update(path.read_bytes())
+    for name, path in sorted(named.items()):
+        content = path.read_bytes()
+        digest.update(json.dumps([name, len(content)]).encode())
+        digest.update(content)
     digest.update(json.dumps([params.read_text(encoding="utf-8"), tables]).encode())
     return "sha256:" + digest.hexdigest()

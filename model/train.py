@@ -75,7 +75,13 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
 def anomaly_head(training: Training, schema: Schema, params: Params) -> AnomalyHead:
     """Fit the detector on the features of each sensor that it asks for, and spend its alarm budget."""
     asked, names = params.anomaly, training.spec.names
-    wanted = [f"{sensor}_{kind}" for sensor in schema.sensors for kind in asked["features"]]
+    skipped = {reason.partition(":")[0] for reason in training.spec.skipped}  # this fleet lacks their sensors
+    wanted = []
+    for kind in asked["features"]:
+        if kind in names:
+            wanted.append(kind)
+        elif kind not in skipped:
+            wanted += [f"{sensor}_{kind}" for sensor in schema.sensors]
     if unknown := [name for name in wanted if name not in names]:
         raise DataError(
             f"params.yaml: anomaly.features: there is no feature {unknown[0]}; features: gives {', '.join(names)}"

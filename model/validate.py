@@ -14,9 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from closedloop.data import expectations, sources
-from closedloop.data.schema import HOUR_US, Schema, Tables
+from closedloop.data.schema import HOUR_US, DataError, Schema, Tables
 from closedloop.features.split import Split, split
 from model import cli, params
+from model.data import LOCK
 
 
 def holdout(tables: Tables, parts: Split, history_us: int) -> tuple[Tables, dict[str, int]]:
@@ -39,7 +40,9 @@ def last_times(tables: Tables, rows: NDArray[np.bool_]) -> dict[str, int]:
 
 def main(words: list[str]) -> None:
     """Write build/validation.json, build/holdout and the fingerprints into build/data/data.json."""
-    args = cli.parser(__doc__, out=cli.HOLDOUT).parse_args(words)
+    flags = cli.parser(__doc__, out=cli.HOLDOUT)
+    flags.add_argument("--pin", action="store_true", help="pin the fingerprint of these tables, if they are valid")
+    args = flags.parse_args(words)
     asked = params.load(args.params)
     about: dict[str, Any] = cli.read_json(args.data / "data.json", "run: python -m model.data")
     schema = Schema.from_dict(about["schema"])
@@ -53,7 +56,11 @@ def main(words: list[str]) -> None:
         raise cli.RefusedError("the data does not meet the expectations:\n  " + "\n  ".join(result.failures))
     tables = sources.frames_to_tables(frames, schema, {})
     fingerprint = tables.fingerprint()
-    if about["pinned"] not in (None, fingerprint):
+    if args.pin:
+        if about["local"]:
+            raise DataError("--pin: these tables are this machine's alone; name them in the pin first")
+        cli.write_json(LOCK, cli.read_json(LOCK, "restore it from git") | {"fingerprint": fingerprint})
+    elif not about["local"] and about["pinned"] != fingerprint:
         raise cli.RefusedError(
             f"not judged: the tables are {fingerprint}, and model/data.lock.json pins {about['pinned']}; "
             "restore the data it names, or move the pin on purpose with: make data-pin"
