@@ -32,7 +32,7 @@ help: ## this page
 ##@ The model
 
 run: $(INSTALLED) ## data, validate, train, predict, evaluate; PROFILE=azure or DATA=path for other tables than the pinned
-	$(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)")$(if $(PROFILE), --profile $(PROFILE))
+	$(strip $(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)))
 	$(BIN)/python -m model.validate
 	$(BIN)/python -m model.train
 	$(BIN)/python -m model.predict
@@ -85,7 +85,7 @@ lint: $(INSTALLED) ## style of Python, YAML, shell and Dockerfile
 
 types: $(INSTALLED) ## types, and which room may import which
 	$(BIN)/mypy src model score .ci/*.py docker/*.py
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 lock-check: $(INSTALLED) ## whether the locks still are what pyproject.toml asks for
 	@$(BIN)/python .ci/locks.py --check

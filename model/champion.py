@@ -74,6 +74,7 @@ def of_base(base: str, own_digest: str, data: dict[str, Any], holdout: Path) -> 
     """
     work = commits.worktree(base)
     settings = work / "model" / "params.yaml"
+    ruler: dict[str, str] = {}
     try:
         ruler = gate.ruler(work / NOUNS, yaml.safe_load(settings.read_text(encoding="utf-8")), data["parts"])
         digest = provenance.inputs_digest(settings, data["fingerprint"], work, work / NOUNS)
@@ -87,4 +88,4 @@ def of_base(base: str, own_digest: str, data: dict[str, Any], holdout: Path) -> 
         manifest = cli.read_json(work / "build" / "bundle" / "manifest.json", "its training wrote none")
         return Candidate(PredictionTable.read(answers), manifest, digest, ruler)
     except (DataError, OSError) as error:
-        return Candidate(None, {"provenance": {"commit": base}}, "", problem=f"commit {base[:12]}: {error}")
+        return Candidate(None, {"provenance": {"commit": base}}, "", ruler, f"commit {base[:12]}: {error}")
