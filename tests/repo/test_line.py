@@ -127,3 +127,39 @@ def test_the_table_above_is_about_the_jobs_of_the_workflow(root: Path, program: 
     jobs = yaml.safe_load((root / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
     assert [*JOBS, "required"] == list(jobs)
     assert SPARED == program("plan").SPARED
+
+
+@pytest.mark.parametrize(
+    ("red", "expected", "made"),
+    [
+        ((), dict.fromkeys(JOBS, "success"), {"plan", "check", "test", "run", "summary", "contract", "image-test"}),
+        (("check",), {"check": "failure", "train": "success", "image": "success"}, {"contract", "image"}),
+        (("run",), {"train": "failure", "contract": "skipped", "image": "skipped"}, {"summary"}),
+        (("image",), {"image": "failure"}, {"image"}),
+        (("engine",), {"image": "skipped", "contract": "success"}, {"contract"}),
+    ],
+)
+def test_the_graph_here_ends_as_it_would_there(
+    program: Program,
+    monkeypatch: pytest.MonkeyPatch,
+    red: tuple[str, ...],
+    expected: dict[str, str],
+    made: set[str],
+) -> None:
+    """A red target reddens its job, what needs the job is skipped, and a missing engine is a skip that is allowed."""
+    graph, seen = program("graph"), {}
+
+    def make(target: str, **extra: str) -> bool:
+        seen[target] = extra
+        if target == "plan":
+            Path(extra["GITHUB_OUTPUT"]).write_text("train=true\ncontract=true\nimage=true\n")
+        if target == "required":
+            return not program("required").objections(json.loads(extra["NEEDS"]))
+        return target not in red
+
+    monkeypatch.setattr(graph, "make", make)
+    assert graph.main() == (0 if set(red) <= {"engine"} else 1)
+    results = {job: facts["result"] for job, facts in json.loads(seen["required"]["NEEDS"]).items()}
+    assert expected.items() <= results.items()
+    assert made <= set(seen)
+    assert "image" not in red or "image-test" not in seen
