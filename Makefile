@@ -10,7 +10,7 @@ PORT ?= 8000
 DOCKER ?= docker
 IMAGE ?= closedloop:dev
 DOCKER_BUILD_FLAGS ?= --network host
-COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+COMMIT = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
 
 # One cache of compiled code for verbs, service and tests, of the very code that the image holds.
 export NUMBA_CPU_NAME ?= generic

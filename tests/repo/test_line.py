@@ -79,6 +79,7 @@ def test_without_needs_there_is_no_verdict(root: Path) -> None:
         ("pull_request", [".github/workflows/ci.yml"], True),
         ("pull_request", [".ci/plan.py"], True),
         ("pull_request", ["something/nobody/thought.of"], True),
+        ("pull_request", ["notes.md.py"], True),
         ("push", ["README.md"], True),
         ("merge_group", ["README.md"], True),
         ("", [], True),
