@@ -27,6 +27,7 @@ from closedloop.heads.bundle import Training as TrainedOn
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head
 from closedloop.heads.scorers import AnomalyHead, FailureHead
+from closedloop.judge import drift
 from closedloop.judge.truth import Grid, Settings, Truth
 from model import cli, provenance
 from model.params import Params, load
@@ -156,6 +157,7 @@ def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any])
             fingerprint=about["fingerprint"],
         ),
         provenance={"commit": provenance.commit(), "libraries": provenance.libraries()},
+        reference=drift.reference(tables, schema, anomaly.score(training.X)),
     )
     yield "bundle", bundle
     for name, group in ABLATIONS.items():

@@ -10,6 +10,7 @@ from closedloop.features.spec import FeatureSpec, fit_constants
 from closedloop.heads.bundle import Bundle, Training
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head
+from closedloop.judge import drift
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +80,6 @@ def trained(tables):
         failures,
         Training({"test": [2, 4]}, ("1970-01-01T00:00:00Z", "1970-01-05T23:00:00Z"), tables.fingerprint()),
         {"commit": "0" * 40, "libraries": {"numpy": np.__version__}},
-        {"quantiles": np.linspace(0, 1, 6).reshape(2, 3)},
+        drift.reference(tables, schema, X[-1]),
         "# A card for people: µ\n",
     )

@@ -10,9 +10,9 @@ import pytest
 
 from closedloop.heads import bundle as module
 from closedloop.heads import storage
-from closedloop.heads.bundle import BundleError, load, write
+from closedloop.heads.bundle import BundleError, load, load_reference, write
 from closedloop.heads.manifest import FileEntry, Manifest
-from closedloop.heads.storage import pack, sha256, unpack
+from closedloop.heads.storage import REFERENCE, pack, sha256, unpack
 
 ANOMALY, PUMP, SEAL = (f"heads/{name}.safetensors" for name in ("anomaly", "failure-01", "failure-03"))
 
@@ -77,7 +77,7 @@ def refusal_of_empty(tmp_path):
     return refusal(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "reference.safetensors", "card.md", ANOMALY, PUMP, SEAL])
+@pytest.mark.parametrize("name", ["manifest.json", REFERENCE, "card.md", ANOMALY, PUMP, SEAL])
 def test_a_missing_file_is_named(name, folder):
     (folder / name).unlink()
     assert name in refusal(folder)
@@ -125,7 +125,7 @@ def test_a_pipe_is_refused_and_not_waited_for(folder):
     assert "card.md is not a regular file" in refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["reference.safetensors", "card.md", ANOMALY, PUMP, SEAL])
+@pytest.mark.parametrize("name", [REFERENCE, "card.md", ANOMALY, PUMP, SEAL])
 @pytest.mark.parametrize("change", ["truncated", "extended", "flipped"])
 def test_a_changed_file_is_named(name, change, folder):
     data = bytearray((folder / name).read_bytes())
@@ -139,7 +139,7 @@ def test_a_changed_file_is_named(name, change, folder):
     assert f"{name} was changed: its sha256 is not the manifest's" in refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["reference.safetensors", ANOMALY, PUMP])
+@pytest.mark.parametrize("name", [REFERENCE, ANOMALY, PUMP])
 @pytest.mark.parametrize("change", ["truncated", "extended", "empty", "short", "huge header"])
 def test_a_file_that_is_no_safetensors_is_refused_with_mended_digests(name, change, folder):
     data = (folder / name).read_bytes()
@@ -174,7 +174,7 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("name", ["reference.safetensors", ANOMALY, PUMP])
+@pytest.mark.parametrize("name", [REFERENCE, ANOMALY, PUMP])
 def test_a_pickle_in_disguise_never_runs(name, folder, tmp_path):
     (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "pwned")))
     mend(folder)
@@ -244,11 +244,11 @@ def more_models(raw):
 MISMATCHES = {
     "it was trained with other feature code than this": lambda raw: raw.update(features_code="sha256:0"),
     "its feature spec is not the one": drop_a_feature,
-    "its schema or feature spec is refused": widen_a_window,
-    "its schema or feature spec is refused (schema.components: a name occurs twice": lambda raw: raw["schema"].update(
+    "its feature spec is refused": widen_a_window,
+    "its schema is refused (schema.components: a name occurs twice": lambda raw: raw["schema"].update(
         components=["pump", "pump"]
     ),
-    "its schema or feature spec is refused ('rolling')": lambda raw: raw["features"].pop("rolling"),
+    "its feature spec is refused ('rolling')": lambda raw: raw["features"].pop("rolling"),
     "its feature spec is not the one that": swap_sensors,
     "its feature spec is not the one that this code derives": more_models,
     "the baselines are not those of the manifest": lambda raw: raw.update(constants="sha256:0"),
@@ -323,10 +323,31 @@ def test_forged_arrays_never_reach_a_compiled_loop(name, key, index, value, why,
         (PUMP, {"calibration": np.ones(3)}, "'calibration' is not two finite numbers"),
         (ANOMALY, {"location": np.zeros(2)}, "'location' is not"),
         (ANOMALY, {"more": np.zeros(1)}, "'more' is unknown"),
-        ("reference.safetensors", {"other": np.zeros(1)}, "'other' is unknown"),
-        ("reference.safetensors", {"constants.scale": None}, "'scale' is missing"),
-        ("reference.safetensors", {"constants.more": np.zeros((3, 2))}, "'constants.more' is unknown"),
-        ("reference.safetensors", {"constants.scale": np.zeros((3, 2))}, "the baselines are not those of the manifest"),
+        (REFERENCE, {"other": np.zeros(1)}, "'other' is unknown"),
+        (REFERENCE, {"constants.scale": None}, "'scale' is missing"),
+        (REFERENCE, {"constants.more": np.zeros((3, 2))}, "'constants.more' is unknown"),
+        (REFERENCE, {"constants.scale": np.zeros((3, 2))}, "the baselines are not those of the manifest"),
+        (REFERENCE, {"drift.edges": None}, "drift reference: 'edges' is missing"),
+        (REFERENCE, {"drift.more": np.zeros(1)}, "drift reference: 'more' is unknown"),
+        (
+            REFERENCE,
+            {"drift.counts": np.ones((3, 10))},
+            "'counts' is not an array of int64 in 2 dimension",
+        ),
+        (
+            REFERENCE,
+            {"drift.quantiles": np.zeros((2, 9))},
+            "'quantiles' has the shape (2, 9), not (3, 9)",
+        ),
+        (REFERENCE, {"drift.missing": np.zeros(2)}, "'missing' has the shape (2,), not (3,)"),
+        (REFERENCE, {"drift.error_counts": np.zeros(2, np.int64)}, "has the shape (2,), not (1,)"),
+        (REFERENCE, {"drift.day_means": np.zeros((3, 0))}, "'day_means' has the shape (3, 0), not (3, "),
+        (REFERENCE, {"drift.machine_days": np.zeros(2)}, "'machine_days' is not one number"),
+        (
+            REFERENCE,
+            {"drift.day_machine": np.zeros(3000, np.int64), "drift.day_means": np.zeros((3, 3000))},
+            "drift reference: it has 3000 machine-days, more than the 2048 of a sample",
+        ),
     ],
 )
 def test_arrays_of_another_form_are_refused_with_mended_digests(name, changes, why, folder):
@@ -334,9 +355,48 @@ def test_arrays_of_another_form_are_refused_with_mended_digests(name, changes, w
     assert why in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "index", "value", "why"),
+    [
+        ("quantiles", (0, 0), np.nan, "'quantiles' holds numbers that are not finite"),
+        ("quantiles", (0, 0), 1e9, "'quantiles' do not rise"),
+        ("edges", (2, 8), -1e9, "'edges' do not rise"),
+        ("counts", (0, 0), -1, "'counts' holds a count below 0"),
+        ("counts", 1, 0, "'counts' has a column without a reading"),
+        ("covariance", (0, 3, 3), -1.0, "'covariance' has a variance below 0"),
+        ("missing", 0, 1.5, "'missing' is not a share from 0 to 1"),
+        ("missing", 0, -0.5, "'missing' is not a share from 0 to 1"),
+        ("day_means", (0, 0), np.inf, "'day_means' holds numbers that are not finite"),
+        ("day_machine", 0, 99, "'day_machine' is not sorted"),
+        ("error_counts", 0, -1, "'error_counts' holds a count below 0"),
+        ("machine_days", 0, 0.0, "'machine_days' is not a number above 0"),
+        ("machine_days", 0, np.inf, "'machine_days' is not a number above 0"),
+    ],
+)
+def test_a_forged_drift_reference_is_refused_with_mended_digests(key, index, value, why, folder):
+    """By whoever reads it: the service with all of the bundle, and validation with nothing else of it."""
+    rewrite(folder, REFERENCE, **edited(folder, REFERENCE, f"drift.{key}", index, value))
+    assert refusal(folder) == f"drift reference: {why}; train again"
+    with pytest.raises(BundleError, match="drift reference") as caught:
+        load_reference(folder)
+    assert str(caught.value).endswith(f"drift reference: {why}; train again")
+
+
+def test_a_drift_reference_is_read_whatever_feature_code_made_it_and_a_changed_one_is_not(folder, trained, monkeypatch):
+    """Arrays need no code, so an older champion's still serve; who changed them is found out as ever."""
+    monkeypatch.setattr(module, "code_digest", lambda: "sha256:other")
+    assert "other feature code" in refusal(folder)
+    schema, reference = load_reference(folder)
+    assert (schema, reference.counts.tolist()) == (trained.schema, trained.reference.counts.tolist())
+    data = (folder / REFERENCE).read_bytes()
+    (folder / REFERENCE).write_bytes(data[:-1] + b"\0\0")
+    with pytest.raises(BundleError, match=r"bundle .*: reference\.safetensors was changed"):
+        load_reference(folder)
+
+
 def test_forged_baselines_are_refused_with_mended_digests(folder, trained):
     constants = trained.constants.to_arrays() | {"scale": np.zeros((3, 2))}
-    rewrite(folder, "reference.safetensors", **{f"constants.{name}": array for name, array in constants.items()})
+    rewrite(folder, REFERENCE, **{f"constants.{name}": array for name, array in constants.items()})
     mend(folder, lambda raw: raw.update(constants=sha256(pack(constants))))
     assert "baseline 'scale' is not (3, 2) usable numbers" in refusal(folder)
 

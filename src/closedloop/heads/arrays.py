@@ -17,6 +17,13 @@ FORMS: dict[str, tuple[type[np.generic], int]] = {
     "left": (np.int32, 1),
     "roots": (np.int32, 1),
     "missing_left": (np.uint8, 1),
+    "quantiles": (np.float64, 2),
+    "edges": (np.float64, 2),
+    "counts": (np.int64, 2),
+    "covariance": (np.float64, 3),
+    "day_machine": (np.int64, 1),
+    "day_means": (np.float64, 2),
+    "error_counts": (np.int64, 1),
 }
 
 

@@ -6,7 +6,9 @@ and what the arrays say is checked before it is used, since whoever can write a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,12 @@ from closedloop.heads.manifest import (
     Training,
     parse,
 )
+from closedloop.heads.reference import Reference
 from closedloop.heads.scorers import DETECTORS, AnomalyHead, FailureHead
-from closedloop.heads.storage import MANIFEST, BundleError, listing, pack, read, sha256, unpack, write_files
+from closedloop.heads.storage import MANIFEST, REFERENCE, BundleError, listing, pack, read, sha256, unpack, write_files
 from closedloop.heads.trees import Stack, walk_stack
 
-__all__ = ["ANOMALY_SCORE", "Bundle", "BundleError", "Predictions", "Training", "load", "write"]
+__all__ = ["ANOMALY_SCORE", "Bundle", "BundleError", "Predictions", "Training", "load", "load_reference", "write"]
 
 ANOMALY_SCORE = "anomaly_score"  # the feature of failure heads that follows the spec's own
 ROWS_WORTH_STREAMING = 20_000  # features of more rows are made and used machine by machine, in little memory
@@ -54,7 +57,7 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A trained model. ``failures`` lacks the components without a head; ``reference`` holds the drift reference.
+    """A trained model. ``failures`` lacks the components without a head.
 
     ``manifest`` is filled by :func:`load` and by what :func:`write` returns.
     """
@@ -66,7 +69,7 @@ class Bundle:
     failures: dict[str, FailureHead]
     training: Training
     provenance: dict[str, Any]
-    reference: dict[str, NDArray[Any]] = field(default_factory=dict)
+    reference: Reference | None = None
     card: str = ""
     manifest: Manifest | None = None
 
@@ -157,8 +160,9 @@ def write(bundle: Bundle, folder: Path) -> Manifest:
         files[entry.file] = pack(own.to_arrays())
         failure[component] = entry
     constants = bundle.constants.to_arrays()
-    drift = {f"drift.{name}": array for name, array in bundle.reference.items()}
-    files["reference.safetensors"] = pack({f"constants.{name}": array for name, array in constants.items()} | drift)
+    reference = {} if bundle.reference is None else bundle.reference.to_arrays()
+    drift = {f"drift.{name}": array for name, array in reference.items()}
+    files[REFERENCE] = pack({f"constants.{name}": array for name, array in constants.items()} | drift)
     files["card.md"] = bundle.card.encode()
     manifest = Manifest(
         format=FORMAT,
@@ -190,13 +194,39 @@ def load(folder: Path) -> Bundle:
     Raises:
         BundleError: it is not whole, was changed, comes from other feature code, or could not answer safely.
     """
+    with _named(folder):
+        manifest, files = _verified(folder)
+        if manifest.features_code != code_digest():
+            raise BundleError("it was trained with other feature code than this; check out its commit or train again")
+        bundle = _build(manifest, files)
+        _check(bundle)
+        return bundle
+
+
+def load_reference(folder: Path) -> tuple[Schema, Reference | None]:
+    """The drift reference of a bundle and the schema that orders it, whatever feature code the bundle was trained with.
+
+    Raises:
+        BundleError: it is not whole, was changed, or its reference is not one.
+    """
+    with _named(folder):
+        manifest, files = _verified(folder)
+        schema, reference = _schema(manifest), _reference(_stored(files)["drift"])
+        _check_reference(reference, schema, manifest.heads.anomaly is not None)
+        return schema, reference
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """A refusal inside names the folder, in one line."""
     try:
-        return _load(folder)
+        yield
     except BundleError as error:
         raise BundleError(f"bundle {folder}: {' '.join(str(error).split())}") from None
 
 
-def _load(folder: Path) -> Bundle:
+def _verified(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest, and the bytes of each file that it lists: whole and unchanged, but not yet parsed."""
     sizes = listing(folder)
     manifest = parse(read(folder, MANIFEST, sizes.pop(MANIFEST)))
     if other := sorted(sizes.keys() ^ manifest.files.keys()):
@@ -215,11 +245,7 @@ def _load(folder: Path) -> Bundle:
     ):
         if expected != found:
             raise BundleError(f"{MANIFEST} was changed: its {kind} does not fit its content; copy the bundle again")
-    if manifest.features_code != code_digest():
-        raise BundleError("it was trained with other feature code than this; check out its commit or train again")
-    bundle = _build(manifest, files)
-    _check(bundle)
-    return bundle
+    return manifest, files
 
 
 def _build(manifest: Manifest, files: dict[str, bytes]) -> Bundle:
@@ -227,32 +253,27 @@ def _build(manifest: Manifest, files: dict[str, bytes]) -> Bundle:
     used = [entry.file for entry in (manifest.heads.anomaly, *entries.values()) if entry is not None]
     if sorted(used) != sorted(name for name in files if name.startswith("heads/")):
         raise BundleError("the heads in the manifest are not the files in heads/; train again")
+    schema = _schema(manifest)
     try:
-        schema = Schema.from_dict(msgspec.to_builtins(manifest.schema))
         spec = FeatureSpec.from_dict(manifest.features)
         families = ("history_hours", "rolling", "trend", "change", "errors")
         params = {name: manifest.features[name] for name in families if name in manifest.features}
         given = FeatureSpec.from_params(params, schema)
     except (DataError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise BundleError(f"its schema or feature spec is refused ({error}); train again") from None
+        raise BundleError(f"its feature spec is refused ({error}); train again") from None
     if not given == spec or manifest.features != given.to_dict():
         raise BundleError("its feature spec is not the one that this code derives from its windows; train again")
     if manifest.history_hours != manifest.features["history_hours"]:
         raise BundleError("history_hours in the manifest is not the feature spec's; train again")
-    stored = unpack("reference.safetensors", files["reference.safetensors"])
-    parts: dict[str, dict[str, NDArray[Any]]] = {"constants": {}, "drift": {}}
-    for name, array in stored.items():
-        kind, _, rest = name.partition(".")
-        parts.setdefault(kind, {})[rest] = array
+    parts = _stored(files)
     try:
         constants = Constants.from_arrays(parts["constants"])
     except DataError as error:
-        raise BundleError(f"reference.safetensors: {error}") from None
-    known = {f"constants.{name}" for name in constants.to_arrays()} | {f"drift.{name}" for name in parts["drift"]}
-    if unknown := sorted(stored.keys() - known):
-        raise BundleError(f"reference.safetensors: {unknown[0]!r:.80} is unknown; train again")
+        raise BundleError(f"{REFERENCE}: {error}") from None
+    if unknown := sorted(parts["constants"].keys() - constants.to_arrays().keys()):
+        raise BundleError(f"{REFERENCE}: {f'constants.{unknown[0]}'!r:.80} is unknown; train again")
     if sha256(pack(constants.to_arrays())) != manifest.constants:
-        raise BundleError("reference.safetensors: the baselines are not those of the manifest; copy the bundle again")
+        raise BundleError(f"{REFERENCE}: the baselines are not those of the manifest; copy the bundle again")
     anomaly = None if (entry := manifest.heads.anomaly) is None else _anomaly_head(entry, files[entry.file])
     failures = {name: _failure_head(own, files[own.file]) for name, own in entries.items() if own is not None}
     if list(entries) != list(schema.components):
@@ -266,10 +287,35 @@ def _build(manifest: Manifest, files: dict[str, bytes]) -> Bundle:
         failures,
         manifest.training,
         manifest.provenance,
-        parts["drift"],
+        _reference(parts["drift"]),
         card,
         manifest,
     )
+
+
+def _schema(manifest: Manifest) -> Schema:
+    try:
+        return Schema.from_dict(msgspec.to_builtins(manifest.schema))
+    except DataError as error:
+        raise BundleError(f"its schema is refused ({error}); train again") from None
+
+
+def _stored(files: dict[str, bytes]) -> dict[str, dict[str, NDArray[Any]]]:
+    """The arrays of the baselines (``constants``) and of the drift reference (``drift``)."""
+    parts: dict[str, dict[str, NDArray[Any]]] = {"constants": {}, "drift": {}}
+    for name, array in unpack(REFERENCE, files[REFERENCE]).items():
+        kind, _, rest = name.partition(".")
+        if kind not in parts:
+            raise BundleError(f"{REFERENCE}: {name!r:.80} is unknown; train again")
+        parts[kind][rest] = array
+    return parts
+
+
+def _reference(arrays: dict[str, NDArray[Any]]) -> Reference | None:
+    try:
+        return Reference.from_arrays(arrays) if arrays else None
+    except ValueError as error:
+        raise BundleError(f"{REFERENCE}: drift reference: {error}; train again") from None
 
 
 def _anomaly_head(entry: AnomalyEntry, data: bytes) -> AnomalyHead:
@@ -297,6 +343,7 @@ def _check(bundle: Bundle) -> None:
     for name, array in constants.to_arrays().items():
         if array.shape != shape or not np.isfinite(array).all() or (name == "scale" and (array <= 0).any()):
             raise BundleError(f"baseline {name!r} is not {shape} usable numbers; train again")
+    _check_reference(bundle.reference, schema, bundle.anomaly is not None)
     if bundle.anomaly is None and not bundle.failures:
         raise BundleError("it has no head at all; train on more data")
     if unknown := sorted(bundle.failures.keys() - set(schema.components)):
@@ -318,3 +365,12 @@ def _check(bundle: Bundle) -> None:
             head.forest.check(len(head.columns))
     except ValueError as error:
         raise BundleError(f"{where}: {error}; train again") from None
+
+
+def _check_reference(reference: Reference | None, schema: Schema, scored: bool) -> None:
+    """Raise BundleError where it does not describe the schema's sensors and codes, and a score if there is one."""
+    try:
+        if reference is not None:
+            reference.check(len(schema.sensors) + scored, len(schema.errors))
+    except ValueError as error:
+        raise BundleError(f"drift reference: {error}; train again") from None

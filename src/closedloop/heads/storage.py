@@ -21,8 +21,8 @@ from safetensors.numpy import save as _serialize
 from closedloop.data.schema import DataError
 
 MIB = 2**20
-MANIFEST = "manifest.json"
-LIMITS = {MANIFEST: 4 * MIB, "card.md": MIB, "reference.safetensors": 64 * MIB}  # bytes
+MANIFEST, REFERENCE = "manifest.json", "reference.safetensors"
+LIMITS = {MANIFEST: 4 * MIB, "card.md": MIB, REFERENCE: 64 * MIB}  # bytes
 HEAD_LIMIT = 256 * MIB
 HEADER_LIMIT = MIB  # of a safetensors file: a bundle's largest are a few hundred bytes
 MOST_FILES = 256

@@ -1,0 +1,100 @@
+"""The drift reference: what the training tables looked like, in a few kilobytes whatever the fleet.
+
+:mod:`closedloop.judge.drift` computes it. Its form stands here, since a bundle checks it on loading, and heads know
+nothing of the judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from closedloop.data.schema import Float64, Int64
+from closedloop.heads.arrays import nothing_left, pop_fields, to_arrays
+
+QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
+BINS = 10
+MOST_DAYS = 2048  # machine-days in the sample: twice as many would not tell a smaller shift from how machines differ
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Distributions of C columns: the schema's sensors in its order and, where there is an anomaly head, its score.
+
+    ``quantiles`` (C, 9) are those of ``QUANTILES``. ``edges`` (C, 9) part the readings into ten bins, an edge belonging
+    to the bin above it, and ``counts`` (C, 10) are theirs. ``covariance`` (C, 10, 10) is that of the bins' shares with
+    machines as clusters: readings of one machine are alike, so a χ² threshold that took them for independent would
+    always be passed. ``missing`` (C) is the share of rows without a reading.
+
+    ``day_means`` (C, D) are means of machine-days (UTC; NaN where a sensor was silent for half of one), a sample of at
+    most ``MOST_DAYS``, sorted by machine, and ``day_machine`` (D) says whose.
+
+    ``error_counts`` (codes of the schema) were seen in ``machine_days`` of telemetry.
+    """
+
+    quantiles: Float64
+    edges: Float64
+    counts: Int64
+    covariance: Float64
+    missing: Float64
+    day_machine: Int64
+    day_means: Float64
+    error_counts: Int64
+    machine_days: float
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name, for the bundle."""
+        return to_arrays(self)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Reference:
+        """The inverse of :meth:`to_arrays`.
+
+        Raises:
+            ValueError: an array is missing, unknown, or of another type or number of dimensions.
+        """
+        left = dict(arrays)
+        reference: Reference = pop_fields(left, cls)
+        nothing_left(left)
+        return reference
+
+    def check(self, columns: int, codes: int) -> None:
+        """Raise ValueError where the arrays do not describe so many columns and error codes."""
+        days = len(self.day_machine)
+        if days > MOST_DAYS:
+            raise ValueError(f"it has {days} machine-days, more than the {MOST_DAYS} of a sample")
+        shapes = {
+            "quantiles": (columns, len(QUANTILES)),
+            "edges": (columns, BINS - 1),
+            "counts": (columns, BINS),
+            "covariance": (columns, BINS, BINS),
+            "missing": (columns,),
+            "day_means": (columns, days),
+            "error_counts": (codes,),
+        }
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array.shape != shape:
+                raise ValueError(f"{name!r} has the shape {array.shape}, not {shape}")
+            if np.isinf(array).any() or (name != "day_means" and np.isnan(array).any()):
+                raise ValueError(f"{name!r} holds numbers that are not finite")
+        for name in ("quantiles", "edges"):
+            if (np.diff(getattr(self, name), axis=1) < 0).any():
+                raise ValueError(f"{name!r} do not rise")
+        for name in ("counts", "error_counts"):
+            if (getattr(self, name) < 0).any():
+                raise ValueError(f"{name!r} holds a count below 0")
+        if not (self.counts.sum(axis=1) > 0).all():
+            raise ValueError("'counts' has a column without a reading")
+        if ((self.missing < 0) | (self.missing > 1)).any():
+            raise ValueError("'missing' is not a share from 0 to 1")
+        if (np.diagonal(self.covariance, axis1=1, axis2=2) < 0).any():
+            raise ValueError("'covariance' has a variance below 0")
+        if (np.diff(self.day_machine) < 0).any():
+            raise ValueError("'day_machine' is not sorted")
+        if not 0 < self.machine_days < np.inf:
+            raise ValueError("'machine_days' is not a number above 0")
