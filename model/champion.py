@@ -23,7 +23,7 @@ NOUNS = Path("src") / "closedloop"
 
 def folder(source: str) -> Path:
     """Where the champion of a fleet is kept."""
-    return cli.BUILD / "champion" / source
+    return cli.CHAMPIONS / source
 
 
 def save(source: str, candidate: Candidate, bundle: Path, predictions: Path, holdout_fingerprint: str) -> None:

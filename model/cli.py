@@ -16,6 +16,7 @@ from model.params import PARAMS
 BUILD = Path("build")
 DATA, HOLDOUT, BUNDLE = BUILD / "data", BUILD / "holdout", BUILD / "bundle"
 PREDICTIONS = BUILD / "predictions.parquet"
+CHAMPIONS = BUILD / "champion"  # by source
 DONE, REFUSED, USAGE = 0, 1, 2
 
 _START = time.monotonic()

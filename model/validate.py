@@ -1,12 +1,14 @@
 """Hold the fetched tables against the expectations; then hold out the machines that judge.
 
-A refusal exits 1 and names table, column, rule, count and three offending rows. What passes is fingerprinted, compared
-with the pin, and split: build/holdout gets the tables of the held-out machines, from one history before the cut on.
+A refusal exits 1 and names table, column, rule, count and three offending rows. Readings that leave the range of what
+the champion was trained on are warned of. What passes is fingerprinted, compared with the pin, and split: build/holdout
+gets the tables of the held-out machines, from one history before the cut on.
 """
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from closedloop.data import expectations, sources
+from closedloop.data.expectations import Usual
 from closedloop.data.schema import HOUR_US, DataError, Schema, Tables
 from closedloop.features.split import Split, split
 from model import cli, params
@@ -38,18 +41,50 @@ def last_times(tables: Tables, rows: NDArray[np.bool_]) -> dict[str, int]:
     return {str(key): value for key, value in zip(machine[last].tolist(), time[last].tolist(), strict=True)}
 
 
+def usual(asked: Path | None, source: str) -> dict[str, Usual]:
+    """What the sensors did in the tables that the bundle asked for, else the fleet's champion, was trained on.
+
+    A champion that has no drift reference, or cannot be read, is told of and left out.
+
+    Raises:
+        DataError: the bundle that was asked for is none, was changed, or has no drift reference.
+    """
+    folder = asked or cli.CHAMPIONS / source / "bundle"
+    if asked is None and not folder.exists():
+        return {}
+    # only here, since the compiled kernels come with it, and take two seconds that a first run has no need of
+    from closedloop.heads.bundle import load_reference
+
+    try:
+        schema, reference = load_reference(folder)
+        if reference is None:
+            raise DataError(f"bundle {folder}: it has no drift reference; train it again")
+    except DataError as error:
+        if asked is not None:
+            raise
+        cli.say(f"warning: not compared with the champion: {error}")
+        return {}
+    low, high = reference.quantiles[:, 0].tolist(), reference.quantiles[:, -1].tolist()
+    columns = map(Usual, low, high, reference.missing.tolist())
+    return dict(zip(schema.sensors, columns, strict=False))  # the last column may be the anomaly score
+
+
 def main(words: list[str]) -> None:
-    """Write build/validation.json, build/holdout and the fingerprints into build/data/data.json."""
+    """Write build/validation.json and its page, build/holdout, and the fingerprints into build/data/data.json."""
     flags = cli.parser(__doc__, out=cli.HOLDOUT)
     flags.add_argument("--pin", action="store_true", help="pin the fingerprint of these tables, if they are valid")
+    flags.add_argument(
+        "--reference", type=Path, metavar="BUNDLE", help="compare with its training tables (default: the champion)"
+    )
     args = flags.parse_args(words)
     asked = params.load(args.params)
     about: dict[str, Any] = cli.read_json(args.data / "data.json", "run: python -m model.data")
     schema = Schema.from_dict(about["schema"])
     frames = sources.read_frames(args.data, {})
     cli.say(f"validating {len(frames['telemetry']):,} telemetry rows")
-    result = expectations.validate(frames, schema)
+    result = expectations.validate(frames, schema, usual(args.reference, about["source"]))
     cli.write_json(args.data.parent / "validation.json", result.result)
+    expectations.write_docs(result, args.data.parent / "validation")
     for warning in result.warnings:
         cli.say(f"warning: {warning}")
     if not result.ok:

@@ -1,6 +1,7 @@
 """What refuses a set of tables, what only warns, and how each is said."""
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from closedloop.data import expectations, sources
-from closedloop.data.expectations import validate
+from closedloop.data.expectations import Usual, validate
 from closedloop.data.schema import Schema
 
 
@@ -215,6 +216,68 @@ def test_an_unread_csv_is_validated_like_typed_frames(folder, schema):
     ]
 
 
+VOLT = Usual(low=100.0, high=250.0, missing=0.1)
+
+
+def _readings(frames, readings):
+    """The frames with these readings of volt in the first rows."""
+    telemetry = frames["telemetry"].copy()
+    telemetry["volt"] = np.append(readings, np.full(len(telemetry) - len(readings), 170.0))
+    return frames | {"telemetry": telemetry}
+
+
+@pytest.mark.parametrize(("outside", "warned"), [(28, 0), (29, 1)])
+def test_readings_outside_the_references_range_warn_above_one_in_a_hundred(frames, schema, outside, warned):
+    readings = [99.9, 250.1, 100.0, 250.0] + [99.0] * (outside - 2)
+    validation = validate(_readings(frames, readings), schema, {"volt": VOLT})
+    assert (validation.ok, validation.failures) == (True, [])
+    assert len(validation.warnings) == warned
+    for said in validation.warnings:
+        assert said == (
+            "telemetry.volt: lies outside 100 to 250, where 99.8% of the reference's readings lie: 29 of 2,880 rows: "
+            "row 1 (machineID 1, datetime 2015-01-01T06:00:00Z, volt 99.9); "
+            "row 2 (machineID 1, datetime 2015-01-01T07:00:00Z, volt 250.1); "
+            "row 5 (machineID 1, datetime 2015-01-01T10:00:00Z, volt 99.0); "
+            "see whether the sensor or its work changed; a model trained on it learns the new range"
+        )
+
+
+@pytest.mark.parametrize(
+    ("before", "silent", "said"),
+    [
+        (0.0, 28, ""),
+        (
+            0.0,
+            29,
+            "has no reading in more than 1% of the rows; the reference had none in 0.0%: 29 of 2,880 rows",
+        ),
+        (0.1, 604, ""),  # twice the gaps, and a hundredth
+        (
+            0.1,
+            605,
+            "has no reading in more than 21% of the rows; the reference had none in 10.0%: 605 of 2,880",
+        ),
+        (0.8, 2592, ""),  # half of the readings
+        (
+            0.8,
+            2593,
+            "has no reading in more than 90% of the rows; the reference had none in 80.0%: 2,593 of 2,880",
+        ),
+    ],
+)
+def test_a_sensor_that_is_silent_more_than_it_was_warns(frames, schema, before, silent, said):
+    damaged = _readings(frames, [np.nan] * silent)
+    validation = validate(damaged, schema, {"volt": replace(VOLT, missing=before)})
+    assert (validation.ok, validation.failures) == (True, [])
+    assert len(validation.warnings) == bool(said)
+    assert not said or validation.warnings[0].startswith(f"telemetry.volt: {said}")
+
+
+def test_a_reference_of_other_sensors_changes_nothing(frames, schema):
+    assert validate(frames, schema, {"oil": VOLT}).result["tables"].keys() == frames.keys()
+    assert validate(frames, schema, {"oil": VOLT}).warnings == []
+
+
 def test_frames_are_left_as_they_are(frames, schema):
     before = frames["telemetry"].copy()
     validate({"telemetry": frames["telemetry"]}, schema)
@@ -237,13 +300,32 @@ def test_the_result_is_json_with_the_verdict_and_every_expectation(frames, schem
     assert capfd.readouterr().err == ""
 
 
-def test_data_docs_are_written_and_a_second_time_elsewhere(frames, schema, tmp_path):
-    validation = validate(frames, schema)
-    for folder in (tmp_path / "one", tmp_path / "two"):
-        page = expectations.write_docs(validation, folder)
-        assert page == folder / "index.html"
-        assert "telemetry" in page.read_text(encoding="utf-8")
-        assert len(list((folder / "validations").rglob("*.html"))) == 5
+def page_of(frames, schema, folder):
+    page = expectations.write_docs(validate(frames, schema), folder)
+    assert page == folder / "index.html"
+    assert list(folder.iterdir()) == [page]
+    return page.read_text(encoding="utf-8")
+
+
+def test_data_docs_are_one_page_that_fetches_nothing_and_shows_every_table(frames, schema, tmp_path):
+    page = page_of(frames, schema, tmp_path / "docs")
+    assert "The data is valid" in page
+    for table in frames:
+        asked = re.search(rf"<b>{table}</b>: (\d+) of (\d+) expectations met", page)
+        assert asked[1] == asked[2] > "0"
+    assert not any(word in page for word in ("<script", "<link", "src=", "url(", "@import"))
+    assert not any(word in page for word in ("xception", "np.float64"))  # it shows what it cannot write as a traceback
+
+
+def test_data_docs_begin_with_what_was_refused_and_open_its_table(frames, schema, tmp_path):
+    frames["errors"] = _put("errorID", 1, "<script>alert(1)</script>")(frames["errors"], None)
+    page = page_of(frames, schema, tmp_path / "docs")
+    assert "The data was refused" in page
+    assert re.findall(r"<details (open)?>\s*<summary><b>(\w+)", page.replace("<details>", "<details >")) == [
+        ("open" if table == "errors" else "", table) for table in frames
+    ]
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 2  # in our line, and among its unexpected values
+    assert "<script" not in page
 
 
 def test_a_rule_that_cannot_be_asked_is_never_a_pass():

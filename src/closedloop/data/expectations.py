@@ -7,13 +7,15 @@ column, rule, count and three offending rows, and says how to mend them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jinja2 import pass_context
 
 from closedloop.data.frames import (
     NAME_COLUMN,
@@ -37,10 +39,13 @@ with warnings.catch_warnings():  # its own imports are deprecated
         InMemoryStoreBackendDefaults,
         ProgressBarsConfig,
     )
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view.view import DefaultJinjaPageView
 
 STEP = "minutes since the machine's previous row"  # a column that telemetry gets for the rules of order and gaps
 _DTYPES = {"time": ["datetime64[us]"], "whole": ["int64", "Int64Dtype"], "number": ["float64"]}
-_SHARE_OF_READINGS = 0.95  # fewer readings of a sensor that are present: a warning
+_SILENT = 0.05  # more rows without a reading, of a sensor that no reference knows: a warning
+_OUTSIDE = 0.01  # more readings outside the reference's range, five times its own share: a warning
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,33 @@ class Validation:
     """The verdict on a set of tables.
 
     ``ok`` is False if there is any failure; ``failures`` and ``warnings`` are one line each; ``result`` is the JSON of
-    both and of great_expectations' own results by table.
+    both and of great_expectations' own results by table, which ``outcomes`` holds as it made them.
     """
 
     ok: bool
     failures: list[str]
     warnings: list[str]
     result: dict[str, Any]
-    context: Any = field(repr=False, compare=False)
+    outcomes: dict[str, Any] = field(repr=False, compare=False)
 
 
-def validate(frames: Frames, schema: Schema) -> Validation:
-    """Hold the frames against the schema: presence, types, ranges, order, gaps, keys, codes and references."""
+@dataclass(frozen=True)
+class Usual:
+    """What a sensor did in the tables that a model was trained on: 998 of 1,000 readings lay from ``low`` to ``high``.
+
+    ``missing`` is the share of rows without a reading.
+    """
+
+    low: float
+    high: float
+    missing: float
+
+
+def validate(frames: Frames, schema: Schema, usual: Mapping[str, Usual] | None = None) -> Validation:
+    """Hold the frames against the schema: presence, types, ranges, order, gaps, keys, codes and references.
+
+    Sensors that ``usual`` names are also held against what they did before.
+    """
     context = gx.get_context(
         project_config=DataContextConfig(
             store_backend_defaults=InMemoryStoreBackendDefaults(),
@@ -69,41 +89,62 @@ def validate(frames: Frames, schema: Schema) -> Validation:
     )
     failures = [] if "telemetry" in frames else ["telemetry: the table is missing; it is the only one that is required"]
     warned: list[str] = []
-    results: dict[str, Any] = {}
+    outcomes: dict[str, Any] = {}
     read = {table: typed(table, frame.reset_index(drop=True)) for table, frame in frames.items() if table in KEYS}
     sound = {table: _sound(table, frame, schema) for table, frame in read.items()}
     source = context.data_sources.add_pandas("tables")
     for table, frame in read.items():
-        suite = gx.ExpectationSuite(table, expectations=list(_rules(table, schema, read, sound)))
+        suite = gx.ExpectationSuite(table, expectations=list(_rules(table, schema, read, sound, usual or {})))
         asset = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all rows")
         definition = gx.ValidationDefinition(name=table, data=asset, suite=context.suites.add(suite))
         outcome = context.validation_definitions.add(definition).run(
             batch_parameters={"dataframe": _shown(table, frame, sound[table])}, result_format="SUMMARY"
         )
-        results[table] = outcome.describe_dict()
+        outcomes[table] = outcome
         result: Any
         for result in outcome.results:
+            if isinstance(value := result.result.get("observed_value"), np.generic | list):
+                result.result["observed_value"] = np.asarray(value).tolist()  # it cannot show the numbers of NumPy 2
             if not result.success:
                 critical = result.expectation_config.severity == "critical"
                 (failures if critical else warned).append(_line(table, frame, result))
-    summary = {"ok": not failures, "failures": failures, "warnings": warned, "tables": results}
-    return Validation(not failures, failures, warned, summary, context)
+    tables = {table: outcome.describe_dict() for table, outcome in outcomes.items()}
+    summary = {"ok": not failures, "failures": failures, "warnings": warned, "tables": tables}
+    return Validation(not failures, failures, warned, summary, outcomes)
 
 
 def write_docs(validation: Validation, folder: Path) -> Path:
-    """Write great_expectations' Data Docs and return their first page. Their style sheets come from the web."""
-    site = {
-        "class_name": "SiteBuilder",
-        "show_how_to_buttons": False,
-        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())},
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-    }
-    validation.context.add_data_docs_site("docs", site)
-    try:
-        validation.context.build_data_docs(site_names=["docs"])
-    finally:
-        validation.context.delete_data_docs_site("docs")
+    """Write great_expectations' Data Docs on one page that needs no network, and return its path.
+
+    The verdict is in our words, each expectation in its. Its own site takes style sheets and scripts from seven hosts,
+    and cannot be read without them.
+    """
+    renderer = ValidationResultsPageRenderer(run_info_at_end=True)
+    tables = []
+    for table, outcome in validation.outcomes.items():
+        sections = renderer.render(outcome).to_json_dict()["sections"]
+        counts = outcome.statistics
+        # the first has links into its own site, the last says how it was called
+        tables.append((table, counts["successful_expectations"], counts["evaluated_expectations"], sections[1:-1]))
+    view = _View(custom_views_directory=str(Path(__file__).parent))
+    page = view.env.get_template("docs.html.j2").render(
+        failures=validation.failures, warnings=validation.warnings, tables=tables
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "index.html").write_text(page + "\n", encoding="utf-8")
     return folder / "index.html"
+
+
+class _View(DefaultJinjaPageView):
+    """Its view, but values of the data are text: it writes an offending value as it stands, markup and all."""
+
+    @pass_context
+    def render_content_block(self, context: Any, content_block: Any, *args: Any, **named: Any) -> Any:
+        if isinstance(content_block, str):
+            return escape(content_block)
+        if isinstance(content_block, list):
+            content_block = [escape(item) if isinstance(item, str) else item for item in content_block]
+        return super().render_content_block(context, content_block, *args, **named)
 
 
 def _sound(table: str, frame: pd.DataFrame, schema: Schema) -> set[str]:
@@ -129,7 +170,9 @@ def _rule(kind: str, about: str, rule: str, mend: str, *, warn: bool = False, **
     return getattr(gxe, f"Expect{kind}")(meta={"column": about, "rule": rule, "mend": mend}, severity=severity, **asked)
 
 
-def _rules(table: str, schema: Schema, frames: Frames, sound: dict[str, set[str]]) -> Iterator[Any]:
+def _rules(
+    table: str, schema: Schema, frames: Frames, sound: dict[str, set[str]], usual: Mapping[str, Usual]
+) -> Iterator[Any]:
     """The suite of one table. Rules about the values of a column are left out where presence or type fails."""
     known = sound[table]
     for name in expected_columns(schema)[table]:
@@ -152,7 +195,7 @@ def _rules(table: str, schema: Schema, frames: Frames, sound: dict[str, set[str]
     if table == "telemetry":
         yield _rule("TableRowCountToBeBetween", "datetime", "there are no rows", "export the table again", min_value=1)
         if len(frames[table]):
-            yield from _reading_rules(schema, known)
+            yield from _reading_rules(schema, known, usual)
             yield from _time_rules(schema, known)
     if table == "machines" and "age" in known:
         said = ("age", "is below 0", "give years, or leave it empty")
@@ -164,7 +207,7 @@ def _rules(table: str, schema: Schema, frames: Frames, sound: dict[str, set[str]
         yield _rule("ColumnValuesToBeInSet", *said, warn=table == "machines", column="machineID", value_set=ids)
 
 
-def _reading_rules(schema: Schema, known: set[str]) -> Iterator[Any]:
+def _reading_rules(schema: Schema, known: set[str], usual: Mapping[str, Usual]) -> Iterator[Any]:
     for name, (low, high) in zip(schema.sensors, schema.ranges, strict=True):
         if name not in known:
             continue
@@ -174,8 +217,23 @@ def _reading_rules(schema: Schema, known: set[str]) -> Iterator[Any]:
         said = (name, "has no reading at all", "export it, or take it out of schema.sensors in params.yaml")
         kind = "ColumnProportionOfNonNullValuesToBeBetween"
         yield _rule(kind, *said, column=name, min_value=0, strict_min=True)
-        said = (name, f"has no reading in more than {1 - _SHARE_OF_READINGS:.0%} of the rows", "see why it is silent")
-        yield _rule("ColumnValuesToNotBeNull", *said, warn=True, column=name, mostly=_SHARE_OF_READINGS)
+        yield from _usual_rules(name, usual.get(name))
+
+
+def _usual_rules(name: str, before: Usual | None) -> Iterator[Any]:
+    """A sensor that fell silent or left its usual range: it may be right, so it only warns."""
+    silent, than = _SILENT, ""
+    if before is not None:
+        silent = min(2 * before.missing + _OUTSIDE, (1 + before.missing) / 2)  # twice the gaps, or half the readings
+        than = f"; the reference had none in {before.missing:.1%}"
+        rule = f"lies outside {before.low:.4g} to {before.high:.4g}, where 99.8% of the reference's readings lie"
+        mend = "see whether the sensor or its work changed; a model trained on it learns the new range"
+        limits = {"min_value": before.low, "max_value": before.high, "mostly": 1 - _OUTSIDE}
+        yield _rule("ColumnValuesToBeBetween", name, rule, mend, warn=True, column=name, **limits)
+    rule = f"has no reading in more than {100 * silent:.3g}% of the rows{than}"
+    yield _rule(
+        "ColumnValuesToNotBeNull", name, rule, "see why it is silent", warn=True, column=name, mostly=1 - silent
+    )
 
 
 def _time_rules(schema: Schema, known: set[str]) -> Iterator[Any]:

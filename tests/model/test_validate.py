@@ -1,0 +1,193 @@
+"""``model.validate`` as a person meets it: what is refused, and how it is said; what the champion makes of new data.
+
+In this process, after ``model.data`` has read a folder of CSV files, as an export is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from closedloop.data import sources
+from closedloop.data.schema import DataError
+from closedloop.data.simulate import simulate
+from closedloop.heads import bundle
+from closedloop.judge import drift
+from model import cli, data, validate
+from model.params import load
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    """Tables of ten machines for 40 days."""
+    return simulate("azure", 10, 40, 3, load().schema).tables
+
+
+@pytest.fixture
+def frames(fleet):
+    return sources.tables_to_frames(fleet, load().schema)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to work in, which the verbs take for the project's."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(folder, frames, *words):
+    """Export, read, validate."""
+    (folder / "plant").mkdir()
+    for name, frame in frames.items():
+        frame.to_csv(folder / "plant" / f"PdM_{name}.csv", index=False)
+    data.main(["--source", "plant"])
+    validate.main(list(words))
+
+
+def cells(column, rows, value):
+    """A damage that puts a value into some rows."""
+
+    def change(frame):
+        mixed = frame[column].astype(object)
+        mixed.iloc[rows] = value
+        return frame.assign(**{column: mixed})
+
+    return change
+
+
+ROWS = [3, 7, 11, 15]
+REFUSALS = {
+    "presence of a value": ("telemetry", cells("machineID", ROWS, None), "telemetry.machineID: is missing: 4 of "),
+    "type": ("telemetry", cells("volt", ROWS, "broken"), "telemetry.volt: is no number: 4 of "),
+    "range": ("telemetry", cells("volt", ROWS, 999), "telemetry.volt: is outside its range 0 to 400: 4 of "),
+    "order": (
+        "telemetry",
+        lambda frame: frame.iloc[[1, 0, 3, 2, 5, 4, 7, 6, *range(8, len(frame))]],
+        "telemetry.datetime: is before the machine's previous row: 4 of ",
+    ),
+    "duplicate keys": (
+        "errors",
+        lambda frame: pd.concat([frame, frame.iloc[:2]]),
+        "errors.machineID, datetime, errorID: the key occurs more than once: 4 of ",
+    ),
+    "unknown codes": (
+        "errors",
+        cells("errorID", ROWS, "error9"),
+        "errors.errorID: is not one of error1, error2, ",
+    ),
+    "unknown models": (
+        "machines",
+        cells("model", [0, 1, 2], "model5"),
+        "machines.model: is not one of model1, ",
+    ),
+    "unknown machines": (
+        "failures",
+        cells("machineID", [0, 1, 2], 77),
+        "failures.machineID: is not in telemetry: 3 ",
+    ),
+    "references": ("machines", lambda frame: frame.iloc[:9], "telemetry.machineID: is not in machines: 960 of "),
+}
+
+
+@pytest.mark.parametrize("rule", REFUSALS)
+def test_a_refusal_names_table_column_rule_count_and_three_rows(rule, folder, frames):
+    table, change, said = REFUSALS[rule]
+    with pytest.raises(cli.RefusedError) as caught:
+        run(folder, frames | {table: change(frames[table])})
+    head, line = str(caught.value).splitlines()
+    assert head == "the data does not meet the expectations:"
+    assert line.startswith(f"  {said}")
+    assert re.search(r": [\d,]+ of [\d,]+ rows: row \d+ \(machineID [^)]+\)(; row \d+ \([^)]+\)){2}; \w", line)
+    written = json.loads((folder / "build/validation.json").read_text())
+    assert written["failures"] == [line.strip()]
+    assert "The data was refused" in (folder / "build/validation/index.html").read_text(encoding="utf-8")
+    assert not (folder / "build/holdout").exists()
+
+
+def test_a_missing_column_is_refused_with_those_that_are_there(folder, frames):
+    with pytest.raises(cli.RefusedError, match=r"telemetry\.volt: the column is missing: the table has datetime, mach"):
+        run(folder, frames | {"telemetry": frames["telemetry"].drop(columns="volt")})
+
+
+def test_a_folder_without_telemetry_is_refused_in_one_line(folder, frames):
+    with pytest.raises(DataError, match="telemetry"):
+        run(folder, {name: frame for name, frame in frames.items() if name != "telemetry"})
+
+
+def test_gaps_are_warned_of_and_no_reason_to_refuse(folder, frames, capsys):
+    run(folder, frames | {"telemetry": frames["telemetry"].drop(index=[10, 500, 1000])})
+    assert (
+        "warning: telemetry.datetime: comes after a gap of more than 60 minutes: 3 of 9,597" in capsys.readouterr().err
+    )
+    assert "The data is valid" in (folder / "build/validation/index.html").read_text(encoding="utf-8")
+    assert (folder / "build/holdout").exists()
+
+
+def shifted(frames, volts):
+    return frames | {"telemetry": frames["telemetry"].assign(volt=frames["telemetry"]["volt"] + volts)}
+
+
+@pytest.fixture
+def champion(folder, fleet, tiny_bundle):
+    """A champion of the plant, with the drift reference of its tables."""
+    model = bundle.load(tiny_bundle)
+    path = folder / "build/champion/plant/bundle"
+    score = np.zeros(len(fleet.time))
+    bundle.write(replace(model, reference=drift.reference(fleet, model.schema, score)), path)
+    return path
+
+
+def test_the_champion_has_nothing_to_say_of_its_own_fleet(champion, folder, frames, capsys):
+    run(folder, frames)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_readings_that_left_the_champions_range_are_warned_of_whatever_its_feature_code(
+    champion, folder, frames, capsys, monkeypatch
+):
+    monkeypatch.setattr(bundle, "code_digest", lambda: "sha256:other")
+    run(folder, shifted(frames, 40))
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(said) == 1
+    assert re.search(
+        r"warning: telemetry\.volt: lies outside [\d.]+ to [\d.]+, where 99\.8% of the reference's readings lie: "
+        r"[\d,]+ of 9,600 rows: row \d+ \(machineID \d+, datetime [^,]+, volt [\d.]+\); row .+; row .+; see whether",
+        said[0],
+    )
+
+
+def test_without_a_champion_there_is_nothing_to_compare_with(folder, frames, capsys):
+    run(folder, shifted(frames, 40))
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_another_bundle_is_the_reference_where_one_is_asked_for(champion, folder, frames, capsys):
+    champion.rename(folder / "mine")
+    run(folder, shifted(frames, 40), "--reference", "mine")
+    assert "warning: telemetry.volt: lies outside" in capsys.readouterr().err
+
+
+def test_a_champion_that_cannot_be_read_is_told_of_and_left_out(champion, folder, frames, capsys):
+    (champion / "card.md").write_text("changed")
+    run(folder, shifted(frames, 40))
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(said) == 1
+    assert "warning: not compared with the champion: bundle build/champion/plant/bundle: card.md was changed" in said[0]
+
+
+@pytest.mark.parametrize("what", ["nowhere", "changed", "without"])
+def test_a_reference_that_was_asked_for_must_be_one(what, champion, folder, frames, tiny_bundle):
+    said = {
+        "nowhere": "cannot be read",
+        "changed": "card.md was changed",
+        "without": "it has no drift reference; train",
+    }
+    (champion / "card.md").write_text("changed")
+    path = {"nowhere": folder / "nowhere", "changed": champion, "without": tiny_bundle}[what]
+    with pytest.raises(DataError, match=said[what]):
+        run(folder, frames, "--reference", str(path))
