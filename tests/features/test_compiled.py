@@ -10,7 +10,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 from closedloop.data.schema import Schema, Tables
-from closedloop.features import baseline, compiled, events, kernel, medians
+from closedloop.features import baseline, compiled, events, kernel, medians, shifts
 from closedloop.features.kernel import Features, compute
 from closedloop.features.spec import FeatureSpec, fit_constants
 
@@ -20,6 +20,7 @@ FULL = {
     "rolling": {"windows_hours": [0.5, 3, 24]},
     "trend": {"half_lives_hours": [2, 6], "cusum_slack": 0.5},
     "change": {"windows_hours": [5, 24]},
+    "shift": {"steps": 6, "weight": 0.5},
     "errors": {"windows_hours": [3, 24]},
 }
 BARE = {"history_hours": 30, "rolling": {"windows_hours": [3]}}
@@ -30,11 +31,11 @@ def interpret(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Takes numba out of the kernel until the test ends."""
 
     def take_out() -> None:
-        for module in (compiled, events, medians, baseline):
+        for module in (compiled, events, medians, baseline, shifts):
             for name, value in list(vars(module).items()):
                 if isinstance(value, Dispatcher):
                     monkeypatch.setattr(module, name, value.py_func)
-        plain = [medians.baselines, compiled.telemetry, events.events]
+        plain = [medians.baselines, compiled.telemetry, shifts.shifts, events.events]
         monkeypatch.setattr(kernel, "_compiled", lambda: plain)
 
     return take_out
@@ -67,3 +68,8 @@ def test_interpreted_loops_give_the_same_bits(
 def test_a_weight_halves_with_every_half_life() -> None:
     for age in range(0, 100_000, 777):
         assert compiled._decay(age, 5_000) == pytest.approx(0.5 ** (age / 5_000), rel=1e-15)
+
+
+def test_the_logarithm_is_one() -> None:
+    for x in np.geomspace(1.0, 1e30, 999).tolist():
+        assert shifts._log(x) == pytest.approx(np.log(x), rel=1e-15, abs=1e-15)

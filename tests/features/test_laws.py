@@ -21,6 +21,7 @@ PARAMS = {
     "history_hours": HISTORY_HOURS,
     "rolling": {"windows_hours": [0.5, 3, 12]},
     "trend": {"half_lives_hours": [2, 6], "cusum_slack": 0.5},
+    "shift": {"steps": 8, "weight": 0.5},
     "change": {"windows_hours": [5, 12]},
     "errors": {"windows_hours": [3, 12]},
 }

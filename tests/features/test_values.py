@@ -19,6 +19,9 @@ SAMPLINGS = [("even", 0.0), ("even", 0.02), ("gaps", 0.0), ("jitter", 0.3)]
 START_US = 1_420_092_000_000_000
 
 
+SHIFT = {"shift": {"steps": 8, "weight": 0.5}}
+
+
 def flat_constants(schema: Schema, location_trust: float = 0.0, scale_trust: float = 0.0) -> Constants:
     shape = (len(schema.models) + 1, len(schema.sensors))
     location = 98.0 + np.arange(np.prod(shape)).reshape(shape)  # each model and sensor has its own
@@ -182,3 +185,73 @@ def test_a_still_sensor_deviates_by_nothing(schema: Schema) -> None:
     features = run(one_machine(schema, list(range(60)), [], []), schema, **params)
     for hours in (3, 24):
         assert column(features, schema, f"volt_std_{hours}h", **params)[1:].tolist() == [0] * 59
+
+
+def evidence(hours: Float64, deviation: Float64, span: float, steps: int, weight: float) -> list[float]:
+    """The four shift features of one window, the plainest way: every course is drawn and fitted by itself."""
+    edges = 24 * np.arange(steps + 1) / steps
+    inside = edges <= span
+    going: list[tuple[float, ...]] = []
+    over = []
+    for i in np.flatnonzero(inside[1:]) + 1:
+        for j in range(i):
+            course = np.clip((edges[i] - hours) / (edges[i] - edges[j]), 0.0, 1.0)
+            if (course @ course) > 0:
+                size = (course @ deviation) / (course @ course)
+                going.append((size * (course @ deviation), size, edges[i], edges[j]))
+            else:
+                going.append((0.0, 0.0, edges[i], edges[j]))
+            if j > 0:
+                pulse = (hours >= edges[j]) & (hours < edges[i])
+                over.append(deviation[pulse].sum() ** 2 / max(pulse.sum(), 1))
+    if not going:
+        return [np.nan] * 4
+    best = max([0.0, *(one[0] for one in going), *over])
+
+    def weighed(gain: float) -> float:
+        return max(1 + weight / 2 * (gain - best) / 1024, 0.0) ** 1024
+
+    w = np.array([weighed(one[0]) for one in going])
+    against = sum(weighed(gain) for gain in over) + 12 * (steps * (steps + 1) // 2) * weighed(0.0)
+    if w.sum() == 0:
+        return [0.0] * 4
+    return [max(np.log(w.sum() / against), 0.0), *(w @ np.array(going)[:, 1:] / w.sum())]
+
+
+@pytest.mark.parametrize(("sampling", "missing"), SAMPLINGS)
+@pytest.mark.parametrize("away", [0.0, 3.0])
+def test_shifts_weigh_every_course_by_its_evidence(sampling, missing, away, schema: Schema, fleet: Fleet) -> None:
+    tables = fleet(schema, machines=2, rows=60, sampling=sampling, missing=missing)
+    constants = flat_constants(schema)
+    for rows in by_machine(tables):
+        tables.values[0, rows][-15:] += away * constants.scale[0, 0]
+    features = run(tables, schema, constants, **SHIFT)
+    odds = []
+    for window_of, rows in zip(tables.windows(), by_machine(tables), strict=True):
+        for row in range(rows.stop - rows.start):
+            hours, value = window(tables, rows, row, 0, 24)
+            deviation = (value - constants.location[window_of.model, 0]) / constants.scale[window_of.model, 0]
+            span = -hours[0] + schema.period_us / HOUR_US if len(hours) else 0.0
+            expected = evidence(-hours, deviation, span, 8, 0.5)
+            names = ("shift_odds", "shift_size", "shift_hours", "shift_held_hours")
+            found = [column(features, schema, f"{schema.sensors[0]}_{name}", **SHIFT)[rows][row] for name in names]
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+            odds.append(expected[0])
+    assert (np.nanmax(odds) > 2) == (away > 0)  # and the case is not an idle one
+
+
+def test_the_odds_of_a_shift_fall_as_soon_as_it_is_over(schema: Schema, fleet: Fleet) -> None:
+    tables, constants = fleet(schema, machines=1, rows=200), flat_constants(schema)
+    known = schema.models.index("model1") if len(tables.machine_model) else -1
+    tables.values[0] = (
+        constants.location[known, 0]
+        + constants.scale[known, 0] * np.where(np.arange(200) % 2, 1, -1)[: tables.values.shape[1]]
+    )
+    start, stop = 40, 60
+    tables.values[0, start:stop] += 3 * constants.scale[known, 0]
+    features = run(tables, schema, constants, **SHIFT)
+    odds, since = (column(features, schema, f"{schema.sensors[0]}_shift_{name}", **SHIFT) for name in ("odds", "hours"))
+    assert odds[:start].max() == 0
+    assert odds[start + 10 : stop].min() > 10
+    assert odds[stop + 6] == 0
+    assert since[stop - 1] == pytest.approx(20, abs=4)

@@ -20,6 +20,7 @@ from closedloop.features.compiled import Plan, telemetry
 from closedloop.features.events import events
 from closedloop.features.medians import baselines
 from closedloop.features.registry import CUSTOM
+from closedloop.features.shifts import SHIFTS, shifts
 from closedloop.features.spec import Constants, FeatureSpec
 
 
@@ -129,15 +130,20 @@ def _runner(
         model[described] = tables.machine_model[at[described]]
         age[known] = tables.machine_age[at[known]]
     codes = len(schema.errors) if spec.error_windows_us is not None else 0
-    first = len(schema.sensors) * plan.per_sensor + len(spec.custom)
+    shifted = len(schema.sensors) * plan.per_sensor  # the first of the shift features
+    knots = np.array(
+        [spec.history_us * k // spec.shift_steps for k in range(spec.shift_steps + 1)] if spec.shift_steps else [],
+        np.int64,
+    )
+    first = shifted + (len(schema.sensors) * len(SHIFTS) if spec.shift_steps else 0) + len(spec.custom)
     sizes = (first, codes, len(schema.components), len(schema.models))
     windows = np.array(spec.error_windows_us or (), np.int64)
     values = np.ascontiguousarray(tables.values)
     frozen = (constants.location, constants.scale, constants.location_trust, constants.scale_trust)
     enough = -(-spec.history_us // (2 * schema.period_us))  # readings in half of the history
-    trend = plan.slack >= 0 or len(plan.half_lives) > 0
+    based = plan.slack >= 0 or len(plan.half_lives) > 0 or len(knots) > 0  # on a baseline
     customs = [bind(CUSTOM[name], schema.sensors, offsets, tables.time, values) for name in spec.custom]
-    baseline_loops, telemetry_loops, event_loops = _compiled()
+    baseline_loops, telemetry_loops, shift_loops, event_loops = _compiled()
 
     def of(table: Events) -> tuple[Int64, Int64, NDArray[np.int16]]:
         ends = (table.machine.searchsorted(ids), table.machine.searchsorted(ids, side="right"))
@@ -147,11 +153,14 @@ def _runner(
 
     def run(low: int, high: int, shift: int, X: Float64, history: Float64) -> None:
         rows = (low, high, last_only)
-        own = np.empty((2, len(values), X.shape[1] if trend else 0))
-        if trend:
+        own = np.empty((2, len(values), X.shape[1] if based else 0))
+        if based:
             window = (spec.history_us, enough)
             baseline_loops(*rows, offsets, tables.time, values, model, *frozen, *window, shift, own[0], own[1])
         telemetry_loops(*rows, offsets, tables.time, values, plan, shift, own[0], own[1], X, history)
+        if len(knots):
+            course = (knots, spec.shift_weight, schema.period_us)
+            shift_loops(*rows, offsets, tables.time, values, *course, shift, own[0], own[1], shifted, X)
         event_loops(*rows, offsets, tables.time, model, age, *happened, shift, X)
         for f, custom in enumerate(customs, first - len(customs)):
             custom(*rows, shift, X[f])
@@ -165,7 +174,7 @@ def _plan(spec: FeatureSpec, schema: Schema) -> Plan:
     cusum = spec.cusum_slack is not None
     per_sensor = 2 * len(spec.rolling_us) + len(spec.half_lives_us) + cusum + len(spec.change_us)
     expected = (
-        len(schema.sensors) * per_sensor
+        len(schema.sensors) * (per_sensor + (len(SHIFTS) if spec.shift_steps else 0))
         + len(spec.custom)
         + (0 if spec.error_windows_us is None else len(schema.errors) * (len(spec.error_windows_us) + 1))
         + len(schema.components)
@@ -207,6 +216,7 @@ def _compiled() -> list[Callable[..., None]]:
     signatures = (
         (baselines, types.void(*rows, f2, i1, f2, f2, f2, f2, types.int64, types.int64, *own)),
         (telemetry, types.void(*rows, f2, plan, *own, out, history)),
+        (shifts, types.void(*rows, f2, i1, types.float64, types.int64, *own, types.int64, out)),
         (events, types.void(*rows, i1, f1, *happened, *happened, i1, types.int64, sizes, types.int64, out)),
     )
     return [njit([sig], cache=True, nogil=True, error_model="numpy")(function) for function, sig in signatures]

@@ -10,6 +10,7 @@ import closedloop.features.custom  # noqa: F401  # registers the custom features
 from closedloop.data.schema import HOUR_US, DataError, Schema
 from closedloop.features.baseline import Constants, fit_constants
 from closedloop.features.registry import CUSTOM
+from closedloop.features.shifts import SHIFTS
 
 __all__ = ["Constants", "FeatureSpec", "code_digest", "fit_constants"]
 
@@ -17,6 +18,7 @@ KNOWN = {
     "rolling": ("windows_hours",),
     "trend": ("half_lives_hours", "cusum_slack"),
     "change": ("windows_hours",),
+    "shift": ("steps", "weight"),
     "errors": ("windows_hours",),
 }
 
@@ -27,7 +29,8 @@ class FeatureSpec:
 
     ``groups`` gives each feature's group (telemetry, errors, maint or machine); ``skipped`` says which custom features
     the schema cannot feed, and why. Windows and half-lives are in microseconds; ``cusum_slack`` in deviations is None
-    where the trend family is off, and ``error_windows_us`` None where the errors family is.
+    where the trend family is off, and ``error_windows_us`` None where the errors family is. ``shift_steps`` is how many
+    parts the history has for the shift family, 0 where that is off, ``shift_weight`` what one reading counts for.
     """
 
     names: tuple[str, ...]
@@ -37,6 +40,8 @@ class FeatureSpec:
     half_lives_us: tuple[int, ...]
     cusum_slack: float | None
     change_us: tuple[int, ...]
+    shift_steps: int
+    shift_weight: float
     error_windows_us: tuple[int, ...] | None
     custom: tuple[str, ...]
     skipped: tuple[str, ...]
@@ -61,6 +66,8 @@ class FeatureSpec:
                 raise DataError(f"features.{name}: {missing[0]!r} is missing")
         lengths = {}
         for name, keys in KNOWN.items():
+            if name == "shift":
+                continue
             where = f"features.{name}.{keys[0]}"
             lengths[name] = _hours(family[name].get(keys[0], []), where)
             if too_long := [us for us in lengths[name] if us > history_us]:
@@ -71,6 +78,7 @@ class FeatureSpec:
         slack = family["trend"].get("cusum_slack")
         if slack is not None and (isinstance(slack, bool) or not isinstance(slack, (int, float)) or not slack >= 0):
             raise DataError(f"features.trend.cusum_slack: {slack!r} is not a number of deviations, 0 or more")
+        steps, weight = _shift(family["shift"])
         fed, skipped = [], []
         for name, item in CUSTOM.items():
             if lacking := [sensor for sensor in item.sensors if sensor not in schema.sensors]:
@@ -91,7 +99,9 @@ class FeatureSpec:
                 *(["cusum"] if slack is not None else []),
                 *(f"change_{_label(us)}" for us in lengths["change"]),
             )
-        ] + fed
+        ]
+        telemetry += [f"{sensor}_{name}" for sensor in (schema.sensors if steps else ()) for name in SHIFTS]
+        telemetry += fed
         errors = [
             f"{code}_{name}"
             for code in (schema.errors if family["errors"] else ())
@@ -111,6 +121,8 @@ class FeatureSpec:
             half_lives_us=lengths["trend"],
             cusum_slack=None if slack is None else float(slack),
             change_us=lengths["change"],
+            shift_steps=steps,
+            shift_weight=weight,
             error_windows_us=lengths["errors"] if family["errors"] else None,
             custom=tuple(fed),
             skipped=tuple(skipped),
@@ -130,6 +142,8 @@ class FeatureSpec:
         if self.cusum_slack is not None:
             half_lives = [us / HOUR_US for us in self.half_lives_us]
             raw["trend"] = {"half_lives_hours": half_lives, "cusum_slack": self.cusum_slack}
+        if self.shift_steps:
+            raw["shift"] = {"steps": self.shift_steps, "weight": self.shift_weight}
         if self.error_windows_us is not None:
             raw["errors"] = {"windows_hours": [us / HOUR_US for us in self.error_windows_us]}
         return raw
@@ -141,7 +155,7 @@ class FeatureSpec:
         def microseconds(hours: list[float]) -> tuple[int, ...]:
             return tuple(round(value * HOUR_US) for value in hours)
 
-        trend, errors = raw.get("trend"), raw.get("errors")
+        trend, shift, errors = raw.get("trend"), raw.get("shift"), raw.get("errors")
         return cls(
             names=tuple(raw["names"]),
             groups=tuple(raw["groups"]),
@@ -150,6 +164,8 @@ class FeatureSpec:
             half_lives_us=microseconds(trend["half_lives_hours"]) if trend else (),
             cusum_slack=float(trend["cusum_slack"]) if trend else None,
             change_us=microseconds(raw["change"]["windows_hours"]),
+            shift_steps=int(shift["steps"]) if shift else 0,
+            shift_weight=float(shift["weight"]) if shift else 1.0,
             error_windows_us=microseconds(errors["windows_hours"]) if errors else None,
             custom=tuple(raw["custom"]),
             skipped=tuple(raw["skipped"]),
@@ -172,6 +188,18 @@ def _only(raw: object, known: tuple[str, ...], where: str) -> None:
         raise DataError(f"{where}: write a mapping of {list(known)}, not {raw!r}")
     if unknown := [key for key in raw if key not in known]:
         raise DataError(f"{where}: unknown key {unknown[0]!r}; known are {list(known)}")
+
+
+def _shift(raw: dict) -> tuple[int, float]:
+    """Steps and weight of the shift family; 0 steps where it is off."""
+    if not raw:
+        return 0, 1.0
+    steps, weight = raw["steps"], raw["weight"]
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= 48:
+        raise DataError(f"features.shift.steps: {steps!r} is not a whole number from 2 to 48")
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight <= 1:
+        raise DataError(f"features.shift.weight: {weight!r} is not a number above 0, at most 1")
+    return steps, float(weight)
 
 
 def _hours(values: object, where: str) -> tuple[int, ...]:

@@ -256,7 +256,7 @@ def _build(manifest: Manifest, files: dict[str, bytes]) -> Bundle:
     schema = _schema(manifest)
     try:
         spec = FeatureSpec.from_dict(manifest.features)
-        families = ("history_hours", "rolling", "trend", "change", "errors")
+        families = ("history_hours", "rolling", "trend", "change", "shift", "errors")
         params = {name: manifest.features[name] for name in families if name in manifest.features}
         given = FeatureSpec.from_params(params, schema)
     except (DataError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
