@@ -188,8 +188,10 @@ class Tables:
 
     def bounds(self) -> tuple[Int64, Int64]:
         """The machines that have telemetry, and their row offsets (one longer than the machines)."""
-        ids, starts = np.unique(self.machine, return_index=True)
-        return ids, np.append(starts, len(self.machine)).astype(np.int64)
+        new = np.ones(len(self.machine), bool)
+        new[1:] = self.machine[1:] != self.machine[:-1]  # they are sorted, and a fleet's are too many to sort again
+        starts = np.flatnonzero(new)
+        return self.machine[starts], np.append(starts, len(new))
 
     def windows(self) -> Iterator[MachineWindow]:
         """Each machine that has telemetry, in order of its id."""

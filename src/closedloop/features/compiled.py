@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from closedloop.data.schema import Float64, Int64
+from closedloop.features.roots import two_roots
 
 HOUR_US = 3_600_000_000.0
 BLOCK = 256  # rows: what a block touches stays in the first-level cache
@@ -84,55 +85,63 @@ def _machine(
     # scratch of a block at constant offsets of one array, which LLVM sees not to overlap
     work, sums = np.empty(4 * BLOCK), np.empty((edges, BLOCK))
     counts, clean = np.empty(edges, np.int64), np.empty(sensors, np.bool_)
-    first, pointers = np.empty((edges, BLOCK), np.int64), np.full(edges, start)  # of each window of each row
-    even_from = np.empty(BLOCK, np.int64)  # for each row of the block, the row from which time steps are equal
+    first = np.empty((edges, BLOCK), np.int64)  # of each window of each row
+    oldest = start
+    while time[oldest] <= time[begin] - history:
+        oldest += 1
+    pointers, checked, even = np.full(edges, oldest), oldest, oldest
+    even_from = np.full(BLOCK, oldest)  # for each row of the block, the row from which time steps are equal
     table, ragged = np.empty((len(plan.half_lives), capacity)), np.empty((len(plan.half_lives), capacity))
-    table_step, block, checked, even = -1, begin, start, start
+    table_step, block = -1, begin
     while block < stop:
         # small blocks while the history fills: _block needs it full at the first row
         rows = min(BLOCK if time[block] - time[start] >= history else 24, stop - block)
-        for e in range(edges):
-            for j in range(rows):
-                while time[pointers[e]] <= time[block + j] - plan.edges[e]:
-                    pointers[e] += 1
-                first[e, j] = pointers[e]
-            counts[e] = block - first[e, 0] + 1
-        oldest = first[-1]
-        for j in range(rows):
-            history_hours[block + j + to] = min(history, time[block + j] - time[oldest[j]] + plan.period) / HOUR_US
-
-        if block == begin:
-            checked = even = oldest[0]
-            even_from[0] = even
         for r in range(checked + 1, block + rows):
             if r > even + 1 and time[r] - time[r - 1] != time[r - 1] - time[r - 2]:
                 even = r - 1
             if r >= block:
                 even_from[r - block] = even
         checked = block + rows - 1
-        step = time[checked] - time[checked - 1] if checked > oldest[0] else 0
-        full = rows >= 8 and even <= oldest[0] and counts[-1] * step >= history
-        if full and step != table_step:
-            table_step = _weights(plan.half_lives, step, history, table)
+        step = time[checked] - time[checked - 1] if checked > even else history
+        full = rows >= 8 and block - even >= (history - 1) // step
+        if full:
+            if step != table_step:
+                table_step = _weights(plan.half_lives, step, history, table)
+            for e in range(edges):
+                counts[e] = (plan.edges[e] - 1) // step + 1
+                pointers[e] = block - counts[e] + 1
+            hours = min(history, (counts[-1] - 1) * step + plan.period) / HOUR_US
+            history_hours[block + to : block + rows + to] = hours
+        else:
+            for e in range(edges):
+                for j in range(rows):
+                    while time[pointers[e]] <= time[block + j] - plan.edges[e]:
+                        pointers[e] += 1
+                    first[e, j] = pointers[e]
+            for j in range(rows):
+                span = time[block + j] - time[first[-1, j]] + plan.period
+                history_hours[block + j + to] = min(history, span) / HOUR_US
 
         rowwise = False
         for s in range(sensors):
-            clean[s] = full
-            for r in range(oldest[0], block + rows if full else 0):
-                clean[s] &= not math.isnan(values[s, r])
+            clean[s] = full and _complete(values[s, pointers[-1] : block + rows])
             rowwise |= not clean[s]
             if clean[s]:
                 f = s * plan.per_sensor
                 _block(block, rows, block + to, f, values[s], counts, table, centre[s], spread[s], plan, work, sums, X)
+        if full and rowwise:
+            for e in range(edges):
+                for j in range(rows):
+                    first[e, j] = pointers[e] + j
         for r in range(block, block + rows if rowwise else 0):
             j, weights = r - block, ragged
-            if even_from[j] <= oldest[j] < r:
+            if even_from[j] <= first[-1, j] < r:
                 weights = table
                 if time[r] - time[r - 1] != table_step:
                     table_step = _weights(plan.half_lives, time[r] - time[r - 1], history, table)
             else:
                 for h in range(len(plan.half_lives)):
-                    for k in range(r - oldest[j] + 1):
+                    for k in range(r - first[-1, j] + 1):
                         ragged[h, k] = _decay(time[r] - time[r - k], plan.half_lives[h])
             for s in range(sensors):
                 if not clean[s]:
@@ -225,12 +234,15 @@ def _block(
         for j in range(rows):
             sums[e, j] = work[j]
     for e in plan.rolling:
-        for j in range(rows):
-            work[j], work[BLOCK + j] = 0.0, sums[e, j] / counts[e]
-            X[f, column + j] = work[BLOCK + j]
+        _divide(sums[e, :rows], counts[e], work[BLOCK:])
+        X[f, column : column + rows] = work[BLOCK : BLOCK + rows]
+        work[:rows] = 0.0
         _add_squares(work, value, block, rows, counts[e])
-        for j in range(rows):
-            X[f + 1, column + j] = math.sqrt(work[j] / (counts[e] - 1)) if counts[e] > 1 else np.nan
+        if counts[e] > 1:
+            _divide(work[:rows], counts[e] - 1, work[BLOCK:])
+            _roots(work[BLOCK : BLOCK + rows], X[f + 1, column : column + rows])
+        else:
+            X[f + 1, column : column + rows] = np.nan
         f += 2
     for h in range(len(weights)):
         work[:rows] = 0.0
@@ -258,6 +270,30 @@ def _block(
             newer, older = sums[half, j] / counts[half], (sums[whole, j] - sums[half, j])
             X[f, column + j] = newer - older / (counts[whole] - counts[half])
         f += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _complete(value: Float64) -> bool:
+    """Whether no reading is missing; counting them all vectorises, stopping at the first does not."""
+    missing = 0
+    for reading in value:
+        missing += math.isnan(reading)
+    return missing == 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _divide(values: Float64, count: int, out: Float64) -> None:
+    """Write values / count to out, which must not overlap with them to be fast."""
+    for j in range(len(values)):
+        out[j] = values[j] / count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _roots(values: Float64, out: Float64) -> None:
+    for j in range(0, len(values) - 1, 2):
+        out[j], out[j + 1] = two_roots(values[j], values[j + 1])
+    if len(values) % 2:
+        out[-1] = math.sqrt(values[-1])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

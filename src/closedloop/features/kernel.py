@@ -23,6 +23,8 @@ from closedloop.features.registry import CUSTOM
 from closedloop.features.shifts import SHIFTS, shifts
 from closedloop.features.spec import Constants, FeatureSpec
 
+ROWS_WORTH_A_TASK = 20_000  # a task costs 50 µs, so that machines of few rows share one
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -83,27 +85,35 @@ def iter_machines(
         return
     run = _runner(tables, ids, offsets, spec, constants, schema, last_only=False)
     workers = _workers(threads, len(tables.time), len(ids))
-    longest = int(np.diff(offsets).max())
-    free = [(np.empty(len(spec.names) * longest), np.empty(longest)) for _ in range(workers + 1)]
+    # whole machines, at least one for each task
+    parts = [0]
+    while parts[-1] < len(ids):
+        end = int(np.searchsorted(offsets, offsets[parts[-1]] + ROWS_WORTH_A_TASK, side="right")) - 1
+        parts.append(max(end, parts[-1] + 1))
+    most = int(np.diff(offsets[parts]).max())
+    free = [(np.empty(len(spec.names) * most), np.empty(most)) for _ in range(workers + 1)]
 
-    def one(m: int, buffers: tuple[Float64, Float64]) -> Features:
-        low, high = int(offsets[m]), int(offsets[m + 1])
-        X = buffers[0][: len(spec.names) * (high - low)].reshape(len(spec.names), high - low)
-        history = buffers[1][: high - low]
-        run(m, m + 1, low, X, history)
-        return Features(tables.machine[low:high], tables.time[low:high], X, history)
+    def several(bounds: tuple[int, int], buffers: tuple[Float64, Float64]) -> list[Features]:
+        made, used = [], 0
+        for m in range(*bounds):
+            low, high = int(offsets[m]), int(offsets[m + 1])
+            own = slice(used, used := used + high - low)
+            X = buffers[0][len(spec.names) * own.start : len(spec.names) * own.stop].reshape(len(spec.names), -1)
+            run(m, m + 1, low, X, buffers[1][own])
+            made.append(Features(tables.machine[low:high], tables.time[low:high], X, buffers[1][own]))
+        return made
 
     with ThreadPoolExecutor(workers) as pool:
-        running: deque[tuple[Future[Features], tuple[Float64, Float64]]] = deque()
-        for m in range(len(ids)):
+        running: deque[tuple[Future[list[Features]], tuple[Float64, Float64]]] = deque()
+        for bounds in pairwise(parts):
             buffers = free.pop()
-            running.append((pool.submit(one, m, buffers), buffers))
+            running.append((pool.submit(several, bounds, buffers), buffers))
             if not free:
                 done, used = running.popleft()
-                yield done.result()
+                yield from done.result()
                 free.append(used)
         for done, _ in running:
-            yield done.result()
+            yield from done.result()
 
 
 def _workers(threads: int | None, rows: int, machines: int) -> int:
