@@ -23,7 +23,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-pin serve image image-test engine manifests test contract chaos check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-pin serve image image-test engine manifests test contract chaos bench check lint types lock-check policy ci plan summary required lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -72,6 +72,9 @@ contract: $(WHEEL) $(BUNDLE) ## score.py and the service, with the bundle of the
 
 chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk
 	$(AS_BUILT) $(BIN)/pytest tests/chaos
+
+bench: $(INSTALLED) ## speed against pandas, polars and scikit-learn, the gate's error rates, the whole run; 15 minutes
+	$(BIN)/python tests/bench
 
 check: $(INSTALLED) ## all that needs no model: the next four, to the end even if one is red
 	@$(MAKE) --no-print-directory --keep-going lint types lock-check policy

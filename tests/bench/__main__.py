@@ -1,0 +1,37 @@
+"""Every bench, one after the other, and one table of what they found: ``make bench``.
+
+Exit code 1: a target was missed, or a bench failed; the others run all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from harness import BENCHES, OUT, Point, say, table
+
+NAMES = ("tree_walk", "rolling_features", "gate_error_rates", "whole_run")  # the quick ones first
+
+
+def main() -> int:
+    """Run all, print the summary."""
+    failed, points = [], []
+    for name in NAMES:
+        written = OUT / f"{name}.json"
+        written.unlink(missing_ok=True)
+        say(f"{name}.py")
+        if subprocess.run([sys.executable, str(BENCHES / f"{name}.py")], check=False).returncode:
+            failed.append(name)
+        if written.exists():
+            points += json.loads(written.read_text(encoding="utf-8"))["points"]
+    print(
+        "\n" + table([Point(*(point[key] for key in ("what", "figure", "unit", "least", "most"))) for point in points])
+    )
+    if failed:
+        print(f"\nmissed a target, or failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

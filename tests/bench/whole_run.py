@@ -1,0 +1,111 @@
+"""The verbs of ``make run`` one after the other in a fresh folder: seconds and peak memory of each, twice.
+
+    python tests/bench/whole_run.py
+
+The first run starts without compiled code, the second with what the first has cached, and must compile nothing. The
+second is what counts: the promise is for an installed copy. Peak memory is that of the largest process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness import BENCHES, Point, finish, say
+
+ROOT = BENCHES.parents[1]
+MOST_S, MOST_MIB = 90.0, 2048.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one verb took. ``compiled`` is how many functions it had to compile."""
+
+    verb: str
+    wall_s: float
+    processor_s: float
+    peak_mib: float
+    compiled: int
+
+
+def verbs() -> list[list[str]]:
+    """The commands of the target ``run``, as make would run them."""
+    makeless = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--dry-run", "--no-print-directory", "run", "PROFILE=", "DATA="]
+    said = subprocess.run(command, cwd=ROOT, env=makeless, check=True, capture_output=True, text=True).stdout
+    lines = [line.split() for line in said.splitlines()]
+    return [[sys.executable, *words[1:]] for words in lines if words[1:2] == ["-m"] and words[2].startswith("model.")]
+
+
+def run(command: list[str], folder: Path, cache: Path) -> Step:
+    """One verb, run in ``folder``.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    before = len(list(cache.rglob("*.nbc")))
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "NUMBA_CPU_NAME": "generic"}
+    environment.pop("BASE_COMMIT", None)
+    verb, log = command[2].removeprefix("model."), folder / "log.txt"
+    start = time.perf_counter()
+    with log.open("w", encoding="utf-8") as out:
+        child = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(child.pid, 0)  # of the child and all that it waited for
+    child.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - start
+    if child.returncode:
+        raise SystemExit(f"{verb} exited with {child.returncode}:\n{log.read_text(encoding='utf-8')}")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    compiled = len(list(cache.rglob("*.nbc"))) - before
+    step = Step(verb, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / unit, compiled)
+    say(f"{verb}: {wall:.1f} s, {step.processor_s:.1f} s of processors, {step.peak_mib:,.0f} MiB, {compiled} compiled")
+    return step
+
+
+def points(first: list[Step], second: list[Step]) -> list[Point]:
+    """Each verb of the second run, all of them, and what the first run paid for its compiled code."""
+    found = []
+    for step in second:
+        found += [
+            Point(f"{step.verb}: time", step.wall_s, "s"),
+            Point(f"{step.verb}: peak memory", step.peak_mib, "MiB"),
+        ]
+    whole = sum(step.wall_s for step in second)
+    return [
+        *found,
+        Point("whole run: time", whole, "s", most=MOST_S),
+        Point("whole run: time on all processors", sum(step.processor_s for step in second), "s"),
+        Point("whole run: peak memory", max(step.peak_mib for step in second), "MiB", most=MOST_MIB),
+        Point("first run, which compiles: time", sum(step.wall_s for step in first), "s"),
+        Point("first run: functions compiled", sum(step.compiled for step in first), "", least=1),
+        Point("second run: functions compiled", sum(step.compiled for step in second), "", most=0),
+    ]
+
+
+def main(words: list[str]) -> int:
+    """Run twice, print and write."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--out", type=Path)
+    flags.add_argument("--only", nargs="+", metavar="VERB", help="these verbs only, for a trial")
+    args = flags.parse_args(words)
+    commands = [command for command in verbs() if not args.only or command[2].removeprefix("model.") in args.only]
+    with tempfile.TemporaryDirectory(prefix="whole-run-") as temporary:
+        cache, runs = Path(temporary) / "cache", []
+        cache.mkdir()
+        for name in ("first", "second"):
+            folder = Path(temporary) / name
+            folder.mkdir()
+            say(f"the {name} run, in a fresh folder")
+            runs.append([run(command, folder, cache) for command in commands])
+    steps = {name: [asdict(step) for step in steps] for name, steps in zip(("first", "second"), runs, strict=True)}
+    return finish("whole_run", points(*runs), args.out, steps=steps)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
