@@ -60,17 +60,15 @@ class Seconds:
 
 
 def by_turns(ways: dict[str, Callable[[], object]], rounds: int, least_s: float = 0.0) -> Seconds:
-    """Time each way in each round, after one round that is not timed.
+    """Time each way in each round; the caller has warmed them up, when it compared what they give.
 
     The ways take turns, so that whatever else this machine does meets all of them. A way that takes less than
     ``least_s`` is repeated until it has run so long, and its mean counts.
     """
-    repeats = {}
-    for name, way in ways.items():
-        way()
+    repeats = dict.fromkeys(ways, 1)
+    for name, way in ways.items() if least_s else ():
         start = time.perf_counter()
-        if least_s:
-            way()
+        way()
         repeats[name] = max(1, int(least_s / max(time.perf_counter() - start, 1e-7)))
     seconds = Seconds({name: [] for name in ways}, {name: [] for name in ways})
     for turn in range(rounds):
@@ -108,5 +106,6 @@ def finish(name: str, points: list[Point], out: Path | None = None, **details: A
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print(table(points))
     if load > processors + 1:
-        print(f"This machine is busy (load {load:.1f} on {processors} processors): ratios lean to the shorter way.")
+        print(f"This machine is busy (load {load:.1f} on {processors} processors): times are long, and ratios lean")
+        print("to the shorter way; the JSON has what the processors spent, which leans less.")
     return 0 if holds else 1

@@ -2,8 +2,9 @@
 
     python tests/bench/whole_run.py
 
-The first run starts without compiled code, the second with what the first has cached, and must compile nothing. The
-second is what counts: the promise is for an installed copy. Peak memory is that of the largest process.
+The first run starts without compiled code, Numba's or Python's own; the second has what the first has cached, and must
+compile nothing. The second is what counts: the promise is for an installed copy. Peak memory is that of the largest
+process.
 """
 
 from __future__ import annotations
@@ -50,8 +51,10 @@ def run(command: list[str], folder: Path, cache: Path) -> Step:
         SystemExit: it failed.
     """
     before = len(list(cache.rglob("*.nbc")))
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "NUMBA_CPU_NAME": "generic"}
-    environment.pop("BASE_COMMIT", None)
+    caches = {"NUMBA_CACHE_DIR": str(cache), "PYTHONPYCACHEPREFIX": str(cache / "python"), "NUMBA_CPU_NAME": "generic"}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"BASE_COMMIT", "PYTHONDONTWRITEBYTECODE"}
+    } | caches
     verb, log = command[2].removeprefix("model."), folder / "log.txt"
     start = time.perf_counter()
     with log.open("w", encoding="utf-8") as out:
