@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from closedloop.data import schema as schema_module
 from closedloop.data.schema import DataError, Events, Schema, Tables
 
 RAW = {
@@ -112,6 +113,17 @@ def test_windows_are_one_machine_each():
 def test_bounds_of_no_rows_are_empty():
     ids, offsets = _tables([]).bounds()
     assert (ids.tolist(), offsets.tolist()) == ([], [0])
+
+
+@given(st.lists(st.integers(-3, 3), max_size=30), st.integers(1, 9))
+def test_bounds_are_found_wherever_a_table_is_cut_to_be_read(machines, rows_at_once):
+    tables = replace(_tables([]), machine=np.array(sorted(machines), np.int64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema_module, "ROWS_AT_ONCE", rows_at_once)
+        ids, offsets = tables.bounds()
+    assert sorted(set(machines)) == ids.tolist()
+    assert [machines.count(machine) for machine in ids] == np.diff(offsets).tolist()
+    assert (offsets[0], offsets.dtype) == (0, np.int64)
 
 
 def test_selecting_machines_keeps_all_that_is_theirs():

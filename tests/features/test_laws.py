@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closedloop.data.schema import HOUR_US, Events, Schema, Tables
+from closedloop.features import kernel
 from closedloop.features.kernel import Features, compute, iter_machines
 from closedloop.features.registry import CUSTOM
 from closedloop.features.spec import Constants, FeatureSpec
@@ -177,8 +178,12 @@ def test_whatever_else_is_in_the_batch_changes_nothing(kind, schema: Schema, fle
     assert tables.time[ends].tolist() == last.time.tolist()
 
 
+@pytest.mark.parametrize("rows_worth_a_task", [1, 250, 20_000])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_and_streaming_change_nothing(threads: int, schema: Schema, fleet: Fleet) -> None:
+def test_threads_and_streaming_change_nothing(
+    threads: int, rows_worth_a_task: int, schema: Schema, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "ROWS_WORTH_A_TASK", rows_worth_a_task)
     tables = fleet(schema, machines=7, sampling="gaps", missing=0.01)
     spec, frozen = FeatureSpec.from_params(PARAMS, schema), constants(schema, 0)
     expected = compute(tables, spec, frozen, schema, threads=1)

@@ -18,6 +18,7 @@ Int16 = NDArray[np.int16]
 Float64 = NDArray[np.float64]
 
 HOUR_US = 3_600_000_000  # times are int64 microseconds since 1970-01-01T00:00Z, exact and cheap to compare
+ROWS_AT_ONCE = 2**18  # so that looking through a table takes no memory that grows with it
 KEYS = {
     "telemetry": ("machineID", "datetime"),
     "errors": ("machineID", "datetime", "errorID"),
@@ -188,10 +189,13 @@ class Tables:
 
     def bounds(self) -> tuple[Int64, Int64]:
         """The machines that have telemetry, and their row offsets (one longer than the machines)."""
-        new = np.ones(len(self.machine), bool)
-        new[1:] = self.machine[1:] != self.machine[:-1]  # they are sorted, and a fleet's are too many to sort again
-        starts = np.flatnonzero(new)
-        return self.machine[starts], np.append(starts, len(new))
+        rows = len(self.machine)
+        parts = [np.arange(min(rows, 1))]
+        for low in range(0, rows - 1, ROWS_AT_ONCE):  # np.unique would sort a fleet's again
+            after = self.machine[low + 1 : low + 1 + ROWS_AT_ONCE]
+            parts.append(low + 1 + np.flatnonzero(after != self.machine[low : low + len(after)]))
+        starts = np.concatenate(parts)
+        return self.machine[starts], np.append(starts, rows)
 
     def windows(self) -> Iterator[MachineWindow]:
         """Each machine that has telemetry, in order of its id."""
