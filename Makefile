@@ -73,7 +73,7 @@ contract: $(WHEEL) $(BUNDLE) ## score.py and the service, with the bundle of the
 chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk
 	$(AS_BUILT) $(BIN)/pytest tests/chaos
 
-bench: $(INSTALLED) ## speed against pandas, polars and scikit-learn, the gate's error rates, the whole run; 15 minutes
+bench: $(INSTALLED) ## speed against pandas, polars and scikit-learn, the gate's error rates, the whole run; takes minutes
 	$(BIN)/python tests/bench
 
 check: $(INSTALLED) ## all that needs no model: the next four, to the end even if one is red
