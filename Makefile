@@ -18,12 +18,15 @@ export NUMBA_CPU_NAME ?= generic
 # Tests see the built wheel, in this process and in those they start: -P keeps the checkout off the path.
 AS_BUILT = PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/wheel/site" CLOSEDLOOP_WHEEL="$(CURDIR)/build/wheel/site"
 
+# The parameters of the recorded run that RUN names.
+AS_RUN = $(if $(RUN),--params build/params-of-run.yaml)
+
 # $(call if-there,program,command): runs the command where the program is on PATH, and says so where it is not.
 if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else echo 'skipped: $(1) is not on PATH'; fi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-pin serve image image-test engine manifests test contract chaos bench check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run promote accept data-pin serve image image-test engine manifests test contract chaos bench check lint types lock-check policy ci plan summary required lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -31,12 +34,19 @@ help: ## this page
 
 ##@ The model
 
-run: $(INSTALLED) ## data, validate, train, predict, evaluate; PROFILE=azure or DATA=path for other tables than the pinned
-	$(strip $(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)))
-	$(BIN)/python -m model.validate
-	$(BIN)/python -m model.train
-	$(BIN)/python -m model.predict
-	$(BIN)/python -m model.evaluate
+run: $(INSTALLED) ## data, validate, train, predict, evaluate; PROFILE=azure or DATA=path for other tables, RUN=id for its parameters
+	$(if $(RUN),$(BIN)/python -m model.recall --run "$(RUN)")
+	$(strip $(BIN)/python -m model.data $(AS_RUN) $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)))
+	$(strip $(BIN)/python -m model.validate $(AS_RUN))
+	$(strip $(BIN)/python -m model.train $(AS_RUN))
+	$(strip $(BIN)/python -m model.predict $(AS_RUN))
+	$(strip $(BIN)/python -m model.evaluate $(AS_RUN))
+
+promote: $(INSTALLED) ## register the last run's model (RUN=id: that one's) in MLflow as champion, never against its verdict
+	$(strip $(BIN)/python -m model.promote $(if $(RUN),--run "$(RUN)"))
+
+accept: $(INSTALLED) ## let a red verdict pass: WHY="…", written with CI's decision (DECISION=path) to model/accepted.json
+	$(strip $(BIN)/python -m model.accept --why "$$WHY" $(if $(DECISION),--decision "$(DECISION)"))
 
 data-pin: $(INSTALLED) ## fetch what model/data.lock.json names, validate it, and pin its fingerprint
 	$(BIN)/python -m model.data

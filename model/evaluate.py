@@ -23,8 +23,6 @@ from model import champion, cli, commits, params, provenance, tracking
 from model.predict import predict
 from model.train import ABLATIONS
 
-ACCEPTED = Path(__file__).with_name("accepted.json")
-
 
 def read_truth(data: dict[str, Any], holdout: Path) -> Truth:
     """The held-out tables, and the anomaly intervals where they are known."""
@@ -84,18 +82,20 @@ def main(words: list[str]) -> int:
         reference = champion.load(data["source"], data["holdout_fingerprint"], args.holdout)
     else:
         reference = champion.of_base(base, digest, data, args.holdout)
-    accepted = cli.read_json(ACCEPTED, "restore it from git") if ACCEPTED.exists() else None
+    accepted = cli.read_json(provenance.ACCEPTED, "restore it from git") if provenance.ACCEPTED.exists() else None
     decision = gate.decide(reference, challenger, truth, settings, base_ruler=base_ruler, accepted=accepted)
+    decision["ci"] = provenance.ci()
 
     cli.write_json(args.out / "metrics.json", metrics)
     cli.write_json(args.out / "decision.json", decision)
     report.write(args.out / "report", metrics, decision, predictions, truth, settings, reference)
     if reference is None and gate.is_green(decision):
-        if provenance.is_clean() or provenance.commit() == "unknown":
+        as_committed = provenance.is_clean() and args.params.read_bytes() == params.PARAMS.read_bytes()
+        if as_committed or provenance.commit() == "unknown":
             champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])
         else:
-            cli.say("not kept as the champion: the checkout has changes that are not committed")
-    run = tracking.log(asked.raw, data, metrics, decision, args.out)
+            cli.say("not kept as the champion: the checkout or the parameters are not those of the commit")
+    run = tracking.log(args.params, args.bundle, data, metrics, decision, args.out)
     cli.say(f"recorded as run {run}; the report is {args.out / 'report' / 'index.html'}")
     print(f"{decision['verdict']}: {decision['reason']}")
     return gate.exit_code(decision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -13,6 +14,7 @@ import closedloop
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = Path(closedloop.__file__).resolve().parent
+ACCEPTED = Path(__file__).with_name("accepted.json")  # about a model, so no input of it
 LIBRARIES = ("numba", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
 
 
@@ -35,6 +37,14 @@ def is_clean() -> bool:
     return git("status", "--porcelain") == ""
 
 
+def ci() -> dict[str, str] | None:
+    """The run of GitHub Actions that is at work, or None: on a person's machine, and where act plays GitHub there."""
+    if os.environ.get("GITHUB_ACTIONS") != "true" or os.environ.get("ACT"):
+        return None
+    names = {"repository": "GITHUB_REPOSITORY", "run_id": "GITHUB_RUN_ID", "commit": "GITHUB_SHA"}
+    return {key: os.environ.get(name, "unknown") for key, name in names.items()}
+
+
 def libraries() -> dict[str, str]:
     """Python and the libraries whose version can change a model."""
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
@@ -47,7 +57,7 @@ def inputs_digest(params: Path, tables: str, root: Path = ROOT, nouns: Path = NO
     the tables. Equal digests mean that there is nothing to compare. ``root`` and ``nouns`` are those of the commit.
     """
     files = [*root.glob("requirements/*.txt"), *root.glob("model/*.py"), *root.glob("model/*.json")]
-    named = {path.relative_to(root).as_posix(): path for path in files if path.name != "accepted.json"}
+    named = {path.relative_to(root).as_posix(): path for path in files if path.name != ACCEPTED.name}
     named |= {f"closedloop/{path.relative_to(nouns).as_posix()}": path for path in nouns.rglob("*.py")}
     digest = hashlib.sha256()
     for name, path in sorted(named.items()):

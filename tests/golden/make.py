@@ -23,6 +23,7 @@ from model.params import load
 
 HERE = Path(__file__).parent
 COMMITS = {"champion": "c" * 40, "challenger": "d" * 40}
+CI = {"repository": "someone/fleet", "run_id": "1234567890", "commit": COMMITS["challenger"]}  # null on a laptop
 
 
 def truth() -> Truth:
@@ -78,9 +79,9 @@ def settings() -> Settings:
 
 
 def verdict(known: Truth, predictions: PredictionTable) -> dict[str, Any]:
-    """The decision on the golden predictions against a champion that sees less."""
+    """The decision on the golden predictions against a champion that sees less, as CI writes it."""
     champion = candidate("champion", blurred(known, 1.0, 1))
-    return decide(champion, candidate("challenger", predictions), known, settings())
+    return decide(champion, candidate("challenger", predictions), known, settings()) | {"ci": CI}
 
 
 def main() -> None:

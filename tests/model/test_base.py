@@ -17,10 +17,13 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def verb(folder: Path, name: str, *words: str, base: str = "") -> subprocess.CompletedProcess[str]:
+def verb(
+    folder: Path, name: str, *words: str, base: str = "", on_github: bool = False
+) -> subprocess.CompletedProcess[str]:
     """One verb with the code of this checkout, not of the wheel under test."""
     path = os.pathsep.join([str(folder / "src"), str(folder)])
     environment = os.environ | {"PYTHONPATH": path, "BASE_COMMIT": base}
+    environment |= {"GITHUB_ACTIONS": str(on_github).lower(), "ACT": "", "GITHUB_RUN_ID": "7"}
     words = (sys.executable, "-m", f"model.{name}", *words)
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -69,10 +72,11 @@ def test_a_change_meets_the_model_of_its_base_and_an_untouched_commit_is_identic
     assert decision["verdict"] in {"inconclusive", "worse", "better"}, done.stderr
     assert base == decision["champion"]["commit"] == decision["reference"]
     assert git(copy, "rev-parse", "HEAD") == decision["challenger"]["commit"]
+    assert decision["ci"] is None
     assert decision["champion"]["model_digest"] != decision["challenger"]["model_digest"]
 
 
-def test_a_base_that_cannot_be_made_is_incomparable_and_says_why(copy):
+def test_a_base_that_cannot_be_made_is_incomparable_until_a_person_accepts_it(copy):
     broken = copy / "model/train.py"
     good = broken.read_text()
     broken.write_text('raise SystemExit("this commit cannot train")\n')
@@ -84,6 +88,20 @@ def test_a_base_that_cannot_be_made_is_incomparable_and_says_why(copy):
     assert done.returncode == 1
     assert done.stdout.startswith("incomparable: ")
     assert "this commit cannot train" in done.stdout
+
+    words = ("--why", "the base is broken", "--decision", "build/decision.json")
+    refused = verb(copy, "accept", *words)
+    assert refused.returncode == 1
+    assert "on a person's machine" in refused.stderr  # where it was just judged
+    assert verb(copy, "evaluate", base=base, on_github=True).returncode == 1
+    assert verb(copy, "accept", *words).returncode == 0
+    done = verb(copy, "evaluate", base=base, on_github=True)
+    assert done.returncode == 0, done.stderr
+    assert "Accepted by a code owner: the base is broken." in done.stdout
+    decision = json.loads((copy / "build/decision.json").read_text())
+    assert decision["accepted"]
+    assert "7" == decision["ci"]["run_id"]
+    (copy / "model/accepted.json").unlink()
 
 
 def test_a_base_that_is_not_here_is_one_clear_line(copy):

@@ -40,6 +40,7 @@ def loop(folder: Path, fleet: Path, threads: int) -> list[str]:
     said += [run(folder, verb, threads=threads) for verb in VERBS]
     for done in said:
         assert done.returncode == 0, done.stderr
+        assert [line for line in done.stderr.splitlines() if not line.startswith("[")] == []  # progress, no noise
     return [done.stdout for done in said]
 
 
@@ -81,7 +82,7 @@ def test_the_run_is_recorded_with_parameters_figures_report_and_bundle(here):
     assert runs
     assert str(load().labels["horizon_hours"]) == runs[0].data.params["labels.horizon_hours"]
     assert "failure.pr_auc" in runs[0].data.metrics or "anomaly.pr_auc" in runs[0].data.metrics
-    assert {"bundle", "decision.json", "metrics.json", "report"} <= {
+    assert {"bundle", "decision.json", "metrics.json", "params.yaml", "report"} <= {
         item.path for item in client.list_artifacts(runs[0].info.run_id)
     }
     assert not (folder / "mlruns").exists()

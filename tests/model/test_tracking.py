@@ -1,0 +1,235 @@
+"""What a run leaves in MLflow, the model that loads from there, and the two verbs that read it back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from closedloop.data.rfc3339 import to_text
+from closedloop.data.schema import HOUR_US, DataError
+from closedloop.heads.bundle import write
+from model import cli, promote, recall, tracking
+from model.params import PARAMS
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, in this process
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+VERDICTS = {"first": True, "inconclusive": False, "better": True, "worse": False, "accepted": True, "identical": False}
+
+
+@pytest.fixture(scope="module")
+def runs(trained, tmp_path_factory):
+    """A project folder in which one run of each verdict was recorded, and the runs' ids by verdict."""
+    folder = tmp_path_factory.mktemp("project")
+    out = folder / "build"
+    write(trained.bundle, out / "bundle")
+    (out / "report").mkdir()
+    (out / "report" / "index.html").write_text("<h1>report</h1>")
+    metrics = {"failure": {"pr_auc": 0.5, "by_component": {"comp1": {"recall": 1.0, "brier": None}}}}
+    cli.write_json(out / "metrics.json", metrics)
+    data = {
+        "source": "plant",
+        "schema": trained.params.schema.to_dict(),
+        "parts": [{"kind": "simulator", "seed": 11}],
+        "fingerprint": "sha256:" + "a" * 64,
+        "holdout_fingerprint": "sha256:" + "b" * 64,
+    }
+    found = {}
+    for name, becomes_reference in VERDICTS.items():
+        decision = {
+            "verdict": "worse" if name == "accepted" else name,
+            "reason": f"It is {name}.",
+            "becomes_reference": becomes_reference,
+            "inputs_digest": f"sha256:inputs-of-{name}",
+        }
+        cli.write_json(out / "decision.json", decision)
+        found[name] = tracking.log(PARAMS, out / "bundle", data, metrics, decision, out)
+    return folder, found
+
+
+@pytest.fixture
+def here(runs, monkeypatch):
+    """The ids of the runs, with the project as the working directory."""
+    folder, found = runs
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a model that is loaded puts its code before it
+    return found
+
+
+def stored(folder: Path):
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'build' / 'mlflow.db'}")
+    return mlflow
+
+
+def model_uri(mlflow, run: str) -> str:
+    return f"models:/{mlflow.get_run(run).outputs.model_outputs[0].model_id}"
+
+
+def as_request(tables, schema) -> dict:
+    """Tables as a person writes them into a request."""
+    machine, time, code = tables.errors.machine, tables.errors.time, tables.errors.code
+    maint = tables.maint
+    return {
+        "telemetry": {
+            "datetime": [to_text(at) for at in tables.time.tolist()],
+            "machineID": tables.machine.tolist(),
+            **dict(zip(schema.sensors, tables.values.tolist(), strict=True)),
+        },
+        "errors": {
+            "datetime": [to_text(at) for at in time.tolist()],
+            "machineID": machine.tolist(),
+            "errorID": [schema.errors[k] for k in code],
+        },
+        "maint": {
+            "datetime": [to_text(at) for at in maint.time.tolist()],
+            "machineID": maint.machine.tolist(),
+            "comp": [schema.components[k] for k in maint.code],
+        },
+        "machines": {
+            "machineID": tables.machine_ids.tolist(),
+            "model": [schema.models[k] for k in tables.machine_model],
+            "age": tables.machine_age.tolist(),
+        },
+    }
+
+
+def test_a_run_holds_parameters_figures_tables_files_and_its_model(runs, here):
+    mlflow = stored(runs[0])
+    run = mlflow.get_run(here["first"])
+    assert run.data.params["labels.horizon_hours"] == "24"
+    assert {"failure.pr_auc": 0.5, "failure.by_component.comp1.recall": 1.0} == run.data.metrics
+    datasets = {one.tags[0].value: one.dataset for one in run.inputs.dataset_inputs}
+    assert {"training": "a" * 36, "holdout": "b" * 36} == {name: one.digest for name, one in datasets.items()}
+    assert "simulator" in datasets["training"].source
+    assert "volt" in datasets["training"].schema
+    artifacts = {item.path for item in mlflow.MlflowClient().list_artifacts(here["first"])}
+    assert {"bundle", "decision.json", "metrics.json", "params.yaml", "report"} == artifacts
+    assert PARAMS.read_text() == mlflow.artifacts.load_text(f"runs:/{here['first']}/params.yaml")
+
+
+def test_the_model_answers_with_the_bits_of_the_bundle(runs, here, trained):
+    tables = trained.truth.tables
+    tables = tables.select(np.unique(tables.machine)[:2])
+    tables = tables.rows(tables.time > tables.time.max() - 200 * HOUR_US)
+    expected = trained.bundle.predict(tables)
+    mlflow = stored(runs[0])
+    model = mlflow.pyfunc.load_model(model_uri(mlflow, here["first"]))
+    found = model.predict(as_request(tables, trained.params.schema))
+    np.testing.assert_array_equal(expected.machine, found["machineID"])
+    np.testing.assert_array_equal(expected.time, found["datetime"].to_numpy().astype("datetime64[us]").astype(np.int64))
+    np.testing.assert_array_equal(expected.history_hours, found["history_hours"])
+    np.testing.assert_array_equal(expected.anomaly_score, found["anomaly"])
+    np.testing.assert_array_equal(expected.anomaly_alarm, found["anomaly_alarm"])
+    for c, component in enumerate(trained.params.schema.components):
+        np.testing.assert_array_equal(expected.probability[c], found[component])
+        np.testing.assert_array_equal(expected.alarm[c], found[f"{component}_alarm"])
+
+
+def test_the_model_takes_what_the_service_takes(runs, here):
+    """Whole numbers, nulls, missing tables, columns as arrays: all are requests, and one answer is one row."""
+    mlflow = stored(runs[0])
+    model = mlflow.pyfunc.load_model(model_uri(mlflow, here["first"]))
+    request = json.loads((GOLDEN / "request.json").read_text())
+    whole = model.predict(request)
+    assert [1.0, 2.0] == whole["history_hours"].tolist()
+    telemetry = request["telemetry"] | {"volt": [171, None], "rotate": [None, None], "pressure": np.array([99.8, 101])}
+    assert len(model.predict({"telemetry": telemetry})) == 2
+    batch = model.predict(pd.DataFrame([request, dict.fromkeys(request) | {"telemetry": request["telemetry"]}]))
+    assert 4 == len(batch)
+    np.testing.assert_array_equal(whole["anomaly"], batch["anomaly"][:2])
+    assert model.metadata.signature.inputs.required_input_names() == ["telemetry"]
+    assert set(model.input_example) == {"telemetry", "errors", "maint", "machines"}
+    assert list(whole.columns) == model.metadata.signature.outputs.input_names()
+
+
+def test_the_model_brings_its_own_code_and_no_pickle(runs, here):
+    """Read in another process, outside the project: the code that answers is the model's."""
+    mlflow = stored(runs[0])
+    folder = Path(mlflow.artifacts.download_artifacts(model_uri(mlflow, here["better"])))
+    assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".joblib"}]
+    program = "import sys, mlflow; mlflow.pyfunc.load_model(sys.argv[1]); import closedloop; print(closedloop.__file__)"
+    command = [sys.executable, "-P", "-c", program, str(folder)]
+    done = subprocess.run(command, cwd=folder.parent, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(folder / "code" / "closedloop" / "__init__.py"), done.stderr
+
+
+def registry(mlflow) -> dict[str, int]:
+    """The version that is champion, and how many there are."""
+    client = mlflow.MlflowClient()
+    versions = len(client.search_model_versions("name = 'plant'"))
+    champion = client.get_model_version_by_alias("plant", "champion")
+    return {"champion": int(champion.version), "versions": versions}
+
+
+def test_only_a_verdict_that_makes_a_reference_moves_the_alias(runs, here, capsys):
+    mlflow = stored(runs[0])
+    promote.main(["--run", here["first"]])
+    assert {"champion": 1, "versions": 1} == registry(mlflow)
+    for verdict in ("inconclusive", "worse"):
+        with pytest.raises(cli.RefusedError, match=f"is {verdict}, and only .*It is {verdict}."):
+            promote.main(["--run", here[verdict]])
+    promote.main(["--run", here["identical"]])
+    assert {"champion": 1, "versions": 1} == registry(mlflow)
+    promote.main(["--run", here["better"]])
+    promote.main(["--run", here["accepted"][:12]])
+    assert {"champion": 3, "versions": 3} == registry(mlflow)
+    capsys.readouterr()
+    promote.main(["--run", here["accepted"]])  # again: nothing to do
+    assert "nothing to do: models:/plant@champion is version 3" in capsys.readouterr().out
+    assert {"champion": 3, "versions": 3} == registry(mlflow)
+    promote.main(["--run", here["first"]])  # an older one on purpose: its version, no new one
+    assert {"champion": 1, "versions": 3} == registry(mlflow)
+    version = mlflow.MlflowClient().get_model_version_by_alias("plant", "champion")
+    assert here["first"] == version.run_id
+    assert len(
+        mlflow.pyfunc.load_model("models:/plant@champion").predict(json.loads((GOLDEN / "request.json").read_text()))
+    )
+
+
+def test_the_run_that_is_promoted_is_the_one_judged_last_here(runs, here, capsys):
+    cli.write_json(Path("build/decision.json"), {"inputs_digest": "sha256:inputs-of-better"})
+    promote.main([])
+    assert here["better"] in capsys.readouterr().out
+    cli.write_json(Path("build/decision.json"), {"inputs_digest": "sha256:other"})
+    with pytest.raises(DataError, match="no recorded run has the inputs"):
+        promote.main([])
+
+
+def test_a_run_gives_its_parameters_back_as_they_were(here):
+    recall.main(["--run", here["first"]])
+    assert PARAMS.read_bytes() == Path("build/params-of-run.yaml").read_bytes()
+    shortest = next(n for n in range(1, 33) if sum(one.startswith(here["better"][:n]) for one in here.values()) == 1)
+    recall.main(["--run", here["better"][:shortest], "--out", "build/again.yaml"])
+    assert PARAMS.read_bytes() == Path("build/again.yaml").read_bytes()
+
+
+def test_an_unknown_run_is_answered_with_those_that_exist(here):
+    with pytest.raises(DataError, match="no run has an id that begins with 'zz'") as error:
+        recall.main(["--run", "zz"])
+    assert all(run in str(error.value) for run in here.values())
+    with pytest.raises(DataError, match="6 runs have an id that begins with ''"):
+        recall.main(["--run", ""])
+
+
+def test_where_nothing_was_recorded_nothing_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for verb, words in ((recall, ["--run", "a"]), (promote, [])):
+        with pytest.raises(DataError, match="no run is recorded yet; run: make run"):
+            verb.main(words)
+    assert not (tmp_path / "build").exists()
+
+
+def test_a_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(DataError, match=r"MLflow \(MLFLOW_TRACKING_URI=http://127.0.0.1:9\)"):
+        recall.main(["--run", "a"])
