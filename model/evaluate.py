@@ -15,7 +15,7 @@ import yaml
 from closedloop.data import sources
 from closedloop.data.schema import Schema
 from closedloop.heads.bundle import load as load_bundle
-from closedloop.judge import gate, report
+from closedloop.judge import card, gate, report
 from closedloop.judge.checks import Candidate
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import Intervals, PredictionTable, Settings, Truth
@@ -88,7 +88,8 @@ def main(words: list[str]) -> int:
 
     cli.write_json(args.out / "metrics.json", metrics)
     cli.write_json(args.out / "decision.json", decision)
-    report.write(args.out / "report", metrics, decision, predictions, truth, settings, reference)
+    model = card.describe(load_bundle(args.bundle), asked.raw, data["rule"])
+    report.write(args.out / "report", metrics, decision, predictions, truth, settings, reference, model=model)
     if reference is None and gate.is_green(decision):
         as_committed = provenance.is_clean() and args.params.read_bytes() == params.PARAMS.read_bytes()
         if as_committed or provenance.commit() == "unknown":

@@ -27,7 +27,7 @@ from closedloop.heads.bundle import Training as TrainedOn
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head
 from closedloop.heads.scorers import AnomalyHead, FailureHead
-from closedloop.judge import drift
+from closedloop.judge import card, drift
 from closedloop.judge.truth import Grid, Settings, Truth
 from model import cli, provenance
 from model.params import Params, load
@@ -98,6 +98,16 @@ def anomaly_head(training: Training, schema: Schema, params: Params) -> AnomalyH
     return replace(head, threshold=budget_threshold(training.grid, score, asked["alarms_per_machine_year"], rules))
 
 
+def known_failures(training: Training, schema: Schema) -> dict[str, int]:
+    """How many failures of each component a head could learn from; empty where there is no failure table."""
+    if training.tables.failures is None:
+        return {}
+    return {
+        component: sum(len(of_one[c]) for of_one in training.grid.failures)
+        for c, component in enumerate(schema.components)
+    }
+
+
 def failure_heads(
     training: Training, schema: Schema, params: Params, anomaly: AnomalyHead, without: str | None = None
 ) -> dict[str, FailureHead]:
@@ -110,8 +120,7 @@ def failure_heads(
     columns = np.flatnonzero((groups != without) & something).astype(np.int32)
     settings = Settings.from_params(params.raw)
     heads = {}
-    for c, component in enumerate(schema.components):
-        failures = sum(len(of_one[c]) for of_one in training.grid.failures)
+    for c, (component, failures) in enumerate(known_failures(training, schema).items()):
         if failures < params.failure["minimum_failures"]:
             cli.say(
                 f"no head for {component}: {failures} training failures, it takes {params.failure['minimum_failures']}"
@@ -156,10 +165,14 @@ def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any])
             until_us={about["source"]: {str(window.machine): int(window.time[-1]) for window in tables.windows()}},
             fingerprint=about["fingerprint"],
         ),
-        provenance={"commit": provenance.commit(), "libraries": provenance.libraries()},
+        provenance={
+            "commit": provenance.commit(),
+            "libraries": provenance.libraries(),
+            "learned_from": {"rows": len(tables.time), "failures": known_failures(training, schema)},
+        },
         reference=drift.reference(tables, schema, anomaly.score(training.X)),
     )
-    yield "bundle", bundle
+    yield "bundle", replace(bundle, card=card.render(bundle, params.raw, about.get("rule", params.split["rule"])))
     for name, group in ABLATIONS.items():
         yield name, replace(bundle, failures=failure_heads(training, schema, params, anomaly, without=group))
 

@@ -66,6 +66,7 @@ def test_another_folder_and_one_thread_make_byte_identical_heads(here, fleet, tm
     names = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
     assert len(names) > 2
     assert names == sorted(path.relative_to(other) for path in other.rglob("*.safetensors"))
+    names.append(Path("card.md"))
     assert [(one / name).read_bytes() for name in names] == [(other / name).read_bytes() for name in names]
     digests = [json.loads((root / "manifest.json").read_text())["model_digest"] for root in (one, other)]
     assert digests[0] == digests[1]
@@ -92,6 +93,7 @@ def test_the_report_is_one_page_that_fetches_nothing(here):
     page = (here[0] / "build/report/index.html").read_text(encoding="utf-8")
     assert "<h1>" in page
     assert not any(word in page for word in ("<script src", "<link rel", 'src="http', "@import"))
+    assert "**First model.**" in (here[0] / "build/report/card.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The report: one page a person wants to read, and its short form for a step summary or a pull request.
 
 ``index.html`` holds everything (style and pictures inside, no script, nothing fetched); ``summary.md`` the verdict and
-the tables.
+the tables; ``card.md`` what the model is, and how it did.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from closedloop.data.schema import HOUR_US, Float64
-from closedloop.judge import plots
+from closedloop.judge import card, plots
 from closedloop.judge.checks import Candidate, faults
 from closedloop.judge.compare import Ratio
 from closedloop.judge.episodes import Outcome
@@ -71,8 +70,9 @@ def write(
     settings: Settings,
     reference: Candidate | None = None,
     importance: Mapping[str, float] | None = None,
+    model: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write ``index.html`` and ``summary.md`` into a folder.
+    """Write ``index.html`` and ``summary.md`` into a folder, and ``card.md`` where the model is described.
 
     Args:
         folder: made where it is missing.
@@ -83,6 +83,7 @@ def write(
         settings: the ruler.
         reference: the model that the challenger was held against.
         importance: for each feature what is lost when it is shuffled.
+        model: what :func:`closedloop.judge.card.describe` says of the challenger.
     """
     grid = Grid.of(truth, settings)
     heads = align(predictions, grid)
@@ -94,17 +95,13 @@ def write(
             theirs = assess(answers, grid, settings, truth.schema)
     page = _page(metrics, decision, mine, theirs, grid, truth)
     page["pictures"] = _pictures(heads, mine, grid, settings, truth, decision, importance or {})
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plain"] = _plain
+    templates = {"index.html": "report.html.j2", "summary.md": "summary.md.j2"}
+    if model is not None:
+        templates["card.md"] = card.TEMPLATE
+    environment = card.environment()
     folder.mkdir(parents=True, exist_ok=True)
-    for template, name in (("report.html.j2", "index.html"), ("summary.md.j2", "summary.md")):
-        text = environment.get_template(template).render(page)
+    for name, template in templates.items():
+        text = environment.get_template(template).render({**page, **(model or {})})
         (folder / name).write_text(text, encoding="utf-8")
 
 
@@ -376,11 +373,6 @@ def _timeline(number: int, heads: Mapping[str, Aligned], mine: Assessment, grid:
 def _delta(delta: Mapping[str, float | None]) -> str:
     estimate = delta["estimate"] or 0.0
     return plots.interval(estimate, delta["low"], delta["high"], "saved for each machine-year")
-
-
-def _plain(text: str) -> str:
-    """Text for a cell or a paragraph of Markdown: no tag, no cell border, no line break."""
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").split())
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -1,0 +1,120 @@
+"""The model card: what a bundle is, for people. One template, twice.
+
+Training writes it into the bundle, where nothing is judged yet; the report writes it again beside itself, with figures,
+ablations and verdict. It holds nothing of the place or the hour, so equal trainings have equal cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from closedloop.data.schema import HOUR_US
+from closedloop.features.spec import FeatureSpec
+from closedloop.heads.bundle import Bundle
+
+TEMPLATE = "card.md.j2"
+SPLITS = {
+    "fleet": "About 30 % of the fleet's machines are held out for ever, and judge the model in the last third of time.",
+    "unit": "About 30 % of the fleet's machines are held out for ever, and judge the model.",
+    "prefix": "Of each machine the first rows trained, and later ones judge the model.",
+}
+DETECTORS = {"mean_chart": "mean chart", "isolation_forest": "isolation forest", "pca": "PCA, T² and Q"}
+
+
+def environment() -> jinja2.Environment:
+    """Where the templates of this room are rendered: a figure that is missing is an error."""
+    result = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    result.filters["plain"] = plain
+    return result
+
+
+def plain(text: str) -> str:
+    """Text for a cell or a paragraph of Markdown: no tag, no cell border, no line break."""
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").split())
+
+
+def describe(bundle: Bundle, params: Mapping[str, Any], rule: str) -> dict[str, Any]:
+    """What the card says of a bundle.
+
+    Args:
+        bundle: its ``provenance`` must hold ``learned_from``: ``rows``, and ``failures`` by component.
+        params: content of the ``params.yaml`` that it was trained with.
+        rule: the split rule of its fleet.
+    """
+    learned, schema, training = bundle.provenance["learned_from"], bundle.schema, bundle.training
+    trees = "calibrated histogram gradient boosting"
+    return {
+        "fleet": next(iter(training.machines)),
+        "machines": sum(map(len, training.machines.values())),
+        "rows": learned["rows"],
+        "period": training.period,
+        "fingerprint": training.fingerprint,
+        "sensors": schema.sensors,
+        "sampling_minutes": schema.sampling_minutes,
+        "split": SPLITS[rule],
+        "feature_count": len(bundle.spec.names),
+        "features": _features(bundle.spec),
+        "history": _hours(bundle.spec.history_us),
+        "horizon": params["labels"]["horizon_hours"],
+        "gap": params["judge"]["episode_gap_hours"],
+        "lead": params["judge"]["minimum_lead_hours"],
+        "costs": params["judge"]["costs"],
+        "anomaly": None
+        if bundle.anomaly is None
+        else {
+            "kind": DETECTORS[bundle.anomaly.detector],
+            "threshold": f"{bundle.anomaly.threshold:.3f}",
+            "budget": params["anomaly"]["alarms_per_machine_year"],
+        },
+        "failures": [
+            {
+                "component": component,
+                "kind": trees if component in bundle.failures else "—",
+                "failures": count,
+                "threshold": f"{bundle.failures[component].threshold:.3f}" if component in bundle.failures else "",
+            }
+            for component, count in learned["failures"].items()
+        ],
+    }
+
+
+def render(bundle: Bundle, params: Mapping[str, Any], rule: str) -> str:
+    """The card of a bundle that nobody has judged yet."""
+    return environment().get_template(TEMPLATE).render(describe(bundle, params, rule))
+
+
+def _features(spec: FeatureSpec) -> list[str]:
+    """One line for each family that is there."""
+    lines = []
+    if spec.rolling_us:
+        lines.append(f"of each sensor, mean and deviation over {_windows(spec.rolling_us)}")
+    if spec.half_lives_us:
+        lines.append(f"of each sensor, EWMA with half-lives of {_windows(spec.half_lives_us)}")
+    if spec.cusum_slack is not None:
+        lines.append(f"of each sensor, CUSUM against the machine's own baseline, slack {spec.cusum_slack:g} deviations")
+    if spec.change_us:
+        lines.append(f"of each sensor, change within {_windows(spec.change_us)}")
+    if spec.error_windows_us is not None:
+        lines.append(f"of each error code, how often within {_windows(spec.error_windows_us)}, and how long ago")
+    if "maint" in spec.groups:
+        lines.append("of each component, days since its last replacement")
+    lines.append("the machine's model and age")
+    return lines + [f"{name} (features/custom.py)" for name in spec.custom]
+
+
+def _windows(lengths_us: tuple[int, ...]) -> str:
+    return " and ".join(_hours(us) for us in lengths_us) + " h"
+
+
+def _hours(us: int) -> str:
+    return f"{us / HOUR_US:g}"
