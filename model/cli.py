@@ -31,13 +31,17 @@ def say(text: str) -> None:
     print(f"[{time.monotonic() - _START:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
-def parser(doc: str | None, *, data: Path = DATA, out: Path = BUNDLE) -> argparse.ArgumentParser:
+def parser(
+    doc: str | None, *, data: Path = DATA, out: Path = BUNDLE, writes: str = "what to write"
+) -> argparse.ArgumentParser:
     """A parser with the flags that all verbs have, and the verb's docstring as its help."""
-    result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    started = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {started.name}" if started else None  # argparse would name the file
+    result = argparse.ArgumentParser(program, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--params", type=Path, default=PARAMS, help="parameter file (default: model/params.yaml)")
     result.add_argument("--data", type=Path, default=data, help="folder of the tables (default: %(default)s)")
     result.add_argument("--bundle", type=Path, default=BUNDLE, help="folder of the bundle (default: %(default)s)")
-    result.add_argument("--out", type=Path, default=out, help="what to write (default: %(default)s)")
+    result.add_argument("--out", type=Path, default=out, help=f"{writes} (default: %(default)s)")
     return result
 
 
@@ -70,4 +74,7 @@ def main(verb: Callable[[list[str]], int | None]) -> None:
         sys.exit(REFUSED)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}; mend it and run again", file=sys.stderr)
         sys.exit(USAGE)

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from closedloop.data import sources
-from closedloop.data.schema import Schema
+from closedloop.data.schema import DataError, Schema
 from closedloop.heads.bundle import load as load_bundle
 from closedloop.judge import card, gate, report
 from closedloop.judge.checks import Candidate
@@ -64,6 +64,9 @@ def main(words: list[str]) -> int:
     args = flags.parse_args(words)
     asked = params.load(args.params)
     data = cli.read_json(args.data / "data.json", "run: python -m model.data")
+    if "judged_from" not in data:
+        raise DataError(f"{args.data}: these tables were not validated; run: python -m model.validate")
+    bundle = load_bundle(args.bundle)
     truth = read_truth(data, args.holdout)
     predictions = PredictionTable.read(args.predictions)
 
@@ -88,7 +91,7 @@ def main(words: list[str]) -> int:
 
     cli.write_json(args.out / "metrics.json", metrics)
     cli.write_json(args.out / "decision.json", decision)
-    model = card.describe(load_bundle(args.bundle), asked.raw, data["rule"])
+    model = card.describe(bundle, asked.raw, data["rule"])
     report.write(args.out / "report", metrics, decision, predictions, truth, settings, reference, model=model)
     if reference is None and gate.is_green(decision):
         as_committed = provenance.is_clean() and args.params.read_bytes() == params.PARAMS.read_bytes()

@@ -34,6 +34,7 @@ SECTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "floors": dict,
     },
 }
+KINDS = {str: "text", int: "a whole number", list: "a list", dict: "a mapping"}
 CHOICES = {
     ("split", "rule"): ("fleet", "unit", "prefix"),
     ("anomaly", "detector"): ("mean_chart", "isolation_forest", "pca"),
@@ -76,8 +77,8 @@ def _check(path: Path, section: str, value: Any) -> dict[str, Any]:
         if key not in value:
             raise DataError(f"{path}: {section}.{key} is missing; add it")
         if not isinstance(value[key], kind) or isinstance(value[key], bool):
-            wanted = kind.__name__ if isinstance(kind, type) else "number"
-            raise DataError(f"{path}: {section}.{key} is {value[key]!r}; it must be a {wanted}")
+            wanted = KINDS.get(kind, "a number") if isinstance(kind, type) else "a number"
+            raise DataError(f"{path}: {section}.{key} is {value[key]!r}; it must be {wanted}")
         choices = CHOICES.get((section, key))
         if choices and value[key] not in choices:
             raise DataError(f"{path}: {section}.{key} is {value[key]!r}; choose one of {', '.join(choices)}")
@@ -105,14 +106,23 @@ def load(path: Path = PARAMS) -> Params:
         raise DataError(f"{path}: the section {missing[0]} is missing; add it")
     if not isinstance(raw["seed"], int):
         raise DataError(f"{path}: seed is {raw['seed']!r}; it must be a whole number")
+    for name in ("schema", "features", "columns"):
+        if not isinstance(raw[name] or {}, dict):
+            raise DataError(f"{path}: {name}: is not a mapping; write its keys below it, indented")
     sections = {name: _check(path, name, raw[name]) for name in SECTIONS}
     if set(sections["judge"]["costs"]) != COSTS:
         raise DataError(f"{path}: judge.costs must have exactly the keys {', '.join(sorted(COSTS))}")
+    if sections["failure"]["folds"] < 2:
+        raise DataError(f"{path}: failure.folds is {sections['failure']['folds']}; it must be 2 or more")
+    for where, numbers in (("judge.costs", sections["judge"]["costs"]), ("gate.floors", sections["gate"]["floors"])):
+        for key, value in numbers.items():
+            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+                raise DataError(f"{path}: {where}.{key} is {value!r}; it must be a number, 0 or more")
     return Params(
         source=str(raw["source"]),
-        schema=Schema.from_dict(raw["schema"]),
+        schema=Schema.from_dict(raw["schema"] or {}),
         columns=raw["columns"] or {},
-        features=raw["features"],
+        features=raw["features"] or {},
         seed=raw["seed"],
         raw=raw,
         **sections,

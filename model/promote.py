@@ -53,7 +53,7 @@ def register(mlflow: ModuleType, run: Any, name: str) -> str:
 
 def main(words: list[str]) -> None:
     """Register the model and move the alias, or say why not."""
-    flags = cli.parser(__doc__, out=cli.BUILD)
+    flags = cli.parser(__doc__, out=cli.BUILD, writes="folder of the last decision, and of mlflow.db")
     flags.add_argument("--run", default="", metavar="ID", help="id of a run, or how it begins (default: the last)")
     args = flags.parse_args(words)
     with tracking.store(args.out, reading=True) as mlflow:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from closedloop.data import expectations, sources
 from closedloop.data.expectations import Usual
-from closedloop.data.schema import HOUR_US, DataError, Schema, Tables
+from closedloop.data.schema import DataError, Schema, Tables
+from closedloop.features.spec import FeatureSpec
 from closedloop.features.split import Split, split
 from model import cli, params
 from model.data import LOCK
@@ -80,6 +81,7 @@ def main(words: list[str]) -> None:
     asked = params.load(args.params)
     about: dict[str, Any] = cli.read_json(args.data / "data.json", "run: python -m model.data")
     schema = Schema.from_dict(about["schema"])
+    spec = FeatureSpec.from_params(asked.features, schema)  # a slip in it is said now, not after minutes of training
     frames = sources.read_frames(args.data, {})
     cli.say(f"validating {len(frames['telemetry']):,} telemetry rows")
     result = expectations.validate(frames, schema, usual(args.reference, about["source"]))
@@ -100,9 +102,8 @@ def main(words: list[str]) -> None:
             f"not judged: the tables are {fingerprint}, and model/data.lock.json pins {about['pinned']}; "
             "restore the data it names, or move the pin on purpose with: make data-pin"
         )
-    history_us = int(asked.features["history_hours"] * HOUR_US)
-    parts = split(tables, about["source"], asked.split["salt"], about["rule"], asked.horizon_us, history_us)
-    kept, judged_from = holdout(tables, parts, history_us)
+    parts = split(tables, about["source"], asked.split["salt"], about["rule"], asked.horizon_us, spec.history_us)
+    kept, judged_from = holdout(tables, parts, spec.history_us)
     shutil.rmtree(args.out, ignore_errors=True)
     sources.write_tables(kept, schema, args.out)
     anomalies = args.data / "anomalies.parquet"

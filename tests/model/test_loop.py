@@ -93,7 +93,9 @@ def test_the_report_is_one_page_that_fetches_nothing(here):
     page = (here[0] / "build/report/index.html").read_text(encoding="utf-8")
     assert "<h1>" in page
     assert not any(word in page for word in ("<script src", "<link rel", 'src="http', "@import"))
-    assert "**First model.**" in (here[0] / "build/report/card.md").read_text(encoding="utf-8")
+    card, judged = ((here[0] / "build" / name / "card.md").read_text(encoding="utf-8") for name in ("bundle", "report"))
+    assert "### Ablations" in judged
+    assert "### Ablations" not in card
 
 
 @pytest.mark.parametrize(
