@@ -18,12 +18,15 @@ export NUMBA_CPU_NAME ?= generic
 # Tests see the built wheel, in this process and in those they start: -P keeps the checkout off the path.
 AS_BUILT = PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/wheel/site" CLOSEDLOOP_WHEEL="$(CURDIR)/build/wheel/site"
 
+# Another parameter file than model/params.yaml, where PARAMS names one.
+WITH = $(if $(PARAMS),--params "$(PARAMS)")
+
 # $(call if-there,program,command): runs the command where the program is on PATH, and says so where it is not.
 if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else echo 'skipped: $(1) is not on PATH'; fi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-pin serve image image-test engine manifests test contract chaos check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-check data-pin serve image image-test engine manifests test contract chaos check lint types lock-check policy ci plan summary required lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -31,12 +34,15 @@ help: ## this page
 
 ##@ The model
 
-run: $(INSTALLED) ## data, validate, train, predict, evaluate; PROFILE=azure or DATA=path for other tables than the pinned
-	$(strip $(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)))
-	$(BIN)/python -m model.validate
-	$(BIN)/python -m model.train
+run: $(INSTALLED) ## data, validate, train, predict, evaluate; DATA=path or PROFILE=azure for another fleet, PARAMS=file
+	$(strip $(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(WITH))
+	$(strip $(BIN)/python -m model.validate $(WITH))
+	$(strip $(BIN)/python -m model.train $(WITH))
 	$(BIN)/python -m model.predict
-	$(BIN)/python -m model.evaluate
+	$(strip $(BIN)/python -m model.evaluate $(WITH))
+
+data-check: $(INSTALLED) ## what fits of the files in DATA=path, what does not, the mends, and a parameter file for them
+	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(WITH))
 
 data-pin: $(INSTALLED) ## fetch what model/data.lock.json names, validate it, and pin its fingerprint
 	$(BIN)/python -m model.data

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from closedloop.data.schema import HOUR_US, DataError, Schema
+from closedloop.data.schema import DataError, Schema, microseconds
+from closedloop.features.split import PREFIX
+from model import timescale
 
 PARAMS = Path(__file__).with_name("params.yaml")
 
 # The keys of each section that are checked here; schema and features check their own.
+NUMBER = (int, float)
 SECTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "labels": {"horizon_hours": int},
-    "split": {"salt": str, "rule": str},
-    "anomaly": {"detector": str, "features": list, "parameters": dict, "alarms_per_machine_year": (int, float)},
+    "labels": {"horizon_hours": NUMBER},
+    "split": {"salt": str, "rule": str, "prefix": NUMBER},
+    "anomaly": {"detector": str, "features": list, "parameters": dict, "alarms_per_machine_year": NUMBER},
     "failure": {
         "estimator": str,
         "parameters": dict,
-        "negatives_every_hours": int,
+        "negatives_every_hours": NUMBER,
         "folds": int,
         "minimum_failures": int,
     },
-    "judge": {"episode_gap_hours": int, "minimum_lead_hours": int, "neutral_hours": int, "costs": dict},
+    "judge": {"episode_gap_hours": NUMBER, "minimum_lead_hours": NUMBER, "neutral_hours": NUMBER, "costs": dict},
     "gate": {
         "on_inconclusive": str,
         "minimum_machines": int,
         "minimum_failures": int,
         "error_rate": float,
-        "false_alarm_ratio": (int, float),
+        "false_alarm_ratio": NUMBER,
         "floors": dict,
     },
 }
@@ -40,6 +45,7 @@ CHOICES = {
     ("failure", "estimator"): ("hist_gradient_boosting",),
     ("gate", "on_inconclusive"): ("ship", "ask"),
 }
+OPTIONAL = {("split", "prefix"): PREFIX}  # what holds where the file does not say
 COSTS = {"unplanned", "planned", "false_alarm", "missed_anomaly"}
 
 
@@ -50,6 +56,8 @@ class Params:
     source: str
     schema: Schema
     columns: dict[str, dict[str, str]]
+    files: dict[str, str]
+    machine_numbers: dict[str, int]
     features: dict[str, Any]
     labels: dict[str, Any]
     split: dict[str, Any]
@@ -63,7 +71,7 @@ class Params:
     @property
     def horizon_us(self) -> int:
         """How far ahead a failure head looks, in microseconds."""
-        return int(self.labels["horizon_hours"] * HOUR_US)
+        return microseconds(self.labels["horizon_hours"])
 
 
 def _check(path: Path, section: str, value: Any) -> dict[str, Any]:
@@ -72,6 +80,7 @@ def _check(path: Path, section: str, value: Any) -> dict[str, Any]:
         raise DataError(f"{path}: {section}: is not a mapping; write its keys below it, indented")
     if unknown := sorted(set(value) - set(known)):
         raise DataError(f"{path}: {section}.{unknown[0]} is not a known key; known are {', '.join(known)}")
+    value = {key: default for (of, key), default in OPTIONAL.items() if of == section} | value
     for key, kind in known.items():
         if key not in value:
             raise DataError(f"{path}: {section}.{key} is missing; add it")
@@ -81,13 +90,28 @@ def _check(path: Path, section: str, value: Any) -> dict[str, Any]:
         choices = CHOICES.get((section, key))
         if choices and value[key] not in choices:
             raise DataError(f"{path}: {section}.{key} is {value[key]!r}; choose one of {', '.join(choices)}")
-        if isinstance(value[key], int | float) and value[key] <= 0:
-            raise DataError(f"{path}: {section}.{key} is {value[key]!r}; it must be above 0")
+        if isinstance(value[key], int | float) and not 0 < value[key] < math.inf:
+            raise DataError(f"{path}: {section}.{key} is {value[key]!r}; it must be a number above 0")
     return value
 
 
-def load(path: Path = PARAMS) -> Params:
+def _names(path: Path, section: str, value: Any, kind: type) -> dict[str, Any]:
+    """An optional section that maps names to texts or numbers, each once."""
+    value = {} if value is None else value
+    if not isinstance(value, dict) or not all(type(item) is kind for item in value.values()):
+        raise DataError(f"{path}: {section}: write 'name: {'file' if kind is str else 'number'}' below it, one a line")
+    if len(set(value.values())) < len(value):
+        raise DataError(f"{path}: {section}: two names have the same value; give each its own")
+    return {str(name): item for name, item in value.items()}
+
+
+def load(path: Path = PARAMS, about: Mapping[str, Any] | None = None) -> Params:
     """Read and check a parameter file.
+
+    Args:
+        path: the file.
+        about: content of ``build/data/data.json``. A public set brings its schema, split rule and time scale, and they
+            hold instead of the file's.
 
     Raises:
         DataError: the file cannot be read, or a key is unknown, missing or has a value of the wrong kind.
@@ -98,20 +122,44 @@ def load(path: Path = PARAMS) -> Params:
         raise DataError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise DataError(f"{path}: is not a mapping; start from the file of a clean checkout")
+    return parse(of_fleet(raw, about or {}), path)
+
+
+def of_fleet(raw: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a parameter file with what the fetched fleet brings instead of it, if anything."""
+    brings = about.get("brings")
+    if brings is None:
+        return raw
+    scaled = timescale.scale(raw, brings["history_hours"], brings["schema"]["sampling_minutes"])
+    return scaled | {"schema": brings["schema"], "split": scaled["split"] | brings["split"]}
+
+
+def parse(raw: dict[str, Any], path: Path = PARAMS) -> Params:
+    """Check the content of a parameter file; ``path`` is what messages call it.
+
+    Raises:
+        DataError: a key is unknown, missing or has a value of the wrong kind.
+    """
     top = {"source", "schema", "columns", "features", "seed", *SECTIONS}
-    if unknown := sorted(set(raw) - top):
-        raise DataError(f"{path}: {unknown[0]} is not a known section; known are {', '.join(sorted(top))}")
+    known = top | {"files", "machine_numbers"}
+    if unknown := sorted(set(raw) - known):
+        raise DataError(f"{path}: {unknown[0]} is not a known section; known are {', '.join(sorted(known))}")
     if missing := sorted(top - set(raw)):
         raise DataError(f"{path}: the section {missing[0]} is missing; add it")
     if not isinstance(raw["seed"], int):
         raise DataError(f"{path}: seed is {raw['seed']!r}; it must be a whole number")
     sections = {name: _check(path, name, raw[name]) for name in SECTIONS}
+    prefix = sections["split"]["prefix"]
+    if prefix >= 1 and prefix != int(prefix):
+        raise DataError(f"{path}: split.prefix is {prefix!r}; it must be a share below 1 or a whole number of rows")
     if set(sections["judge"]["costs"]) != COSTS:
         raise DataError(f"{path}: judge.costs must have exactly the keys {', '.join(sorted(COSTS))}")
     return Params(
         source=str(raw["source"]),
         schema=Schema.from_dict(raw["schema"]),
         columns=raw["columns"] or {},
+        files=_names(path, "files", raw.get("files"), str),
+        machine_numbers=_names(path, "machine_numbers", raw.get("machine_numbers"), int),
         features=raw["features"],
         seed=raw["seed"],
         raw=raw,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from closedloop.data import sources
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import HOUR_US, DataError, Float64, Schema, Tables
+from closedloop.data.schema import DataError, Float64, Schema, Tables, microseconds
 from closedloop.features.kernel import compute
 from closedloop.features.labels import in_failure_hour, labels
 from closedloop.features.spec import Constants, FeatureSpec, fit_constants
@@ -69,7 +69,7 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
         ],
         axis=1,
     )
-    every_us = params.failure["negatives_every_hours"] * HOUR_US
+    every_us = microseconds(params.failure["negatives_every_hours"])
     return Training(tables, spec, constants, X, y, tables.time % every_us < schema.period_us, grid)
 
 
@@ -109,6 +109,7 @@ def failure_heads(
     something = np.isfinite(X[:, training.thinned]).any(axis=1)  # a feature that is never there cannot be binned
     columns = np.flatnonzero((groups != without) & something).astype(np.int32)
     settings = Settings.from_params(params.raw)
+    each = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # rows that a kept one is
     heads = {}
     for c, component in enumerate(schema.components):
         failures = sum(len(of_one[c]) for of_one in training.grid.failures)
@@ -118,9 +119,7 @@ def failure_heads(
             )
             continue
         y = training.y[c]
-        weight = np.where(
-            y == 1, 1.0, np.where(training.thinned & (y == 0), params.failure["negatives_every_hours"], 0.0)
-        )
+        weight = np.where(y == 1, 1.0, np.where(training.thinned & (y == 0), each, 0.0))
         try:
             head, probability = fit_failure_head(
                 X, y == 1, weight, training.tables.machine, columns, params.failure["parameters"], params.seed,
@@ -186,8 +185,8 @@ def training_rows(tables: Tables, about: dict[str, Any]) -> Tables:
 def main(words: list[str]) -> None:
     """Write build/bundle and build/ablations/<name>."""
     args = cli.parser(__doc__).parse_args(words)
-    params = load(args.params)
     about = cli.read_json(args.data / "data.json", "run: python -m model.data")
+    params = load(args.params, about)
     schema = Schema.from_dict(about["schema"])
     tables = training_rows(sources.read_tables(args.data, schema, {}), about)
     for name, bundle in train(tables, schema, params, about):

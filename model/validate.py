@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from closedloop.data import expectations, sources
 from closedloop.data.expectations import Usual
-from closedloop.data.schema import HOUR_US, DataError, Schema, Tables
+from closedloop.data.schema import DataError, Schema, Tables, microseconds
 from closedloop.features.split import Split, split
 from model import cli, params
 from model.data import LOCK
@@ -77,8 +77,8 @@ def main(words: list[str]) -> None:
         "--reference", type=Path, metavar="BUNDLE", help="compare with its training tables (default: the champion)"
     )
     args = flags.parse_args(words)
-    asked = params.load(args.params)
     about: dict[str, Any] = cli.read_json(args.data / "data.json", "run: python -m model.data")
+    asked = params.load(args.params, about)
     schema = Schema.from_dict(about["schema"])
     frames = sources.read_frames(args.data, {})
     cli.say(f"validating {len(frames['telemetry']):,} telemetry rows")
@@ -100,8 +100,15 @@ def main(words: list[str]) -> None:
             f"not judged: the tables are {fingerprint}, and model/data.lock.json pins {about['pinned']}; "
             "restore the data it names, or move the pin on purpose with: make data-pin"
         )
-    history_us = int(asked.features["history_hours"] * HOUR_US)
-    parts = split(tables, about["source"], asked.split["salt"], about["rule"], asked.horizon_us, history_us)
+    history_us = microseconds(asked.features["history_hours"])
+    salt, prefix = asked.split["salt"], asked.split["prefix"]
+    parts = split(tables, about["source"], salt, about["rule"], asked.horizon_us, history_us, prefix)
+    for rows, what in ((parts.training, "train on"), (parts.judged, "judge by")):
+        if not rows.any():
+            raise cli.RefusedError(
+                f"split.rule {about['rule']} leaves no row of {len(np.unique(tables.machine))} machines to {what}; "
+                f"choose another in params.yaml, or let make data-check propose one"
+            )
     kept, judged_from = holdout(tables, parts, history_us)
     shutil.rmtree(args.out, ignore_errors=True)
     sources.write_tables(kept, schema, args.out)
@@ -118,7 +125,7 @@ def main(words: list[str]) -> None:
         "train_until": last_times(tables, parts.training),
     }
     cli.write_json(args.data / "data.json", about)
-    cli.say(f"valid; {len(parts.training_machines)} machines train, {len(judged_from)} are held out")
+    cli.say(f"valid; {len(parts.training_machines)} machines train, {len(judged_from)} judge")
 
 
 if __name__ == "__main__":

@@ -148,6 +148,21 @@ def rename(table: str, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     return frame.rename(columns=dict(names))
 
 
+def numbered(table: str, frame: pd.DataFrame, machine_numbers: Mapping[str, int]) -> pd.DataFrame:
+    """The frame with the names of machines replaced by their numbers, if there are any.
+
+    Raises:
+        DataError: a machine has no number.
+    """
+    if not machine_numbers or "machineID" not in frame:
+        return frame
+    names = frame["machineID"].astype("str").where(frame["machineID"].notna())
+    numbers = names.map(dict(machine_numbers))
+    unknown = (names.notna() & numbers.isna()).to_numpy()
+    _refuse(table, "machineID", "is not in machine_numbers", frame, unknown, "give it a number there, in params.yaml")
+    return frame.assign(machineID=numbers.astype("Int64"))
+
+
 def check_mapping(columns: Columns) -> None:
     """Refuse a mapping of something that is no table.
 
