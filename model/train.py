@@ -98,6 +98,16 @@ def anomaly_head(training: Training, schema: Schema, params: Params) -> AnomalyH
     return replace(head, threshold=budget_threshold(training.grid, score, asked["alarms_per_machine_year"], rules))
 
 
+def headless(grid: Grid, component: int, params: Params) -> str | None:
+    """Why a component gets no failure head from these training rows, or None where it gets one."""
+    failures = [len(of_one[component]) for of_one in grid.failures]
+    if sum(failures) < params.failure["minimum_failures"]:
+        return f"{sum(failures)} training failures, it takes {params.failure['minimum_failures']}"
+    if np.count_nonzero(failures) < 2:
+        return f"its {sum(failures)} training failures are all on one machine, and calibration takes two"
+    return None
+
+
 def failure_heads(
     training: Training, schema: Schema, params: Params, anomaly: AnomalyHead, without: str | None = None
 ) -> dict[str, FailureHead]:
@@ -112,12 +122,10 @@ def failure_heads(
     each = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # rows that a kept one is
     heads = {}
     for c, component in enumerate(schema.components):
-        failures = sum(len(of_one[c]) for of_one in training.grid.failures)
-        if failures < params.failure["minimum_failures"]:
-            cli.say(
-                f"no head for {component}: {failures} training failures, it takes {params.failure['minimum_failures']}"
-            )
+        if reason := headless(training.grid, c, params):
+            cli.say(f"no head for {component}: {reason}")
             continue
+        failures = sum(len(of_one[c]) for of_one in training.grid.failures)
         y = training.y[c]
         weight = np.where(y == 1, 1.0, np.where(training.thinned & (y == 0), each, 0.0))
         try:

@@ -49,7 +49,7 @@ def test_the_history_is_the_one_asked_for_or_a_fifth_of_the_training_time(span_h
 
 @given(share=st.floats(0.002, 30), sampling=minutes)
 def test_a_scaled_file_is_one_that_every_verb_accepts(share, sampling):
-    """The law: windows within the history, a lead below the horizon, no length twice, and every feature named exists."""
+    """The law: windows within the history, a lead below the horizon, no length twice, every feature that is named."""
     schema = params.load().schema.to_dict() | {"sampling_minutes": sampling}
     found = scale(RAW, history(HISTORY, 5 * HISTORY * share, sampling), sampling) | {"schema": schema}
     asked = params.parse(found)

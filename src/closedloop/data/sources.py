@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-def _native(location: Path) -> dict[str, Path]:
+def native(location: Path) -> dict[str, Path]:
     """The file of each table in a folder of the reference layout.
 
     Raises:
@@ -79,9 +79,9 @@ def _find(location: Path, files: Mapping[str, str] | None = None) -> dict[str, P
         raise DataError(f"{location}: no such file or folder; give the folder that holds your tables")
     if files:
         return _named(location, files)
-    native = _native(location)
-    if "telemetry" in native:
-        return native
+    named = native(location)
+    if "telemetry" in named:
+        return named
     public = adapters.read(location)
     if public is None:
         raise DataError(
