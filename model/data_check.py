@@ -16,7 +16,7 @@ import pandas as pd
 
 from closedloop.data import adapters, expectations, sources
 from closedloop.data.frames import Frames
-from closedloop.data.guess import guess
+from closedloop.data.guess import Guess, guess
 from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Schema, Tables, microseconds
 from closedloop.features.split import split
 from closedloop.judge.truth import Grid, Intervals, Settings, Truth
@@ -40,8 +40,11 @@ class Check:
     anomalies: pd.DataFrame | None = None
 
 
-def propose(location: Path, asked: params.Params, check: Check) -> Fleet | None:
-    """Recognise or guess what the folder holds and read it; what fits it, or None where there is no telemetry."""
+def propose(location: Path, asked: params.Params, before: params.Params | None, check: Check) -> Fleet | None:
+    """Recognise or guess what the folder holds and read it; what fits it, or None where there is no telemetry.
+
+    ``before`` is what was proposed last time: machines of the same fleet keep their numbers.
+    """
     if not location.exists():
         raise DataError(f"{location}: no such file or folder; give the folder that holds your tables")
     public = None if "telemetry" in sources.native(location) else adapters.read(location)
@@ -65,7 +68,9 @@ def propose(location: Path, asked: params.Params, check: Check) -> Fleet | None:
     check.faults += found.faults
     if "telemetry" not in found.columns:
         return None
-    numbers = _numbers(location, found.columns, found.files, check)
+    source = location.resolve().name
+    known = before.machine_numbers if before is not None and before.source == source else {}
+    numbers = _numbers(location, found, known, check)
     check.frames = sources.read_frames(location, found.columns, found.files, numbers)
     check.anomalies = sources.read_anomalies(location, found.files)
     telemetry = check.frames["telemetry"]
@@ -75,20 +80,19 @@ def propose(location: Path, asked: params.Params, check: Check) -> Fleet | None:
         return None
     notes: dict[str, str] = {}
     schema_of = starting.schema_of(check.frames, found.sensors, notes)
-    source = location.resolve().name
     rule, why = starting.split_of(telemetry["machineID"], source, asked.split["salt"])
     check.lines.append(f"split.rule {rule['rule']}: {why}")
     history = starting.history_of(telemetry, asked, rule, schema_of["sampling_minutes"])
     return Fleet(source, schema_of, rule, history, found.files, found.columns, numbers, notes)
 
 
-def _numbers(location: Path, columns: dict[str, dict[str, str]], files: dict[str, str], check: Check) -> dict[str, int]:
+def _numbers(location: Path, found: Guess, known: dict[str, int], check: Check) -> dict[str, int]:
     """A number for each machine, where a table has names for them."""
-    frames = sources.read_frames(location, columns, files)
+    frames = sources.read_frames(location, found.columns, found.files)
     ids = [frame["machineID"].dropna() for frame in frames.values()]
     if all(pd.api.types.is_integer_dtype(column) for column in ids):
         return {}
-    numbers = starting.machine_numbers(str(name) for column in ids for name in column.unique())
+    numbers = starting.machine_numbers((str(name) for column in ids for name in column.unique()), known)
     first = ", ".join(f"{name} is {number}" for name, number in list(numbers.items())[:4])
     check.lines.append(
         f"machines have names, and get numbers under machine_numbers: {first}{', …' * (len(numbers) > 4)}"
@@ -200,16 +204,18 @@ def main(words: list[str]) -> int:
     flags.add_argument("--source", type=Path, metavar="PATH", required=True, help="folder of the files to look at")
     args = flags.parse_args(words)
     asked, check = params.load(args.params), Check()
-    target = args.params
+    target, again = args.params, f"make data-check DATA={args.source}"
     if args.params.resolve() == params.PARAMS.resolve():
-        fleet = propose(args.source, asked, check)
+        target = args.out / "params.yaml"
+        before = params.load(target) if target.exists() else None
+        fleet = propose(args.source, asked, before, check)
         if fleet is not None:
-            target = args.out / "params.yaml"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(starting.render(fleet), encoding="utf-8")
             asked = params.load(target)
             judge(check, asked, fleet.source)
     else:
+        again += f" PARAMS={args.params}"
         check.frames = sources.read_frames(args.source, asked.columns, asked.files, asked.machine_numbers)
         check.anomalies = sources.read_anomalies(args.source, asked.files)
         judge(check, asked, asked.source)
@@ -220,7 +226,7 @@ def main(words: list[str]) -> int:
         print("\n".join(f"  {number}. {mend}" for number, mend in enumerate(mends[:SHOWN], start=1)))
     where = f"DATA={args.source} PARAMS={target}"
     if check.faults:
-        print(f"\nrefused: a run would stop. Mend it, then: make data-check DATA={args.source}")
+        print(f"\nrefused: a run would stop. Mend it, then: {again}")
         return cli.REFUSED
     print(f"\nfits: make run {where}")
     return cli.DONE

@@ -44,9 +44,15 @@ class Fleet:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-def machine_numbers(names: Iterable[str]) -> dict[str, int]:
-    """A number for each name: the digits it ends in where they tell all of them apart, else its place in the order."""
+def machine_numbers(names: Iterable[str], known: Mapping[str, int] | None = None) -> dict[str, int]:
+    """A number for each name: the digits it ends in where they tell all of them apart, else its place in the order.
+
+    Numbers that are ``known`` stay, since they decide who is held out; new names get the next ones.
+    """
     ordered = sorted(set(names))
+    if known:
+        new = [name for name in ordered if name not in known]
+        return {**known, **{name: number for number, name in enumerate(new, start=max(known.values()) + 1)}}
     digits = [name[len(name.rstrip("0123456789")) :] for name in ordered]
     own = [int(text) if text else 0 for text in digits]
     if all(own) and len(set(own)) == len(own):

@@ -240,6 +240,16 @@ def test_machines_are_numbered_by_the_digits_of_their_names_where_these_tell_the
     assert expected == starting.machine_numbers(names)
 
 
+def test_a_machine_keeps_its_number_when_others_join(tmp_path, capsys):
+    """Its number decides whether it is held out."""
+    plant = folder(tmp_path, sensors=readings(days=3))
+    check(plant, capsys)
+    before = params.load(tmp_path / PROPOSED).machine_numbers
+    folder(tmp_path, sensors=readings(("press", *MACHINES), days=3))
+    check(plant, capsys)
+    assert before | {"press": 4} == params.load(tmp_path / PROPOSED).machine_numbers
+
+
 @pytest.mark.parametrize(
     ("values", "low", "high"),
     [

@@ -39,6 +39,11 @@ def known_names(schema: Schema) -> dict[str, tuple[str, ...]]:
     return {"errors": schema.errors, "maint": components, "failures": components, "machines": schema.models}
 
 
+def not_one_of(known: tuple[str, ...]) -> str:
+    """The rule that a name breaks which the schema does not have."""
+    return f"is not one of {', '.join(known)}" if known else "is not in the schema, which names none"
+
+
 def refusal(
     table: str, column: str, rule: str, frame: pd.DataFrame, rows: NDArray[np.intp], count: int, mend: str
 ) -> str:
@@ -227,7 +232,7 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
         if name == NAME_COLUMN.get(table):
             known = known_names(schema)[table]
             bad = result[name].notna() & ~result[name].isin(known)
-            _refuse(table, name, f"is not one of {', '.join(known)}", frame, bad, "correct it, or add it to the schema")
+            _refuse(table, name, not_one_of(known), frame, bad, "correct it, or add it to the schema")
     clean = pd.DataFrame(result)
     repeated = clean.duplicated(list(KEYS[table]))
     _refuse(table, ", ".join(KEYS[table]), "the key occurs twice", frame, repeated, "keep one row of each key")
