@@ -99,15 +99,27 @@ def test_three_machines_without_failures_run_anomaly_only_and_learn_from_failure
     assert loop(plant, "--params", PROPOSED)["verdict"] == "first"
     assert written("build/bundle/manifest.json")["heads"]["failure"] == {}
 
-    folder(tmp_path, breakdowns=breakdowns(), repairs=breakdowns().rename(columns={"part": "component"}))
+    folder(tmp_path, breakdowns=breakdowns())
     code, said = check(plant, capsys)
     assert code == cli.DONE, said
     assert "breakdowns.csv is failures: when is datetime, asset is machineID, part is failure" in said
-    assert "repairs.csv is maint: when is datetime, asset is machineID, component is comp" in said
     assert "failures: 30 rows: seal 30" in said
     assert "failure heads, 11 hours ahead: seal" in said
     shutil.rmtree("build/champion")  # outside git the first model cannot answer for the new tables
     assert loop(plant, "--params", PROPOSED)["holdout"]["failures"] > 0
+    assert written("build/bundle/manifest.json")["heads"]["failure"]["seal"] is not None
+
+
+def test_components_of_which_little_is_known_do_not_stop_a_run(tmp_path, capsys):
+    """One machine alone was repaired and had an alarm: the fold without it has features that are never there."""
+    one = breakdowns(("press-b",))
+    repairs = one.rename(columns={"part": "component"})
+    plant = folder(tmp_path, sensors=readings(), breakdowns=breakdowns(), repairs=repairs, alarms=one)
+    code, said = check(plant, capsys)
+    assert code == cli.DONE, said
+    assert "repairs.csv is maint: when is datetime, asset is machineID, component is comp" in said
+    assert "alarms.csv is errors: when is datetime, asset is machineID, part is errorID" in said
+    loop(plant, "--params", PROPOSED)
     assert written("build/bundle/manifest.json")["heads"]["failure"]["seal"] is not None
 
 

@@ -95,6 +95,13 @@ def test_a_length_that_is_none_is_named(section, key, value, says):
         params.parse(RAW | {section: RAW[section] | {key: value}})
 
 
-def test_hours_that_are_not_whole_are_exact_microseconds():
-    seven = params.parse(RAW | {"labels": {"horizon_hours": 7 / 60}})
-    assert seven.horizon_us == 7 * 60_000_000
+@pytest.mark.parametrize("minutes", [7, 65, 69, 123])  # of the last three the product is just below the whole number
+def test_hours_that_are_not_whole_are_exact_microseconds(minutes):
+    asked = params.parse(RAW | {"labels": {"horizon_hours": minutes / 60}})
+    assert asked.horizon_us == minutes * 60_000_000
+
+
+def test_a_lead_that_rounds_up_to_the_horizon_stays_below_it():
+    found = scale(RAW | {"judge": RAW["judge"] | {"minimum_lead_hours": 23}}, HISTORY / 54, 1)
+    rules = Settings.from_params(found).rules
+    assert rules.minimum_lead_us < rules.horizon_us
