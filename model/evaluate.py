@@ -69,8 +69,9 @@ def main(words: list[str]) -> int:
         "--predictions", type=Path, default=cli.PREDICTIONS, help="answers to them (default: %(default)s)"
     )
     args = flags.parse_args(words)
+    asked = params.load(args.params)
     data = cli.read_json(args.data / "data.json", "run: python -m model.data")
-    asked = params.load(args.params, data)
+    asked = asked.of(data)
     truth = read_truth(data, args.holdout)
     predictions = PredictionTable.read(args.predictions)
 

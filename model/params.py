@@ -73,6 +73,10 @@ class Params:
         """How far ahead a failure head looks, in microseconds."""
         return microseconds(self.labels["horizon_hours"])
 
+    def of(self, about: Mapping[str, Any]) -> Params:
+        """These parameters as they hold for the fetched fleet; ``about`` is the content of ``build/data/data.json``."""
+        return parse(of_fleet(self.raw, about))
+
 
 def _check(path: Path, section: str, value: Any) -> dict[str, Any]:
     known = SECTIONS[section]
@@ -105,13 +109,8 @@ def _names(path: Path, section: str, value: Any, kind: type) -> dict[str, Any]:
     return {str(name): item for name, item in value.items()}
 
 
-def load(path: Path = PARAMS, about: Mapping[str, Any] | None = None) -> Params:
+def load(path: Path = PARAMS) -> Params:
     """Read and check a parameter file.
-
-    Args:
-        path: the file.
-        about: content of ``build/data/data.json``. A public set brings its schema, split rule and time scale, and they
-            hold instead of the file's.
 
     Raises:
         DataError: the file cannot be read, or a key is unknown, missing or has a value of the wrong kind.
@@ -122,11 +121,11 @@ def load(path: Path = PARAMS, about: Mapping[str, Any] | None = None) -> Params:
         raise DataError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise DataError(f"{path}: is not a mapping; start from the file of a clean checkout")
-    return parse(of_fleet(raw, about or {}), path)
+    return parse(raw, path)
 
 
 def of_fleet(raw: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a parameter file with what the fetched fleet brings instead of it, if anything."""
+    """The content of a parameter file with what the fetched fleet brings instead: a public set, schema, split, time."""
     brings = about.get("brings")
     if brings is None:
         return raw

@@ -208,8 +208,9 @@ def training_rows(tables: Tables, about: dict[str, Any]) -> Tables:
 def main(words: list[str]) -> None:
     """Write build/bundle and build/ablations/<name>."""
     args = cli.parser(__doc__).parse_args(words)
+    params = load(args.params)
     about = cli.read_json(args.data / "data.json", "run: python -m model.data")
-    params = load(args.params, about)
+    params = params.of(about)
     schema = Schema.from_dict(about["schema"])
     tables = training_rows(sources.read_tables(args.data, schema, {}), about)
     for name, bundle in train(tables, schema, params, about):

@@ -77,8 +77,9 @@ def main(words: list[str]) -> None:
         "--reference", type=Path, metavar="BUNDLE", help="compare with its training tables (default: the champion)"
     )
     args = flags.parse_args(words)
+    asked = params.load(args.params)
     about: dict[str, Any] = cli.read_json(args.data / "data.json", "run: python -m model.data")
-    asked = params.load(args.params, about)
+    asked = asked.of(about)
     schema = Schema.from_dict(about["schema"])
     frames = sources.read_frames(args.data, {})
     cli.say(f"validating {len(frames['telemetry']):,} telemetry rows")

@@ -321,7 +321,7 @@ def test_a_public_set_brings_its_own_schema_split_and_time_scale(tmp_path):
     decision = loop(skab.parent)
     assert decision["verdict"] == "first"
     about = written("build/data/data.json")
-    asked = params.load(about=about)
+    asked = params.load().of(about)
     assert about["brings"]["history_hours"] == asked.features["history_hours"] == 1.35
     assert (asked.split["rule"], asked.split["prefix"]) == ("prefix", 400)
     assert asked.schema.sensors == tuple(names)
