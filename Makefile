@@ -18,15 +18,15 @@ export NUMBA_CPU_NAME ?= generic
 # Tests see the built wheel, in this process and in those they start: -P keeps the checkout off the path.
 AS_BUILT = PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/wheel/site" CLOSEDLOOP_WHEEL="$(CURDIR)/build/wheel/site"
 
-# The parameters of the recorded run that RUN names.
-AS_RUN = $(if $(RUN),--params build/params-of-run.yaml)
+# The parameters of the recorded run that RUN names, or the file PARAMS instead of model/params.yaml.
+WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params "$(PARAMS)"))
 
 # $(call if-there,program,command): runs the command where the program is on PATH, and says so where it is not.
 if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else echo 'skipped: $(1) is not on PATH'; fi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run promote accept data-pin serve image image-test engine manifests test contract chaos bench check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-check promote accept data-pin serve image image-test engine manifests test contract chaos bench check lint types lock-check policy ci plan summary required lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -34,13 +34,16 @@ help: ## this page
 
 ##@ The model
 
-run: $(INSTALLED) ## data, validate, train, predict, evaluate; PROFILE=azure or DATA=path for other tables, RUN=id for its parameters
+run: $(INSTALLED) ## data, validate, train, predict, evaluate; DATA=path or PROFILE=azure for another fleet, PARAMS=file or RUN=id
 	$(if $(RUN),$(BIN)/python -m model.recall --run "$(RUN)")
-	$(strip $(BIN)/python -m model.data $(AS_RUN) $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)))
-	$(strip $(BIN)/python -m model.validate $(AS_RUN))
-	$(strip $(BIN)/python -m model.train $(AS_RUN))
-	$(strip $(BIN)/python -m model.predict $(AS_RUN))
-	$(strip $(BIN)/python -m model.evaluate $(AS_RUN))
+	$(strip $(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(WITH))
+	$(strip $(BIN)/python -m model.validate $(WITH))
+	$(strip $(BIN)/python -m model.train $(WITH))
+	$(BIN)/python -m model.predict
+	$(strip $(BIN)/python -m model.evaluate $(WITH))
+
+data-check: $(INSTALLED) ## what fits of the files in DATA=path, what does not, the mends, and a parameter file for them
+	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(WITH))
 
 promote: $(INSTALLED) ## register the last run's model (RUN=id: that one's) in MLflow as champion, never against its verdict
 	$(strip $(BIN)/python -m model.promote $(if $(RUN),--run "$(RUN)"))

@@ -61,7 +61,7 @@ def load(source: str, holdout_fingerprint: str, holdout: Path) -> Candidate | No
         try:
             commits.run(about["commit"], "model.predict", *words)
         except DataError as error:
-            problem = str(error)
+            problem = f"{error}. To begin again, delete {kept}"
     answers = None if problem else PredictionTable.read(predictions)
     return Candidate(answers, manifest, about["inputs_digest"], about["ruler"], problem)
 

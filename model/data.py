@@ -14,7 +14,7 @@ import pandas as pd
 
 from closedloop.data import simulate, sources
 from closedloop.data.schema import DataError, Schema
-from model import cli, params
+from model import cli, params, timescale
 
 LOCK = Path(__file__).with_name("data.lock.json")
 
@@ -42,6 +42,16 @@ def fetch(parts: list[dict[str, Any]], schema: Schema) -> tuple[dict[str, pd.Dat
     return joined, pd.concat(anomalies, ignore_index=True)
 
 
+def brought(telemetry: pd.DataFrame, found: dict[str, Any], asked: params.Params) -> dict[str, Any]:
+    """What holds for a public set instead of the same sections of ``params.yaml``: schema, split and time scale."""
+    minutes, part = found["schema"]["sampling_minutes"], asked.split | found["split"]
+    watched = timescale.watched_hours(telemetry, minutes)
+    span = timescale.training_hours(watched, part["rule"], part["prefix"], minutes)
+    history = timescale.history(asked.features["history_hours"], span, minutes)
+    brings = {"schema": found["schema"], "split": found["split"], "history_hours": history}
+    return {"schema": found["schema"], "rule": part["rule"], "brings": brings}
+
+
 def main(words: list[str]) -> None:
     """Write build/data/PdM_*.parquet and build/data/data.json, which says what they are."""
     flags = cli.parser(__doc__, out=cli.DATA)
@@ -54,13 +64,15 @@ def main(words: list[str]) -> None:
     about: dict[str, Any] = {"source": asked.source, "schema": asked.schema.to_dict(), "rule": asked.split["rule"]}
     anomalies: pd.DataFrame | None
     if args.source:
-        found = sources.discover(args.source)
+        found = sources.discover(args.source, asked.files)
         cli.say(f"reading {args.source}: format {found['format']}")
-        frames = sources.read_frames(args.source, asked.columns)
-        anomalies = sources.read_anomalies(args.source)
-        about |= {"source": args.source.resolve().name, "parts": [{"kind": found["format"]}], "local": True}
+        frames = sources.read_frames(args.source, asked.columns, asked.files, asked.machine_numbers)
+        anomalies = sources.read_anomalies(args.source, asked.files)
+        # the parameters of a commit name its own fleet; a file of another fleet names that
+        source = args.source.resolve().name if args.params.resolve() == params.PARAMS.resolve() else asked.source
+        about |= {"source": source, "parts": [{"kind": found["format"]}], "local": True}
         if found["schema"]:
-            about |= {"schema": found["schema"], "rule": found["rule"]}
+            about |= brought(frames["telemetry"], found, asked)
     else:
         parts = [part | ({"profile": args.profile} if args.profile else {}) for part in pin["parts"]]
         frames, anomalies = fetch(parts, asked.schema)

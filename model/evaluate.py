@@ -39,19 +39,24 @@ def read_truth(data: dict[str, Any], holdout: Path) -> Truth:
 
 
 def base_rules(
-    own: dict[str, Any], own_ruler: dict[str, str], parts: list[dict[str, Any]]
+    own: dict[str, Any], own_ruler: dict[str, str], data: dict[str, Any], path: Path
 ) -> tuple[Settings, dict[str, str]]:
-    """The settings and the ruler of the base commit; this commit's own where there is no other."""
+    """The settings and the ruler of the base commit; this commit's own where there is no other.
+
+    A parameter file (``path``) that is not the commit's own, for a fleet of this machine alone, has no base.
+    """
     base = commits.base()
-    if base is None or (base == provenance.commit() and provenance.is_clean()):
+    another = data["local"] and path.resolve() != params.PARAMS.resolve()
+    if base is None or another or (base == provenance.commit() and provenance.is_clean()):
         return Settings.from_params(own), own_ruler
     folder = commits.worktree(base)
     try:
         theirs = yaml.safe_load((folder / "model" / "params.yaml").read_text(encoding="utf-8"))
     except OSError:
         return Settings.from_params(own), own_ruler  # the base is older than the template
+    theirs = params.of_fleet(theirs, data)
     cli.say(f"judged by the rules of commit {base[:12]}")
-    return Settings.from_params(theirs), gate.ruler(folder / "src" / "closedloop", theirs, parts)
+    return Settings.from_params(theirs), gate.ruler(folder / "src" / "closedloop", theirs, data["parts"])
 
 
 def main(words: list[str]) -> int:
@@ -66,12 +71,13 @@ def main(words: list[str]) -> int:
     data = cli.read_json(args.data / "data.json", "run: python -m model.data")
     if "judged_from" not in data:
         raise DataError(f"{args.data}: these tables were not validated; run: python -m model.validate")
+    asked = asked.of(data)
     bundle = load_bundle(args.bundle)
     truth = read_truth(data, args.holdout)
     predictions = PredictionTable.read(args.predictions)
 
     own_ruler = gate.ruler(provenance.NOUNS, asked.raw, data["parts"])
-    settings, base_ruler = base_rules(asked.raw, own_ruler, data["parts"])
+    settings, base_ruler = base_rules(asked.raw, own_ruler, data, args.params)
     cli.say(f"judging {len(data['judged_from'])} machines")
     ablations = {
         name: predict(load_bundle(args.bundle.parent / "ablations" / name), truth.tables) for name in ABLATIONS

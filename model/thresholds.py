@@ -20,6 +20,7 @@ def budget_threshold(grid: Grid, score: Float64, alarms_per_machine_year: float,
 
     ``score`` has one value for each row of the grid; alarms are scores at or above the threshold. Episodes merge as a
     threshold falls, so their number is searched by rank of the score rather than assumed to be monotone all the way.
+    Where even the highest score is too often reached it is just above it.
     """
     allowed = alarms_per_machine_year * float(grid.years.sum())
     ordered = np.sort(score)
@@ -38,7 +39,8 @@ def budget_threshold(grid: Grid, score: Float64, alarms_per_machine_year: float,
             few = middle
         else:
             many = middle
-    return float(ordered[-few])
+    threshold = float(ordered[-few])
+    return threshold if episodes(threshold) <= allowed else float(np.nextafter(ordered[-1], np.inf))
 
 
 def cost_threshold(grid: Grid, component: int, probability: Float64, settings: Settings) -> float:

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 from closedloop.data import sources
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import HOUR_US, DataError, Float64, Schema, Tables
+from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables, microseconds
 from closedloop.features.kernel import compute
 from closedloop.features.labels import in_failure_hour, labels
 from closedloop.features.spec import Constants, FeatureSpec, fit_constants
 from closedloop.heads.bundle import Bundle, write
 from closedloop.heads.bundle import Training as TrainedOn
 from closedloop.heads.detectors import fit_anomaly_head
-from closedloop.heads.failure import fit_failure_head
+from closedloop.heads.failure import fit_failure_head, machine_folds
 from closedloop.heads.scorers import AnomalyHead, FailureHead
 from closedloop.judge import card, drift
-from closedloop.judge.truth import Grid, Settings, Truth
+from closedloop.judge.truth import Bool, Grid, Settings, Truth
 from model import cli, provenance
 from model.params import Params, load
 from model.thresholds import budget_threshold, cost_threshold
@@ -69,7 +69,7 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
         ],
         axis=1,
     )
-    every_us = params.failure["negatives_every_hours"] * HOUR_US
+    every_us = microseconds(params.failure["negatives_every_hours"])
     return Training(tables, spec, constants, X, y, tables.time % every_us < schema.period_us, grid)
 
 
@@ -108,6 +108,27 @@ def known_failures(training: Training, schema: Schema) -> dict[str, int]:
     }
 
 
+def headless(grid: Grid, component: int, params: Params) -> str | None:
+    """Why a component gets no failure head from these training rows, or None where it gets one."""
+    failures = [len(of_one[component]) for of_one in grid.failures]
+    if sum(failures) < params.failure["minimum_failures"]:
+        return f"{sum(failures)} training failures, it takes {params.failure['minimum_failures']}"
+    if np.count_nonzero(failures) < 2:
+        return f"its {sum(failures)} training failures are all on one machine, and calibration takes two"
+    return None
+
+
+def in_every_fold(X: Float64, y: Bool, teaches: Bool, machine: Int64, folds: int) -> Bool:
+    """Which features have a value in what each fold leaves to learn from: scikit-learn cannot bin one that never has.
+
+    Raises:
+        ValueError: some fold would leave only one class to learn from.
+    """
+    fold = machine_folds(y.astype(np.int64), machine, folds, teaches)[teaches]
+    there = np.isfinite(X[:, teaches])
+    return np.sum([there[:, fold == k].any(axis=1) for k in range(fold.max() + 1)], axis=0) >= 2
+
+
 def failure_heads(
     training: Training, schema: Schema, params: Params, anomaly: AnomalyHead, without: str | None = None
 ) -> dict[str, FailureHead]:
@@ -116,24 +137,26 @@ def failure_heads(
         return {}
     groups = np.array([*training.spec.groups, "telemetry"])  # the last is the anomaly score
     X = np.vstack([training.X, anomaly.score(training.X)])
-    something = np.isfinite(X[:, training.thinned]).any(axis=1)  # a feature that is never there cannot be binned
-    columns = np.flatnonzero((groups != without) & something).astype(np.int32)
     settings = Settings.from_params(params.raw)
+    each = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # rows that a kept one is
     heads = {}
-    for c, (component, failures) in enumerate(known_failures(training, schema).items()):
-        if failures < params.failure["minimum_failures"]:
-            cli.say(
-                f"no head for {component}: {failures} training failures, it takes {params.failure['minimum_failures']}"
-            )
+    for c, component in enumerate(schema.components):
+        if reason := headless(training.grid, c, params):
+            cli.say(f"no head for {component}: {reason}")
             continue
+        failures = sum(len(of_one[c]) for of_one in training.grid.failures)
         y = training.y[c]
-        weight = np.where(
-            y == 1, 1.0, np.where(training.thinned & (y == 0), params.failure["negatives_every_hours"], 0.0)
-        )
+        weight = np.where(y == 1, 1.0, np.where(training.thinned & (y == 0), each, 0.0))
         try:
+            machine, folds = training.tables.machine, params.failure["folds"]
+            there = in_every_fold(X, (y == 1) & (weight > 0), weight > 0, machine, folds)
+            columns = np.flatnonzero((groups != without) & there).astype(np.int32)
+            if not len(columns):
+                cli.say(f"no head for {component} without {without}: nothing else is known of these machines")
+                continue
             head, probability = fit_failure_head(
-                X, y == 1, weight, training.tables.machine, columns, params.failure["parameters"], params.seed,
-                params.failure["folds"],
+                X, y == 1, weight, machine, columns, params.failure["parameters"], params.seed,
+                folds,
             )  # fmt: skip
         except ValueError as error:
             raise DataError(f"params.yaml: {error}") from error
@@ -201,6 +224,7 @@ def main(words: list[str]) -> None:
     args = cli.parser(__doc__).parse_args(words)
     params = load(args.params)
     about = cli.read_json(args.data / "data.json", "run: python -m model.data")
+    params = params.of(about)
     schema = Schema.from_dict(about["schema"])
     tables = training_rows(sources.read_tables(args.data, schema, {}), about)
     for name, bundle in train(tables, schema, params, about):

@@ -80,6 +80,7 @@ def main(words: list[str]) -> None:
     args = flags.parse_args(words)
     asked = params.load(args.params)
     about: dict[str, Any] = cli.read_json(args.data / "data.json", "run: python -m model.data")
+    asked = asked.of(about)
     schema = Schema.from_dict(about["schema"])
     spec = FeatureSpec.from_params(asked.features, schema)  # a slip in it is said now, not after minutes of training
     frames = sources.read_frames(args.data, {})
@@ -102,7 +103,14 @@ def main(words: list[str]) -> None:
             f"not judged: the tables are {fingerprint}, and model/data.lock.json pins {about['pinned']}; "
             "restore the data it names, or move the pin on purpose with: make data-pin"
         )
-    parts = split(tables, about["source"], asked.split["salt"], about["rule"], asked.horizon_us, spec.history_us)
+    salt, prefix = asked.split["salt"], asked.split["prefix"]
+    parts = split(tables, about["source"], salt, about["rule"], asked.horizon_us, spec.history_us, prefix)
+    for rows, what in ((parts.training, "train on"), (parts.judged, "judge by")):
+        if not rows.any():
+            raise cli.RefusedError(
+                f"split.rule {about['rule']} leaves no row of {len(np.unique(tables.machine))} machines to {what}; "
+                f"choose another in params.yaml, or let make data-check propose one"
+            )
     kept, judged_from = holdout(tables, parts, spec.history_us)
     shutil.rmtree(args.out, ignore_errors=True)
     sources.write_tables(kept, schema, args.out)
@@ -119,7 +127,7 @@ def main(words: list[str]) -> None:
         "train_until": last_times(tables, parts.training),
     }
     cli.write_json(args.data / "data.json", about)
-    cli.say(f"valid; {len(parts.training_machines)} machines train, {len(judged_from)} are held out")
+    cli.say(f"valid; {len(parts.training_machines)} machines train, {len(judged_from)} judge")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 
 from closedloop.data.request import Decoder, openapi
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import HOUR_US, Float64, Schema, Tables
+from closedloop.data.schema import HOUR_US, Float64, Schema, Tables, microseconds
 from closedloop.heads.bundle import Bundle, Predictions
 
 
@@ -87,8 +87,9 @@ def _warnings(tables: Tables, predictions: Predictions, schema: Schema, history_
         machines, times, starts, stops, predictions.history_hours.tolist(), strict=True
     ):
         first = start + int(np.searchsorted(tables.time[start:stop], last - history_us, "right"))
-        lines = [] if hours * HOUR_US >= history_us else [f"{hours:g} of {history_us / HOUR_US:g} hours of history"]
-        expected = int(hours * HOUR_US) // schema.period_us
+        seen_us = microseconds(hours)
+        lines = [] if seen_us >= history_us else [f"{hours:g} of {history_us / HOUR_US:g} hours of history"]
+        expected = seen_us // schema.period_us
         if stop - first < expected:
             lines.append(f"{expected - stop + first} of {expected} rows of the history are missing")
         lines += _readings(tables.values[:, first:stop], schema)

@@ -89,7 +89,7 @@ def test_a_location_says_what_it_holds(folder):
         "format": "azure-pdm",
         "source": folder.name,
         "tables": ["telemetry", "errors", "failures", "machines"],
-        "rule": "fleet",
+        "split": None,
         "schema": None,
     }
 
@@ -336,7 +336,7 @@ def test_cmapss_units_run_to_failure(tmp_path):
     with gzip.open(tmp_path / "train_FD001.txt.gz", "wt") as file:
         file.write(_cmapss_rows([3, 5]))
     found, schema, tables = _read(tmp_path)
-    assert (found["format"], found["rule"]) == ("cmapss", "unit")
+    assert (found["format"], found["split"]) == ("cmapss", {"rule": "unit"})
     assert found["tables"] == ["telemetry", "failures", "machines"]
     assert schema.sensors == ("setting1", "setting2", "setting3", *(f"sensor{i}" for i in range(1, 22)))
     assert (schema.components, schema.models) == (("engine",), ("FD001",))
@@ -371,7 +371,8 @@ def test_skab_files_are_machines_and_readings_are_minutes(tmp_path):
     (tmp_path / "valve1" / "12.csv").write_text("\n".join([f"{SKAB_HEAD};anomaly;changepoint", *rows]))
     (tmp_path / "anomaly-free.csv").write_text(f"{SKAB_HEAD}\n2020-02-08 13:30:47;1.5;2.5\n")
     found, schema, tables = _read(tmp_path)
-    assert (found["format"], found["rule"], found["tables"]) == ("skab", "prefix", ["telemetry"])
+    assert (found["format"], found["tables"]) == ("skab", ["telemetry"])
+    assert found["split"] == {"rule": "prefix", "prefix": 400}  # the published protocol
     assert (schema.sensors, schema.sampling_minutes) == (("Accelerometer1RMS", "Volume Flow RateRMS"), 1)
     assert tables.machine.tolist() == [0] + [112] * 5
     minute = 60_000_000
@@ -399,7 +400,7 @@ def test_nab_series_are_machines_with_labelled_windows(tmp_path):
     window = ["2013-12-02 21:20:00.000000", "2013-12-02 21:25:00.000000"]
     (tmp_path / "windows.json").write_text(json.dumps({"realKnownCause/b.csv": [window], "x/c.csv": [window]}))
     found, schema, tables = _read(tmp_path)
-    assert (found["format"], found["rule"]) == ("nab", "prefix")
+    assert (found["format"], found["split"]) == ("nab", {"rule": "prefix", "prefix": 0.15})
     assert (schema.sensors, schema.sampling_minutes) == (("value",), 5)
     assert tables.machine.tolist() == [1, 1, 1, 2, 2, 2]
     assert _readings(tables).tolist() == [[73.9, 74.9, 75.1] * 2]

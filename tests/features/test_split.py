@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,15 +85,45 @@ def test_by_unit_every_row_of_a_machine_goes_one_way(schema: Schema, fleet: Call
     assert found.cut_us is None
 
 
-def test_by_prefix_the_first_third_of_each_machines_rows_trains(schema: Schema, fleet: Callable[..., Tables]) -> None:
-    tables = fleet(schema, machines=3, rows=30)
-    found = split(tables, "s", "x", "prefix", HOUR_US, HOUR_US)
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, lambda rows: rows // 3),
+        ({"prefix": 0.5}, lambda rows: rows // 2),
+        ({"prefix": 0.001}, lambda rows: 1),
+        ({"prefix": 5}, lambda rows: 5),
+    ],
+)
+def test_by_prefix_the_first_rows_of_each_machine_train(asked, expected, schema, fleet: Callable[..., Tables]) -> None:
+    """A third where nothing is asked for, a share below 1, or a number of rows; at least one."""
+    tables = replace(fleet(schema, machines=3, rows=30), failures=None)
+    found = split(tables, "s", "x", "prefix", HOUR_US, HOUR_US, **asked)
     for machine in (1, 2, 3):
         mine = found.training[tables.machine == machine]
-        third = len(mine) // 3
-        assert mine.tolist() == [True] * third + [False] * (len(mine) - third)
+        first = expected(len(mine))
+        assert mine.tolist() == [True] * first + [False] * (len(mine) - first)
     assert found.judged.tolist() == (~found.training).tolist()
     assert found.training_machines.tolist() == [1, 2, 3]
+
+
+def test_a_machine_with_fewer_rows_than_the_prefix_judges_nothing(schema: Schema, fleet: Callable[..., Tables]) -> None:
+    found = split(fleet(schema, machines=2, rows=5), "s", "x", "prefix", HOUR_US, HOUR_US, 400)
+    assert found.training.all()
+    assert not found.judged.any()
+
+
+@law
+@given(seed=st.integers(0, 2**32 - 1), horizon=st.integers(1, 30), prefix=st.sampled_from([0.2, 0.6, 12]))
+def test_by_prefix_no_label_that_trains_foresees_a_failure_that_judges(seed, horizon, prefix, schema, fleet) -> None:
+    tables = fleet(schema, seed=seed, machines=3, rows=60, sampling="gaps")
+    assert tables.failures is not None
+    found = split(tables, "s", "x", "prefix", horizon * HOUR_US, HOUR_US, prefix)
+    for machine in (1, 2, 3):
+        mine = tables.machine == machine
+        first = tables.time[mine & found.judged].min()
+        assert (tables.time[mine & found.training] + horizon * HOUR_US <= first).all()
+        between = mine & ~found.training & ~found.judged
+        assert (tables.time[between] + horizon * HOUR_US > first).all()
 
 
 def test_one_row_can_train(schema: Schema, fleet: Callable[..., Tables]) -> None:

@@ -82,6 +82,26 @@ def test_a_feature_that_training_never_saw_cannot_raise_the_score(X):
         assert head.score(quiet)[0] == head.score(quiet)[1]
 
 
+@pytest.mark.parametrize("detector", [MeanChart, PCADetector])
+@pytest.mark.parametrize("rounding", [0.0, 1e-13])
+def test_a_feature_that_stood_still_in_training_does_not_drown_the_others(detector, rounding):
+    """As engine settings do on C-MAPSS: what moves is scored as if the one that stood still were not there."""
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(500, 3))
+    X[:, 2] = rounding * rng.normal(size=500)
+    rows = np.array([[0.0, 0.0, 0.5], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    alone = detector().fit(X[:, :2]).anomaly_score(rows[:, :2])
+    np.testing.assert_allclose(detector().fit(X).anomaly_score(rows), alone, rtol=1e-6)
+
+
+def test_a_feature_that_seldom_moves_is_measured_by_its_deviation():
+    """More than half of the values are one, as with hours since a sensor changed: their median deviation says 0."""
+    X = np.zeros((1000, 1))
+    X[:100] = 5.0
+    X[100:600] = 1e-15
+    assert MeanChart().fit(X).anomaly_score([[6.0]])[0] == pytest.approx(6.0 / X.std(), rel=1e-6)
+
+
 def test_a_few_anomalies_in_training_hardly_move_the_mean_chart(X):
     spoiled = X.copy()
     spoiled[:30, 0] += 1000.0

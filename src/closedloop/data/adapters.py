@@ -31,16 +31,21 @@ from closedloop.data.schema import DataError
 
 RANGE = [-1e6, 1e6]
 SKAB_MACHINES = {"anomaly-free": 0, "valve1": 100, "valve2": 200, "other": 300}  # the number of a file's name is added
+SKAB_PREFIX = 400  # rows of each file: the published protocol
+NAB_PREFIX, NAB_PREFIX_ROWS = 0.15, 750  # the published probation: a share of each series, and the most
 CMAPSS_SENSORS = [f"setting{i}" for i in range(1, 4)] + [f"sensor{i}" for i in range(1, 22)]
 CMAPSS_START = pd.Timestamp("2000-01-01", tz="UTC")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A public set: its schema (the ``schema:`` section of ``params.yaml``), split rule, tables and anomalies."""
+    """A public set: its schema (the ``schema:`` section of ``params.yaml``), split, tables and anomalies.
+
+    ``split`` is what holds instead of the same keys in ``split:`` of ``params.yaml``.
+    """
 
     format: str
-    rule: str
+    split: dict[str, object]
     schema: dict[str, object]
     frames: dict[str, pd.DataFrame]
     anomalies: pd.DataFrame | None = field(default=None)
@@ -113,7 +118,7 @@ def _cmapss(paths: list[Path]) -> Dataset:
         "failures": pd.concat(failures, ignore_index=True),
         "machines": pd.concat(machines, ignore_index=True),
     }
-    return Dataset("cmapss", "unit", _schema(CMAPSS_SENSORS, 60, ["engine"], models), frames)
+    return Dataset("cmapss", {"rule": "unit"}, _schema(CMAPSS_SENSORS, 60, ["engine"], models), frames)
 
 
 def _skab(paths: list[Path]) -> Dataset:
@@ -138,7 +143,8 @@ def _skab(paths: list[Path]) -> Dataset:
             odd = np.flatnonzero(np.diff(table["anomaly"].to_numpy() == 1, prepend=False, append=False))
             intervals += [(machine, time[a], time[b - 1]) for a, b in odd.reshape(-1, 2).tolist()]
     frames = {"telemetry": pd.concat(telemetry, ignore_index=True)}
-    return Dataset("skab", "prefix", _schema(frames["telemetry"].columns[2:], 1, [], []), frames, _intervals(intervals))
+    schema = _schema(frames["telemetry"].columns[2:], 1, [], [])
+    return Dataset("skab", {"rule": "prefix", "prefix": SKAB_PREFIX}, schema, frames, _intervals(intervals))
 
 
 def _nab(paths: list[Path]) -> Dataset:
@@ -154,7 +160,9 @@ def _nab(paths: list[Path]) -> Dataset:
         telemetry.append(frame.drop_duplicates("datetime").sort_values("datetime"))
         intervals += [(machine, pd.Timestamp(a, tz="UTC"), pd.Timestamp(b, tz="UTC")) for a, b in _windows(path)]
     frames = {"telemetry": pd.concat(telemetry, ignore_index=True)}
-    return Dataset("nab", "prefix", _schema(["value"], 5, [], []), frames, _intervals(intervals))
+    prefix = NAB_PREFIX_ROWS if min(map(len, telemetry)) * NAB_PREFIX >= NAB_PREFIX_ROWS else NAB_PREFIX
+    split: dict[str, object] = {"rule": "prefix", "prefix": prefix}
+    return Dataset("nab", split, _schema(["value"], 5, [], []), frames, _intervals(intervals))
 
 
 def _windows(path: Path) -> list[list[str]]:

@@ -24,6 +24,7 @@ from closedloop.data.frames import (
     convert,
     expected_columns,
     known_names,
+    not_one_of,
     refusal,
     typed,
     wanted,
@@ -190,7 +191,7 @@ def _rules(
             yield _rule("ColumnValuesToBeUnique", *said, column=KEYS[table][0])
     if NAME_COLUMN.get(table) in known:
         name, names = NAME_COLUMN[table], known_names(schema)[table]
-        said = (name, f"is not one of {', '.join(names)}", "correct it, or add it to the schema in params.yaml")
+        said = (name, not_one_of(names), "correct it, or add it to the schema in params.yaml")
         yield _rule("ColumnValuesToBeInSet", *said, column=name, value_set=list(names))
     if table == "telemetry":
         yield _rule("TableRowCountToBeBetween", "datetime", "there are no rows", "export the table again", min_value=1)

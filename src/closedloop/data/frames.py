@@ -39,6 +39,11 @@ def known_names(schema: Schema) -> dict[str, tuple[str, ...]]:
     return {"errors": schema.errors, "maint": components, "failures": components, "machines": schema.models}
 
 
+def not_one_of(known: tuple[str, ...]) -> str:
+    """The rule that a name breaks which the schema does not have."""
+    return f"is not one of {', '.join(known)}" if known else "is not in the schema, which names none"
+
+
 def refusal(
     table: str, column: str, rule: str, frame: pd.DataFrame, rows: NDArray[np.intp], count: int, mend: str
 ) -> str:
@@ -148,6 +153,21 @@ def rename(table: str, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     return frame.rename(columns=dict(names))
 
 
+def numbered(table: str, frame: pd.DataFrame, machine_numbers: Mapping[str, int]) -> pd.DataFrame:
+    """The frame with the names of machines replaced by their numbers, if there are any.
+
+    Raises:
+        DataError: a machine has no number.
+    """
+    if not machine_numbers or "machineID" not in frame:
+        return frame
+    names = frame["machineID"].astype("str").where(frame["machineID"].notna())
+    numbers = names.map(dict(machine_numbers))
+    unknown = (names.notna() & numbers.isna()).to_numpy()
+    _refuse(table, "machineID", "is not in machine_numbers", frame, unknown, "give it a number there, in params.yaml")
+    return frame.assign(machineID=numbers.astype("Int64"))
+
+
 def check_mapping(columns: Columns) -> None:
     """Refuse a mapping of something that is no table.
 
@@ -212,7 +232,7 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
         if name == NAME_COLUMN.get(table):
             known = known_names(schema)[table]
             bad = result[name].notna() & ~result[name].isin(known)
-            _refuse(table, name, f"is not one of {', '.join(known)}", frame, bad, "correct it, or add it to the schema")
+            _refuse(table, name, not_one_of(known), frame, bad, "correct it, or add it to the schema")
     clean = pd.DataFrame(result)
     repeated = clean.duplicated(list(KEYS[table]))
     _refuse(table, ", ".join(KEYS[table]), "the key occurs twice", frame, repeated, "keep one row of each key")

@@ -29,6 +29,11 @@ KEYS = {
 CODE_COLUMN = {"errors": "errorID", "maint": "comp", "failures": "failure"}
 
 
+def microseconds(hours: float) -> int:
+    """Hours as whole microseconds, the nearest: 7 minutes are 0.11666666666666667 h and come out exact."""
+    return round(hours * HOUR_US)
+
+
 class DataError(ValueError):
     """The data was refused. The message says what is wrong, where, and how to mend it."""
 

@@ -1,11 +1,12 @@
 """The five tables from files, and to files.
 
-A location is a folder of ``PdM_<table>.csv`` or ``.parquet`` (format ``azure-pdm``), or one of the public sets that
-``adapters`` knows.
+A location is a folder of ``PdM_<table>.csv`` or ``.parquet`` (format ``azure-pdm``), a folder whose files
+``params.yaml`` names (format ``files``), or one of the public sets that ``adapters`` knows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from closedloop.data.frames import (
     check_mapping,
     convert,
     frames_to_tables,
+    numbered,
     rename,
     tables_to_frames,
     typed,
@@ -31,6 +33,7 @@ __all__ = [
     "discover",
     "frames_to_tables",
     "read_anomalies",
+    "read_file",
     "read_frames",
     "read_tables",
     "tables_to_frames",
@@ -38,7 +41,7 @@ __all__ = [
 ]
 
 
-def _native(location: Path) -> dict[str, Path]:
+def native(location: Path) -> dict[str, Path]:
     """The file of each table in a folder of the reference layout.
 
     Raises:
@@ -56,73 +59,107 @@ def _native(location: Path) -> dict[str, Path]:
     return found
 
 
-def _find(location: Path) -> dict[str, Path] | adapters.Dataset:
-    """The files of a folder in the reference layout, or the public set that it holds.
+def _named(location: Path, files: Mapping[str, str]) -> dict[str, Path]:
+    """The files that ``files:`` of ``params.yaml`` names."""
+    if unknown := sorted(set(files) - set(KEYS)):
+        raise DataError(f"files: {unknown[0]!r} is no table; known are {', '.join(KEYS)}")
+    for table, name in files.items():
+        if not (location / name).is_file():
+            raise DataError(f"files.{table}: {location / name} is not there; correct the name in params.yaml")
+    return {table: location / name for table, name in files.items()}
+
+
+def _find(location: Path, files: Mapping[str, str] | None = None) -> dict[str, Path] | adapters.Dataset:
+    """The files of each table, as named or in the reference layout, or the public set that the folder holds.
 
     Raises:
         DataError: there is no such place, or nothing in it is recognised.
     """
     if not location.exists():
         raise DataError(f"{location}: no such file or folder; give the folder that holds your tables")
-    native = _native(location)
-    if "telemetry" in native:
-        return native
+    if files:
+        return _named(location, files)
+    named = native(location)
+    if "telemetry" in named:
+        return named
     public = adapters.read(location)
     if public is None:
         raise DataError(
             f"{location}: no data is recognised; put PdM_telemetry.csv or PdM_telemetry.parquet there (and, as far as "
-            "you have them, PdM_errors, PdM_maint, PdM_failures, PdM_machines), or give SKAB, NAB or C-MAPSS"
+            "you have them, PdM_errors, PdM_maint, PdM_failures, PdM_machines), give SKAB, NAB or C-MAPSS, or let "
+            f"make data-check DATA={location} propose how your own files fit"
         )
     return public
 
 
-def discover(location: Path) -> dict[str, Any]:
+def discover(location: Path, files: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What a location holds.
 
     Returns:
-        ``format``; ``source``, a name for the fleet; ``tables``, those that are present; ``rule``, how to split it;
-        ``schema``, as in ``params.yaml``, or None for the reference layout, whose schema only its owner knows.
+        ``format``; ``source``, a name for the fleet; ``tables``, those that are present; ``split`` and ``schema``, as
+        in ``params.yaml``, or None but for a public set: only its owner knows those of a fleet.
 
     Raises:
         DataError: there is no such place, or nothing in it is recognised.
     """
-    found = _find(location)
+    found = _find(location, files)
     if isinstance(found, adapters.Dataset):
-        form, source, rule, schema, tables = found.format, found.format, found.rule, found.schema, list(found.frames)
-    else:
-        form, source, rule, schema = "azure-pdm", location.resolve().name, "fleet", None
-        tables = [table for table in KEYS if table in found]
-    return {"format": form, "source": source, "tables": tables, "rule": rule, "schema": schema}
+        about = {"format": found.format, "source": found.format, "split": found.split, "schema": found.schema}
+        return about | {"tables": list(found.frames)}
+    about = {"format": "files" if files else "azure-pdm", "source": location.resolve().name}
+    return about | {"split": None, "schema": None, "tables": [table for table in KEYS if table in found]}
 
 
-def _read_file(path: Path, texts: list[str]) -> pd.DataFrame:
-    """One file as it is; the columns ``texts`` stay text, so that a code 007 is not 7."""
+def read_file(path: Path, texts: Collection[str], rows: int | None = None) -> pd.DataFrame:
+    """One file as it is, or its first ``rows``; the columns ``texts`` stay text, so that a code 007 is not 7.
+
+    A CSV file may be separated by commas, semicolons or tabs.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=dict.fromkeys(texts, "str"), low_memory=False)
+            return pd.read_parquet(path) if rows is None else pd.read_parquet(path).head(rows)
+        with path.open(encoding="utf-8") as file:
+            head = file.readline()
+        separator = next((mark for mark in (",", ";", "\t") if mark in head), ",")
+        return pd.read_csv(path, sep=separator, dtype=dict.fromkeys(texts, "str"), nrows=rows, low_memory=False)
     except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are ValueErrors
         raise DataError(f"{path}: cannot be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from error
 
 
-def read_frames(location: Path, columns: Columns) -> Frames:
+def read_frames(
+    location: Path,
+    columns: Columns,
+    files: Mapping[str, str] | None = None,
+    machine_numbers: Mapping[str, int] | None = None,
+) -> Frames:
     """The frames of a location with your columns renamed to ours, for validation.
 
     Columns are converted where every value can be: a time that is none stays text, for the expectations to show.
 
+    Args:
+        location: folder or file.
+        columns: your column names for ours, by table.
+        files: the name of each table's file; without it the reference layout.
+        machine_numbers: a number for each machine, where your machines have names.
+
     Raises:
-        DataError: nothing is recognised, a file cannot be read, or ``columns`` names what is not there.
+        DataError: nothing is recognised, a file cannot be read, ``columns`` or ``files`` names what is not there, or a
+            machine has no number.
     """
     check_mapping(columns)
-    found = _find(location)
+    found = _find(location, files)
     if isinstance(found, adapters.Dataset):
         return found.frames
     frames = {}
     for table in KEYS:
         if table in found:
-            text = NAME_COLUMN.get(table, "")
-            theirs = [name for name, ours in columns.get(table, {}).items() if ours == text]
-            frames[table] = typed(table, rename(table, _read_file(found[table], [text, *theirs]), columns))
+            texts = {NAME_COLUMN.get(table, ""), "machineID" if machine_numbers else ""}
+            theirs = {name for name, ours in columns.get(table, {}).items() if ours in texts}
+            frame = rename(table, read_file(found[table], texts | theirs), columns)
+            frames[table] = typed(table, numbered(table, frame, machine_numbers or {}))
     return frames
 
 
@@ -131,15 +168,15 @@ def read_tables(location: Path, schema: Schema, columns: Columns) -> Tables:
     return frames_to_tables(read_frames(location, columns), schema, {})
 
 
-def read_anomalies(location: Path) -> pd.DataFrame | None:
+def read_anomalies(location: Path, files: Mapping[str, str] | None = None) -> pd.DataFrame | None:
     """The labelled anomalies of a location, times in UTC; None where there are none."""
-    found = _find(location)
+    found = _find(location, files)
     if isinstance(found, adapters.Dataset):
         return found.anomalies
     path = found.get("anomalies")
     if path is None:
         return None
-    frame = _read_file(path, ["sensor", "kind"])
+    frame = read_file(path, ["sensor", "kind"])
     for name in ("machineID", "start", "end"):
         if name not in frame:
             raise DataError(f"{path}: the column {name} is missing; anomalies need machineID, start and end")

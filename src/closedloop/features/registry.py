@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from closedloop.data.schema import HOUR_US, DataError
+from closedloop.data.schema import DataError, microseconds
 
 Function = Callable[..., float]
 HOURS = "hours"
@@ -54,7 +54,7 @@ def feature(name: str, *, unit: str, window_hours: float) -> Callable[[Function]
             raise DataError(f"custom feature {name!r}: window_hours must be above 0, not {window_hours!r}")
         if name in CUSTOM:
             raise DataError(f"custom feature {name!r} is defined twice; give one of them another name")
-        CUSTOM[name] = Custom(name, unit, round(window_hours * HOUR_US), sensors, wants_hours, function)
+        CUSTOM[name] = Custom(name, unit, microseconds(window_hours), sensors, wants_hours, function)
         return function
 
     return register

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import closedloop.features.custom  # noqa: F401  # registers the custom features
-from closedloop.data.schema import HOUR_US, DataError, Schema
+from closedloop.data.schema import HOUR_US, DataError, Schema, microseconds
 from closedloop.features.baseline import Constants, fit_constants
 from closedloop.features.registry import CUSTOM
 from closedloop.features.shifts import SHIFTS
 
-__all__ = ["Constants", "FeatureSpec", "code_digest", "fit_constants"]
+__all__ = ["Constants", "FeatureSpec", "code_digest", "fit_constants", "label"]
 
 KNOWN = {
     "rolling": ("windows_hours",),
@@ -84,20 +84,18 @@ class FeatureSpec:
             if lacking := [sensor for sensor in item.sensors if sensor not in schema.sensors]:
                 skipped.append(f"{name}: this fleet has no sensor {lacking[0]!r}")
             elif item.window_us > history_us:
-                raise DataError(
-                    f"custom feature {name!r}: its window of {item.window_us / HOUR_US:g} h is longer than"
-                    f" features.history_hours ({history_us / HOUR_US:g}); raise that or shorten the window"
-                )
+                window, history = label(item.window_us), label(history_us)
+                skipped.append(f"{name}: its window of {window} is longer than features.history_hours ({history})")
             else:
                 fed.append(name)
         telemetry = [
             f"{sensor}_{name}"
             for sensor in schema.sensors
             for name in (
-                *(f"{kind}_{_label(us)}" for us in lengths["rolling"] for kind in ("mean", "std")),
-                *(f"ewma_{_label(us)}" for us in lengths["trend"]),
+                *(f"{kind}_{label(us)}" for us in lengths["rolling"] for kind in ("mean", "std")),
+                *(f"ewma_{label(us)}" for us in lengths["trend"]),
                 *(["cusum"] if slack is not None else []),
-                *(f"change_{_label(us)}" for us in lengths["change"]),
+                *(f"change_{label(us)}" for us in lengths["change"]),
             )
         ]
         telemetry += [f"{sensor}_{name}" for sensor in (schema.sensors if steps else ()) for name in SHIFTS]
@@ -105,7 +103,7 @@ class FeatureSpec:
         errors = [
             f"{code}_{name}"
             for code in (schema.errors if family["errors"] else ())
-            for name in (*(f"count_{_label(us)}" for us in lengths["errors"]), "hours_since")
+            for name in (*(f"count_{label(us)}" for us in lengths["errors"]), "hours_since")
         ]
         maint = [f"{component}_days_since" for component in schema.components]
         machine = ["age", *(f"model={model}" for model in schema.models)]
@@ -152,21 +150,21 @@ class FeatureSpec:
     def from_dict(cls, raw: dict) -> FeatureSpec:
         """The inverse of :meth:`to_dict`."""
 
-        def microseconds(hours: list[float]) -> tuple[int, ...]:
-            return tuple(round(value * HOUR_US) for value in hours)
+        def each(hours: list[float]) -> tuple[int, ...]:
+            return tuple(microseconds(value) for value in hours)
 
         trend, shift, errors = raw.get("trend"), raw.get("shift"), raw.get("errors")
         return cls(
             names=tuple(raw["names"]),
             groups=tuple(raw["groups"]),
-            history_us=round(raw["history_hours"] * HOUR_US),
-            rolling_us=microseconds(raw["rolling"]["windows_hours"]),
-            half_lives_us=microseconds(trend["half_lives_hours"]) if trend else (),
+            history_us=microseconds(raw["history_hours"]),
+            rolling_us=each(raw["rolling"]["windows_hours"]),
+            half_lives_us=each(trend["half_lives_hours"]) if trend else (),
             cusum_slack=float(trend["cusum_slack"]) if trend else None,
-            change_us=microseconds(raw["change"]["windows_hours"]),
+            change_us=each(raw["change"]["windows_hours"]),
             shift_steps=int(shift["steps"]) if shift else 0,
             shift_weight=float(shift["weight"]) if shift else 1.0,
-            error_windows_us=microseconds(errors["windows_hours"]) if errors else None,
+            error_windows_us=each(errors["windows_hours"]) if errors else None,
             custom=tuple(raw["custom"]),
             skipped=tuple(raw["skipped"]),
         )
@@ -211,8 +209,10 @@ def _hours(values: object, where: str) -> tuple[int, ...]:
             raise DataError(f"{where}: {value!r} is not a number of hours above 0")
     if len(set(values)) != len(values):
         raise DataError(f"{where}: a length occurs twice in {values}")
-    return tuple(round(value * HOUR_US) for value in values)
+    return tuple(microseconds(value) for value in values)
 
 
-def _label(us: int) -> str:
-    return f"{us / HOUR_US:g}h"
+def label(us: int) -> str:
+    """A length of time in the name of a feature: ``24h``, ``0.5h``, and ``7min`` where hours do not come out even."""
+    hours = us / HOUR_US
+    return f"{hours:g}h" if round(hours, 2) == hours else f"{us / 60_000_000:g}min"

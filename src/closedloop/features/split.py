@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from closedloop.data.schema import DataError, Int64, Tables
 
 HELD_OUT_FROM = 0.7
+PREFIX = 1 / 3  # of each machine's rows, where ``split.prefix`` does not say
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +53,15 @@ def fit_until_us(cut: int, horizon_us: int, history_us: int) -> int:
     return cut - (horizon_us + history_us)
 
 
-def split(tables: Tables, source: str, salt: str, rule: str, horizon_us: int, history_us: int) -> Split:
+def split(
+    tables: Tables, source: str, salt: str, rule: str, horizon_us: int, history_us: int, prefix: float = PREFIX
+) -> Split:
     """Divide the telemetry rows of a fleet.
 
     Under ``fleet`` machines that are not held out train up to the cut less horizon and history, and held-out machines
     judge from the cut on. Under ``unit`` whole machines train or judge. Under ``prefix`` each machine trains on its own
-    first third of rows and judges on the rest.
+    first rows and judges on the rest: ``prefix`` is a share of them where it is below 1, else their number. Where
+    failures are known, the last of them whose horizon reaches into the judged rows do neither.
 
     Raises:
         DataError: the rule is unknown.
@@ -73,8 +77,14 @@ def split(tables: Tables, source: str, salt: str, rule: str, horizon_us: int, hi
     elif rule == "unit":
         training, judged = ~held, held
     elif rule == "prefix":
-        training = np.arange(len(tables.time)) < np.repeat(offsets[:-1] + np.maximum(rows // 3, 1), rows)
+        share = (rows * prefix).astype(np.int64) if prefix < 1 else np.full(len(rows), int(prefix))
+        judged_at = offsets[:-1] + np.maximum(share, 1)
+        training = np.arange(len(tables.time)) < np.repeat(judged_at, rows)
         judged = ~training
+        if tables.failures is not None:  # no label may foresee a failure that judges
+            whole = judged_at >= offsets[1:]
+            from_us = tables.time[np.where(whole, offsets[1:] - 1, judged_at)]
+            training &= np.repeat(whole, rows) | (tables.time + horizon_us <= np.repeat(from_us, rows))
     else:
         raise DataError(f"split.rule: {rule!r} is unknown; choose one of fleet, unit, prefix")
     return Split(training, judged, np.unique(tables.machine[training]), cut)

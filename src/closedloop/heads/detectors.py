@@ -22,7 +22,8 @@ from closedloop.heads.scorers import AnomalyHead, Chart, Isolation, Scorer, Subs
 from closedloop.heads.trees import Int32, flatten
 
 MAD_TO_DEVIATION = 1.4826  # 1 / Φ⁻¹(3/4): median absolute deviation to standard deviation of a normal distribution
-NEVER = np.finfo(np.float64).max  # scale of a feature that training never saw: it cannot raise a score
+NEVER = np.finfo(np.float64).max  # scale of a feature that training never saw move: it cannot raise a score
+ROUNDING = 1e-9  # deviations below it are rounding: most features are in deviations of a baseline, about 1 in size
 
 
 class _Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -79,7 +80,9 @@ class MeanChart(_Detector):
 
     A shift of a sensor shows in the short means first and in the long ones more surely; the largest z is the scale
     that suits it. Location is each feature's median, scale 1.4826 times its median absolute deviation, so that the
-    anomalies in the training data hardly move them.
+    anomalies in the training data hardly move them; where more than half of the values are one, the standard deviation.
+    A feature that stood still in training is left out: nothing says how far it may move, and any scale at all would
+    let its first change drown the others.
     """
 
     def _fit(self, X: Float64) -> Scorer:
@@ -88,8 +91,8 @@ class MeanChart(_Detector):
             values = column[~np.isnan(column)]
             if len(values):
                 location[f] = np.median(values)
-                deviation = MAD_TO_DEVIATION * float(np.median(np.abs(values - location[f])))
-                scale[f] = deviation or float(values.std()) or 1.0
+                robust = MAD_TO_DEVIATION * float(np.median(np.abs(values - location[f])))
+                scale[f] = next((size for size in (robust, float(values.std())) if size > ROUNDING), NEVER)
         return Chart(location, scale)
 
 
@@ -98,7 +101,8 @@ class PCADetector(_Detector):
 
     ``n_components`` is a number of components, or the share of variance that the kept ones must explain. Each figure
     is divided by its control limit at ``alpha``: T² by the χ² quantile, Q by that of Jackson & Mudholkar (1979,
-    Technometrics 21(3), equation 2). The score is the larger, so that 1 is the limit of either chart.
+    Technometrics 21(3), equation 2). The score is the larger, so that 1 is the limit of either chart. A feature that
+    stood still in training is left out, as in :class:`MeanChart`.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -118,7 +122,7 @@ class PCADetector(_Detector):
         location = np.where(known, X, 0.0).sum(axis=0) / count
         centred = np.where(known, X - location, 0.0)
         deviation = np.sqrt((centred**2).sum(axis=0) / count)
-        scale = np.where(known.any(axis=0), np.where(deviation > 0, deviation, 1.0), NEVER)
+        scale = np.where(deviation > ROUNDING, deviation, NEVER)
         z = centred / scale
         values, vectors = np.linalg.eigh(z.T @ z / len(z))
         values, vectors = np.maximum(values[::-1], 0.0), vectors.T[::-1]

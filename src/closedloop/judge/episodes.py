@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from closedloop.data.schema import HOUR_US, DataError, Float64, Int64
+from closedloop.data.schema import HOUR_US, DataError, Float64, Int64, microseconds
 
 Bool = NDArray[np.bool_]
 
@@ -50,7 +50,7 @@ class Rules:
                 f"judge.minimum_lead_hours is {lead}, labels.horizon_hours {horizon_hours}: no alarm could be right; "
                 "choose a lead from 0 to below the horizon"
             )
-        return cls(*(int(hours * HOUR_US) for hours in (gap, horizon_hours, lead, neutral)))
+        return cls(*(microseconds(hours) for hours in (gap, horizon_hours, lead, neutral)))
 
 
 @dataclass(frozen=True)

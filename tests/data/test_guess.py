@@ -1,0 +1,169 @@
+"""Which file of a stranger's folder is which table, and which column is which."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from closedloop.data.guess import guess
+from closedloop.data.schema import DataError
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Write frames, or text, as files of a folder."""
+
+    def write(**files):
+        for stem, content in files.items():
+            if isinstance(content, str):
+                (tmp_path / f"{stem}.csv").write_text(content)
+            else:
+                content.to_csv(tmp_path / f"{stem}.csv", index=False)
+        return tmp_path
+
+    return write
+
+
+def readings(**more):
+    """Three machines, ten readings each, in a stranger's words."""
+    time = pd.date_range("2026-01-01", periods=10, freq="10min").strftime("%Y-%m-%d %H:%M:%S")
+    rows = {"timestamp": np.tile(time, 3), "asset": np.repeat(["a", "b", "c"], 10), "temp": np.arange(30) / 4}
+    return pd.DataFrame(rows | more)
+
+
+def events(**code):
+    return pd.DataFrame({"when": ["2026-01-01 01:00", "2026-01-01 02:00"], "asset": ["a", "c"]} | code)
+
+
+MAPPED = {"timestamp": "datetime", "asset": "machineID"}
+WHEN = {"when": "datetime", "asset": "machineID"}
+
+
+def test_a_folder_of_a_strangers_tables_is_understood(put):
+    folder = put(
+        sensors=readings(rpm=np.arange(30)),
+        breakdowns=events(part=["seal", "shaft"], cost=[12.5, 3.0]),
+        service_orders=events(item=["seal", "seal"], hours=[1.5, 2.0]),
+        alarms=events(code=[7, 9]),
+        assets=pd.DataFrame({"asset": ["a", "b", "c"], "type": ["x", "x", "y"], "age_years": [1, 2, 3]}),
+    )
+    found = guess(folder)
+    assert found.files == {
+        "telemetry": "sensors.csv",
+        "failures": "breakdowns.csv",
+        "maint": "service_orders.csv",
+        "errors": "alarms.csv",
+        "machines": "assets.csv",
+    }
+    assert found.columns == {
+        "telemetry": MAPPED,
+        "failures": WHEN | {"part": "failure"},
+        "maint": WHEN | {"item": "comp"},
+        "errors": WHEN | {"code": "errorID"},
+        "machines": {"asset": "machineID", "type": "model", "age_years": "age"},
+    }
+    assert found.sensors == ["temp", "rpm"]
+    assert found.faults == []
+
+
+def test_the_reference_layout_needs_no_names_and_no_mapping(folder):
+    found = guess(folder)
+    assert (found.files, found.faults) == ({}, [])
+    assert set(found.columns) == {"telemetry", "errors", "maint", "failures", "machines"}
+    assert not any(found.columns.values())
+    assert found.sensors == ["volt", "rotate", "pressure", "vibration"]
+
+
+def test_a_table_of_the_reference_layout_that_lacks_a_column_is_left_aside_and_the_others_are_named(folder):
+    machines = pd.read_csv(folder / "PdM_machines.csv").drop(columns="age")
+    machines.to_csv(folder / "PdM_machines.csv", index=False)
+    found = guess(folder)
+    assert "machines" not in found.files
+    assert found.files["telemetry"] == "PdM_telemetry.csv"
+    assert found.aside["PdM_machines.csv"] == ["looks like machines and lacks a column of ages in years"]
+
+
+def test_parquet_and_times_with_a_type_are_read_as_well(tmp_path):
+    frame = readings()
+    frame.assign(timestamp=pd.to_datetime(frame["timestamp"])).to_parquet(tmp_path / "scada_export.parquet")
+    found = guess(tmp_path)
+    assert (found.files, found.columns) == ({"telemetry": "scada_export.parquet"}, {"telemetry": MAPPED})
+
+
+def test_semicolons_and_tabs_separate_too(put, tmp_path):
+    for separator in (";", "\t"):
+        readings().to_csv(tmp_path / "sensors.csv", index=False, sep=separator)
+        assert guess(tmp_path).sensors == ["temp"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "why"),
+    [
+        ("operator", ["Ann"] * 30, "operator (text)"),
+        ("anomaly", [0, 1] * 15, "anomaly (what a model should find, and must not see)"),
+        ("RUL", range(30), "RUL (what a model should find, and must not see)"),
+        ("running", [True, False] * 15, "running (yes or no)"),
+        ("spare", [np.nan] * 30, "spare (empty)"),
+        ("Unnamed: 0", range(30), "Unnamed: 0 (a count of rows)"),
+    ],
+)
+def test_a_column_that_only_looks_like_a_sensor_is_left_aside_with_the_reason(put, column, values, why):
+    found = guess(put(sensors=readings(**{column: values})))
+    assert found.sensors == ["temp"]
+    assert found.aside["sensors.csv"] == [f"not a sensor: {why}"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (
+            readings().drop(columns="asset"),
+            "a column that says which machine; write 1 in each row if there is only one",
+        ),
+        (
+            readings(timestamp=["13/01/2026 10:00"] * 30),
+            "times as 2015-01-04T06:00:00Z, where timestamp has 13/01/2026",
+        ),
+        (readings(timestamp=range(1_700_000_000, 1_700_000_030)), "where timestamp has 1700000000"),
+        (readings(temp=["1,5"] * 30), "a decimal point in temp, where it has 1,5"),
+        (readings(temp=["high"] * 30), "export the readings of your sensors as one table"),
+    ],
+)
+def test_what_telemetry_lacks_is_said_with_an_example(put, frame, says):
+    found = guess(put(sensors=frame))
+    assert "telemetry" not in found.files
+    assert len(found.faults) == 1
+    assert says in found.faults[0]
+
+
+def test_events_without_a_code_are_a_fault(put):
+    found = guess(put(sensors=readings(), failures=events(cost=[1.5, 2.5])))
+    assert found.faults == ["failures.csv looks like failures and lacks a column that says which component failed"]
+
+
+def test_a_log_of_readings_is_telemetry_whatever_its_name(put):
+    found = guess(put(machine_log=readings(rpm=np.arange(30))))
+    assert found.files == {"telemetry": "machine_log.csv"}
+
+
+def test_two_files_of_one_table_are_not_mixed_up(put):
+    found = guess(put(january=readings(), february=readings().head(20)))
+    assert found.files == {"telemetry": "january.csv"}
+    assert found.aside["february.csv"] == [
+        "looks like telemetry, as january.csv does; join them into one file if it is"
+    ]
+
+
+def test_a_file_of_something_else_is_left_aside(put):
+    found = guess(put(sensors=readings(), costs="item,price\nbolt,3\nnut,1\n", broken='a,b\n"1,2\n'))
+    assert found.aside["costs.csv"] == ["no column of times is seen in it"]
+    assert "cannot be read as csv" in found.aside["broken.csv"][0]
+    assert found.faults == []
+
+
+def test_a_place_without_tables_is_refused_in_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"holds no \.csv or \.parquet file; export"):
+        guess(tmp_path)
+    with pytest.raises(DataError, match="is no folder; give the folder"):
+        guess(tmp_path / "none")
