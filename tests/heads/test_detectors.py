@@ -151,3 +151,13 @@ def test_a_head_refuses_a_matrix_that_lacks_its_columns(X):
 
 def test_a_score_is_bounded():
     assert MeanChart().fit([[0.0], [1.0], [2.0]]).anomaly_score([[1e300]]).tolist() == [Z_LIMIT]
+
+
+def test_a_feature_that_mostly_rests_does_not_drown_the_others():
+    """Its median deviation is a whisper, and what it does one hour in five is not worth a thousand deviations."""
+    rng = np.random.default_rng(3)
+    usual = rng.normal(size=4000)
+    resting = np.where(rng.random(4000) < 0.2, 1.0, 1e-3 * rng.normal(size=4000))
+    chart = MeanChart().fit(np.column_stack([usual, resting]))
+    busy, shifted = chart.anomaly_score([[0.0, 1.0], [6.0, 0.0]])
+    assert busy < shifted

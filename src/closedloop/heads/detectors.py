@@ -23,6 +23,7 @@ from closedloop.heads.trees import Int32, flatten
 
 MAD_TO_DEVIATION = 1.4826  # 1 / Φ⁻¹(3/4): median absolute deviation to standard deviation of a normal distribution
 NEVER = np.finfo(np.float64).max  # scale of a feature that training never saw move: it cannot raise a score
+RESTING = 12  # robust deviations: in a normal distribution one value in ten lies 1.6 away
 ROUNDING = 1e-9  # deviations below it are rounding: most features are in deviations of a baseline, about 1 in size
 
 
@@ -80,9 +81,10 @@ class MeanChart(_Detector):
 
     A shift of a sensor shows in the short means first and in the long ones more surely; the largest z is the scale
     that suits it. Location is each feature's median, scale 1.4826 times its median absolute deviation, so that the
-    anomalies in the training data hardly move them; where more than half of the values are one, the standard deviation.
-    A feature that stood still in training is left out: nothing says how far it may move, and any scale at all would
-    let its first change drown the others.
+    anomalies in the training data hardly move them. Where one value in ten lies more than RESTING of these away, the
+    feature mostly rests (counts, switches, evidence): its median says nothing of how far it goes, and it would drown
+    the others. Its scale is the standard deviation.
+    A feature that stood still in training is left out: nothing says how far it may move.
     """
 
     def _fit(self, X: Float64) -> Scorer:
@@ -91,8 +93,10 @@ class MeanChart(_Detector):
             values = column[~np.isnan(column)]
             if len(values):
                 location[f] = np.median(values)
-                robust = MAD_TO_DEVIATION * float(np.median(np.abs(values - location[f])))
-                scale[f] = next((size for size in (robust, float(values.std())) if size > ROUNDING), NEVER)
+                middle, far = np.quantile(np.abs(values - location[f]), [0.5, 0.9]).tolist()
+                rests = far > RESTING * MAD_TO_DEVIATION * middle or middle <= ROUNDING
+                deviation = float(values.std()) if rests else MAD_TO_DEVIATION * middle
+                scale[f] = deviation if deviation > ROUNDING else NEVER
         return Chart(location, scale)
 
 
