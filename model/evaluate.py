@@ -1,7 +1,7 @@
 """Judge the predictions, hold them against the champion's, decide, report, and record the run.
 
-Writes build/metrics.json, build/decision.json, build/report/ and, in MLflow, one run (build/mlflow.db, or wherever
-MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red.
+Writes build/metrics.json, build/importance.json, build/decision.json, build/report/ and, in MLflow, one run
+(build/mlflow.db, or wherever MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from closedloop.data.schema import Schema
 from closedloop.heads.bundle import load as load_bundle
 from closedloop.judge import gate, report
 from closedloop.judge.checks import Candidate
+from closedloop.judge.importance import importance
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import Intervals, PredictionTable, Settings, Truth
 from model import champion, cli, commits, params, provenance, tracking
@@ -76,6 +77,8 @@ def main(words: list[str]) -> int:
         name: predict(load_bundle(args.bundle.parent / "ablations" / name), truth.tables) for name in ABLATIONS
     }
     metrics = judge(predictions, truth, settings, ablations)
+    cli.say("shuffling what the model knows, to see what each part of it is worth")
+    worth = importance(load_bundle(args.bundle), truth, settings, asked.seed)
 
     digest = provenance.inputs_digest(args.params, data["fingerprint"])
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
@@ -89,7 +92,8 @@ def main(words: list[str]) -> int:
 
     cli.write_json(args.out / "metrics.json", metrics)
     cli.write_json(args.out / "decision.json", decision)
-    report.write(args.out / "report", metrics, decision, predictions, truth, settings, reference)
+    cli.write_json(args.out / "importance.json", worth)
+    report.write(args.out / "report", metrics, decision, predictions, truth, settings, reference, worth)
     if reference is None and gate.is_green(decision):
         if provenance.is_clean() or provenance.commit() == "unknown":
             champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])

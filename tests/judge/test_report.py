@@ -17,6 +17,20 @@ from closedloop.judge.plots import Lane, timeline
 from closedloop.judge.truth import PredictionTable
 
 HEADS = {"anomaly": {"threshold": 0.5}, "failure": {"comp1": {}, "comp2": {}}}
+WORTH = {
+    "volt": {
+        "cost_per_machine_year": 1200.0,
+        "failure_recall": -0.25,
+        "anomaly_recall": 0.0,
+        "false_alarms_per_machine_year": 3.5,
+    },
+    "model": {
+        "cost_per_machine_year": -10.0,
+        "failure_recall": 0.0,
+        "anomaly_recall": 0.0,
+        "false_alarms_per_machine_year": -0.1,
+    },
+}
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -94,7 +108,7 @@ def written(cases, tmp_path_factory):
             metrics = judge(challenger, truth, settings, ablations)
             decision = decide(reference, new, truth, settings)
             folder: Path = tmp_path_factory.mktemp("report") / "deep"
-            report.write(folder, metrics, decision, challenger, truth, settings, reference, {"volt_mean_3h": 12.0})
+            report.write(folder, metrics, decision, challenger, truth, settings, reference, WORTH)
             done[name] = folder, metrics, decision
         return done[name]
 
@@ -165,16 +179,16 @@ def test_pictures_are_those_that_the_truth_allows(written):
         text = (written(case)[0] / "index.html").read_text(encoding="utf-8")
         return set(re.findall(r"<h3>([^<:]*?)(?: \d+: [^<]*)?</h3>", text))
 
-    everything = {"Precision and recall", "Calibration", "Lead time", "Scores", "Machine", "Feature importance"}
-    assert everything <= titles("first")
-    assert {"Precision and recall", "Scores", "Machine", "Feature importance"} == titles("anomaly only")
+    heads, quality = {"Failure heads", "Anomaly head"}, {"Precision and recall", "Scores", "Feature importance"}
+    assert heads | quality | {"Calibration", "Lead time", "Machine"} == titles("first")
+    assert {"Anomaly head", "Machine"} | quality == titles("anomaly only")
     assert {"Feature importance"} == titles("no truth")
 
 
 def test_writing_twice_gives_the_same_bytes(cases, written, tmp_path):
     folder, metrics, decision = written("first")
     _, challenger, truth, settings = cases["first"]
-    report.write(tmp_path, metrics, decision, challenger, truth, settings, None, {"volt_mean_3h": 12.0})
+    report.write(tmp_path, metrics, decision, challenger, truth, settings, None, WORTH)
     for name in ("index.html", "summary.md"):
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
 
