@@ -20,7 +20,8 @@ AS_BUILT = PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/wheel/site" CLOSEDLOOP_W
 
 # What runs code of src/closedloop in this process, and what runs its compiled loops on little data.
 TESTS_OF_NOUNS = $(addprefix tests/,data features heads judge log)
-TESTS_OF_LOOPS = $(addprefix tests/,features/test_values.py features/test_baseline.py heads/test_trees.py heads/test_detectors.py)
+TESTS_OF_LOOPS = $(addprefix tests/,data/test_request.py features/test_values.py features/test_baseline.py \
+  heads/test_detectors.py heads/test_failure.py heads/test_trees.py)
 
 # $(call if-there,program,command): runs the command where the program is on PATH, and says so where it is not.
 if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else echo 'skipped: $(1) is not on PATH'; fi
@@ -82,9 +83,9 @@ bench: $(INSTALLED) ## speed against pandas, polars and scikit-learn, the gate's
 
 coverage: $(INSTALLED) ## branch coverage of src/closedloop, red below 95 %; the compiled loops once more without their compiler
 	@mkdir -p build/coverage
-	$(BIN)/pytest -q $(TESTS_OF_NOUNS) --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=
+	$(BIN)/pytest -q $(TESTS_OF_NOUNS) --numprocesses auto --maxprocesses 4 --dist loadfile --cov=closedloop --cov-report=
 	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -q $(TESTS_OF_LOOPS) -W ignore::RuntimeWarning \
-	  --cov --cov-append --cov-report=term-missing:skip-covered --cov-fail-under=95
+	  --cov=closedloop --cov-append --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 mutation: $(INSTALLED) ## how many slips in gate, episodes and labels the tests notice, red below 90 %
 	$(BIN)/python tests/bench/mutation.py

@@ -54,7 +54,8 @@ def seen(alarms, intervals):
     ],
 )
 def test_alarms_closer_than_the_gap_are_one_episode_cut_every_horizon_from_its_start(alarms, number):
-    assert number == pieces(hours(alarms), RULES).tolist()
+    found = pieces(hours(alarms), RULES)
+    assert (number, np.intp) == (found.tolist(), found.dtype)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +161,12 @@ def test_costs_are_those_of_the_parameters():
 
 @pytest.mark.parametrize("lead", [24, 30, -1])
 def test_a_least_lead_outside_the_horizon_is_refused(lead):
-    with pytest.raises(DataError, match="choose a lead from 0 to below the horizon"):
+    with pytest.raises(DataError) as refused:
         Rules.of(JUDGE | {"minimum_lead_hours": lead}, 24)
+    assert str(refused.value) == (
+        f"judge.minimum_lead_hours is {lead}, labels.horizon_hours 24: no alarm could be right; "
+        "choose a lead from 0 to below the horizon"
+    )
 
 
 def test_a_least_lead_of_nothing_is_allowed():
