@@ -184,8 +184,18 @@ def test_rules_come_from_the_parameters_in_hours():
 
 @pytest.mark.parametrize("alarms", [[5, 4], [5, 5]])
 def test_unsorted_or_repeated_alarm_times_are_refused(alarms):
-    with pytest.raises(DataError, match="must rise strictly"):
+    with pytest.raises(DataError) as refused:
         ahead(alarms, [])
+    assert (
+        str(refused.value) == "episodes: alarm times must rise strictly; sort one head's alarms on one machine by time"
+    )
+
+
+@pytest.mark.parametrize(("alarms", "pieces_of"), [([], 0), ([50], 1), ([50, 51, 90], 2)])
+def test_an_outcome_has_one_start_stop_and_kind_for_each_piece(alarms, pieces_of):
+    outcome = ahead(alarms, [100])
+    assert (len(outcome.start), len(outcome.stop), len(outcome.kind)) == (pieces_of,) * 3
+    assert (outcome.start.dtype, outcome.stop.dtype, outcome.kind.dtype) == (np.int64, np.int64, np.int8)
 
 
 # A year of one machine, a failure every 30 days: what a cheat costs against a model that foresees half of them.
