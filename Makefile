@@ -88,7 +88,7 @@ coverage: $(INSTALLED) ## branch coverage of src/closedloop, red below 95 %; the
 	  --cov=closedloop --cov-append --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 mutation: $(INSTALLED) ## how many slips in gate, episodes and labels the tests notice, red below 90 %
-	$(BIN)/python tests/bench/mutation.py
+	$(BIN)/python .ci/mutation.py
 
 check: $(INSTALLED) ## all that needs no model: the next four, to the end even if one is red
 	@$(MAKE) --no-print-directory --keep-going lint types lock-check policy

@@ -1,4 +1,4 @@
-"""Mutation score of what decides: ``make mutation``. How many small slips in the code does a test notice?
+"""Count how many small slips in the code that decides a test would notice: ``make mutation``.
 
 mutmut changes the modules of ``[tool.mutmut]`` in pyproject.toml one expression at a time, and runs the tests that
 reach it. It works on a copy below build/, where its findings stay: ``cd build/mutation && mutmut browse`` shows each
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mutmut.stats import status_by_exit_code
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parent.parent
 STAGE = ROOT / "build" / "mutation"
 AT_LEAST = 0.90
 KILLED = {"killed", "timeout"}
@@ -28,7 +28,7 @@ def main() -> int:
     for name in ("src", "model", "tests"):
         shutil.copytree(ROOT / name, STAGE / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", STAGE)
-    command = [Path(sys.executable).with_name("mutmut"), "run", "--max-children", str(os.cpu_count() or 1)]
+    command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(os.cpu_count() or 1)]
     subprocess.run(command, cwd=STAGE, check=True, stdout=sys.stderr)
     red = False
     for meta in sorted(STAGE.glob("mutants/src/**/*.meta")):
