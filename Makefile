@@ -21,12 +21,17 @@ AS_BUILT = PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/wheel/site" CLOSEDLOOP_W
 # The parameters of the recorded run that RUN names, or the file PARAMS instead of model/params.yaml.
 WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params "$(PARAMS)"))
 
+# What runs code of src/closedloop in this process, and what runs its compiled loops on little data.
+TESTS_OF_NOUNS = $(addprefix tests/,data features heads judge log)
+TESTS_OF_LOOPS = $(addprefix tests/,data/test_request.py features/test_values.py features/test_baseline.py \
+  heads/test_detectors.py heads/test_failure.py heads/test_trees.py)
+
 # $(call if-there,program,command): runs the command where the program is on PATH, and says so where it is not.
 if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else echo 'skipped: $(1) is not on PATH'; fi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept data-pin serve image image-test engine manifests test contract chaos bench check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-check promote accept data-pin serve image image-test engine manifests test contract chaos bench coverage mutation check lint types lock-check policy ci plan summary required lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -88,6 +93,15 @@ chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk
 
 bench: $(INSTALLED) ## speed against pandas, polars and scikit-learn, the gate's error rates, the whole run; takes minutes
 	$(BIN)/python tests/bench
+
+coverage: $(INSTALLED) ## branch coverage of src/closedloop, red below 95 %; the compiled loops once more without their compiler
+	@mkdir -p build/coverage
+	$(BIN)/pytest -q $(TESTS_OF_NOUNS) --numprocesses auto --maxprocesses 4 --dist loadfile --cov=closedloop --cov-report=
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -q $(TESTS_OF_LOOPS) -W ignore::RuntimeWarning \
+	  --cov=closedloop --cov-append --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+mutation: $(INSTALLED) ## how many slips in gate, episodes and labels the tests notice, red below 90 %
+	$(BIN)/python .ci/mutation.py
 
 check: $(INSTALLED) ## all that needs no model: the next four, to the end even if one is red
 	@$(MAKE) --no-print-directory --keep-going lint types lock-check policy

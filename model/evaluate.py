@@ -1,7 +1,7 @@
 """Judge the predictions, hold them against the champion's, decide, report, and record the run.
 
-Writes build/metrics.json, build/decision.json, build/report/ and, in MLflow, one run (build/mlflow.db, or wherever
-MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red.
+Writes build/metrics.json, build/importance.json, build/decision.json, build/report/ and, in MLflow, one run
+(build/mlflow.db, or wherever MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from closedloop.data.schema import DataError, Schema
 from closedloop.heads.bundle import load as load_bundle
 from closedloop.judge import card, gate, report
 from closedloop.judge.checks import Candidate
+from closedloop.judge.importance import importance
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import Intervals, PredictionTable, Settings, Truth
 from model import champion, cli, commits, params, provenance, tracking
@@ -83,6 +84,8 @@ def main(words: list[str]) -> int:
         name: predict(load_bundle(args.bundle.parent / "ablations" / name), truth.tables) for name in ABLATIONS
     }
     metrics = judge(predictions, truth, settings, ablations)
+    cli.say("shuffling what the model knows, to see what each part of it is worth")
+    worth = importance(bundle, truth, settings, asked.seed)
 
     digest = provenance.inputs_digest(args.params, data["fingerprint"])
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
@@ -97,8 +100,9 @@ def main(words: list[str]) -> int:
 
     cli.write_json(args.out / "metrics.json", metrics)
     cli.write_json(args.out / "decision.json", decision)
+    cli.write_json(args.out / "importance.json", worth)
     model = card.describe(bundle, asked.raw, data["rule"])
-    report.write(args.out / "report", metrics, decision, predictions, truth, settings, reference, model=model)
+    report.write(args.out / "report", metrics, decision, predictions, truth, settings, reference, worth, model)
     if reference is None and gate.is_green(decision):
         as_committed = provenance.is_clean() and args.params.read_bytes() == params.PARAMS.read_bytes()
         if as_committed or provenance.commit() == "unknown":

@@ -54,7 +54,8 @@ def seen(alarms, intervals):
     ],
 )
 def test_alarms_closer_than_the_gap_are_one_episode_cut_every_horizon_from_its_start(alarms, number):
-    assert number == pieces(hours(alarms), RULES).tolist()
+    found = pieces(hours(alarms), RULES)
+    assert (number, np.intp) == (found.tolist(), found.dtype)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +161,12 @@ def test_costs_are_those_of_the_parameters():
 
 @pytest.mark.parametrize("lead", [24, 30, -1])
 def test_a_least_lead_outside_the_horizon_is_refused(lead):
-    with pytest.raises(DataError, match="choose a lead from 0 to below the horizon"):
+    with pytest.raises(DataError) as refused:
         Rules.of(JUDGE | {"minimum_lead_hours": lead}, 24)
+    assert str(refused.value) == (
+        f"judge.minimum_lead_hours is {lead}, labels.horizon_hours 24: no alarm could be right; "
+        "choose a lead from 0 to below the horizon"
+    )
 
 
 def test_a_least_lead_of_nothing_is_allowed():
@@ -179,8 +184,18 @@ def test_rules_come_from_the_parameters_in_hours():
 
 @pytest.mark.parametrize("alarms", [[5, 4], [5, 5]])
 def test_unsorted_or_repeated_alarm_times_are_refused(alarms):
-    with pytest.raises(DataError, match="must rise strictly"):
+    with pytest.raises(DataError) as refused:
         ahead(alarms, [])
+    assert (
+        str(refused.value) == "episodes: alarm times must rise strictly; sort one head's alarms on one machine by time"
+    )
+
+
+@pytest.mark.parametrize(("alarms", "pieces_of"), [([], 0), ([50], 1), ([50, 51, 90], 2)])
+def test_an_outcome_has_one_start_stop_and_kind_for_each_piece(alarms, pieces_of):
+    outcome = ahead(alarms, [100])
+    assert (len(outcome.start), len(outcome.stop), len(outcome.kind)) == (pieces_of,) * 3
+    assert (outcome.start.dtype, outcome.stop.dtype, outcome.kind.dtype) == (np.int64, np.int64, np.int8)
 
 
 # A year of one machine, a failure every 30 days: what a cheat costs against a model that foresees half of them.

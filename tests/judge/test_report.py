@@ -17,6 +17,20 @@ from closedloop.judge.plots import Lane, timeline
 from closedloop.judge.truth import PredictionTable
 
 HEADS = {"anomaly": {"threshold": 0.5}, "failure": {"comp1": {}, "comp2": {}}}
+WORTH = {
+    "volt": {
+        "cost_per_machine_year": 1200.0,
+        "failure_recall": -0.25,
+        "anomaly_recall": 0.0,
+        "false_alarms_per_machine_year": 3.5,
+    },
+    "model": {
+        "cost_per_machine_year": -10.0,
+        "failure_recall": 0.0,
+        "anomaly_recall": 0.0,
+        "false_alarms_per_machine_year": -0.1,
+    },
+}
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -94,7 +108,7 @@ def written(cases, tmp_path_factory):
             metrics = judge(challenger, truth, settings, ablations)
             decision = decide(reference, new, truth, settings)
             folder: Path = tmp_path_factory.mktemp("report") / "deep"
-            report.write(folder, metrics, decision, challenger, truth, settings, reference, {"volt_mean_3h": 12.0})
+            report.write(folder, metrics, decision, challenger, truth, settings, reference, WORTH)
             done[name] = folder, metrics, decision
         return done[name]
 
@@ -165,16 +179,63 @@ def test_pictures_are_those_that_the_truth_allows(written):
         text = (written(case)[0] / "index.html").read_text(encoding="utf-8")
         return set(re.findall(r"<h3>([^<:]*?)(?: \d+: [^<]*)?</h3>", text))
 
-    everything = {"Precision and recall", "Calibration", "Lead time", "Scores", "Machine", "Feature importance"}
-    assert everything <= titles("first")
-    assert {"Precision and recall", "Scores", "Machine", "Feature importance"} == titles("anomaly only")
+    heads, quality = {"Failure heads", "Anomaly head"}, {"Precision and recall", "Scores", "Feature importance"}
+    assert heads | quality | {"Calibration", "Lead time", "Machine"} == titles("first")
+    assert {"Anomaly head", "Machine"} | quality == titles("anomaly only")
     assert {"Feature importance"} == titles("no truth")
+
+
+def test_both_models_are_read_at_each_number_of_false_alarms(written):
+    folder, metrics, _ = written("better")
+    for name in ("index.html", "summary.md"):
+        text = re.sub(r"</?t[dhr]>|[|*]", " ", (folder / name).read_text(encoding="utf-8"))
+        words = " ".join(text.split())
+        assert "False alarms per machine-year, at most 1 1.5 2 5" in words
+        for part, label in (("failure", "Failures foreseen"), ("anomaly", "Anomalies seen")):
+            found = " ".join(f"{recall:.2f}" for recall in metrics[part]["event_recall_at"].values())
+            assert f"{label} {found} {label}, reference " in words
+    assert "reference</text>" in (folder / "index.html").read_text(encoding="utf-8")
+    assert "reference</text>" not in (written("first")[0] / "index.html").read_text(encoding="utf-8")
+
+
+def test_of_many_families_the_dearest_are_shown_and_their_number_is_told(cases, written, tmp_path):
+    _, metrics, decision = written("no truth")
+    _, challenger, truth, settings = cases["no truth"]
+    worth = {f"sensor{k}": WORTH["volt"] | {"cost_per_machine_year": 100.0 - k} for k in range(25)}
+    report.write(tmp_path, metrics, decision, challenger, truth, settings, importance=worth)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "The 20 dearest of 25." in text
+    assert "sensor19<" in text
+    assert "sensor20<" not in text
+
+
+def test_a_failure_that_no_alarm_foresaw_stands_out():
+    time = np.arange(500) * 3_600_000_000
+    none = time[:0]
+
+    def drawn(lead):
+        outcome = Outcome(np.array([lead]), none, none, np.empty(0, np.int8))
+        return timeline("machine 1", time, [Lane("comp1", np.zeros(500), outcome, time[[300]], none, (none, none))])
+
+    assert "var(--bad)" in drawn(np.nan)
+    assert "var(--bad)" not in drawn(20.0)
+
+
+def test_of_one_machine_one_life_is_shown(build, tmp_path):
+    fleet = build.fleet(machines=1, per_machine=3, hours=1500)
+    table = fleet.model(seed=1)
+    metrics, decision = (
+        judge(table, fleet.truth, fleet.settings),
+        decide(None, candidate(table, "new"), fleet.truth, fleet.settings),
+    )
+    report.write(tmp_path, metrics, decision, table, fleet.truth, fleet.settings)
+    assert (tmp_path / "index.html").read_text(encoding="utf-8").count("<h3>Machine 1: ") == 1
 
 
 def test_writing_twice_gives_the_same_bytes(cases, written, tmp_path):
     folder, metrics, decision = written("first")
     _, challenger, truth, settings = cases["first"]
-    report.write(tmp_path, metrics, decision, challenger, truth, settings, None, {"volt_mean_3h": 12.0})
+    report.write(tmp_path, metrics, decision, challenger, truth, settings, None, WORTH)
     for name in ("index.html", "summary.md"):
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
 

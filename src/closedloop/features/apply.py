@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.core.errors import NumbaError
 from numba.extending import intrinsic, overload
@@ -57,6 +57,8 @@ def slow(names: tuple[str, ...]) -> list[str]:
 @cache
 def compiled(custom: Custom) -> tuple[int | Function, str]:
     """The compiled function's address; or, as numba refused it, the function itself (slow) and why."""
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]  # NUMBA_DISABLE_JIT=1: to debug, or to measure coverage
+        return custom.function, ""
     if len(custom.sensors) > MAX_COMPILED_SENSORS:
         return custom.function, f"more than {MAX_COMPILED_SENSORS} sensors"
     signature = types.float64(*_window_types(len(custom.sensors), custom.wants_hours))

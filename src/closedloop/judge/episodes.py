@@ -97,20 +97,21 @@ def _judge(time: Int64, known: Bool, hit: Bool, excuse: Bool, ends: Int64, rules
     """Judge alarms given ``hit`` and ``excuse`` of shape (alarms, events): foresees it, and is not to blame near it."""
     if np.any(np.diff(time) <= 0):
         raise DataError("episodes: alarm times must rise strictly; sort one head's alarms on one machine by time")
+    lead_hours = np.full(len(ends), np.nan)
+    if not len(time):
+        return Outcome(lead_hours, time, time, np.empty(0, np.int8))
     number = pieces(time, rules)
-    count = int(number[-1]) + 1 if len(number) else 0
     hit &= known[:, None]
     detected = hit.any(axis=0)
-    first = hit.argmax(axis=0) if len(time) else np.zeros(len(ends), np.intp)
-    lead_hours = np.full(len(ends), np.nan)
-    lead_hours[detected] = (ends[detected] - time[first[detected]]) / HOUR_US
+    first = hit.argmax(axis=0)[detected]
+    lead_hours[detected] = (ends[detected] - time[first]) / HOUR_US
 
-    kind = np.full(count, UNKNOWN, np.int8)
+    kind = np.full(number[-1] + 1, UNKNOWN, np.int8)
     kind[number[known]] = FALSE
     kind[number[known & (excuse & detected).any(axis=1)]] = NEUTRAL
-    kind[number[first[detected]]] = TRUE
+    kind[number[first]] = TRUE
     starts = np.flatnonzero(np.diff(number, prepend=-1))
-    return Outcome(lead_hours, time[starts], time[np.append(starts[1:], len(time)) - 1] if count else time[:0], kind)
+    return Outcome(lead_hours, time[starts], time[np.append(starts[1:], len(time)) - 1], kind)
 
 
 def foresee(time: Int64, known: Bool, failure: Int64, rules: Rules) -> Outcome:

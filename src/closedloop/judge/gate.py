@@ -28,6 +28,7 @@ RULER_CODE = {
     "labels": "features/labels.py",
     "split": "features/split.py",
     "episodes": "judge/episodes.py",
+    "outcomes": "judge/outcomes.py",
     "truth": "judge/truth.py",
     "metrics": "judge/metrics.py",
     "comparison": "judge/compare.py",

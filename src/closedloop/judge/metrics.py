@@ -9,7 +9,7 @@ probability 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from closedloop.data.schema import Float64, Int64, Schema
-from closedloop.judge.episodes import Outcome, anomaly_cost, failure_cost, foresee, overlap
+from closedloop.judge import operating
+from closedloop.judge.episodes import Outcome, anomaly_cost, failure_cost
+from closedloop.judge.outcomes import of_anomalies, of_failures
 from closedloop.judge.truth import ANOMALY, Aligned, Bool, Grid, PredictionTable, Settings, Truth, align
 
 BIN_EDGES = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8])  # of probability: failures are rare
@@ -76,16 +78,6 @@ def _by_row(truth: Bool, alarm: Bool) -> dict[str, float | None]:
     }
 
 
-def _outcomes(grid: Grid, head: Aligned, known: Bool, judge: Callable[[int, Int64, Bool], Outcome]) -> list[Outcome]:
-    """The outcome of one head on each machine; ``judge`` takes the machine's number, its alarms and their mask."""
-    result = []
-    for number in range(len(grid.ids)):
-        rows = slice(grid.offsets[number], grid.offsets[number + 1])
-        at = np.flatnonzero(head.alarm[rows])
-        result.append(judge(number, grid.time[rows][at], known[rows][at]))
-    return result
-
-
 def silent(grid: Grid) -> Aligned:
     """The answers of a head that a model lacks."""
     rows = len(grid.time)
@@ -94,16 +86,7 @@ def silent(grid: Grid) -> Aligned:
 
 def _failures(heads: Mapping[str, Aligned], grid: Grid, components: tuple[str, ...], settings: Settings) -> _Failures:
     answers = [heads.get(name) or silent(grid) for name in components]
-
-    def of_head(c: int) -> list[Outcome]:
-        return _outcomes(
-            grid,
-            answers[c],
-            grid.known[c],
-            lambda i, time, known: foresee(time, known, grid.failures[i][c], settings.rules),
-        )
-
-    by_head = [of_head(c) for c in range(len(components))]
+    by_head = [of_failures(answer.alarm, grid, c, settings.rules) for c, answer in enumerate(answers)]
     present = np.array([name in heads for name in components])
     score = np.array([answer.score for answer in answers])
     score[~present] = 0.0
@@ -166,11 +149,6 @@ def _anomaly_metrics(head: Aligned | None, outcomes: list[Outcome], grid: Grid) 
     }
 
 
-def _any_failure(grid: Grid, number: int) -> Int64:
-    """Times at which any component of a machine fails, each once."""
-    return np.unique(np.concatenate(grid.failures[number]))
-
-
 def assess(heads: Mapping[str, Aligned], grid: Grid, settings: Settings, schema: Schema) -> Assessment:
     """Judge one model's answers, laid on the grid by :func:`closedloop.judge.truth.align`."""
     count = len(grid.ids)
@@ -193,13 +171,7 @@ def assess(heads: Mapping[str, Aligned], grid: Grid, settings: Settings, schema:
         observed += np.bincount(cell, y, observed.size).reshape(observed.shape)
     if grid.events is not None:
         head = heads.get(ANOMALY)
-
-        def judge_one(number: int, time: Int64, known: Bool) -> Outcome:
-            if grid.events == "anomalies":
-                return overlap(time, known, *grid.anomalies[number], settings.rules)
-            return foresee(time, known, _any_failure(grid, number), settings.rules)
-
-        judged = outcomes[ANOMALY] = _outcomes(grid, head or silent(grid), grid.anomaly_known, judge_one)
+        judged = outcomes[ANOMALY] = of_anomalies((head or silent(grid)).alarm, grid, settings.rules)
         anomaly = _anomaly_metrics(head, judged, grid)
         cost += [anomaly_cost(outcome, settings.costs) for outcome in judged]
         false_alarms += [outcome.false_alarms for outcome in judged]
@@ -233,7 +205,11 @@ def judge(
         DataError: the truth holds no row in the judged time.
     """
     grid = Grid.of(truth, settings)
-    metrics = assess(align(predictions, grid), grid, settings, truth.schema).metrics
+    heads = align(predictions, grid)
+    metrics = assess(heads, grid, settings, truth.schema).metrics
+    for part, curve in operating.curves(heads, grid, settings.rules, truth.schema).items():
+        if metrics[part] is not None:
+            metrics[part]["event_recall_at"] = operating.read(curve)
     for name, table in (ablations or {}).items():
         figures = assess(align(table, grid), grid, settings, truth.schema).metrics["failure"]
         metrics["ablations"][name] = None if figures is None else {key: figures[key] for key in ABLATION_KEYS}

@@ -17,11 +17,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
 from closedloop.data.schema import Float64, Int64
 from closedloop.judge.episodes import FALSE, NEUTRAL, TRUE, UNKNOWN, Outcome
+from closedloop.judge.operating import BUDGETS, Curve
 from closedloop.judge.truth import Bool
 
 INK, MUTED, LINE = "#0a0b0c", "#1a1b1c", "#2a2b2c"
@@ -29,6 +31,7 @@ SERIES = ("#3a3b3c", "#4a4b4c", "#5a5b5c", "#6a6b6c", "#7a7b7c")
 GOOD, BAD, PALE = "#8a8b8c", "#9a9b9c", "#aaabac"
 THEME = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", GOOD: "var(--good)", BAD: "var(--bad)"}
 THEME |= {PALE: "var(--pale)"} | {color: f"var(--series-{i})" for i, color in enumerate(SERIES, start=1)}
+IMPORTANT = 20  # families of features that are shown
 PIECE = {TRUE: GOOD, NEUTRAL: MUTED, FALSE: BAD, UNKNOWN: LINE}
 STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",
@@ -109,7 +112,7 @@ def precision_recall(curves: Mapping[str, tuple[Bool, Float64]]) -> str:
             axis.plot(recall[thin], precision[thin], color=color, label=name, drawstyle="steps-post")
             axis.axhline(truth.mean(), color=color, linewidth=1, linestyle=":")
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall (rows)", ylabel="precision (rows)")
-        axis.legend(loc="lower left", fontsize=8)
+        figure.legend(loc="outside upper left", ncols=2, fontsize=8)
         return _svg(figure, "precision and recall")
 
 
@@ -153,6 +156,8 @@ def lead_times(lead_hours: Float64, missed: int, minimum: float, horizon: float)
         axis.set(
             xlim=(horizon, 0), xticks=ticks, xlabel="hours before the failure (shaded: too late)", ylabel="failures"
         )
+        axis.set_ylim(0, max(1.0, axis.get_ylim()[1]))
+        axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.grid(visible=False, axis="x")
         return _svg(figure, "lead times")
 
@@ -170,20 +175,65 @@ def scores(panels: Mapping[str, tuple[Bool, Float64]]) -> str:
                     axis.hist(
                         np.clip(score[rows], low, high), bins=bins, weights=weight, color=color, alpha=0.6, label=label
                     )
-            axis.set(yscale="log", xlabel=name, ylabel="share of rows")
-        axes[0].legend(loc="upper right", fontsize=8)
+            axis.set(yscale="log", ylim=(1e-5, 1.5), yticks=[1e-4, 1e-2, 1], xlabel=name, ylabel="share of rows")
+            axis.xaxis.set_major_locator(MaxNLocator(6))
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=8)
         return _svg(figure, "score distributions")
 
 
-def importance(values: Mapping[str, float], top: int = 15) -> str:
-    """What is lost when a feature is permuted, the largest first."""
-    chosen = sorted(values.items(), key=lambda item: item[1])[-top:]
+def importance(values: Mapping[str, Mapping[str, float]], top: int = IMPORTANT) -> str:
+    """What is lost when a family of features is shuffled, the dearest first."""
+    chosen = list(values.items())[:top][::-1]
+    cost = np.array([losses["cost_per_machine_year"] for _, losses in chosen])
     with mpl.rc_context(STYLE):
         figure, (axis,) = _canvas(9.4, 0.6 + 0.24 * len(chosen))
-        axis.barh([name for name, _ in chosen], [value for _, value in chosen], color=SERIES[0], height=0.6)
-        axis.set(xlabel="what is lost when the feature is shuffled")
+        names = [name for name, _ in chosen]
+        axis.barh(names, cost, color=[SERIES[0] if one > 0 else MUTED for one in cost], height=0.6)
+        for place, (_, losses) in enumerate(chosen):
+            words = "{failure_recall:+.0%} failures, {anomaly_recall:+.0%} anomalies,".format(**losses)
+            words += f" {losses['false_alarms_per_machine_year']:+.1f} false alarms"
+            axis.text(0.995, place, words, transform=axis.get_yaxis_transform(), ha="right", va="center", color=MUTED)
+        reach = max(float(np.abs(cost).max()), 1.0)
+        axis.set(xlim=(min(float(cost.min()), 0.0) * 1.05, reach * 1.7), xlabel="added cost per machine-year")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.tick_params(axis="y", length=0)
         axis.grid(visible=False, axis="y")
+        axis.axvline(0, color=MUTED, linewidth=1)
         return _svg(figure, "feature importance")
+
+
+@dataclass(frozen=True)
+class Operating:
+    """One model's curve, and what it does: false alarms for each machine-year, and event recall."""
+
+    curve: Curve
+    point: tuple[float, float]
+
+
+def operating(own: Operating, reference: Operating | None, events: str) -> str:
+    """Events against false alarms as the threshold falls, with the thresholds at ``BUDGETS`` and each model's point."""
+    curve, (alarms, recall) = own.curve, own.point
+    end = max(20.0, 1.5 * alarms)
+    ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= end]
+    with mpl.rc_context(STYLE):
+        figure, (axis,) = _canvas(4.6, 3.5)
+        if reference is not None:
+            other = reference.curve
+            axis.plot(other.false_alarms, other.event_recall, color=MUTED, linewidth=1)
+            axis.plot(*reference.point, "o", color=MUTED, markerfacecolor="none", markersize=9, label="reference")
+        axis.plot(curve.false_alarms, curve.event_recall, color=SERIES[0])
+        for at in sorted({curve.best_at(budget) for budget in BUDGETS} - {0}):
+            x, y = curve.false_alarms[at], curve.event_recall[at]
+            axis.plot([x], [y], "o", color=SERIES[0], markersize=3.5)
+            label = f"{curve.threshold[at]:.3g}"
+            axis.annotate(label, (x, y), (5, -9), textcoords="offset points", fontsize=7.5, color=MUTED)
+        axis.plot([alarms], [recall], "o", color=SERIES[1], markersize=8, label="this model", clip_on=False)
+        axis.set_xscale("symlog", linthresh=1.0, linscale=0.5)
+        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set(xlim=(0, end), ylim=(0, 1.03), xlabel="false alarms per machine-year", ylabel=events)
+        figure.legend(loc="outside upper left", ncols=2, fontsize=8)
+        return _svg(figure, f"{events} and false alarms")
 
 
 @dataclass(frozen=True)
@@ -216,9 +266,10 @@ def timeline(title: str, time: Int64, lanes: Sequence[Lane]) -> str:
                     ends = _dates(np.array([start, stop]))
                     axis.plot(ends, [-0.2, -0.2], color=color, linewidth=5, solid_capstyle="projecting")
             axis.plot(_dates(lane.maintenance), np.full(len(lane.maintenance), 1.12), "|", color=MUTED, markersize=7)
-            axis.plot(_dates(lane.failures), np.full(len(lane.failures), 1.12), "v", color=BAD, markersize=7)
-            for failure in _dates(lane.failures):
-                axis.axvline(failure, color=BAD, linewidth=0.8)
+            missed = np.isnan(lane.outcome.lead_hours) if len(lane.failures) else np.empty(0, bool)
+            for failure, color in zip(_dates(lane.failures), np.where(missed, BAD, INK), strict=True):
+                axis.plot([failure], [1.12], "v", color=color, markersize=7)
+                axis.axvline(failure, color=color, linewidth=0.8)
             axis.set(ylim=(-0.45, 1.4), yticks=[], xlim=_dates(time[[0, -1]]))
             axis.set_ylabel(lane.name, rotation=0, ha="right", va="center", color=INK)
             axis.grid(visible=False)

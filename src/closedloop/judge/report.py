@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from closedloop.data.schema import HOUR_US, Float64
+from closedloop.data.schema import Float64
 from closedloop.judge import card, plots
 from closedloop.judge.checks import Candidate, faults
 from closedloop.judge.compare import Ratio
 from closedloop.judge.episodes import Outcome
 from closedloop.judge.metrics import Assessment, assess
-from closedloop.judge.truth import ANOMALY, Aligned, Grid, PredictionTable, Settings, Truth, align
+from closedloop.judge.operating import BUDGETS, Curve, curves, read
+from closedloop.judge.pictures import Seen, importance_of, machines, operating_curves, pictures
+from closedloop.judge.truth import ANOMALY, Grid, PredictionTable, Settings, Truth, align
 
 Bounds = tuple[float, float]
 BOUND = 0.05  # each bound of an interval is one-sided at this level, as the gate's are
@@ -69,7 +71,7 @@ def write(
     truth: Truth,
     settings: Settings,
     reference: Candidate | None = None,
-    importance: Mapping[str, float] | None = None,
+    importance: Mapping[str, Mapping[str, float]] | None = None,
     model: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``index.html`` and ``summary.md`` into a folder, and ``card.md`` where the model is described.
@@ -82,19 +84,24 @@ def write(
         truth: what they were judged by.
         settings: the ruler.
         reference: the model that the challenger was held against.
-        importance: for each feature what is lost when it is shuffled.
+        importance: what :func:`closedloop.judge.importance.importance` gives.
         model: what :func:`closedloop.judge.card.describe` says of the challenger.
     """
     grid = Grid.of(truth, settings)
     heads = align(predictions, grid)
     mine = assess(heads, grid, settings, truth.schema)
     theirs: Assessment | None = None
+    their_curves: dict[str, Curve | None] = {}
     if reference is not None:
         answers = {} if reference.predictions is None else align(reference.predictions, grid)
         if not faults(reference, answers, grid, truth):
             theirs = assess(answers, grid, settings, truth.schema)
-    page = _page(metrics, decision, mine, theirs, grid, truth)
-    page["pictures"] = _pictures(heads, mine, grid, settings, truth, decision, importance or {})
+            their_curves = curves(answers, grid, settings.rules, truth.schema)
+    my_curves = curves(heads, grid, settings.rules, truth.schema)
+    seen = Seen(heads, mine, theirs, my_curves, their_curves, grid, settings, truth)
+    page = _page(metrics, decision, seen)
+    page |= {"alarms": operating_curves(seen), "pictures": pictures(seen), "machines": machines(seen)}
+    page["importance"] = importance_of(importance or {})
     templates = {"index.html": "report.html.j2", "summary.md": "summary.md.j2"}
     if model is not None:
         templates["card.md"] = card.TEMPLATE
@@ -105,15 +112,9 @@ def write(
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _page(
-    metrics: Mapping[str, Any],
-    decision: Mapping[str, Any],
-    mine: Assessment,
-    theirs: Assessment | None,
-    grid: Grid,
-    truth: Truth,
-) -> dict[str, Any]:
+def _page(metrics: Mapping[str, Any], decision: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
     """All words and figures of the report, as text."""
+    mine, theirs, grid = seen.mine, seen.theirs, seen.grid
     tone, headline, advice = HEADLINES[decision["verdict"]]
     if decision["accepted"]:
         tone, advice = "good", "Accepted by a code owner: merging makes it the new reference."
@@ -121,14 +122,16 @@ def _page(
         tone, advice = "bad", "params.yaml asks for a person here: make accept WHY=…"
     holdout, delta = decision["holdout"], decision["delta"]["cost_per_machine_year"]
     other = {} if theirs is None else theirs.metrics
+    known = "the known anomalies" if grid.events == "anomalies" else "failures, since no anomalies are known"
+    notes = {"failure": "All components together.", "anomaly": f"Judged by {known}."}
     sections = []
     for part, title, figures in (("failure", "Failure heads", FAILURE), ("anomaly", "Anomaly head", ANOMALIES)):
         if metrics[part] is not None:
             bounds = _bounds(part, mine), _bounds(part, theirs)
             rows = _comparison(figures, metrics[part], other.get(part), *bounds)
-            sections.append({"title": title, "rows": rows})
+            sections.append({"title": title, "note": notes[part], "rows": rows})
     return {
-        "source": truth.source,
+        "source": seen.truth.source,
         "verdict": decision["verdict"],
         "tone": tone,
         "headline": headline,
@@ -143,9 +146,9 @@ def _page(
         "sections": sections,
         "guardrails": [_guardrail(one) for one in decision["guardrails"]],
         "floors": [_floor(one) for one in decision["floors"]],
+        "budgets": _budgets(metrics, seen),
         "tables": _tables(metrics),
         "has_reference": theirs is not None,
-        "anomaly_events": grid.events,
     }
 
 
@@ -172,7 +175,7 @@ def _tiles(metrics: Mapping[str, Any], mine: Assessment, theirs: Assessment | No
     result = [
         {
             "label": "Cost per machine-year, all heads",
-            "value": _number(Ratio(mine.cost, mine.years).estimate, 0),
+            "value": _number(Ratio(mine.cost, mine.years).estimate if mine.outcomes else None, 0),
             "reference": "" if theirs is None else _number(Ratio(theirs.cost, theirs.years).estimate, 0),
         }
     ]
@@ -210,6 +213,19 @@ def _comparison(
     return rows
 
 
+def _budgets(metrics: Mapping[str, Any], seen: Seen) -> dict[str, Any] | None:
+    """What the best threshold could have caught at so many false alarms."""
+    rows = []
+    for part, names in (("failure", FAILURE), ("anomaly", ANOMALIES)):
+        if seen.my_curves[part] is not None:
+            label = names["event_recall"][0]
+            rows.append([label, *(_number(one, 2) for one in metrics[part]["event_recall_at"].values())])
+            if (other := seen.their_curves.get(part)) is not None:
+                rows.append([f"{label}, reference", *(_number(one, 2) for one in read(other).values())])
+    head = ["False alarms per machine-year, at most", *(f"{budget:g}" for budget in BUDGETS)]
+    return {"head": head, "rows": rows} if rows else None
+
+
 def _bounds(part: str, one: Assessment | None) -> dict[str, Bounds]:
     """The interval of each figure that is a ratio of sums over machines."""
     if one is None:
@@ -240,7 +256,8 @@ def _range(low: float, high: float, digits: int) -> str:
 
 def _guardrail(one: Mapping[str, Any]) -> dict[str, str]:
     kind, _, segment = one["name"].partition(":")
-    bounds = f"{_number(one['low'], 2)} to {_number(one['high'], 2)}" if one["estimate"] is not None else "—"
+    known = one["low"] is not None or one["high"] is not None
+    bounds = f"{_number(one['low'], 2)} to {_number(one['high'], 2)}" if known else "—"
     return {
         "label": GUARDRAILS[kind].format(segment),
         "estimate": _number(one["estimate"], 2),
@@ -290,84 +307,6 @@ def _tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         head = ["Trained with", *(FAILURE[key][0] for key in ABLATION)]
         result.append({"title": "Ablations", "note": note, "head": head, "rows": rows})
     return result
-
-
-def _pictures(
-    heads: Mapping[str, Aligned],
-    mine: Assessment,
-    grid: Grid,
-    settings: Settings,
-    truth: Truth,
-    decision: Mapping[str, Any],
-    importance: Mapping[str, float],
-) -> list[dict[str, Any]]:
-    """The pictures that these predictions allow."""
-    result: list[dict[str, Any]] = []
-
-    def show(title: str, caption: str, svg: str, wide: bool = False) -> None:
-        result.append({"title": title, "caption": caption, "svg": svg, "wide": wide})
-
-    usable = {name: head for name, head in heads.items() if np.isfinite(head.score).all()}
-    components = [name for name in truth.schema.components if name in usable] if grid.supervised else []
-    rows = {name: grid.known[c] for c, name in enumerate(truth.schema.components)}
-    labels = {name: grid.label[c] == 1 for c, name in enumerate(truth.schema.components)}
-    curves, panels = {}, {}
-    if components:
-        y = np.concatenate([labels[name][rows[name]] for name in components])
-        p = np.concatenate([usable[name].score[rows[name]] for name in components])
-        if y.any():
-            curves["failure heads"] = panels["probability of failure"] = (y, p)
-    if ANOMALY in usable and grid.anomalous.any():
-        known = grid.anomaly_known
-        curves["anomaly head"] = panels["anomaly score"] = (grid.anomalous[known], usable[ANOMALY].score[known])
-    if curves:
-        show("Precision and recall", "Every hour counts for itself. Dotted: guessing.", plots.precision_recall(curves))
-    if "failure heads" in curves:
-        show("Calibration", "On the dotted line, a probability means what it says.", plots.calibration(y, p))
-        leads = np.concatenate([one.lead_hours for name in components for one in mine.outcomes[name]])
-        rules = settings.rules
-        caught = leads[~np.isnan(leads)]
-        svg = plots.lead_times(
-            caught, int(np.isnan(leads).sum()), rules.minimum_lead_us / HOUR_US, rules.horizon_us / HOUR_US
-        )
-        show("Lead time", "From the first alarm in the horizon to the failure.", svg)
-    if panels:
-        show("Scores", "How well events stand out from quiet hours.", plots.scores(panels))
-    for title, number in _machines(mine).items() if mine.outcomes else ():
-        caption = "Shade: score. Bars below: alarms. ▼ and line: failure. | above: replacement. Band: known anomaly."
-        show(title.format(grid.ids[number]), caption, _timeline(number, heads, mine, grid, truth), True)
-    if importance:
-        show("Feature importance", "By permutation on the held-out machines.", plots.importance(importance), True)
-    return result
-
-
-def _machines(mine: Assessment) -> dict[str, int]:
-    """The machines whose life is shown, by title."""
-    rate = mine.cost / mine.years
-    order = np.argsort(rate, kind="stable")
-    typical, dearest = int(order[(len(order) - 1) // 2]), int(order[-1])
-    result = {"Machine {}: the one that cost most": dearest}
-    if typical != dearest:
-        result["Machine {}: a typical one"] = typical
-    return result
-
-
-def _timeline(number: int, heads: Mapping[str, Aligned], mine: Assessment, grid: Grid, truth: Truth) -> str:
-    rows = slice(int(grid.offsets[number]), int(grid.offsets[number + 1]))
-    machine, time = int(grid.ids[number]), grid.time[rows]
-    maintenance, none = truth.tables.maint.slice(machine), np.empty(0, np.int64)
-    since = maintenance.time >= time[0]
-    lanes = []
-    for head, outcomes in mine.outcomes.items():
-        score = heads[head].score[rows] if head in heads else np.full(len(time), np.nan)
-        if head == ANOMALY:
-            failures, replaced, intervals = none, none, grid.anomalies[number]
-        else:
-            c = truth.schema.components.index(head)
-            failures, intervals = grid.failures[number][c], (none, none)
-            replaced = maintenance.time[since & (maintenance.code == c)]
-        lanes.append(plots.Lane(head, score, outcomes[number], failures, replaced, intervals))
-    return plots.timeline(f"machine {machine}", time, lanes)
 
 
 def _delta(delta: Mapping[str, float | None]) -> str:

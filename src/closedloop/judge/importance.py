@@ -1,0 +1,107 @@
+"""What a model's knowledge is worth: what is lost when one source of it is shuffled, counted in episodes.
+
+Features that belong together are shuffled together, since a model that loses the 3-hour mean of a sensor reads much the
+same from the 24-hour one: all figures of a sensor, all of an error code, the machine's model; every custom feature by
+itself. The heads are asked again, so the anomaly score that failure heads read is shuffled with what it was made from.
+
+Shuffling rows would tear a series to pieces, and alarm episodes with it: every feature would look dear. So a family's
+columns keep their order and are moved on as a whole, a quarter to three quarters of the way round all held-out rows:
+each machine is told what another one went through, at another time, in hours that follow each other as ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from closedloop.data.schema import Schema
+from closedloop.features.kernel import Features, compute
+from closedloop.features.spec import FeatureSpec
+from closedloop.heads.bundle import Bundle
+from closedloop.judge.episodes import Outcome, anomaly_cost, failure_cost
+from closedloop.judge.outcomes import of_anomalies, of_failures
+from closedloop.judge.truth import Grid, Settings, Truth
+
+SHIFTS = 2  # of each family; the losses are their mean
+ROWS_ENOUGH = 90_000  # judged rows: beyond these, machines are left out evenly
+
+
+def importance(bundle: Bundle, truth: Truth, settings: Settings, seed: int) -> dict[str, dict[str, float]]:
+    """For each family of features what is lost without it, the dearest first.
+
+    ``cost_per_machine_year`` is how much more all heads together cost, at the model's own thresholds. The others say
+    why: how much the event recall of the failure heads and of the anomaly head change (0 where nothing happened that
+    they could have foreseen), and the false alarms of all. Empty where nothing at all happened.
+
+    Raises:
+        DataError: the truth holds no row in the judged time.
+    """
+    truth, grid = _enough(truth, settings)
+    if not grid.failure_count and not any(len(start) for start, _ in grid.anomalies):
+        return {}
+    found = compute(truth.tables, bundle.spec, bundle.constants, bundle.schema)
+    ids, offsets = truth.tables.bounds()
+    judged = found.time >= np.repeat([truth.since(machine) for machine in ids.tolist()], np.diff(offsets))
+    features = Features(*(np.ascontiguousarray(column[..., judged]) for column in vars(found).values()))
+    before = _figures(bundle, features, grid, settings)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    rows = len(features.time)
+    shifts = (rows * rng.uniform(0.25, 0.75, SHIFTS)).astype(int).tolist()
+    result = {}
+    for family, columns in families(bundle.spec, bundle.schema).items():
+        own, after = features.X[columns], []
+        for shift in shifts:
+            features.X[columns] = np.roll(own, shift, axis=1)
+            after.append(_figures(bundle, features, grid, settings))
+        features.X[columns] = own
+        result[family] = {key: float(np.mean([one[key] for one in after])) - before[key] for key in before}
+    return dict(sorted(result.items(), key=lambda item: -item[1]["cost_per_machine_year"]))
+
+
+def families(spec: FeatureSpec, schema: Schema) -> dict[str, list[int]]:
+    """Columns of the features that belong together, by the sensor's, the code's or the feature's own name."""
+    owners = sorted((*schema.sensors, *schema.errors), key=len, reverse=True)  # volt_2's are not volt's
+    result: dict[str, list[int]] = {}
+    for column, (name, group) in enumerate(zip(spec.names, spec.groups, strict=True)):
+        family = name.partition("=")[0]
+        if group in ("telemetry", "errors") and name not in spec.custom:
+            family = next(owner for owner in owners if name.startswith(f"{owner}_"))
+        result.setdefault(family, []).append(column)
+    return result
+
+
+def _enough(truth: Truth, settings: Settings) -> tuple[Truth, Grid]:
+    """The truth of no more machines than it takes, chosen evenly over their ids, and its grid."""
+    grid = Grid.of(truth, settings)
+    machines = max(1, len(grid.ids) * ROWS_ENOUGH // len(grid.time))
+    if machines >= len(grid.ids):
+        return truth, grid
+    chosen = grid.ids[np.linspace(0, len(grid.ids) - 1, machines).astype(int)]
+    truth = replace(truth, tables=truth.tables.select(chosen))
+    return truth, Grid.of(truth, settings)
+
+
+def _figures(bundle: Bundle, features: Features, grid: Grid, settings: Settings) -> dict[str, float]:
+    """Cost, recall and false alarms of the heads' answers to these features, which are the grid's rows."""
+    answers = bundle.answer(features)
+    failures: list[Outcome] = []
+    anomalies: list[Outcome] = []
+    if grid.supervised:
+        for c, alarm in enumerate(answers.alarm):
+            failures += of_failures(alarm, grid, c, settings.rules)
+    if grid.events is not None:
+        anomalies = of_anomalies(answers.anomaly_alarm, grid, settings.rules)
+    cost = sum(failure_cost(one, settings.costs) for one in failures)
+    cost += sum(anomaly_cost(one, settings.costs) for one in anomalies)
+    years = float(grid.years.sum())
+    return {
+        "cost_per_machine_year": cost / years,
+        "failure_recall": _recall(failures),
+        "anomaly_recall": _recall(anomalies),
+        "false_alarms_per_machine_year": sum(one.false_alarms for one in failures + anomalies) / years,
+    }
+
+
+def _recall(outcomes: list[Outcome]) -> float:
+    return sum(one.detected for one in outcomes) / max(1, sum(len(one.lead_hours) for one in outcomes))
