@@ -102,13 +102,13 @@ def write(
     page = _page(metrics, decision, seen)
     page |= {"alarms": operating_curves(seen), "pictures": pictures(seen), "machines": machines(seen)}
     page["importance"] = importance_of(importance or {})
-    templates = {"index.html": "report.html.j2", "summary.md": "summary.md.j2"}
+    rendered = {"index.html": ("report.html.j2", page), "summary.md": ("summary.md.j2", page)}
     if model is not None:
-        templates["card.md"] = card.TEMPLATE
+        rendered["card.md"] = (card.TEMPLATE, {**page, **model})
     environment = card.environment()
     folder.mkdir(parents=True, exist_ok=True)
-    for name, template in templates.items():
-        text = environment.get_template(template).render({**page, **(model or {})})
+    for name, (template, content) in rendered.items():
+        text = environment.get_template(template).render(content)
         (folder / name).write_text(text, encoding="utf-8")
 
 
