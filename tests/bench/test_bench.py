@@ -202,3 +202,9 @@ sys.exit(finish("", [Point("{} speed", {}, least=2)], Path(__file__).with_suffix
     summary = capfd.readouterr().out.split("\n\n")
     assert ["bad speed", "good speed"] == [" ".join(line.split()[:2]) for line in summary[-2].splitlines()]
     assert "missed a target, or failed: bad\n" == summary[-1]
+
+
+def test_a_public_set_that_no_one_knows_is_named(bench, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench("public_sets").main(["nasa=here"])
+    assert "'nasa' is not one of azure-pdm, skab, cmapss, nab" in capsys.readouterr().err

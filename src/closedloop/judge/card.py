@@ -104,6 +104,8 @@ def _features(spec: FeatureSpec) -> list[str]:
         lines.append(f"of each sensor, CUSUM against the machine's own baseline, slack {spec.cusum_slack:g} deviations")
     if spec.change_us:
         lines.append(f"of each sensor, change within {_windows(spec.change_us)}")
+    if spec.shift_steps:
+        lines.append("of each sensor, whether it has left its baseline and is still away, how far and since when")
     if spec.error_windows_us is not None:
         lines.append(f"of each error code, how often within {_windows(spec.error_windows_us)}, and how long ago")
     if "maint" in spec.groups:

@@ -1,0 +1,109 @@
+"""What the template reaches on public sets, untuned: every figure with both ablations, or with its false-alarm rate.
+
+    python tests/bench/public_sets.py azure-pdm=PATH skab=PATH cmapss=PATH nab=PATH
+
+Name the sets that you have (a folder each). On ``azure-pdm`` a model judges that never saw it: trained on the
+simulator's ``azure`` profile alone, it answers for all machines and rows. The others train and judge as their own split
+says: SKAB and NAB on the first rows of each file, C-MAPSS by unit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness import Point, finish, say
+
+from closedloop.data import sources
+from closedloop.heads.bundle import load
+from closedloop.judge.metrics import judge
+from closedloop.judge.truth import Settings, Truth
+from model import params
+from model.predict import predict
+from model.train import ABLATIONS
+
+FORMATS = ("azure-pdm", "skab", "cmapss", "nab")
+SHOWN = {
+    "failure": ("f1", "precision", "recall", "pr_auc", "event_recall", "false_alarms_per_machine_year"),
+    "anomaly": ("f1", "false_alarm_rate", "pr_auc", "event_recall", "false_alarms_per_machine_year"),
+}
+
+
+def run(folder: Path, *words: str) -> None:
+    """One verb in ``folder``; evaluate's verdict is not asked for, so a red one is no failure.
+
+    Raises:
+        SystemExit: the verb failed.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "BASE_COMMIT"}
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode > (words[0] == "model.evaluate"):
+        raise SystemExit(f"{' '.join(words)} exited with {done.returncode}:\n{done.stderr}")
+
+
+def simulated_judged_on(location: Path, folder: Path) -> dict[str, Any]:
+    """The figures of a model of the simulator's ``azure`` profile on all machines and rows of real tables."""
+    run(folder, "model.data", "--profile", "azure")
+    for verb in ("model.validate", "model.train"):
+        run(folder, verb)
+    bundle = load(folder / "build" / "bundle")
+    tables = sources.read_tables(location, bundle.schema, {})
+    without = {name: predict(load(folder / "build" / "ablations" / name), tables) for name in ABLATIONS}
+    truth = Truth(tables, bundle.schema, "azure-pdm")
+    return judge(predict(bundle, tables), truth, Settings.from_params(params.load().raw), without)
+
+
+def of_itself(location: Path, folder: Path) -> dict[str, Any]:
+    """The figures of a set that trains and judges by its own split."""
+    run(folder, "model.data", "--source", str(location))
+    for verb in ("model.validate", "model.train", "model.predict", "model.evaluate"):
+        run(folder, verb)
+    metrics: dict[str, Any] = json.loads((folder / "build" / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def points(name: str, metrics: dict[str, Any]) -> list[Point]:
+    """What a person asks of one set."""
+    found = [
+        Point(f"{name}: {part} {key}", float(metrics[part][key]), "")
+        for part, keys in SHOWN.items()
+        for key in keys
+        if metrics[part] is not None and metrics[part][key] is not None
+    ]
+    ablations = {what: figures for what, figures in metrics["ablations"].items() if figures is not None}
+    return found + [
+        Point(f"{name}: failure {key}, {what}", float(figures[key]), "")
+        for what, figures in ablations.items()
+        for key in ("f1", "pr_auc")
+        if figures[key] is not None
+    ]
+
+
+def main(words: list[str]) -> int:
+    """Train and judge each set that is named, print and write."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("sets", nargs="+", metavar="SET=PATH", help=f"SET is one of {', '.join(FORMATS)}")
+    flags.add_argument("--out", type=Path)
+    args = flags.parse_args(words)
+    places = dict(one.partition("=")[::2] for one in args.sets)
+    if unknown := sorted(set(places) - set(FORMATS)):
+        flags.error(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}")
+    found, every = [], {}
+    for name, place in places.items():
+        say(name)
+        with tempfile.TemporaryDirectory(prefix="public-set-") as temporary:
+            way = simulated_judged_on if name == "azure-pdm" else of_itself
+            every[name] = way(Path(place).resolve(), Path(temporary))
+        found += points(name, every[name])
+    return finish("public_sets", found, args.out, metrics=every)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
