@@ -32,7 +32,7 @@ def changed(folder: Path, pattern: str, by: str) -> Path:
         (r"detector: \w+", "detector: guess", "anomaly.detector is 'guess'; choose one of mean_chart"),
         (r"folds: \d+", "folds: many", "failure.folds is 'many'; it must be a whole number"),
         (r"folds: \d+", "folds: 1", "failure.folds is 1; it must be 2 or more"),
-        (r"horizon_hours: \d+", "horizon_hours: -1", "labels.horizon_hours is -1; it must be above 0"),
+        (r"horizon_hours: \d+", "horizon_hours: -1", "labels.horizon_hours is -1; it must be a number above 0"),
         (r"unplanned: \d+", "unplanned: lots", "judge.costs.unplanned is 'lots'; it must be a number, 0 or more"),
         (r"planned: 2000", "planed: 2000", "judge.costs must have exactly the keys"),
         (r"floors: .*", "floors: {pr_auc: high}", "gate.floors.pr_auc is 'high'; it must be a number, 0 or more"),
