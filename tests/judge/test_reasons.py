@@ -94,11 +94,20 @@ def test_inconclusive_says_what_fits_and_what_would_decide(fleet, seeds, word):
     )
 
 
+def test_the_word_follows_the_sign_in_any_currency(fleet, build):
+    cheap = {name: cost / 1e6 for name, cost in fleet.settings.costs.items()}
+    settings = build.replace(fleet.settings, costs=cheap)
+    decision = against(fleet, *(fleet.model(recall=0.85, seed=seed) for seed in (2, 1)), settings)
+    assert 0 < delta_of(decision)["estimate"] < 1
+    assert "The challenger saves about 0 for each machine-year" in decision["reason"]
+
+
 def test_inconclusive_counts_anomalies_where_nothing_fails(build):
     fleet = build.fleet(supervised=False)
     decision = against(fleet, fleet.model(recall=0.8, seed=1), fleet.model(recall=0.85, seed=1))
     assert decision["verdict"] == "inconclusive"
     assert decision["reason"].endswith(" anomalies) would decide.")
+    assert not [rail for rail in decision["guardrails"] if rail["name"] in ("brier_ratio", "calibration_excess")]
 
 
 def test_a_tie_says_that_no_number_of_machines_would_decide(fleet):
@@ -139,6 +148,16 @@ def test_not_judged(build):
     )
 
 
+@pytest.mark.parametrize(("machines", "failures", "judged"), [(5, 10, True), (5, 11, False), (6, 10, False)])
+def test_exactly_the_least_numbers_are_enough(build, machines, failures, judged):
+    fleet = build.fleet(machines=5, per_machine=2)
+    gate = build.params["gate"] | {"minimum_machines": machines, "minimum_failures": failures}
+    settings = Settings.from_params(build.params | {"gate": gate})
+    decision = against(fleet, fleet.model(seed=1), fleet.model(seed=2), settings)
+    assert decision["holdout"]["failures"] == 10
+    assert decision["reason"].startswith("Not judged.") is not judged
+
+
 def test_identical(fleet):
     table = fleet.model(seed=1)
     itself, other = candidate(table, "champion"), candidate(table, "challenger", model_digest="sha256:champion")
@@ -166,10 +185,22 @@ def test_incomparable(fleet):
         "The ruler itself changed (a; b), so the two models cannot be held against each other."
         " A code owner can accept it (make accept WHY=…); then this model is the new reference."
     )
+    assert (changed["champion"], changed["challenger"]) == (champion.name, challenger.name)
     gone = Candidate(None, champion.manifest, champion.inputs_digest, problem="it no longer builds")
     assert decide(gone, challenger, fleet.truth, fleet.settings)["reason"] == (
         "The reference cannot answer for these tables: it no longer builds."
         " A code owner can accept the challenger (make accept WHY=…); then it is the new reference."
+    )
+
+
+def test_every_fault_of_the_reference_is_named(fleet):
+    table = fleet.model(seed=1)
+    score = table.score.copy()
+    score[[3, 50_000]] = np.nan
+    broken = PredictionTable(table.machine, table.time, table.head, score, table.alarm)
+    assert against(fleet, broken, table)["reason"].startswith(
+        "The reference cannot answer for these tables: 1 of 40,000 scores of head comp1 are not finite numbers;"
+        " 1 of 40,000 scores of head comp2 are not finite numbers. "
     )
 
 
