@@ -85,8 +85,8 @@ manifests: $(INSTALLED) ## every overlay of k8s/ rendered to build/manifests, an
 test: $(WHEEL) ## every test a laptop can run, against the built wheel
 	$(AS_BUILT) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e --ignore tests/chaos
 
-contract: $(WHEEL) $(BUNDLE) ## score.py and the service, with the bundle of the last run: the same answers by both doors
-	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_contract.py
+contract: $(WHEEL) $(BUNDLE) ## score.py, the service and Azure's server, with the bundle of the last run: the same answers
+	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_contract.py tests/e2e/test_azmlinfsrv.py
 
 chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk
 	$(AS_BUILT) $(BIN)/pytest tests/chaos

@@ -1,4 +1,4 @@
-"""Compile requirements/*.txt from pyproject.toml, hash-locked: serve ⊂ train ⊂ dev, and uv itself.
+"""Compile requirements/*.txt from pyproject.toml, hash-locked: serve ⊂ train ⊂ dev, uv itself, and Azure's server.
 
 ``--check`` compares instead, pins and markers only: a new wheel of an old version adds hashes and is no change of ours.
 """
@@ -19,6 +19,8 @@ UV = Path(sys.executable).with_name("uv")
 FLAGS = ("--quiet", "--universal", "--python-version", "3.11", "--no-emit-index-url", "--no-header", "--no-annotate")
 # dev first: it is the union, and the others are held to its versions.
 EXTRAS = {"dev": ("--extra", "train", "--extra", "dev"), "train": ("--extra", "train"), "serve": ()}
+# Azure's server asks for older libraries than FastAPI does, so it gets what score/score.py imports and no more.
+CONTRACT = ("msgspec", "numba", "numpy", "safetensors")
 OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error", re.IGNORECASE)
 
 
@@ -27,12 +29,14 @@ def compile_locks(folder: Path, *flags: str) -> None:
     for name, extras in EXTRAS.items():
         union = () if name == "dev" else ("--constraints", str(folder / "dev.txt"))
         _uv("pyproject.toml", folder / f"{name}.txt", *extras, *union, *flags)
-    _uv("-", folder / "uv.txt", *flags)
+    _uv("-", folder / "uv.txt", *flags, text="uv\n")
+    contract = [pin for pin in pins(folder / "serve.txt") if pin.partition("==")[0] in CONTRACT]
+    _uv("-", folder / "azmlinfsrv.txt", *flags, text="\n".join(["azureml-inference-server-http>=1.5", *contract]))
 
 
-def _uv(source: str, out: Path, *flags: str) -> None:
+def _uv(source: str, out: Path, *flags: str, text: str = "") -> None:
     command = [str(UV), "pip", "compile", source, *FLAGS, *flags, "--output-file", str(out)]
-    subprocess.run(command, cwd=ROOT, input="uv\n", capture_output=True, text=True, check=True)
+    subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=True)
 
 
 def pins(path: Path) -> list[str]:

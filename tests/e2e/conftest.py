@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from score import score
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = [*sorted((ROOT / "tests/golden/requests").glob("*.json")), ROOT / "tests/golden/request.json"]
@@ -28,14 +31,14 @@ def manifest(bundle: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def wait_ready() -> Callable[[httpx.Client, Callable[[], str | None]], None]:
+def wait_ready() -> Callable[..., None]:
     """Return when the service is ready; fail with what ``ended`` says as soon as it says something."""
 
-    def wait(client: httpx.Client, ended: Callable[[], str | None]) -> None:
+    def wait(client: httpx.Client, ended: Callable[[], str | None], path: str = "/readyz") -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
-                if client.get("/readyz").status_code == 200:
+                if client.get(path).status_code == 200:
                     return
             except httpx.TransportError:
                 pass
@@ -45,6 +48,27 @@ def wait_ready() -> Callable[[httpx.Client, Callable[[], str | None]], None]:
         pytest.fail("not ready after 60 s")
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def run(bundle: Path) -> Callable[[str], dict[str, Any]]:
+    """``run()`` of score.py in this process, after ``init()``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_DIR", str(bundle))
+        score.init()
+    return score.run
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A port of loopback that was free a moment ago."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    return find
 
 
 @pytest.fixture(scope="session")

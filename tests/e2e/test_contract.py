@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,17 +12,16 @@ from typing import Any
 import httpx
 import pytest
 
-from score import score
-
 
 @pytest.fixture(scope="module")
 def client(
-    bundle: Path, tmp_path_factory: pytest.TempPathFactory, wait_ready: Callable[..., None]
+    bundle: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    wait_ready: Callable[..., None],
+    free_port: Callable[[], int],
 ) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("service")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = {"MODEL_DIR": str(bundle), "LOG_DIR": str(folder / "log"), "AUTH": "open", "PORT": str(port)}
     output = folder / "output"
     with output.open("wb") as file:
@@ -37,14 +35,6 @@ def client(
     finally:
         process.terminate()
         assert process.wait(timeout=30) == 0, output.read_text()
-
-
-@pytest.fixture(scope="module")
-def run(bundle: Path) -> Callable[[str], dict[str, Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MODEL_DIR", str(bundle))
-        score.init()
-    return score.run
 
 
 def test_the_service_serves_the_bundle_of_this_run(client: httpx.Client, manifest: dict[str, Any]) -> None:
