@@ -31,7 +31,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept data-pin serve image image-test engine manifests test contract chaos bench coverage mutation check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-check promote accept batch data-pin serve image image-test engine manifests test contract chaos bench coverage mutation check lint types lock-check policy ci plan summary required lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -55,6 +55,10 @@ promote: $(INSTALLED) ## register the last run's model (RUN=id: that one's) in M
 
 accept: $(INSTALLED) ## let a red verdict pass: WHY="…", written with CI's decision (DECISION=path) to model/accepted.json
 	$(strip $(BIN)/python -m model.accept --why "$$WHY" $(if $(DECISION),--decision "$(DECISION)"))
+
+batch: $(INSTALLED) $(BUNDLE) ## score the tables in DATA=path (CSV, Parquet, Delta) into OUT=file.parquet or .csv; EVERY_ROW=1 answers for all rows
+	@[ -n "$(DATA)" ] || { echo 'make batch: name your tables: make batch DATA=path [OUT=answers.csv]' >&2; exit 2; }
+	$(strip $(BIN)/python -m model.batch --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(if $(EVERY_ROW),--every-row) $(WITH))
 
 data-pin: $(INSTALLED) ## fetch what model/data.lock.json names, validate it, and pin its fingerprint
 	$(BIN)/python -m model.data
