@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,20 +17,16 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Literal
-from uuid import uuid4
-from zlib import crc32
 
 from closedloop.log.frame import OPEN, SEALED, SegmentError, read_segment
-from closedloop.log.segment import OpenSegment, cut_and_seal, sync_folder
+from closedloop.log.segment import OpenSegment, cut_and_seal
+from closedloop.log.state import SpoolError, lock, make_folder, read_state, write_state
+
+__all__ = ["Counts", "Durability", "Entry", "Spool", "SpoolError", "SpoolFull", "read"]
 
 Durability = Literal["fsync", "os", "off"]
-_FORMAT = 1
 _BATCH_BYTES = 8 << 20  # a commit longer than this would keep its first waiters too long
 _Item = tuple[bytes, asyncio.Future[None]]
-
-
-class SpoolError(RuntimeError):
-    """The record is not durable. The message says why."""
 
 
 class SpoolFull(SpoolError):  # noqa: N818 - said like queue.Full
@@ -91,10 +85,10 @@ class Spool:
         self._failure: str | None = None
         self._acknowledged: dict[Path, int] = {}  # how much of a segment that the disk refused was acknowledged
         self.counts = Counts()
-        _make_folder(folder)
-        self._lock = _lock(folder / "lock")
+        make_folder(folder)
+        self._lock = lock(folder / "lock")
         try:
-            self.id, self._next = _read_state(folder)
+            self.id, self._next = read_state(folder)
             self._segment: OpenSegment | None = self._begin()
         except BaseException:
             os.close(self._lock)
@@ -227,7 +221,7 @@ class Spool:
             self._mend(path, self._acknowledged.get(path))
         self._acknowledged.clear()
         number = self._next
-        _write_state(self._folder, self.id, number + 1)
+        write_state(self._folder, self.id, number + 1)
         self._next = number + 1
         return OpenSegment(self._folder, self.id, number)
 
@@ -271,7 +265,7 @@ class Entry:
 def read(folder: Path, report: Callable[[str], None]) -> Iterator[Entry]:
     """Every whole record of a folder, in the order written; ``report`` hears of each loss, in one line."""
     try:
-        spool, _ = _read_state(folder)
+        spool, _ = read_state(folder)
     except SpoolError as error:
         report(str(error))
         spool = None
@@ -290,50 +284,3 @@ def read(folder: Path, report: Callable[[str], None]) -> Iterator[Entry]:
             report(f"{present}: {segment.torn} bytes at {segment.end} are no whole record")
         for index, payload in enumerate(segment.records):
             yield Entry(segment.spool, segment.number, index, payload)
-
-
-def _make_folder(folder: Path) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        sync_folder(path.parent)
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise SpoolError(f"{path} is held by another process: give each worker a folder of its own") from None
-    return descriptor
-
-
-def _read_state(folder: Path) -> tuple[str, int]:
-    """The spool's id and the next segment's number; new ones only in a folder without segments."""
-    path = folder / "state"
-    try:
-        text, _, crc = path.read_text("ascii").rstrip("\n").rpartition(" ")
-        if int(crc, 16) != crc32(text.encode()):
-            raise ValueError
-        state = json.loads(text)
-    except FileNotFoundError:
-        if any(folder.glob("*" + SEALED)) or any(folder.glob("*" + OPEN)):
-            raise SpoolError(f"{path} is lost, but segments are there: move them away; they remain readable") from None
-        return uuid4().hex, 1
-    except ValueError:
-        raise SpoolError(f"{path} is damaged: move the folder away; its segments remain readable") from None
-    if state["format"] != _FORMAT:
-        raise SpoolError(f"{path} has format {state['format']}, this is {_FORMAT}: use the version that wrote it")
-    return state["spool"], state["next"]
-
-
-def _write_state(folder: Path, spool: str, number: int) -> None:
-    text = json.dumps({"format": _FORMAT, "spool": spool, "next": number})
-    fresh = folder / "state.new"
-    with fresh.open("w", encoding="ascii") as file:
-        file.write(f"{text} {crc32(text.encode()):08x}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(folder / "state")
-    sync_folder(folder)
