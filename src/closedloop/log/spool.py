@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Literal
 
+from closedloop.log.backlog import LOOK_SECONDS, Backlog
 from closedloop.log.frame import OPEN, SEALED, SegmentError, read_segment
 from closedloop.log.segment import OpenSegment, cut_and_seal
 from closedloop.log.state import SpoolError, lock, make_folder, read_state, write_state
@@ -30,7 +31,7 @@ _Item = tuple[bytes, asyncio.Future[None]]
 
 
 class SpoolFull(SpoolError):  # noqa: N818 - said like queue.Full
-    """Too much waits for the disk: try again soon."""
+    """Too much waits for the disk, or to be shipped: try again soon."""
 
 
 @dataclass
@@ -58,6 +59,8 @@ class Spool:
         segment_seconds: or this long after its first record.
         queue_bytes: what may wait for the disk before :class:`SpoolFull`.
         retry_seconds: pause between attempts to write again after the disk has failed.
+        limit_bytes: what may wait to be shipped before :class:`SpoolFull`,
+        limit_seconds: or how long. It ends by itself when a shipper has taken the segments away.
 
     Raises:
         SpoolError: another process holds the folder, or its state is damaged or lost.
@@ -69,10 +72,12 @@ class Spool:
         folder: Path,
         *,
         durability: Durability = "fsync",
-        segment_bytes: int = 64 << 20,
+        segment_bytes: int = 16 << 20,
         segment_seconds: float = 60.0,
         queue_bytes: int = 64 << 20,
         retry_seconds: float = 1.0,
+        limit_bytes: int | None = None,
+        limit_seconds: float | None = None,
     ) -> None:
         self._folder = folder
         self._durability = durability
@@ -87,9 +92,11 @@ class Spool:
         self.counts = Counts()
         make_folder(folder)
         self._lock = lock(folder / "lock")
+        self._crowded = False  # a record was refused: what is not sealed should be, to be shipped
         try:
             self.id, self._next = read_state(folder)
             self._segment: OpenSegment | None = self._begin()
+            self.backlog = Backlog(folder, limit_bytes, limit_seconds)
         except BaseException:
             os.close(self._lock)
             raise
@@ -107,19 +114,28 @@ class Spool:
         Call it in the event loop's thread, always of one loop.
 
         Raises:
-            SpoolFull: too much waits for the disk.
+            SpoolFull: too much waits for the disk, or to be shipped.
             SpoolError: the disk has failed, or the spool is closed.
         """
         if self._failure is not None:
             raise SpoolError(self._failure)
         if self._pending_bytes + len(payload) > self._queue_bytes:
             raise SpoolFull(f"{self._pending_bytes} bytes wait for the disk")
+        if self.backlog.limited and (reason := self._too_much(len(payload))):
+            self._crowded = True
+            raise SpoolFull(reason)
         future = asyncio.get_running_loop().create_future()
         if self._durability == "off":
             future.set_result(None)
         self._pending_bytes += len(payload)
         self._queue.put((payload, future))
         return future
+
+    def _too_much(self, more: int) -> str | None:
+        """Why a record of so many bytes may not be added to what waits to be shipped."""
+        segment = self._segment
+        size, first = (0, None) if segment is None else (segment.size, segment.first_record)
+        return self.backlog.refusal(size + self._pending_bytes + more, first)
 
     def close(self) -> None:
         """Write what waits, seal the segment and let the folder go. Blocks; closing twice is harmless."""
@@ -173,7 +189,10 @@ class Spool:
         """Seconds until there is something to do without a new record; None for ever."""
         if self._segment is None:
             return self._retry_seconds
-        return self._segment.remaining(self._segment_seconds)
+        rest = self._segment.remaining(self._segment_seconds)
+        if not self.backlog.limited:
+            return rest
+        return LOOK_SECONDS if rest is None else min(rest, LOOK_SECONDS)
 
     def _commit(self, batch: list[_Item]) -> None:
         if not batch:
@@ -199,12 +218,20 @@ class Spool:
             if segment is None:
                 self._segment = self._begin()
                 self._failure = None
-            elif segment.size >= self._segment_bytes or segment.remaining(self._segment_seconds) == 0.0:
+            elif self._is_due(segment):
                 segment.seal()
                 self.counts.sealed += 1
+                self.backlog.look(begun=segment.first_record)
                 self._segment = self._begin()
+            elif self.backlog.due:
+                self.backlog.look()
         except OSError as error:
             self._fail(error)
+
+    def _is_due(self, segment: OpenSegment) -> bool:
+        """Whether a segment is to be sealed."""
+        crowded, self._crowded = self._crowded and segment.first_record is not None, False
+        return crowded or segment.size >= self._segment_bytes or segment.remaining(self._segment_seconds) == 0.0
 
     def _fail(self, error: OSError) -> None:
         """Give the segment up: after a failed sync its descriptor would lie, so it is never written or synced again."""
