@@ -87,6 +87,12 @@ def read_segment(path: Path, spool: str | None = None) -> Segment:
     return Segment(found, number, records, corrupt, max(len(data) - end, 0), end, not whole)
 
 
+def damage(segment: Segment) -> list[str]:
+    """Each stretch of a segment that is lost, in one line."""
+    lost = [f"{size} bytes at {offset} are damaged; the records there are lost" for offset, size in segment.corrupt]
+    return lost + ([f"{segment.torn} bytes at {segment.end} are no whole record"] if segment.torn else [])
+
+
 def _read_header(data: bytes) -> tuple[str, int, bool]:
     """Spool id, number, and whether they can be trusted."""
     if len(data) < HEADER_BYTES:

@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 
 from closedloop.data.schema import CODE_COLUMN, DataError, Events, Int16, Int64, Schema, Tables
 from closedloop.log.sink import Sink, SinkError
-from closedloop.log.tables import FEEDBACK, REQUESTS, TABLES_OF
+from closedloop.log.tables import FEEDBACK, REQUESTS, SCHEMAS, TABLES_OF
 from closedloop.log.union import Union, from_bits, to_bits
 
 _PLACE = ["spool", "segment", "index"]
@@ -79,7 +79,7 @@ def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> 
         "machines": Union(1, 3),
     }
     for table, opened in present.items():
-        for batch in _batches(opened, [*_PLACE, *TABLES_OF[table]]):
+        for batch in _batches(table, opened, [*_PLACE, *TABLES_OF[table]]):
             _add(unions, table, batch, ranks, schema)
     tables, losers = _tables(unions, schema)
     return Log(
@@ -91,13 +91,16 @@ def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> 
     )
 
 
-def _batches(opened: DeltaTable, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    yield from pa.RecordBatchReader.from_stream(opened.scan(columns=columns))
+def _batches(table: str, opened: DeltaTable, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """These columns, of the types that they were written with: the engine's own views of text know no filter."""
+    schema = pa.schema(SCHEMAS[table])
+    wanted = pa.schema([schema.field(name) for name in columns])
+    yield from pa.RecordBatchReader.from_stream(opened.scan(columns=columns), schema=wanted)
 
 
 def _about(table: str, opened: DeltaTable) -> pd.DataFrame:
     """The record of each row, without what it holds."""
-    rows = pa.Table.from_batches(_batches(opened, [*_PLACE, *_ONCE, "received"])).to_pandas()
+    rows = pa.Table.from_batches(_batches(table, opened, [*_PLACE, *_ONCE, "received"])).to_pandas()
     return rows.assign(table=table)
 
 

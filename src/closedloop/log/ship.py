@@ -20,7 +20,7 @@ from arro3.core import RecordBatch, RecordBatchReader
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from closedloop.log.frame import HEADER_BYTES, OPEN, SEALED, Segment, SegmentError, created_us, read_segment
+from closedloop.log.frame import HEADER_BYTES, OPEN, SEALED, SegmentError, created_us, damage, read_segment
 from closedloop.log.segment import sync_folder
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.state import SpoolError, lock, make_folder, read_state
@@ -113,7 +113,7 @@ class Shipper:
         self.status.shipped_segments += 1
         self.status.shipped_records += sum(batch.num_rows for found in rows.batches.values() for batch in found)
         self.status.last_shipped_segment = segment.number
-        lost = rows.refused + _damage(segment)
+        lost = rows.refused + damage(segment)
         if lost:
             self._quarantine(path, len(lost), lost)
         else:
@@ -238,8 +238,3 @@ def _commit(table: DeltaTable, spool: str, number: int) -> str | None:
             if commit.get("spool") == spool and commit.get("segment") == number:
                 return str(commit["sha256"])
     return None
-
-
-def _damage(segment: Segment) -> list[str]:
-    lost = [f"{size} bytes at {offset} are damaged" for offset, size in segment.corrupt]
-    return lost + ([f"{segment.torn} bytes at {segment.end} are no whole record"] if segment.torn else [])

@@ -19,7 +19,7 @@ from threading import Thread
 from typing import Literal
 
 from closedloop.log.backlog import LOOK_SECONDS, Backlog
-from closedloop.log.frame import OPEN, SEALED, SegmentError, read_segment
+from closedloop.log.frame import OPEN, SEALED, SegmentError, damage, read_segment
 from closedloop.log.segment import OpenSegment, cut_and_seal
 from closedloop.log.state import SpoolError, lock, make_folder, read_state, write_state
 
@@ -305,9 +305,7 @@ def read(folder: Path, report: Callable[[str], None]) -> Iterator[Entry]:
             continue
         if segment.header_damaged:
             report(f"{present}: the header is damaged")
-        for offset, size in segment.corrupt:
-            report(f"{present}: {size} bytes at {offset} are damaged; the records there are lost")
-        if segment.torn:
-            report(f"{present}: {segment.torn} bytes at {segment.end} are no whole record")
+        for lost in damage(segment):
+            report(f"{present}: {lost}")
         for index, payload in enumerate(segment.records):
             yield Entry(segment.spool, segment.number, index, payload)
