@@ -11,6 +11,9 @@ pre{background:#f4f4f4;padding:1rem;overflow:auto;font-size:13px}h2 code{font-si
 td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}"""
 
 
+HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
+
 def page(document: dict[str, Any]) -> str:
     """The page of an OpenAPI document."""
     info = document["info"]

@@ -4,9 +4,8 @@ import threading
 import time
 
 import pytest
-import uvicorn
 
-from score.app import create_app
+from score import process
 from score.settings import Settings
 
 MAX_BODY_BYTES = 1 << 20
@@ -25,11 +24,8 @@ class Server:
     """The app under uvicorn in a thread, as ``python -m score`` runs it."""
 
     def __init__(self, settings):
-        config = uvicorn.Config(
-            create_app(settings), port=0, http="httptools", lifespan="on", access_log=False, log_level="warning"
-        )
         self.log_dir = settings.log_dir
-        self._server = uvicorn.Server(config)
+        self._server = process.Server(settings)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         deadline = time.monotonic() + 60
@@ -51,7 +47,7 @@ def serve(environ, tmp_path):
     running = []
 
     def start(**settings):
-        running.append(Server(Settings(**{"log_dir": tmp_path / "log", **settings})))
+        running.append(Server(Settings(**{"log_dir": tmp_path / "log", "port": 0, **settings})))
         return running[-1]
 
     yield start
@@ -62,6 +58,6 @@ def serve(environ, tmp_path):
 @pytest.fixture(scope="session")
 def server(environ, tmp_path_factory):
     """One open server for all tests that leave it as it was."""
-    running = Server(Settings(log_dir=tmp_path_factory.mktemp("log"), max_body_bytes=MAX_BODY_BYTES))
+    running = Server(Settings(log_dir=tmp_path_factory.mktemp("log"), port=0, max_body_bytes=MAX_BODY_BYTES))
     yield running
     running.stop()
