@@ -8,6 +8,7 @@ const make = (tag, text, name) => {
 };
 const whole = new Intl.NumberFormat("en");
 const figure = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+const percent = (value) => (value > 0 && value < 0.001 ? "< 0.1 %" : figure(100 * value, 1) + " %");
 const token = find("token");
 const headers = () => (token && token.value ? { Authorization: "Bearer " + token.value.trim() } : {});
 
@@ -55,11 +56,10 @@ function recent(results) {
   table.tBodies[0].replaceChildren(
     ...(results || []).map((result) =>
       row([
-        [result.machineID],
-        [result.datetime.replace("T", " ").replace("Z", ""), "nowrap"],
+        [result.machineID + (result.alarm ? " alarm" : ""), result.alarm ? "alarm" : ""],
+        [result.datetime.slice(0, 16).replace("T", " ")],
         [figure(result.anomaly, 2), "number"],
-        [result.component === null ? "–" : result.component + " " + figure(100 * result.probability, 1) + " %", "number"],
-        [result.alarm ? "alarm" : "no", result.alarm ? "alarm" : "calm"],
+        [result.component === null ? "–" : result.component + " " + percent(result.probability), "number"],
       ]),
     ),
   );
@@ -75,7 +75,7 @@ function shown(results) {
         row([
           [result.machineID],
           [name],
-          [name === "anomaly" ? figure(value, 2) : head ? figure(100 * value, 2) + " %" : "–", "number"],
+          [name === "anomaly" ? figure(value, 2) : head ? percent(value) : "–", "number"],
           [head ? (head.alarm ? "alarm" : "no") : "no head", head && head.alarm ? "alarm" : "calm"],
         ]),
       );

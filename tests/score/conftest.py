@@ -1,5 +1,6 @@
 """The service around the tiny bundle, on a port of its own."""
 
+import json
 import threading
 import time
 
@@ -61,3 +62,11 @@ def server(environ, tmp_path_factory):
     running = Server(Settings(log_dir=tmp_path_factory.mktemp("log"), port=0, max_body_bytes=MAX_BODY_BYTES))
     yield running
     running.stop()
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    """A file of tokens, and the one that may do everything."""
+    path, token = tmp_path / "tokens.json", "t" * 20
+    path.write_text(json.dumps({"press-shop": {"token": token, "scopes": ["score", "feedback"]}}))
+    return path, token
