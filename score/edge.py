@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _REFUSALS = (SettingsError, BundleError, SpoolError, SegmentError, OSError)
 _BUSY = "more requests at once than this service takes: ask again"
-_SHED_SECONDS = 0.5
+_SHED_SECONDS = 1.0
 _CLOSED = 499  # the client went away before its answer; nginx's number, never sent
 log = logging.getLogger("score")
 
