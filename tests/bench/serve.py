@@ -40,9 +40,13 @@ Cell = tuple[int, int]
 
 @dataclass
 class Figures:
-    """What one server did in one cell: answers a second of each round, and the latencies at half of the median."""
+    """What one server did in one cell: answers a second of each round, and the latencies at half of the median.
+
+    ``processor_ms`` is what an answer cost it in each round, which another's load on this machine hardly changes.
+    """
 
     rates: list[float] = field(default_factory=list)
+    processor_ms: list[float] = field(default_factory=list)
     asked: float = 0.0
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
@@ -65,7 +69,7 @@ class Run:
         self.ways, self.bodies, self.server = ways, bodies, server
         self.found: Found = {}
 
-    def _asked(self, name: str, cell: Cell, ask: Callable[[Way, bytes], Load]) -> tuple[Figures, Load] | None:
+    def _asked(self, name: str, cell: Cell, ask: Callable[[Way, bytes], Load]) -> tuple[Figures, Load]:
         """One load on one server; one that ends, or is left with work, is started again and counts as it counted."""
         way, figures = self.ways[name], self.found.setdefault(cell, {}).setdefault(name, Figures())
         try:
@@ -89,9 +93,14 @@ class Run:
         for turn in range(rounds):
             first = turn * len(names) // max(rounds, 1)
             for name in names[first:] + names[:first]:
-                figures, load = self._asked(name, cell, lambda way, sent: serve_load.flat_out(way.port, sent, cell[0], seconds))
+                before = self.ways[name].processor_s()
+                figures, load = self._asked(
+                    name, cell, lambda way, sent: serve_load.flat_out(way.port, sent, cell[0], seconds)
+                )
                 if load.seconds:
                     figures.rates.append(load.per_second)
+                    spent = self.ways[name].processor_s() - before
+                    figures.processor_ms.append(1e3 * max(spent, 0.0) / len(load.seconds))
         rates = sorted(((self.found[cell][name].rate, name) for name in names), reverse=True)
         say(f"{cell[0]} connections, {cell[1]} machines, answers/s: " + ", ".join(f"{n} {r:,.4g}" for r, n in rates))
 
@@ -158,13 +167,16 @@ def page(found: Found) -> str:
         peak = ways[OURS].rate
         lines += [
             f"\n### {connections} connections, {machines:,} machines a request\n",
-            "| server | answers/s | ours is | at | p50 ms | p99 ms | answers | failed |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            "| server | answers/s | ours is | processor ms | at | p50 ms | p99 ms | answers | failed |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         for name, one in sorted(ways.items(), key=lambda item: -item[1].rate):
             times = f"{peak / one.rate:,.3g} x" if one.rate else "–"
-            p50, p99 = (f"{statistics.median(ms):,.3g}" if ms else "–" for ms in (one.p50_ms, one.p99_ms))
-            cells = (name, f"{one.rate:,.4g}", times, f"{one.asked:,.4g}", p50, p99, f"{one.answers:,}", str(one.failed))
+            spent, p50, p99 = (
+                f"{statistics.median(ms):,.3g}" if ms else "–" for ms in (one.processor_ms, one.p50_ms, one.p99_ms)
+            )
+            late = (f"{one.asked:,.4g}", p50, p99, f"{one.answers:,}", str(one.failed))
+            cells = (name, f"{one.rate:,.4g}", times, spent, *late)
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

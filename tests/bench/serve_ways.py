@@ -102,6 +102,16 @@ class Way:
             time.sleep(0.2)
         return None
 
+    def processor_s(self) -> float:
+        """What all its processes that still run have spent, in seconds of a processor."""
+        ticks = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                fields = path.read_text().rpartition(")")[2].split()
+                if self.process is not None and int(fields[3]) == self.process.pid:  # its session
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def last_words(self) -> str:
         """The last line that the server said."""
         lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
