@@ -20,7 +20,7 @@ from closedloop.data.simulate import simulate
 from closedloop.heads.failure import FIXED
 
 sys.path.insert(0, str(BENCHES / "peers"))
-import window  # noqa: E402
+import window
 
 PARAMS = BENCHES.parents[1] / "model/params.yaml"
 DAYS_BEFORE = 40  # of the requests' last hour, so that most components have been replaced
@@ -36,11 +36,16 @@ def fleet(machines: int, days: int, seed: int) -> Frames:
 def cut(frames: Frames, end: pd.Timestamp, hours: float) -> Frames:
     """What a caller sends at a time: the last hours, and the last replacement of each component, however old."""
     since = end - pd.Timedelta(hours=hours)
-    telemetry, errors, maint = (frames[name][frames[name]["datetime"] <= end] for name in ("telemetry", "errors", "maint"))
+    telemetry, errors, maint = (
+        frames[name][frames[name]["datetime"] <= end] for name in ("telemetry", "errors", "maint")
+    )
     return {
         "telemetry": telemetry[telemetry["datetime"] > since],
         "errors": errors[errors["datetime"] > since],
-        "maint": maint.sort_values("datetime").groupby(["machineID", "comp"]).tail(1).sort_values(["machineID", "datetime"]),
+        "maint": maint.sort_values("datetime")
+        .groupby(["machineID", "comp"])
+        .tail(1)
+        .sort_values(["machineID", "datetime"]),
         "machines": frames["machines"],
     }
 

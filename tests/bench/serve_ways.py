@@ -30,7 +30,15 @@ SITE = ROOT / "build/wheel/site"
 BUNDLE = ROOT / "build/bundle"
 NAMES = ("fastapi", "mlflow", "mlserver", "bentoml", "azmlinfsrv")
 UV = Path(sys.executable).with_name("uv")
-LOCK_FLAGS = ("--quiet", "--universal", "--python-version", "3.11", "--no-emit-index-url", "--no-header", "--no-annotate")
+LOCK_FLAGS = (
+    "--quiet",
+    "--universal",
+    "--python-version",
+    "3.11",
+    "--no-emit-index-url",
+    "--no-header",
+    "--no-annotate",
+)
 START_S = 240.0  # the first start of all compiles, on one core
 
 
@@ -151,7 +159,9 @@ def environ(**more: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "BENTOML_", "MLSERVER_"))}
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True"}
     ours = {"MODEL_DIR": str(BUNDLE), "NUMBA_CPU_NAME": os.environ.get("NUMBA_CPU_NAME", "generic")}
-    return kept | quiet | ours | {"PYTHONPATH": f"{SITE}{os.pathsep}{PEERS}", "BENTOML_HOME": str(WORK / "bento")} | more
+    return (
+        kept | quiet | ours | {"PYTHONPATH": f"{SITE}{os.pathsep}{PEERS}", "BENTOML_HOME": str(WORK / "bento")} | more
+    )
 
 
 def service(name: str, **settings: str) -> Way:
@@ -197,12 +207,23 @@ def peer(name: str, column: str, model: Path) -> Way:
         way.command = [str(binaries / "mlserver"), "start", str(folder)]
     elif name == "azmlinfsrv":
         entry = PEERS / "azml_entry.py" if column == "A" else SITE / "score/score.py"
-        words = ["--entry_script", str(entry), "--model_dir", str(BUNDLE), "--port", str(port), "--health_port", str(grpc)]
+        words = [
+            "--entry_script",
+            str(entry),
+            "--model_dir",
+            str(BUNDLE),
+            "--port",
+            str(port),
+            "--health_port",
+            str(grpc),
+        ]
         way.command = [str(binaries / "azmlinfsrv"), *words, "--worker_count", "1"]
     else:
         folder = WORK / way.name.replace(" ", "-")
         shutil.rmtree(folder, ignore_errors=True)
-        save = "import mlflow, sys; mlflow.pyfunc.save_model(sys.argv[1], python_model=sys.argv[2], pip_requirements=[])"
+        save = (
+            "import mlflow, sys; mlflow.pyfunc.save_model(sys.argv[1], python_model=sys.argv[2], pip_requirements=[])"
+        )
         subprocess.run(
             [str(binaries / "python"), "-c", save, str(folder), str(PEERS / "mlflow_model.py")],
             env=env,

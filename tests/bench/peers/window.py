@@ -30,7 +30,9 @@ def frames(tables: dict[str, Any]) -> dict[str, pd.DataFrame]:
     return made
 
 
-def features(telemetry: pd.DataFrame, errors: pd.DataFrame, maint: pd.DataFrame, machines: pd.DataFrame) -> pd.DataFrame:
+def features(
+    telemetry: pd.DataFrame, errors: pd.DataFrame, maint: pd.DataFrame, machines: pd.DataFrame
+) -> pd.DataFrame:
     """One row for each machine, at its last reading."""
     last = telemetry.groupby("machineID")["datetime"].max()
     hours = (telemetry["machineID"].map(last) - telemetry["datetime"]) / HOUR
@@ -52,13 +54,13 @@ def features(telemetry: pd.DataFrame, errors: pd.DataFrame, maint: pd.DataFrame,
     since = (errors["machineID"].map(last) - errors["datetime"]) / HOUR
     for window in (24, 72):
         known = errors[(since >= 0) & (since < window)]
-        counts = known.groupby(["machineID", "errorID"]).size().unstack(fill_value=0)
+        counts = known.groupby(["machineID", "errorID"]).size().unstack(fill_value=0)  # noqa: PD010
         parts.append(counts.reindex(last.index, columns=ERRORS, fill_value=0).add_suffix(f"_count_{window}h"))
-    age = since[since >= 0].groupby([errors["machineID"], errors["errorID"]]).min().unstack()
+    age = since[since >= 0].groupby([errors["machineID"], errors["errorID"]]).min().unstack()  # noqa: PD010
     parts.append(age.reindex(last.index, columns=ERRORS).add_suffix("_hours_since"))
 
     since = (maint["machineID"].map(last) - maint["datetime"]) / DAY
-    age = since[since >= 0].groupby([maint["machineID"], maint["comp"]]).min().unstack()
+    age = since[since >= 0].groupby([maint["machineID"], maint["comp"]]).min().unstack()  # noqa: PD010
     parts.append(age.reindex(last.index, columns=COMPONENTS).add_suffix("_days_since"))
 
     described = machines.set_index("machineID").reindex(last.index)
