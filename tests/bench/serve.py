@@ -1,6 +1,6 @@
 """Our service, what a user would pick instead, and a bare echo, on one core each by turns: ``make bench-serve``.
 
-    python tests/bench/serve.py [--quick] [--peers fastapi mlserver]
+    python tests/bench/serve.py [--quick] [--connections 64] [--machines 1 32] [--peers fastapi mlserver]
 
 Every server answers the same requests with one worker on one core; the load comes from another core where there is one.
 Column A is the peer as a user writes it (``peers/window.py``), column B the peer with our own predict inside and
@@ -255,6 +255,8 @@ def main(words: list[str]) -> int:
     """Start, compare, time by turns, print and write."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--quick", action="store_true", help="a minute: two cells, short, to see that all works")
+    flags.add_argument("--connections", type=int, nargs="+", choices=CONNECTIONS, default=CONNECTIONS)
+    flags.add_argument("--machines", type=int, nargs="+", choices=MACHINES, default=MACHINES)
     flags.add_argument("--peers", nargs="*", choices=NAMES, default=list(NAMES))
     flags.add_argument("--out", type=Path)
     args = flags.parse_args(words)
@@ -266,7 +268,8 @@ def main(words: list[str]) -> int:
     if server is None:
         say("one core only: the load takes its part of it from the servers")
     WORK.mkdir(parents=True, exist_ok=True)
-    grid = [(1, 1), JUDGED] if args.quick else [(c, m) for m in MACHINES for c in CONNECTIONS]
+    wanted = {(connections, machines) for connections in args.connections for machines in args.machines}
+    grid = [(1, 1), JUDGED] if args.quick else sorted(wanted | {JUDGED}, key=lambda cell: cell[::-1])
     seconds, rounds = (0.3, 1) if args.quick else (0.7, 2)
     history = json.loads((BUNDLE / "manifest.json").read_text())["history_hours"]
     say(f"requests of {history:g} hours")
