@@ -92,11 +92,16 @@ class Way:
         """End it and all that it started: gently, then not."""
         if self.process is None:
             return
+        started = family(self.process.pid)  # some servers put their workers into sessions of their own
         for sign, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, sign)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(patience)
+        for process in started:
+            with suppress(OSError):
+                if Path(f"/proc/{process}/cwd").readlink() == WORK:  # still ours: numbers are used again
+                    os.kill(process, signal.SIGKILL)
         self.process = None
 
     def wait(self, sent: bytes, patience_s: float = START_S) -> bytes | None:
@@ -113,17 +118,28 @@ class Way:
     def processor_s(self) -> float:
         """What all its processes that still run have spent, in seconds of a processor."""
         ticks = 0
-        for path in Path("/proc").glob("[0-9]*/stat"):
+        for process in family(self.process.pid) if self.process is not None else ():
             with suppress(OSError):
-                fields = path.read_text().rpartition(")")[2].split()
-                if self.process is not None and int(fields[3]) == self.process.pid:  # its session
-                    ticks += int(fields[11]) + int(fields[12])
+                fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def last_words(self) -> str:
         """The last line that the server said."""
         lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
         return next((line for line in reversed(lines) if line.strip()), "nothing")[:200]
+
+
+def family(root: int) -> list[int]:
+    """A process and all its descendants."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [root]
+    for known in found:
+        found += [process for process, parent in parents.items() if parent == known]
+    return found
 
 
 def environment(name: str) -> str | None:

@@ -52,22 +52,10 @@ def ready(port: int, start: float, ended: Callable[[], str | None]) -> float:
     raise SystemExit(f"the service was not ready after {PATIENCE_S:g} s")
 
 
-def family(root: int) -> list[int]:
-    """A process and all its descendants."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found = [root]
-    for known in found:
-        found += [process for process, parent in parents.items() if parent == known]
-    return found
-
-
 def memory_mib(root: int, name: str = "Rss") -> float:
     """Resident memory of a process and all its descendants in MiB; ``Pss`` counts shared pages once."""
     total = 0
-    for process in family(root):
+    for process in serve_ways.family(root):
         with suppress(OSError):
             lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
             total += sum(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
