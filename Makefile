@@ -31,7 +31,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept batch data-pin serve image image-test engine manifests test contract chaos bench coverage mutation check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-check promote accept batch data-pin serve image image-test engine manifests test contract chaos bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -97,6 +97,10 @@ chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk
 
 bench: $(INSTALLED) ## speed against pandas, polars and scikit-learn, the gate's error rates, the whole run; takes minutes
 	$(BIN)/python tests/bench
+
+bench-serve: $(WHEEL) $(BUNDLE) ## our service beside MLflow, MLServer, BentoML, azmlinfsrv and FastAPI, and its start; QUICK=1 for a minute
+	$(BIN)/python tests/bench/serve.py $(if $(QUICK),--quick)
+	$(BIN)/python tests/bench/start_to_ready.py $(if $(QUICK),--starts 1)
 
 coverage: $(INSTALLED) ## branch coverage of src/closedloop, red below 95 %; the compiled loops once more without their compiler
 	@mkdir -p build/coverage
