@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -211,7 +212,7 @@ class Service:
 
     def stop(self):
         """Tell it to end, and give its exit code."""
-        self.process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         return self.process.wait(timeout=30)
 
 
