@@ -97,7 +97,18 @@ def strace():
 
     def words(fault, *paths):
         about = [word for path in paths for word in ("-P", str(path))]
-        return ["strace", "-f", "-qq", "-o", "/dev/null", *about, "-e", f"trace={fault.split(':')[0]}", "-e", f"inject={fault}"]
+        return [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            *about,
+            "-e",
+            f"trace={fault.split(':')[0]}",
+            "-e",
+            f"inject={fault}",
+        ]
 
     return words
 
@@ -197,7 +208,7 @@ def environ(tiny_bundle, tmp_path):
 
 @pytest.fixture
 def launch(environ, tmp_path):
-    """Start ``python -m score`` as a process of its own; does not wait until it is ready: (process, its stderr's file)."""
+    """Start ``python -m score`` as a process of its own; (process, its stderr's file), before it is ready."""
     outputs = []
 
     @contextmanager

@@ -41,8 +41,8 @@ def until(condition, seconds=30):
 def check_log(folder, issued, acked, identify, *, resent=False):
     """O1 to O3 over the folder, once a spool has been opened on it; how often each id is there.
 
-    ``identify`` gives the id of a payload, and asserts what else the payload must be. With ``resent`` the same id may be
-    there again, as the reader removes it: by id and digest of the payload's request.
+    ``identify`` gives the id of a payload, and asserts what else the payload must be. With ``resent`` the same id may
+    be there again: the reader removes it.
     """
     Spool(folder).close()
     found, places = Counter(), Counter()
@@ -129,7 +129,7 @@ def metric(port, name):
 
 
 class Load:
-    """Threads that ask as fast as they can until told to stop; with ``lasting`` they come back when they are cut off."""
+    """Threads that ask as fast as they can until told to stop; ``lasting`` ones come back when they are cut off."""
 
     def __init__(self, port, ledger, clients=8, *, lasting=False, body=BODY):
         self._port, self._ledger, self._lasting, self._body = port, ledger, lasting, body
@@ -214,8 +214,6 @@ class Service:
         """Tell it to end, and give its exit code."""
         os.kill(self.pid, signal.SIGTERM)
         return self.process.wait(timeout=30)
-
-
 
 
 def larger(machines, hours):

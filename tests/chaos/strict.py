@@ -1,12 +1,12 @@
 """A disk that keeps no more than POSIX promises, so that every missing sync shows.
 
-Real file systems forgive much: on ext4 and XFS the sync of a new file makes its name durable too, so that no power cut of
-theirs can miss the sync of a folder. Here a file holds after the cut what it held when it was last synced, and a folder
-names what it named when it was last synced; whatever was not synced is gone.
+Real file systems forgive much: on ext4 and XFS the sync of a new file makes its name durable too, so that no power cut
+of theirs can miss the sync of a folder. Here a file holds after the cut what it held when it was last synced, and a
+folder names what it named when it was last synced; whatever was not synced is gone.
 
-``install`` watches the syncs of this process and keeps a shadow of that state: ``inode-<n>`` are files, ``names-<n>`` are
-folders. ``rebuild`` makes a folder of it. A sync is named by the functions that call it, so that each can be left out:
-``OpenSegment.__init__>sync_folder`` is the one of the folder when a segment begins.
+``install`` watches the syncs of this process and keeps a shadow of that state: ``inode-<n>`` are files, ``names-<n>``
+are folders. ``rebuild`` makes a folder of it. A sync is named by the functions that call it, so that each can be left
+out: ``OpenSegment.__init__>sync_folder`` is the one of the folder when a segment begins.
 """
 
 import json
@@ -39,7 +39,7 @@ def install(root, shadow, without=""):
         inode = os.fstat(descriptor).st_ino
         if inode not in held:
             held[inode] = os.dup(descriptor)  # its number is not given to another file while we look
-        _record(shadow, Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        _record(shadow, Path(f"/proc/self/fd/{descriptor}").readlink())
 
     os.fsync = os.fdatasync = sync
 

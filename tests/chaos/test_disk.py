@@ -1,4 +1,4 @@
-"""A disk that is full, read-only, broken, slow or lying: refused, not acknowledged, and well again by itself (rows 4-9)."""
+"""A disk that is full, read-only, broken, slow or lying: refused, never acknowledged, then well again (rows 4-9)."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ def check(folder, words):
 
 
 def refuses_then_recovers(service, ledger, end):
-    """Not ready but alive and refusing with 503 while the fault lasts; well again after ``end()``, without a restart."""
+    """Not ready but alive, and refusing with 503 while the fault lasts; well after ``end()``, without a restart."""
     with Load(service.port, ledger, lasting=True):
         until(lambda: get(service.port, "/readyz")[0] == 503)
         until(lambda: ledger.statuses[503] > 5)
@@ -110,7 +110,9 @@ def test_a_sync_that_fails_is_not_acknowledged_and_the_rest_is(write, tmp_path, 
     assert check(folder, words).keys() == ids(words, "acked")
 
 
-@pytest.mark.parametrize("fault", ["write:error=ENOSPC:when=3+4", "write:error=ENOSPC:when=2..9", "write:retval=3:when=2+3"])
+@pytest.mark.parametrize(
+    "fault", ["write:error=ENOSPC:when=3+4", "write:error=ENOSPC:when=2..9", "write:retval=3:when=2+3"]
+)
 def test_a_write_that_fails_or_lies_within_a_record_is_not_acknowledged(write, tmp_path, strace, fault):
     """ENOSPC in the middle (row 5), and a kernel that says it wrote 3 bytes and wrote none (row 9)."""
     folder = tmp_path / "log"

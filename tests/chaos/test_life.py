@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 import time
+from pathlib import Path
 
 import faults
 import pytest
@@ -25,14 +26,13 @@ GRACE_SECONDS = 30  # the manifests' own; on a busy machine
 
 
 def test_told_to_stop_twice_under_load_it_ends_well(serve, ledger):
-    with serve() as service:
-        with Load(service.port, ledger):
-            until(lambda: len(ledger.acked) > 50)
+    with serve() as service, Load(service.port, ledger):
+        until(lambda: len(ledger.acked) > 50)
+        os.kill(service.pid, signal.SIGTERM)
+        time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError):
             os.kill(service.pid, signal.SIGTERM)
-            time.sleep(0.05)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(service.pid, signal.SIGTERM)
-            assert service.process.wait(timeout=GRACE_SECONDS) == 0
+        assert service.process.wait(timeout=GRACE_SECONDS) == 0
     assert "Traceback" not in service.output.read_text()
     ledger.check(service.log)
 
@@ -54,10 +54,9 @@ def test_told_to_stop_while_it_starts_it_ends_and_the_next_start_is_whole(launch
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_ended_in_the_middle_of_recovery_it_recovers_the_next_time(serve, launch, strace, ledger, number):
     """Recovery stands still for 3 s where it cuts the segment that a kill left open."""
-    with serve() as service:
-        with Load(service.port, ledger):
-            until(lambda: len(ledger.acked) > 50)
-            service.process.kill()
+    with serve() as service, Load(service.port, ledger):
+        until(lambda: len(ledger.acked) > 50)
+        service.process.kill()
     (path,) = service.log.glob("*" + OPEN)
     with launch(under=strace("ftruncate:delay_enter=3000000", path)) as (process, output):
         until(lambda: worker(process) and at_ftruncate(worker(process)), seconds=faults.START_SECONDS)
@@ -76,7 +75,7 @@ def worker(process):
 
 
 def at_ftruncate(pid):
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/syscall") as file:
+    with contextlib.suppress(OSError), Path(f"/proc/{pid}/syscall").open() as file:
         return file.read().split()[0] == "77"
     return False
 
@@ -122,7 +121,6 @@ def test_a_thousand_secrets_reach_no_sink(serve, tmp_path):
     file = tmp_path / "tokens.json"
     file.write_text(json.dumps(tokens))
     good = {"Authorization": f"Bearer {tokens['caller-0']['token']}"}
-    wrong = json.loads(BODY)
 
     def body(change):
         changed = json.loads(BODY)
@@ -150,7 +148,6 @@ def test_a_thousand_secrets_reach_no_sink(serve, tmp_path):
             assert ask(service.port, "hostile", content, path=path, headers=headers)[0] < 500
         shown = get(service.port, "/metrics")[1] + get(service.port, "/version")[1]
         assert service.stop() == 0
-    assert wrong == json.loads(BODY)
     files = [path for path in [service.output, *service.log.rglob("*")] if path.is_file()]
     written = b"".join([shown.encode(), *[path.read_bytes() for path in files]])
     assert b"asked-49" in written

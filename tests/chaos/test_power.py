@@ -75,7 +75,7 @@ def test_the_power_cut_sees_the_missing_sync_of_records(kind, disk, mount, write
 
 
 def live_and_die(tmp_path, write, without=""):
-    """Two lives on a strict disk, each ended by a cut, with a shipper that takes sealed segments away. Says what is lost.
+    """Two lives on a strict disk, each ended by a cut, with a shipper that takes sealed segments. Says what is lost.
 
     The fresh folder is cut soon after its first acknowledgement, and has the bytes of an unfinished record at its end.
     """
@@ -84,7 +84,16 @@ def live_and_die(tmp_path, write, without=""):
     folder.mkdir()
     for life, enough in enumerate([1, 600]):
         shadow = tmp_path / f"shadow-{life}"
-        options = ["--first", str(1_000_000 * life), "--segment-bytes", "20000", "--strict", shadow, "--without", without]
+        options = [
+            "--first",
+            str(1_000_000 * life),
+            "--segment-bytes",
+            "20000",
+            "--strict",
+            shadow,
+            "--without",
+            without,
+        ]
         with write(folder / "log", *map(str, options)) as (process, said):
             until(lambda said=said, enough=enough: len(ids(said(), "acked")) > enough or process.poll() is not None)
             if (reason := process.poll()) is not None:
