@@ -92,8 +92,8 @@ test: $(WHEEL) ## every test a laptop can run, against the built wheel
 contract: $(WHEEL) $(BUNDLE) ## score.py, the service and Azure's server, with the bundle of the last run: the same answers
 	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_contract.py tests/e2e/test_azmlinfsrv.py
 
-chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk
-	$(AS_BUILT) $(BIN)/pytest tests/chaos
+chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk, overload; KILLS=n for fewer than 200 kills
+	$(AS_BUILT) $(BIN)/pytest --durations 10 tests/chaos
 
 bench: $(INSTALLED) ## speed against pandas, polars and scikit-learn, the gate's error rates, the whole run; takes minutes
 	$(BIN)/python tests/bench
