@@ -30,7 +30,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept data-pin serve image image-test image-same engine manifests test contract chaos bench coverage mutation check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-check promote accept data-pin serve image image-test image-same sbom engine manifests test contract chaos bench coverage mutation check lint types lock-check policy ci plan summary required pr protect doctor rename lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -74,6 +74,9 @@ image-test: engine $(INSTALLED) ## run that image without any privilege, ask eve
 
 image-same: engine $(WHEEL) $(BUNDLE) ## build it twice from nothing, and compare every file of both; takes minutes
 	DOCKER=$(DOCKER) DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/pytest tests/e2e/test_image_same.py
+
+sbom: engine $(INSTALLED) ## what is in that image, as CycloneDX, in build/sbom.json; red where lock and image differ
+	DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(BIN)/python .ci/sbom.py
 
 engine: ## whether a container engine answers, which both need
 	@$(DOCKER) info >/dev/null 2>&1 || { echo 'make: `$(DOCKER) info` finds no container engine; start one, or name its client: DOCKER=path' >&2; exit 2; }
@@ -144,6 +147,18 @@ required: ## the verdict over all jobs, from NEEDS
 	@python3 .ci/required.py
 
 ##@ The repository
+
+pr: ## push this branch, open a pull request, and let it merge itself once it is green; with your own login of gh
+	@python3 .ci/pr.py
+
+protect: ## put the rules of .github/rulesets on main: MODE=solo, or team for an organisation
+	@python3 .ci/protect.py $(MODE)
+
+doctor: ## what is set up here, and what is skipped and why; needs no network
+	@python3 .ci/doctor.py
+
+rename: ## give your copy a name of its own: NAME=press-line
+	@python3 .ci/rename.py "$(NAME)"
 
 lock: $(INSTALLED) ## requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(BIN)/python .ci/locks.py $(if $(UPGRADE),--upgrade)
