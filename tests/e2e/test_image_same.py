@@ -24,10 +24,14 @@ def docker(*words: str) -> str:
     return subprocess.run([DOCKER, *words], stdout=subprocess.PIPE, text=True, check=True, timeout=900).stdout.strip()
 
 
-def build(tag: str, context: Path) -> None:
+def labels() -> list[str]:
+    words = [sys.executable, ROOT / ".ci/labels.py"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+
+def build(tag: str, context: Path, told: list[str]) -> None:
     flags = os.environ.get("DOCKER_BUILD_FLAGS", "").split()
-    labels = subprocess.run([sys.executable, ROOT / ".ci/labels.py"], capture_output=True, text=True, check=True)
-    command = [DOCKER, "build", "--quiet", "--no-cache", *flags, "--build-arg", "PYTHON_IMAGE", *labels.stdout.split()]
+    command = [DOCKER, "build", "--quiet", "--no-cache", *flags, "--build-arg", "PYTHON_IMAGE", *told]
     environment = os.environ | {"DOCKER_BUILDKIT": "1"}
     done = subprocess.run(
         [*command, "--file", context / "docker/Dockerfile", "--tag", tag, context],
@@ -74,8 +78,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
             shutil.copyfile(source, copy / name)
     tags = tuple(f"closedloop-same-{os.getpid()}:{which}" for which in ("first", "second"))
     try:
-        build(tags[0], ROOT)
-        build(tags[1], copy)
+        told = labels()
+        build(tags[0], ROOT, told)
+        build(tags[1], copy, told)
         yield tags[0], tags[1]
     finally:
         subprocess.run(
