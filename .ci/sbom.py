@@ -18,6 +18,7 @@ from typing import Any
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build/sbom.json"
@@ -41,25 +42,25 @@ class DiffersError(Exception):
     """The image does not hold what the lock says; the message has one line for each difference."""
 
 
-def locked(path: Path) -> dict[str, tuple[str, list[str], str]]:
-    """Each package of a lock: version, hashes, and the marker that says where it belongs ("" everywhere)."""
+def locked(path: Path, python: str) -> dict[str, tuple[str, list[str]]]:
+    """Each package that a lock wants on Linux with this Python: version and hashes."""
+    environment = {"python_full_version": python, "python_version": ".".join(python.split(".")[:2])}
+    environment |= {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
     found = {}
     for line in path.read_text(encoding="utf-8").replace("\\\n", "").splitlines():
-        if match := re.match(r"([a-z0-9.-]+)==([^\s;]+)(?: ; ([^\\]+?))?\s+--hash", line):
-            found[match[1]] = (match[2], re.findall(r"--hash=sha256:([0-9a-f]{64})", line), match[3] or "")
+        pin, *hashes = re.split(r"\s+--hash=sha256:", line.strip())
+        requirement = Requirement(pin)
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            found[requirement.name] = (str(requirement.specifier).removeprefix("=="), hashes)
     return found
 
 
-def differences(lock: dict[str, tuple[str, list[str], str]], packages: dict[str, str], own: str) -> list[str]:
-    """Where an image's packages are not the lock's. One with a marker may be absent; our own wheel is in no lock."""
-    lost = [
-        f"{name}=={version} is locked and not in the image"
-        for name, (version, _, marker) in lock.items()
-        if name not in packages and not marker
-    ]
+def differences(lock: dict[str, tuple[str, list[str]]], packages: dict[str, str], own: str) -> list[str]:
+    """Where an image's packages are not the lock's; our own wheel is in no lock."""
+    lost = [f"{name}=={lock[name][0]} is locked and not in the image" for name in set(lock) - set(packages)]
     other = [
         f"{name}=={packages[name]} is in the image, {version} is locked"
-        for name, (version, _, _) in lock.items()
+        for name, (version, _) in lock.items()
         if packages.get(name, version) != version
     ]
     extra = [f"{name}=={packages[name]} is in the image and not locked" for name in set(packages) - set(lock) - {own}]
@@ -161,7 +162,9 @@ def main() -> int:
         return 1
     project = re.search(r'^name = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     try:
-        made = document(image, labels or {}, locked(ROOT / "requirements/serve.txt"), project[1] if project else "")
+        made = document(
+            image, labels or {}, locked(ROOT / "requirements/serve.txt", image["python"]), project[1] if project else ""
+        )
     except DiffersError as error:
         print(f"make sbom: {name} is not what requirements/serve.txt says:\n{error}", file=sys.stderr)
         return 1

@@ -254,7 +254,6 @@ def test_it_is_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     final = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").rsplit("\nFROM ", 1)[1]
     ours = compressed(tmp_path)[-len(re.findall(r"^(?:COPY|RUN|ADD|WORKDIR) ", final, re.M)) :]
     with capsys.disabled():
-        print(
-            f"\ncompressed: {sum(ours):.1f} MB in {len(ours)} layers of ours: {', '.join(f'{size:.1f}' for size in ours)}"
-        )
+        sizes = ", ".join(f"{size:.1f}" for size in ours)
+        print(f"\ncompressed: {sum(ours):.1f} MB in {len(ours)} layers of ours: {sizes}")
     assert sum(ours) + BASE_MB <= MOST_MB

@@ -60,14 +60,14 @@ def test_without_a_bundle_it_says_how_to_make_one(
 
 @pytest.fixture
 def lock(program: Program, root: Path) -> dict[str, Any]:
-    return program("sbom").locked(root / "requirements/serve.txt")
+    return program("sbom").locked(root / "requirements/serve.txt", "3.13.0")
 
 
 @pytest.fixture
 def image(root: Path, lock: dict[str, Any]) -> dict[str, Any]:
     """An image that holds all that is locked, and our wheel."""
     manifest = json.loads((root / "tests/golden/manifest.json").read_text(encoding="utf-8"))
-    versions = {name: version for name, (version, _, _) in lock.items()} | {"closedloop": "0.1.0"}
+    versions = {name: version for name, (version, _) in lock.items()} | {"closedloop": "0.1.0"}
     packages = [
         {"name": name, "version": version, "license": "MIT", "needs": ["numpy"] if name == "numba" else []}
         for name, version in sorted(versions.items())
@@ -78,10 +78,14 @@ def image(root: Path, lock: dict[str, Any]) -> dict[str, Any]:
 LABELS = {"org.opencontainers.image.created": "2026-01-02T03:04:05Z", "org.opencontainers.image.version": "0.1.0"}
 
 
-def test_every_line_of_the_lock_is_read(lock: dict[str, Any], root: Path) -> None:
-    text = (root / "requirements/serve.txt").read_text(encoding="utf-8")
-    assert sum("==" in line for line in text.splitlines()) == len(lock)
-    assert all(hashes for _, hashes, _ in lock.values())
+def test_what_the_lock_wants_depends_on_the_python(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "lock.txt"
+    lines = ("a==1 ; python_full_version < '3.12'", "a==2 ; python_full_version >= '3.12'", "b==3")
+    lines += ("c==4 ; sys_platform == 'win32'",)
+    path.write_text("".join(f"{line} \\\n    --hash=sha256:{'0' * 64}\n" for line in lines), encoding="utf-8")
+    locked = program("sbom").locked
+    assert {"a": ("1", ["0" * 64]), "b": ("3", ["0" * 64])} == locked(path, "3.11.7")
+    assert {"a": ("2", ["0" * 64]), "b": ("3", ["0" * 64])} == locked(path, "3.13.0")
 
 
 def test_the_document_is_valid_and_lists_packages_and_the_model(
