@@ -10,7 +10,6 @@ PORT ?= 8000
 DOCKER ?= docker
 IMAGE ?= closedloop:dev
 DOCKER_BUILD_FLAGS ?= --network host
-COMMIT = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
 
 # One cache of compiled code for verbs, service and tests, of the very code that the image holds.
 export NUMBA_CPU_NAME ?= generic
@@ -31,7 +30,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept batch data-pin serve image image-test engine manifests test contract chaos bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-check promote accept batch data-pin serve image image-test image-same sbom engine manifests test contract chaos bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required pr protect doctor rename lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -70,12 +69,18 @@ serve: $(INSTALLED) $(BUNDLE) ## the service on http://localhost:8000 (PORT=) wi
 	MODEL_DIR=build/bundle LOG_DIR=build/log AUTH=open PORT=$(PORT) $(BIN)/python -m score
 
 image: engine $(WHEEL) $(BUNDLE) ## the container image closedloop:dev (IMAGE=) with the model inside
-	DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD_FLAGS) --build-arg PYTHON_IMAGE --build-arg COMMIT=$(COMMIT) \
-	  --file docker/Dockerfile --tag $(IMAGE) .
+	labels=$$($(BIN)/python .ci/labels.py) && DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD_FLAGS) \
+	  --build-arg PYTHON_IMAGE $$labels --file docker/Dockerfile --tag $(IMAGE) .
 
-image-test: engine $(INSTALLED) ## run that image without any privilege, ask it, and look for the answer in its log
-	@$(DOCKER) image inspect $(IMAGE) >/dev/null || { echo 'make image-test: there is no image $(IMAGE); make it with: make image' >&2; exit 2; }
+image-test: engine $(INSTALLED) ## run that image without any privilege, ask every route, kill it, and look for the answers in its log
+	@$(DOCKER) image inspect $(IMAGE) >/dev/null || { echo 'make $@: there is no image $(IMAGE); make it with: make image' >&2; exit 2; }
 	DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(BIN)/pytest tests/e2e/test_image.py
+
+image-same: engine $(WHEEL) $(BUNDLE) ## build it twice from nothing, and compare every file of both; takes minutes
+	DOCKER=$(DOCKER) DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/pytest tests/e2e/test_image_same.py
+
+sbom: engine $(INSTALLED) ## what is in that image, as CycloneDX, in build/sbom.json; red where lock and image differ
+	DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(BIN)/python .ci/sbom.py
 
 engine: ## whether a container engine answers, which both need
 	@$(DOCKER) info >/dev/null 2>&1 || { echo 'make: `$(DOCKER) info` finds no container engine; start one, or name its client: DOCKER=path' >&2; exit 2; }
@@ -150,6 +155,18 @@ required: ## the verdict over all jobs, from NEEDS
 	@python3 .ci/required.py
 
 ##@ The repository
+
+pr: ## push this branch, open a pull request, and let it merge itself once it is green; with your own login of gh
+	@python3 .ci/pr.py
+
+protect: ## put the rules of .github/rulesets on main: MODE=solo, or team for an organisation
+	@python3 .ci/protect.py $(MODE)
+
+doctor: ## what is set up here, and what is skipped and why; needs no network
+	@python3 .ci/doctor.py
+
+rename: ## give your copy a name of its own: NAME=press-line
+	@python3 .ci/rename.py "$(NAME)"
 
 lock: $(INSTALLED) ## requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(BIN)/python .ci/locks.py $(if $(UPGRADE),--upgrade)
