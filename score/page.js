@@ -57,7 +57,7 @@ function recent(results) {
     ...(results || []).map((result) =>
       row([
         [result.machineID + (result.alarm ? " alarm" : ""), result.alarm ? "alarm" : ""],
-        [result.datetime.slice(0, 16).replace("T", " ")],
+        [result.datetime.slice(0, 16).replace("T", " ").replaceAll("-", "\u2011")],
         [figure(result.anomaly, 2), "number"],
         [result.component === null ? "–" : result.component + " " + percent(result.probability), "number"],
       ]),
