@@ -46,7 +46,12 @@ def create_app(settings: Settings, shipper: Shipper | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         tokens = None if settings.tokens_file is None else Tokens(settings.tokens_file)
         score.init()
-        spool = Spool(settings.log_dir, durability=settings.log_durability)
+        spool = Spool(
+            settings.log_dir,
+            durability=settings.log_durability,
+            limit_bytes=settings.log_max_bytes,
+            limit_seconds=settings.log_max_age_seconds,
+        )
         with ThreadPoolExecutor(1, "large") as large:
             large.submit(int).result()  # the thread is there before threads run out
             service = _service(app, settings, spool, tokens, shipper, large)

@@ -8,7 +8,7 @@ wrong.
 from __future__ import annotations
 
 import argparse
-import json
+import logging
 import os
 import random
 import signal
@@ -22,15 +22,16 @@ from types import FrameType
 from closedloop.log.ship import Shipper
 from closedloop.log.sink import Sink, SinkError, one_line
 from closedloop.log.state import SpoolError
+from score.logs import say, to_stderr
 
 _ROUND_SECONDS = 1.0
 _LONGEST_SECONDS = 60.0  # between attempts while the sink refuses
 _NAP_SECONDS = 0.2
 
 
-def say(text: str) -> None:
-    """One JSON line, as the service writes them."""
-    print(json.dumps({"time": time.time(), "level": "warning", "logger": "score.ship", "message": text}), flush=True)
+def warn(event: str) -> None:
+    """Say on stderr what a person should know."""
+    say(event, logging.WARNING, part="ship")
 
 
 def place(environ: Mapping[str, str]) -> tuple[Path, Sink | None]:
@@ -97,10 +98,10 @@ def _begin(folder: Path, sink: Sink, patience: Patience) -> Shipper | None:
     said = False
     while True:
         try:
-            return Shipper(folder, sink, say)
+            return Shipper(folder, sink, warn)
         except SpoolError as error:
             if not said:
-                say(f"waiting: {error}")
+                warn(f"waiting: {error}")
             said = True
         if patience.over:
             return None
@@ -109,6 +110,7 @@ def _begin(folder: Path, sink: Sink, patience: Patience) -> Shipper | None:
 
 def main() -> int:
     """Run until told to stop."""
+    to_stderr()
     parser = argparse.ArgumentParser(prog="python -m score.ship", description="Ship the log; see score/README.md")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process, which started it, is gone")
     patience = Patience(parser.parse_args().parent)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, Process
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _LONGEST_PAUSE_SECONDS = 60.0
 class Shipper:
     """Keeps one child going. ``starts`` counts them; the service goes on whatever becomes of the child.
 
-    Its standard input is a pipe that nobody writes to: it ends with this process, even if that is killed.
+    The child is told whose it is: it ends with this process, even if that is killed.
     """
 
     def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
@@ -66,7 +67,9 @@ class Shipper:
             began = time.monotonic()
             try:
                 # a session of its own: Ctrl-C is for this process, which tells the child when its turn has come
-                self._process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, start_new_session=True)
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command, "--parent", str(os.getpid()), stdin=DEVNULL, start_new_session=True
+                )
                 self.starts += 1
                 say("shipper started", pid=self._process.pid)
                 reason = f"exit code {await self._process.wait()}"

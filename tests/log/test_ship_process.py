@@ -68,10 +68,10 @@ def test_the_exit_code_says_that_something_is_left_and_one_line_why(kit, folder,
     with shipper(folder, LOG_SINK=str(tmp_path / "not mounted" / "sink")) as process:
         until(lambda: status(folder)["failures"] > 0)
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
         assert 1 == process.returncode
-    (line,) = out.splitlines()
-    assert "not shipped: " in json.loads(line)["message"]
+    (line,) = err.splitlines()
+    assert "not shipped: " in json.loads(line)["event"]
     assert "No such file" in status(folder)["last_error"]
 
 
@@ -87,7 +87,7 @@ def test_a_second_one_waits_for_the_first(kit, folder, sink):
     with shipper(folder, LOG_SINK=str(sink)) as first:
         until(lambda: status(folder)["shipped_segments"] == 1)
         with shipper(folder, LOG_SINK=str(sink)) as second:
-            assert "held by another process" in json.loads(second.stdout.readline())["message"]
+            assert "held by another process" in json.loads(second.stderr.readline())["event"]
             first.kill()
             first.wait()
             until(lambda: status(folder)["pid"] == second.pid)
