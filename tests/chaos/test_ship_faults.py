@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ def load(path):
 
 kit = load(HERE.parent / "log" / "conftest.py")
 stores = load(HERE / "stores.py")
-KILLS = 50
+KILLS, CUTS = 50, 10
 
 
 def start(folder, sink, environ=None, under=()):
@@ -110,6 +111,36 @@ def test_killed_at_the_nth_call_that_changes_a_folder_it_brings_each_record_once
     assert ([], 0) == (said, status.unsent_segments)
     once(kit.ids(sink), names)
     once(kit.ids(sink, "feedback"), names)
+
+
+def test_a_power_cut_while_it_ships_loses_nothing_and_repeats_nothing(disk, mount, tmp_path):
+    """Spool and sink lie on one disk, of which a copy is made while the shipper stands still."""
+    image, point = disk
+    torn = 0
+    for cut in range(CUTS):
+        folder, sink = point / "log", point / "sink"
+        names = [f"{cut}-{n}" for n in range(40)]
+        kit.fill(folder, *[[kit.scored(name), kit.fed(name, {})] for name in names])
+        os.sync()
+        process = start(folder, sink)
+        before = left(folder)
+        until(lambda: left(folder) < before)  # noqa: B023
+        time.sleep(random.uniform(0, 0.3))  # noqa: S311
+        os.kill(process.pid, signal.SIGSTOP)
+        copy = tmp_path / f"copy-{cut}"
+        shutil.copyfile(image, copy)
+        process.kill()
+        process.wait()
+        after = mount("-o", "loop", source=copy)
+        status, said = kit.ship(after / "log", after / "sink")
+        torn += len(said)
+        assert 0 == status.unsent_segments, said
+        once(kit.ids(after / "sink"), names)
+        once(kit.ids(after / "sink", "feedback"), names)
+        shutil.rmtree(folder)
+        shutil.rmtree(sink)
+        copy.unlink()
+    print(f"{torn} of {CUTS} cuts tore a commit")
 
 
 def test_a_lost_volume_leaves_what_was_shipped_whole(tmp_path):

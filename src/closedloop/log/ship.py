@@ -21,6 +21,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from closedloop.log.frame import HEADER_BYTES, OPEN, SEALED, SegmentError, created_us, damage, read_segment
+from closedloop.log.mend import take_back_torn
 from closedloop.log.segment import sync_folder
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.state import SpoolError, lock, make_folder, read_state
@@ -142,6 +143,8 @@ class Shipper:
         if known is not None:
             known.update_incremental()
             return known
+        if self._sink.folder is not None and (taken := take_back_torn(self._sink.folder / table)):
+            self._say(f"{table}: took back {len(taken)} commits that a power cut tore; they are shipped again")
         opened = self._sink.open(table)
         if opened is not None:
             self._tables[table] = opened
