@@ -1,4 +1,4 @@
-"""Signals, clocks, secrets, dependencies and networks that fail while the service lives (rows 16, 17, 26, 30, 31, 34)."""
+"""Signals, clocks, secrets, sinks and networks that fail while the service lives (rows 16, 17, 26, 30, 31, 34)."""
 
 import contextlib
 import http.client
@@ -26,10 +26,9 @@ GRACE_SECONDS = 30  # the manifests' own; on a busy machine
 
 
 def test_told_to_stop_under_load_it_answers_what_has_begun_and_ends_well(serve, ledger):
-    with serve() as service:
-        with Load(service.port, ledger):
-            until(lambda: len(ledger.acked) > 50)
-            assert service.stop() == 0
+    with serve() as service, Load(service.port, ledger):
+        until(lambda: len(ledger.acked) > 50)
+        assert service.stop() == 0
     assert set(ledger.statuses) == {200}
     ledger.check(service.log)
 
