@@ -81,7 +81,8 @@ class Service:
 
     def unready(self) -> str | None:
         """Why no requests are wanted now, or None."""
-        return "the service is about to stop" if self.load.stopping else self.journal.spool.failure
+        spool = self.journal.spool
+        return "the service is about to stop" if self.load.stopping else spool.failure or spool.overdue
 
     def state(self, *, recent: bool) -> dict[str, Any]:
         """What the page shows of the moment; the results answered last only where the caller may see them."""

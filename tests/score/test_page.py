@@ -75,6 +75,8 @@ def test_where_tokens_are_asked_for_it_asks_for_one_and_shows_no_scores_without(
 def test_it_fits_a_phone_and_its_text_can_be_read(server, look, dark):
     shown = look(server.url, width=360, height=740, dark=dark)
     assert shown.ask("document.documentElement.scrollWidth") <= 360
+    margins = "[...document.body.children].map((part) => parseFloat(getComputedStyle(part).paddingLeft))"
+    assert min(shown.ask(margins)[1:4]) >= 16  # header, main and footer; the first is the hidden skip link
     colours = shown.ask("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
     light, darker = sorted((luminance(colour) for colour in colours), reverse=True)
     assert (light + 0.05) / (darker + 0.05) >= 4.5  # WCAG 2.2, 1.4.3

@@ -108,6 +108,11 @@ class Spool:
         """Why nothing can be written now, or None."""
         return self._failure
 
+    @property
+    def overdue(self) -> str | None:
+        """Why no record is taken until a shipper has caught up, or None."""
+        return self._too_much(0) if self.backlog.limited else None
+
     def append(self, payload: bytes) -> asyncio.Future[None]:
         """A future that is done when the record is as durable as the spool promises; it fails with SpoolError.
 
