@@ -267,7 +267,7 @@ def test_doctor_says_what_is_set_and_what_is_skipped(desk: Desk) -> None:
     states = told(done.stdout)
     assert states["variable AZURE_CLIENT_ID"] == states["secret APP_KEY"] == states["rules of main"] == "ok"
     assert states["variable AZURE_TENANT_ID"] == states["environment staging"] == "skip"
-    assert "skipped in ship.yml" in done.stdout
+    assert "rollback.yml, ship.yml" in done.stdout
     assert "from the template makers/closed-loop" in done.stdout
     assert "GITHUB_TOKEN" not in done.stdout
     assert "hidden" not in done.stdout
