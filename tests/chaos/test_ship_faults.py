@@ -14,10 +14,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+
+from closedloop.log.state import SpoolError, lock
 
 HERE = Path(__file__).parent
 
@@ -39,6 +42,7 @@ def start(folder, sink, environ=None, under=()):
         [*under, sys.executable, "-m", "score.ship"],
         env={**os.environ, "LOG_DIR": str(folder), "LOG_SINK": str(sink), **(environ or {})},
         stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
 
 
@@ -51,6 +55,14 @@ def until(condition, seconds=120):
 
 def left(folder):
     return len(list(folder.glob("*.seg")))
+
+
+def is_free(folder):
+    try:
+        os.close(lock(folder / "ship.lock"))
+    except SpoolError:
+        return False
+    return True
 
 
 def once(found, expected):
@@ -105,8 +117,10 @@ def test_killed_at_the_nth_call_that_changes_a_folder_it_brings_each_record_once
     trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"]
     process = start(folder, sink, under=[*trace, "-e", f"inject={call}:signal=SIGKILL:when={when}"])
     until(lambda: process.poll() is not None or not left(folder))
-    process.terminate()
+    with suppress(ProcessLookupError):  # the call that was to kill it never came, and strace outlives a signal
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
+    until(lambda: is_free(folder))  # it may outlive strace by a moment
     status, said = kit.ship(folder, sink)
     assert ([], 0) == (said, status.unsent_segments)
     once(kit.ids(sink), names)

@@ -17,7 +17,7 @@ REMOTE = ("az", "abfs", "abfss", "s3", "gs")
 # The names by which object_store knows its options; what the environment sets of them is passed on.
 PREFIXES = ("AZURE_", "AWS_", "GOOGLE_")
 # Its own patience is minutes; ours is a round of the shipper, which tries again.
-_PATIENCE = {"connect_timeout": "5s", "timeout": "30s", "max_retries": "2", "retry_timeout": "20s"}
+_PATIENCE = {"connect_timeout": "5s", "timeout": "30s", "max_retries": "5", "retry_timeout": "10s"}
 _FORMAT = "closedloop.format"
 _CONFIGURATION: dict[str, str | None] = {
     _FORMAT: FORMAT,
