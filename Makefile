@@ -31,7 +31,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept data-pin serve image image-test engine manifests test contract chaos bench coverage mutation check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-check promote accept data-pin serve image image-test engine manifests test contract chaos bench coverage mutation check lint types lock-check policy ci plan summary required retrain reference bundle-digest comment status issue head scans zizmor ship-plan ship-hold image-push sbom release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -49,6 +49,12 @@ run: $(INSTALLED) ## data, validate, train, predict, evaluate; DATA=path or PROF
 
 data-check: $(INSTALLED) ## what fits of the files in DATA=path, what does not, the mends, and a parameter file for them
 	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(WITH))
+
+retrain: $(INSTALLED) ## train on what the log added; until the log is read, on the embedded data; evidence in build/evidence
+	@echo 'retrain: the request log is not read yet, so this trains on the data that model/data.lock.json pins'
+	$(MAKE) run
+	@mkdir -p build/evidence
+	cp model/data.lock.json build/decision.json build/report/summary.md build/evidence
 
 promote: $(INSTALLED) ## register the last run's model (RUN=id: that one's) in MLflow as champion, never against its verdict
 	$(strip $(BIN)/python -m model.promote $(if $(RUN),--run "$(RUN)"))
@@ -130,16 +136,96 @@ policy: $(INSTALLED) ## rules of workflows, manifests and text; secrets
 ci: $(INSTALLED) ## the graph of ci.yml, here
 	@$(BIN)/python .ci/graph.py
 
-##@ The steps of ci.yml that are no one's daily work
+##@ The steps of the workflows that are no one's daily work
 
 plan: ## which jobs this change needs
 	@python3 .ci/plan.py
 
+reference: ## which commit this change must meet: the reference's, else BASE_COMMIT
+	@python3 .ci/reference.py
+
 summary: ## the report of the last run, for the page of a CI run
 	@cat build/report/summary.md >> "$${GITHUB_STEP_SUMMARY:-/dev/stdout}"
 
+bundle-digest: $(INSTALLED) ## the digest of the bundle, verified; red if it is not EXPECTED
+	@$(BIN)/python .ci/bundle.py
+
 required: ## the verdict over all jobs, from NEEDS
 	@python3 .ci/required.py
+
+comment: ## the verdict on the pull request PULL_REQUEST, in its one comment
+	@python3 .ci/comment.py
+
+status: ## NEEDS as a commit status, for a run that was started by hand
+	@python3 .ci/watch.py status
+
+issue: ## one open issue while main is red, from NEEDS
+	@python3 .ci/watch.py issue
+
+head: ## whether main's newest commit has its release
+	@python3 .ci/watch.py head
+
+scans: ## which of GitHub's scanners this repository can have
+	@python3 .ci/watch.py scans
+
+zizmor: $(INSTALLED) ## the workflows against what is known of actions online; needs GH_TOKEN
+	$(BIN)/zizmor --persona auditor --no-progress --quiet .github
+
+ship-plan: ## whether this commit of main ships, where to, and what is skipped
+	@python3 .ci/promote.py plan
+
+ship-hold: ## red while a rollback waits for a person
+	@python3 .ci/promote.py hold
+
+image-push: engine ## push the image that was tested, and say its digest
+	@python3 .ci/push.py
+
+sbom: $(INSTALLED) ## what the image's Python environment holds, as CycloneDX: build/sbom.json
+	$(BIN)/cyclonedx-py requirements --output-reproducible --output-file build/sbom.json requirements/serve.txt
+
+release-files: ## all that a release holds, in build/release
+	@python3 .ci/promote.py gather
+
+release-draft: ## a draft release of build/release
+	@python3 .ci/promote.py draft
+
+release-verify: ## who signed what build/release names, before it is deployed
+	@python3 .ci/promote.py verify
+
+release-publish: ## publish the draft: it is what is served
+	@python3 .ci/promote.py publish
+
+release-fetch: ## the files of the release RELEASE, in build/release
+	@python3 .ci/deploy.py fetch
+
+kubelogin: ## the client that logs kubectl in to AKS, from the Azure CLI
+	az aks install-cli --only-show-errors --kubelogin-version v0.2.14 \
+	  --install-location build/bin/kubectl --kubelogin-install-location build/bin/kubelogin
+	@echo "$(CURDIR)/build/bin" >> "$${GITHUB_PATH:-/dev/null}"
+
+deploy: ## apply the manifests OVERLAY of build/release, and wait for the rollout
+	@python3 .ci/deploy.py apply
+
+deploy-served: ## apply what was served last
+	@python3 .ci/deploy.py served
+
+smoke: ## ask what was deployed whether it is what was released
+	@python3 .ci/deploy.py smoke
+
+mirror: $(INSTALLED) ## record the run and its verdict where MLFLOW_TRACKING_URI points
+	$(BIN)/python -m model.mirror
+
+rollback-hold: ## hold everything else back, and open the pull request that restores RELEASE; REASON says why
+	@python3 .ci/rollback.py hold
+
+rollback-move: ## RELEASE is what is served from now on
+	@python3 .ci/rollback.py move
+
+retrain-judge: ## whether the evidence is worth a pull request
+	@python3 .ci/propose.py judge
+
+propose: ## open the pull request of a retraining
+	@python3 .ci/propose.py
 
 ##@ The repository
 

