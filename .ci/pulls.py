@@ -32,7 +32,7 @@ def restored(commit: str, kept: str = ".github") -> str:
     with tempfile.TemporaryDirectory() as folder:
         index = str(Path(folder, "index"))
         git("read-tree", commit, index=index)
-        git("rm", "-r", "--quiet", "--cached", "--ignore-unmatch", "--", kept, index=index)
+        git("rm", "-r", "--quiet", "--force", "--cached", "--ignore-unmatch", "--", kept, index=index)
         if git("ls-tree", MAIN, kept):
             git("read-tree", f"--prefix={kept}/", f"{MAIN}:{kept}", index=index)
         return git("write-tree", index=index)

@@ -44,6 +44,7 @@ def program() -> Callable[[str], ModuleType]:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # a dataclass looks itself up there
         sys.path.insert(0, str(ROOT / ".ci"))  # where python puts it when it runs one
         try:
             spec.loader.exec_module(module)

@@ -1,7 +1,7 @@
 """Which jobs each event runs, and what `required` answers when one of them fails, is skipped or is cancelled.
 
-The workflows' own `if:`, `needs:` and `with:` are evaluated, job by job, as GitHub does it; the plan and the verdict are
-the real programs. test_runner.py lets a workflow runner say the same of three of the events.
+The workflows' own `if:`, `needs:` and `with:` are evaluated, job by job, as GitHub does it; plan and verdict are the
+real programs. test_runner.py lets a workflow runner say the same of three of the events.
 """
 
 from __future__ import annotations
