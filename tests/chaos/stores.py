@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Azurite's own key, the same everywhere and written in its manual: in two parts, so that no scanner takes it for one.
+# Azurite's own key, the same everywhere and written in its manual; .gitleaks.toml knows it.
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 ACCOUNT = "devstoreaccount1"
 
