@@ -26,6 +26,8 @@ BUILD = Path("build")
 FILES = BUILD / "release"
 FACTS = FILES / "facts.json"
 ENVIRONMENTS = ("staging", "production")
+# What says of itself which image it is (the setting IMAGE) must be told the same.
+SETTING_LINE = re.compile(r"^(\s*(?:- )?name: IMAGE\n\s*value: )closedloop$", re.MULTILINE)
 IMAGE_LINE = re.compile(r"^(\s*(?:- )?image: )[\"']?closedloop(?::[\w.-]+)?[\"']?$", re.MULTILINE)
 SIGNER = ".github/workflows/promote.yml"
 
@@ -136,10 +138,11 @@ def with_digest(manifest: str, image: str) -> str:
     Raises:
         LineError: they name no image of ours.
     """
-    text, count = IMAGE_LINE.subn(lambda found: found[1] + image, manifest)
-    if not count:
-        raise hub.LineError("a rendered manifest names no image `closedloop`, so its digest has no place")
-    return text
+    for line, what in ((IMAGE_LINE, "image"), (SETTING_LINE, "setting IMAGE with the value")):
+        manifest, count = line.subn(lambda found: found[1] + image, manifest)
+        if not count:
+            raise hub.LineError(f"a rendered manifest has no {what} `closedloop`, so the digest has no place")
+    return manifest
 
 
 def gather() -> None:

@@ -18,7 +18,15 @@ import pytest
 
 Program = Callable[[str], ModuleType]
 IMAGE = "registry.invalid/someone/fleet@sha256:" + "1" * 64
-MANIFEST = 'kind: StatefulSet\nspec:\n  - name: score\n    image: closedloop\n  - image: "closedloop:dev"\n'
+MANIFEST = """kind: StatefulSet
+spec:
+  - env:
+    - name: IMAGE
+      value: closedloop
+    image: closedloop
+    name: score
+  - image: "closedloop:dev"
+"""
 
 
 class Line:
@@ -236,6 +244,7 @@ def test_a_release_holds_everything_that_is_served_and_names_the_image_by_digest
     assert set(names.split()) == held
     text = (line.work / "build/release/manifests-aks.yaml").read_text()
     assert text.count(f"image: {IMAGE}\n") == 2
+    assert f"name: IMAGE\n      value: {IMAGE}\n" in text  # what /version will say
     archive = (line.work / "build/release/bundle.tar.gz").read_bytes()
     for path in (line.work / "build/bundle").rglob("*"):
         os.utime(path, (0, 0))
