@@ -140,7 +140,7 @@ lock-check: $(INSTALLED) ## whether the locks still are what pyproject.toml asks
 	@$(BIN)/python .ci/locks.py --check
 
 policy: $(INSTALLED) ## rules of workflows, manifests and text; secrets
-	$(BIN)/zizmor --offline --persona auditor --no-progress --quiet .github
+	$(BIN)/zizmor --offline --strict-collection --persona auditor --no-progress --quiet .github
 	$(call if-there,actionlint,actionlint)
 	$(call if-there,act-run,act-run check)
 	$(call if-there,gitleaks,gitleaks git --no-banner --redact --log-level warn)
@@ -182,7 +182,7 @@ scans: ## which of GitHub's scanners this repository can have
 	@python3 .ci/watch.py scans
 
 zizmor: $(INSTALLED) ## the workflows against what is known of actions online; needs GH_TOKEN
-	$(BIN)/zizmor --persona auditor --no-progress --quiet .github
+	$(BIN)/zizmor --strict-collection --persona auditor --no-progress --quiet .github
 
 ship-plan: ## whether this commit of main ships, where to, and what is skipped
 	@python3 .ci/promote.py plan

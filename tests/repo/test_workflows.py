@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from .shipping import RULES as SHIPPING
+from .shipping import needed
+
 Flow = dict[Any, Any]
 Program = Callable[[str], ModuleType]
 FORBIDDEN_EVENTS = {"pull_request_target", "workflow_run"}
 RUNNERS = {"ubuntu-24.04"}
+MAKERS = {"actions", "aquasecurity", "Azure", "docker", "github", "ossf"}  # whose actions a run trusts
 MAX_MINUTES = 30
 ROOT = Path(__file__).resolve().parents[2]
 SPARED = ("train", "contract", "image")  # the jobs that the plan may skip
@@ -35,10 +39,6 @@ def steps(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
 def called(flow: Flow) -> bool:
     """Whether only other workflows start this one, whose concurrency and filters then hold."""
     return set(events(flow)) == {"workflow_call"}
-
-
-def needed(job: dict[str, Any]) -> list[str]:
-    return [job["needs"]] if isinstance(job.get("needs"), str) else job.get("needs", [])
 
 
 def events(flow: Flow) -> dict[str, Any]:
@@ -73,7 +73,9 @@ def pins(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     for uses, comment in re.findall(r"\buses: *(\S+)(.*)", text):
         if uses.startswith(("$/", "./")):
             continue
-        if not re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", uses):
+        if uses.partition("/")[0] not in MAKERS:
+            yield f"{uses}: not of a maker we trust; weigh it, then add it to MAKERS"
+        if not re.fullmatch(r"[\w.-]+(/[\w-][\w.-]*)+@[0-9a-f]{40}", uses):
             yield f"{uses}: not pinned by commit"
         elif not re.fullmatch(r" # v\d+(\.\d+)*", comment):
             yield f"{uses}: its version is not beside it"
@@ -105,6 +107,9 @@ def bounds(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
             yield f"{name}: runs-on must be one of {', '.join(RUNNERS)}"
         if "container" in job or "services" in job:
             yield f"{name}: a container of its own is one more thing to pin"
+    for name, job in jobs(flow):
+        if "concurrency" in job and job["concurrency"].get("cancel-in-progress") is not False:
+            yield f"{name}: its concurrency must let what runs end"
     concurrency = flow.get("concurrency")
     if called(flow):
         return
@@ -126,6 +131,19 @@ def results(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
             yield f"{where}: always() runs even when cancelled; use !cancelled()"
         if "upload-artifact" in step.get("uses", "") and "if-no-files-found" not in step.get("with", {}):
             yield f"{where}: an artifact may be missing unseen"
+
+
+def calls(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """A job calls a file of ours and nothing else, a step an action; and what a job waits for is there."""
+    for name, job in jobs(flow):
+        yield from (f"{name}: it needs {other}, which is no job" for other in needed(job) if other not in flow["jobs"])
+        if name in behind(flow, name):
+            yield f"{name}: it waits for itself"
+        if "uses" in job and not job["uses"].startswith("$/.github/workflows/"):
+            yield f"{name}: it calls {job['uses']}, which is no workflow of this commit"
+    for where, step in steps(flow):
+        if ".github/workflows/" in step.get("uses", ""):
+            yield f"{where}: a workflow is called by a job, not by a step"
 
 
 def secrets(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
@@ -181,8 +199,13 @@ def graph(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     if verdict["steps"][-1].get("env", {}).get("NEEDS") != "${{ toJSON(needs) }}":
         yield "required does not see the results"
     yield from (f"{name}: planned, and never spared" for name in SPARED if "if" not in flow["jobs"].get(name, {}))
+    if missing := {"push", "pull_request", "merge_group"} - set(events(flow)):
+        yield f"required never comes for {', '.join(sorted(missing))}"
+    for event in ("pull_request", "merge_group"):
+        if events(flow).get(event):
+            yield f"on {event}: a filter leaves the required check waiting for ever"
     for name in needed(verdict):
-        job = flow["jobs"][name]
+        job = flow["jobs"].get(name, {})
         if "if" in job and (job["if"] != f"needs.plan.outputs.{name} == 'true'" or "plan" not in needed(job)):
             yield f"{name}: it may be skipped by nothing but the plan's output {name}"
         if "needs.plan.result" in json.dumps(job):
@@ -203,9 +226,13 @@ def plan(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 
 
 def behind(flow: Flow, name: str) -> set[str]:
-    """All that a job waits for, and what that waits for."""
-    direct = set(needed(flow["jobs"].get(name, {})))
-    return direct.union(*(behind(flow, other) for other in direct))
+    """All that a job waits for, and what that waits for; itself too where they wait in a circle."""
+    found: set[str] = set()
+    todo = needed(flow["jobs"].get(name, {}))
+    while todo := [other for other in todo if other not in found]:
+        found.update(todo)
+        todo = [further for other in todo for further in needed(flow["jobs"].get(other, {}))]
+    return found
 
 
 def artifacts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
@@ -229,7 +256,10 @@ def artifacts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
             yield f"{name}: nothing uploads {artifact!r}"
 
 
-RULES = (triggers, permissions, pins, commands, bounds, results, secrets, versions, names, graph, plan, artifacts)
+RULES = (
+    *(triggers, permissions, pins, commands, bounds, results, calls, secrets, versions, names, graph, plan, artifacts),
+    *SHIPPING,
+)
 
 
 def faults(text: str, targets: set[str]) -> list[str]:
@@ -281,7 +311,7 @@ def test_a_caller_grants_what_the_file_it_calls_asks_for(root: Path, flows: dict
             assert asked == facts["permissions"], f"{name}: {job}"
 
 
-CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
+CHECKOUT = re.findall(r"actions/checkout@.+", (ROOT / ".github/workflows/check.yml").read_text(encoding="utf-8"))[0]
 PLANTS = [
     ("  pull_request:\n", "  pull_request_target:\n", "our token"),
     ("  pull_request:\n", "  pull_request:\n    paths: [src/**]\n", "waiting for ever"),
@@ -297,7 +327,7 @@ PLANTS = [
     (CHECKOUT, CHECKOUT.split(" #")[0] + " # newest", "version is not beside it"),
     (
         f"{CHECKOUT}\n        with:\n          persist",
-        f"{CHECKOUT.replace('@3d3c', '@4d3c')}\n        with:\n          persist",
+        f"actions/checkout@{'0' * 40} # v1\n        with:\n          persist",
         "several commits",
     ),
     ("run: make check", "run: make checks", "no target checks"),
