@@ -26,7 +26,8 @@ NAMESPACE = re.compile(rf"(?<=--namespace ){OLD}\b")
 PLACES: dict[str, tuple[re.Pattern[str], ...]] = {
     "README.md": (TITLE,),
     "pyproject.toml": (PROJECT,),
-    "score/app.py": (TITLE,),
+    "score/openapi.py": (TITLE,),
+    "score/page.html": (TITLE,),
     "Makefile": (IMAGE,),
     "compose.yaml": (WORD, IMAGE),
     "docker/Dockerfile": (TITLE,),
