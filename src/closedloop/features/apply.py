@@ -36,7 +36,7 @@ def bind(
     driver = _driver(len(columns), custom.wants_hours) if isinstance(function, int) else _each_window
 
     def run(low: int, high: int, last_only: bool, shift: int, out: Float64) -> None:
-        hours = np.empty(int(np.diff(offsets[low : high + 1]).max(initial=0))) if custom.wants_hours else None
+        hours = np.empty(_longest(offsets, low, high)) if custom.wants_hours else None
         try:
             driver(function, columns, hours, low, high, last_only, offsets, time, custom.window_us, shift, out)
         except Exception as error:
@@ -46,6 +46,13 @@ def bind(
             ) from error
 
     return run
+
+
+def _longest(offsets: Int64, low: int, high: int) -> int:
+    """The most rows of one of the machines low to high - 1."""
+    if high == low + 1:
+        return int(offsets[high] - offsets[low])
+    return int(np.diff(offsets[low : high + 1]).max(initial=0))
 
 
 def slow(names: tuple[str, ...]) -> list[str]:
