@@ -86,9 +86,7 @@ def _admit(scope: types.Scope, right: Scope) -> str:
     return caller
 
 
-async def _keep(
-    state: dict[str, Any], kind: Scope, received: int, caller: str, body: bytes, content: bytes
-) -> None:
+async def _keep(state: dict[str, Any], kind: Scope, received: int, caller: str, body: bytes, content: bytes) -> None:
     service: Service = state["service"]
     record = Record(
         kind=kind,

@@ -2,9 +2,9 @@
 
     MODEL_DIR=build/bundle python tests/bench/answer_parts.py
 
-One machine with 72 hours of history. Figures are the least processor time of a round, all threads counted, so that they
-mean something on a busy machine too; parts repeat alone, with warm caches, and add up to less than the whole. To compare
-two states of the code, put the other one on PYTHONPATH, with a bundle of its own.
+One machine with 72 hours of history. Figures are the least processor time of a round, all threads counted, so that
+they mean something on a busy machine too; parts repeat alone, with warm caches, and add up to less than the whole. To
+compare two states of the code, put the other one on PYTHONPATH, with a bundle of its own.
 """
 
 from __future__ import annotations
@@ -79,7 +79,11 @@ class Asked:
         self._app = app
         self._state = state
         self._body = body
-        self._headers = [(b"host", b"x"), (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        self._headers = [
+            (b"host", b"x"),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+        ]
 
     async def __call__(self) -> None:
         scope = {

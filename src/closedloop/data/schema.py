@@ -53,6 +53,9 @@ class Schema:
     sampling_minutes: int
     ranges: tuple[tuple[float, float], ...]
 
+    def __hash__(self) -> int:
+        return hash((self.sensors, self.sampling_minutes))  # cheap: every request looks up what was made of its schema
+
     @cached_property
     def limits(self) -> Float64:
         """``ranges`` as an array (sensors, 2)."""

@@ -29,11 +29,10 @@ def bind(
     Machines and columns are those of :func:`~closedloop.features.compiled.telemetry`. ``run`` raises DataError where
     the function raised or gave no number.
     """
+    function, driver, places = _prepared(custom, sensors)
     readings = values.view()
     readings.flags.writeable = False
-    columns = tuple(readings[sensors.index(name)] for name in custom.sensors)
-    function, _ = compiled(custom)
-    driver = _driver(len(columns), custom.wants_hours) if isinstance(function, int) else _each_window
+    columns = tuple([readings[place] for place in places])
 
     def run(low: int, high: int, last_only: bool, shift: int, out: Float64) -> None:
         hours = np.empty(_longest(offsets, low, high)) if custom.wants_hours else None
@@ -46,6 +45,14 @@ def bind(
             ) from error
 
     return run
+
+
+@cache
+def _prepared(custom: Custom, sensors: tuple[str, ...]) -> tuple[int | Function, Callable[..., None], tuple[int, ...]]:
+    """The function or its address, what calls it for each window, and which of the sensors it sees."""
+    function, _ = compiled(custom)
+    driver = _driver(len(custom.sensors), custom.wants_hours) if isinstance(function, int) else _each_window
+    return function, driver, tuple(sensors.index(name) for name in custom.sensors)
 
 
 def _longest(offsets: Int64, low: int, high: int) -> int:

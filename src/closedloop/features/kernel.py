@@ -12,9 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 from numba import njit, types
-from numpy.typing import NDArray
 
-from closedloop.data.schema import DataError, Events, Float64, Int64, Schema, Tables
+from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables
 from closedloop.features.apply import bind
 from closedloop.features.compiled import Plan, telemetry
 from closedloop.features.events import events, locate

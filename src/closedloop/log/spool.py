@@ -1,7 +1,7 @@
 """An append-only log on one disk: an append is acknowledged when its record is durable, never before.
 
 One thread writes: it takes all that waits, writes it at once, syncs once, and wakes all who wait for it (group commit).
-It gets what one turn of the event loop appended as one: woken for each record, it would sync for each of the first ones.
+It gets what one turn of the event loop appended at once: woken for each record, it would sync for one or two.
 A spool's folder holds ``lock`` (flock: one writer), ``state`` (the spool's id and the next segment's number, never
 derived from the files present), at most one ``.open`` segment and any number of sealed ``.seg`` ones, which a shipper
 may take away. Local file systems only: NFS keeps neither the lock nor the order of writes.
