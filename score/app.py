@@ -30,7 +30,7 @@ from score.settings import Settings
 from score.shipper import Shipper
 
 POSTS: dict[str, ASGIApp] = {"/score": Post(score_machines), "/feedback": Post(take_feedback)}
-ROUTES = POSTS.keys() | {"/", "/livez", "/readyz", "/version", "/metrics", "/state", "/docs", "/openapi.json"}
+ROUTES = frozenset({*POSTS, "/", "/livez", "/readyz", "/version", "/metrics", "/state", "/docs", "/openapi.json"})
 
 
 class State(TypedDict):

@@ -74,7 +74,7 @@ async def _body(receive: types.Receive) -> bytes:
 def _part(message: types.Message) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
-    return message.get("body", b"")  # type: ignore[no-any-return]
+    return message.get("body", b"")
 
 
 def _admit(scope: types.Scope, right: Scope) -> str:
