@@ -30,6 +30,7 @@ class Metrics:
         )
         self._machines = Counter("closedloop_machines_scored", "Results answered", registry=self._registry)
         self._feedback = Counter("closedloop_feedback_rows", "Rows of feedback", ("table",), registry=self._registry)
+        self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # looking labels up costs more than counting
         self.machines = 0
 
     def watch(self, service: Service) -> None:
@@ -38,8 +39,10 @@ class Metrics:
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self._requests.labels(route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        if (bound := self._bound.get((route, status))) is None:
+            bound = self._bound[route, status] = self._requests.labels(route, status), self._seconds.labels(route)
+        bound[0].inc()
+        bound[1].observe(seconds)
 
     def scored(self, machines: int) -> None:
         """Count the results of one answer."""

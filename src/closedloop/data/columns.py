@@ -100,23 +100,18 @@ def table_type(table: str, columns: dict[str, Any]) -> type[msgspec.Struct]:
     return msgspec.defstruct(table, fields, rename=rename, forbid_unknown_fields=True)
 
 
-def even(
-    table: str,
-    first: list,
-    others: dict[str, list],
-    faults: Faults,
-    max_rows: int,
-    key: str = "datetime",
-) -> bool:
+def even(table: str, names: tuple[str, ...], columns: tuple[list, ...], faults: Faults, max_rows: int) -> bool:
     """Whether all columns are as long as the first and no longer than ``max_rows``; says which are not."""
-    rows, known = len(first), len(faults)
+    rows = len(columns[0])
+    if rows <= max_rows and {*map(len, columns)} == {rows}:
+        return True
     if rows > max_rows:
         fault(faults, f"/{table}", f"{rows} rows, at most {max_rows}: send smaller batches")
-    for name, column in others.items():
+    for name, column in zip(names, columns, strict=True):
         if len(column) != rows:
-            detail = f"{len(column)} values, but {key} has {rows}: give every column one value a row"
+            detail = f"{len(column)} values, but {names[0]} has {rows}: give every column one value a row"
             fault(faults, f"/{table}/{escape(name)}", detail)
-    return len(faults) == known
+    return False
 
 
 def refuse_repeated_names(body: bytes, tables: list[tuple[Any, int]]) -> None:

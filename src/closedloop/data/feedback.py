@@ -70,8 +70,8 @@ class FeedbackDecoder:
     def _events(self, table: str, raw: Any, faults: Faults) -> Events:
         if raw is msgspec.UNSET:
             return Events.empty()
-        texts, ids, names = msgspec.structs.astuple(raw)
-        if not even(table, texts, {"machineID": ids, CODE_COLUMN[table]: names}, faults, self._max_rows):
+        columns = texts, ids, names = msgspec.structs.astuple(raw)
+        if not even(table, tuple(self._columns[table]), columns, faults, self._max_rows):
             return Events.empty()
         code = codes(f"/{table}/{CODE_COLUMN[table]}", names, self._components, faults)
         time, machine = times(table, texts, faults), machine_ids(table, ids, faults)

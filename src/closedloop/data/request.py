@@ -50,6 +50,7 @@ class Decoder:
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_request_type(schema))
         codes = {"errors": schema.errors, "maint": schema.components}
         self._columns = _columns(schema)
+        self._names = {table: tuple(columns) for table, columns in self._columns.items()}
         self._codes = {table: {name: i for i, name in enumerate(names)} for table, names in codes.items()}
         self._models = {name: i for i, name in enumerate(schema.models)}
 
@@ -72,14 +73,12 @@ class Decoder:
         return Tables(machine, time, values, errors, maint, None, *machines)
 
     def _telemetry(self, raw: Any, faults: Faults) -> tuple[Int64, Int64, Float64]:
-        texts, ids, *sensors = msgspec.structs.astuple(raw)
-        rows = len(texts)
-        values = np.empty((len(sensors), 0))
-        if not rows:
+        columns = msgspec.structs.astuple(raw)
+        texts, ids, *sensors = columns
+        if not texts:
             fault(faults, "/telemetry", "no rows: send at least one row of one machine")
-        others = {"machineID": ids, **dict(zip(self._schema.sensors, sensors, strict=True))}
-        if not even("telemetry", texts, others, faults, self._max_rows):
-            return np.empty(0, np.int64), np.empty(0, np.int64), values
+        if not even("telemetry", self._names["telemetry"], columns, faults, self._max_rows):
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((len(sensors), 0))
         time, machine = times("telemetry", texts, faults), machine_ids("telemetry", ids, faults)
         values = np.array(sensors, np.float64)  # None becomes NaN
         if not faults and not in_order(machine, time, _NO_CODE):
@@ -95,8 +94,8 @@ class Decoder:
     def _events(self, table: str, raw: Any, faults: Faults) -> Events:
         if raw is msgspec.UNSET:
             return Events.empty()
-        texts, ids, names = msgspec.structs.astuple(raw)
-        if not even(table, texts, {"machineID": ids, CODE_COLUMN[table]: names}, faults, self._max_rows):
+        columns = texts, ids, names = msgspec.structs.astuple(raw)
+        if not even(table, self._names[table], columns, faults, self._max_rows) or not texts:
             return Events.empty()
         code = codes(f"/{table}/{CODE_COLUMN[table]}", names, self._codes[table], faults)
         time, machine = times(table, texts, faults), machine_ids(table, ids, faults)
@@ -107,12 +106,12 @@ class Decoder:
     def _machines(self, raw: Any, faults: Faults) -> tuple[Int64, Int16, Float64]:
         if raw is msgspec.UNSET:
             return _NO_MACHINES
-        ids, models, ages = msgspec.structs.astuple(raw)
-        if not even("machines", ids, {"model": models, "age": ages}, faults, self._max_rows, "machineID"):
+        columns = ids, models, ages = msgspec.structs.astuple(raw)
+        if not even("machines", self._names["machines"], columns, faults, self._max_rows) or not ids:
             return _NO_MACHINES
         model = codes("/machines/model", models, self._models, faults)
         age = np.array(ages, np.float64)
-        if (age < 0).any():
+        if min(ages) < 0:
             row = int(np.argmax(age < 0))
             fault(faults, f"/machines/age/{row}", "below 0: give the machine's age in years")
         machine = machine_ids("machines", ids, faults)

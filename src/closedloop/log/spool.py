@@ -1,6 +1,7 @@
 """An append-only log on one disk: an append is acknowledged when its record is durable, never before.
 
 One thread writes: it takes all that waits, writes it at once, syncs once, and wakes all who wait for it (group commit).
+It gets what one turn of the event loop appended at once: woken for each record, it would sync for one or two.
 A spool's folder holds ``lock`` (flock: one writer), ``state`` (the spool's id and the next segment's number, never
 derived from the files present), at most one ``.open`` segment and any number of sealed ``.seg`` ones, which a shipper
 may take away. Local file systems only: NFS keeps neither the lock nor the order of writes.
@@ -85,7 +86,8 @@ class Spool:
         self._segment_seconds = segment_seconds
         self._queue_bytes = queue_bytes
         self._retry_seconds = retry_seconds
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._gathered: list[_Item] = []  # in this turn of the event loop
+        self._queue: SimpleQueue[list[_Item] | None] = SimpleQueue()
         self._pending_bytes = 0
         self._failure: str | None = None
         self._acknowledged: dict[Path, int] = {}  # how much of a segment that the disk refused was acknowledged
@@ -129,12 +131,23 @@ class Spool:
         if self.backlog.limited and (reason := self._too_much(len(payload))):
             self._crowded = True
             raise SpoolFull(reason)
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
         if self._durability == "off":
             future.set_result(None)
         self._pending_bytes += len(payload)
-        self._queue.put((payload, future))
+        if not self._gathered:
+            loop.call_soon(self._hand_over)
+        self._gathered.append((payload, future))
         return future
+
+    def _hand_over(self) -> None:
+        """Give the writer what was gathered."""
+        items, self._gathered = self._gathered, []
+        if self._thread.is_alive():
+            self._queue.put(items)
+        else:
+            self._answer(items, SpoolError(self._failure or "the spool is closed"))
 
     def _too_much(self, more: int) -> str | None:
         """Why a record of so many bytes may not be added to what waits to be shipped."""
@@ -145,6 +158,7 @@ class Spool:
     def close(self) -> None:
         """Write what waits, seal the segment and let the folder go. Blocks; closing twice is harmless."""
         if self._thread.is_alive():
+            self._hand_over()
             self._queue.put(None)
             self._thread.join()
         if self._lock >= 0:
@@ -170,8 +184,7 @@ class Spool:
             self._failure = self._failure or reason
             with contextlib.suppress(Empty):
                 while True:
-                    if (item := self._queue.get_nowait()) is not None:
-                        batch.append(item)
+                    batch += self._queue.get_nowait() or []
             self._answer(batch, SpoolError(self._failure))
 
     def _take(self) -> tuple[list[_Item], bool]:
@@ -179,13 +192,13 @@ class Spool:
         batch: list[_Item] = []
         size = 0
         try:
-            item = self._queue.get(timeout=self._patience())
-            while item is not None:
-                batch.append(item)
-                size += len(item[0])
+            items = self._queue.get(timeout=self._patience())
+            while items is not None:
+                batch += items
+                size += sum(len(payload) for payload, _ in items)
                 if size >= _BATCH_BYTES:
                     return batch, False
-                item = self._queue.get_nowait()
+                items = self._queue.get_nowait()
         except Empty:
             return batch, False
         return batch, True
