@@ -10,7 +10,6 @@ PORT ?= 8000
 DOCKER ?= docker
 IMAGE ?= closedloop:dev
 DOCKER_BUILD_FLAGS ?= --network host
-COMMIT = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
 
 # One cache of compiled code for verbs, service and tests, of the very code that the image holds.
 export NUMBA_CPU_NAME ?= generic
@@ -31,11 +30,11 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept data-pin serve image image-test engine manifests test contract chaos bench coverage mutation check lint types lock-check policy ci plan summary required lock clean
+.PHONY: help run data-check promote accept batch data-pin serve image image-test image-same sbom release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose engine manifests test contract chaos bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required retrain reference bundle-digest comment status issue head scans zizmor ship-plan ship-hold image-push pr protect doctor rename lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 ##@ The model
 
@@ -50,11 +49,21 @@ run: $(INSTALLED) ## data, validate, train, predict, evaluate; DATA=path or PROF
 data-check: $(INSTALLED) ## what fits of the files in DATA=path, what does not, the mends, and a parameter file for them
 	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(WITH))
 
+retrain: $(INSTALLED) ## train on what the log added; until the log is read, on the embedded data; evidence in build/evidence
+	@echo 'retrain: the request log is not read yet, so this trains on the data that model/data.lock.json pins'
+	$(MAKE) run
+	@mkdir -p build/evidence
+	cp model/data.lock.json build/decision.json build/report/summary.md build/evidence
+
 promote: $(INSTALLED) ## register the last run's model (RUN=id: that one's) in MLflow as champion, never against its verdict
 	$(strip $(BIN)/python -m model.promote $(if $(RUN),--run "$(RUN)"))
 
 accept: $(INSTALLED) ## let a red verdict pass: WHY="…", written with CI's decision (DECISION=path) to model/accepted.json
 	$(strip $(BIN)/python -m model.accept --why "$$WHY" $(if $(DECISION),--decision "$(DECISION)"))
+
+batch: $(INSTALLED) $(BUNDLE) ## score the tables in DATA=path (CSV, Parquet, Delta) into OUT=file.parquet or .csv; EVERY_ROW=1 answers for all rows
+	@[ -n "$(DATA)" ] || { echo 'make batch: name your tables: make batch DATA=path [OUT=answers.csv]' >&2; exit 2; }
+	$(strip $(BIN)/python -m model.batch --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(if $(EVERY_ROW),--every-row) $(WITH))
 
 data-pin: $(INSTALLED) ## fetch what model/data.lock.json names, validate it, and pin its fingerprint
 	$(BIN)/python -m model.data
@@ -66,12 +75,18 @@ serve: $(INSTALLED) $(BUNDLE) ## the service on http://localhost:8000 (PORT=) wi
 	MODEL_DIR=build/bundle LOG_DIR=build/log AUTH=open PORT=$(PORT) $(BIN)/python -m score
 
 image: engine $(WHEEL) $(BUNDLE) ## the container image closedloop:dev (IMAGE=) with the model inside
-	DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD_FLAGS) --build-arg PYTHON_IMAGE --build-arg COMMIT=$(COMMIT) \
-	  --file docker/Dockerfile --tag $(IMAGE) .
+	labels=$$($(BIN)/python .ci/labels.py) && DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD_FLAGS) \
+	  --build-arg PYTHON_IMAGE $$labels --file docker/Dockerfile --tag $(IMAGE) .
 
-image-test: engine $(INSTALLED) ## run that image without any privilege, ask it, and look for the answer in its log
-	@$(DOCKER) image inspect $(IMAGE) >/dev/null || { echo 'make image-test: there is no image $(IMAGE); make it with: make image' >&2; exit 2; }
+image-test: engine $(INSTALLED) ## run that image without any privilege, ask every route, kill it, and look for the answers in its log
+	@$(DOCKER) image inspect $(IMAGE) >/dev/null || { echo 'make $@: there is no image $(IMAGE); make it with: make image' >&2; exit 2; }
 	DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(BIN)/pytest tests/e2e/test_image.py
+
+image-same: engine $(WHEEL) $(BUNDLE) ## build it twice from nothing, and compare every file of both; takes minutes
+	DOCKER=$(DOCKER) DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/pytest tests/e2e/test_image_same.py
+
+sbom: engine $(INSTALLED) ## what is in that image, as CycloneDX, in build/sbom.json; red where lock and image differ
+	DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(BIN)/python .ci/sbom.py
 
 engine: ## whether a container engine answers, which both need
 	@$(DOCKER) info >/dev/null 2>&1 || { echo 'make: `$(DOCKER) info` finds no container engine; start one, or name its client: DOCKER=path' >&2; exit 2; }
@@ -88,11 +103,15 @@ test: $(WHEEL) ## every test a laptop can run, against the built wheel
 contract: $(WHEEL) $(BUNDLE) ## score.py, the service and Azure's server, with the bundle of the last run: the same answers
 	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_contract.py tests/e2e/test_azmlinfsrv.py
 
-chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk
-	$(AS_BUILT) $(BIN)/pytest tests/chaos
+chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk, overload; KILLS=n for fewer than 200 kills
+	$(AS_BUILT) $(BIN)/pytest --durations 10 tests/chaos
 
 bench: $(INSTALLED) ## speed against pandas, polars and scikit-learn, the gate's error rates, the whole run; takes minutes
 	$(BIN)/python tests/bench
+
+bench-serve: $(WHEEL) $(BUNDLE) ## our service beside MLflow, MLServer, BentoML, azmlinfsrv and FastAPI, and its start; QUICK=1 for a minute
+	$(BIN)/python tests/bench/serve.py $(if $(QUICK),--quick)
+	$(BIN)/python tests/bench/start_to_ready.py $(if $(QUICK),--starts 1)
 
 coverage: $(INSTALLED) ## branch coverage of src/closedloop, red below 95 %; the compiled loops once more without their compiler
 	@mkdir -p build/coverage
@@ -121,7 +140,7 @@ lock-check: $(INSTALLED) ## whether the locks still are what pyproject.toml asks
 	@$(BIN)/python .ci/locks.py --check
 
 policy: $(INSTALLED) ## rules of workflows, manifests and text; secrets
-	$(BIN)/zizmor --offline --persona auditor --no-progress --quiet .github
+	$(BIN)/zizmor --offline --strict-collection --persona auditor --no-progress --quiet .github
 	$(call if-there,actionlint,actionlint)
 	$(call if-there,act-run,act-run check)
 	$(call if-there,gitleaks,gitleaks git --no-banner --redact --log-level warn)
@@ -130,18 +149,107 @@ policy: $(INSTALLED) ## rules of workflows, manifests and text; secrets
 ci: $(INSTALLED) ## the graph of ci.yml, here
 	@$(BIN)/python .ci/graph.py
 
-##@ The steps of ci.yml that are no one's daily work
+##@ The steps of the workflows that are no one's daily work
 
 plan: ## which jobs this change needs
 	@python3 .ci/plan.py
 
+reference: ## which commit this change must meet: the reference's, else BASE_COMMIT
+	@python3 .ci/reference.py
+
 summary: ## the report of the last run, for the page of a CI run
 	@cat build/report/summary.md >> "$${GITHUB_STEP_SUMMARY:-/dev/stdout}"
+
+bundle-digest: $(INSTALLED) ## the digest of the bundle, verified; red if it is not EXPECTED
+	@$(BIN)/python .ci/bundle.py
 
 required: ## the verdict over all jobs, from NEEDS
 	@python3 .ci/required.py
 
+comment: ## the verdict on the pull request PULL_REQUEST, in its one comment
+	@python3 .ci/comment.py
+
+status: ## NEEDS as a commit status, for a run that was started by hand
+	@python3 .ci/watch.py status
+
+issue: ## one open issue while main is red, from NEEDS
+	@python3 .ci/watch.py issue
+
+head: ## whether main's newest commit has its release
+	@python3 .ci/watch.py head
+
+scans: ## which of GitHub's scanners this repository can have
+	@python3 .ci/watch.py scans
+
+zizmor: $(INSTALLED) ## the workflows against what is known of actions online; needs GH_TOKEN
+	$(BIN)/zizmor --strict-collection --persona auditor --no-progress --quiet .github
+
+ship-plan: ## whether this commit of main ships, where to, and what is skipped
+	@python3 .ci/promote.py plan
+
+ship-hold: ## red while a rollback waits for a person
+	@python3 .ci/promote.py hold
+
+image-push: engine ## push the image that was tested, and say its digest
+	@python3 .ci/push.py
+
+release-files: ## all that a release holds, in build/release
+	@python3 .ci/promote.py gather
+
+release-draft: ## a draft release of build/release
+	@python3 .ci/promote.py draft
+
+release-verify: ## who signed what build/release names, before it is deployed
+	@python3 .ci/promote.py verify
+
+release-publish: ## publish the draft: it is what is served
+	@python3 .ci/promote.py publish
+
+release-fetch: ## the files of the release RELEASE, in build/release
+	@python3 .ci/deploy.py fetch
+
+kubelogin: ## the client that logs kubectl in to AKS, from the Azure CLI
+	az aks install-cli --only-show-errors --kubelogin-version v0.2.14 \
+	  --install-location build/bin/kubectl --kubelogin-install-location build/bin/kubelogin
+	@echo "$(CURDIR)/build/bin" >> "$${GITHUB_PATH:-/dev/null}"
+
+deploy: ## apply the manifests OVERLAY of build/release, and wait for the rollout
+	@python3 .ci/deploy.py apply
+
+deploy-served: ## apply what was served last
+	@python3 .ci/deploy.py served
+
+smoke: ## ask what was deployed whether it is what was released
+	@python3 .ci/deploy.py smoke
+
+mirror: $(INSTALLED) ## record the run and its verdict where MLFLOW_TRACKING_URI points
+	$(BIN)/python -m model.mirror
+
+rollback-hold: ## hold everything else back, and open the pull request that restores RELEASE; REASON says why
+	@python3 .ci/rollback.py hold
+
+rollback-move: ## RELEASE is what is served from now on
+	@python3 .ci/rollback.py move
+
+retrain-judge: ## whether the evidence is worth a pull request
+	@python3 .ci/propose.py judge
+
+propose: ## open the pull request of a retraining
+	@python3 .ci/propose.py
+
 ##@ The repository
+
+pr: ## push this branch, open a pull request, and let it merge itself once it is green; with your own login of gh
+	@python3 .ci/pr.py
+
+protect: ## put the rules of .github/rulesets on main: MODE=solo, or team for an organisation
+	@python3 .ci/protect.py $(MODE)
+
+doctor: ## what is set up here, and what is skipped and why; needs no network
+	@python3 .ci/doctor.py
+
+rename: ## give your copy a name of its own: NAME=press-line
+	@python3 .ci/rename.py "$(NAME)"
 
 lock: $(INSTALLED) ## requirements/*.txt from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(BIN)/python .ci/locks.py $(if $(UPGRADE),--upgrade)

@@ -1,7 +1,8 @@
 """Run the graph of ci.yml on this machine: the same jobs in the same order, each make target once, then the verdict.
 
-A job whose target needs a container engine is skipped by name where none answers. Actions (checkout, Python, artifacts)
-are what one folder makes needless. Exit code: that of the verdict.
+What the verdict waits for is run, with the steps of the file that a job names; what follows it tells people or ships,
+and has no place here. A job whose target needs a container engine is skipped by name where none answers. Actions
+(checkout, Python, artifacts) are what one folder makes needless. Exit code: that of the verdict.
 """
 
 from __future__ import annotations
@@ -31,6 +32,20 @@ def needed(job: dict[str, Any]) -> list[str]:
     return [names] if isinstance(names, str) else names
 
 
+def steps(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """A job's steps: its own, or those of the one job in the file of this repository that it names."""
+    if "uses" not in job:
+        return job["steps"]
+    called = yaml.safe_load((ROOT / job["uses"].removeprefix("$/")).read_text(encoding="utf-8"))["jobs"]
+    (only,) = called.values()
+    return only["steps"]
+
+
+def judged(jobs: dict[str, Any]) -> list[str]:
+    """The jobs that the verdict waits for, in order."""
+    return [name for name in order(jobs) if name in needed(jobs[VERDICT])]
+
+
 def order(jobs: dict[str, Any]) -> list[str]:
     """The jobs, each after what it needs, else as the file has them."""
     sorter = TopologicalSorter({name: needed(job) for name, job in jobs.items()})
@@ -54,7 +69,7 @@ def run(job: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """Run a job's make targets; its result and its outputs. After a failure only steps with an ``if`` still run."""
     fine = True
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as file:
-        for step in job["steps"]:
+        for step in steps(job):
             if "run" in step and (fine or "if" in step):
                 fine = make(step["run"].removeprefix("make "), GITHUB_OUTPUT=file.name) and fine
         return "success" if fine else "failure", dict(re.findall(r"^(\w+)=(.*)$", file.read(), re.MULTILINE))
@@ -65,9 +80,7 @@ def main() -> int:
     jobs = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
     needs: dict[str, dict[str, Any]] = {}
     rows = []
-    for name in order(jobs):
-        if name == VERDICT:
-            continue
+    for name in judged(jobs):
         start = time.monotonic()
         result, note = "skipped", ""
         outputs: dict[str, str] = {}

@@ -1,7 +1,8 @@
 """The champion: what a challenger is held against.
 
-Where ``BASE_COMMIT`` is set, as CI does, that commit is trained in a worktree of its own and answers with its own code.
-Else it is the first model that a clean checkout made of a fleet, kept below build/champion/<source>.
+Where ``REFERENCE_COMMIT`` is set, or else ``BASE_COMMIT``, as CI does, that commit is trained in a worktree of its own
+and answers with its own code. Else it is the first model that a clean checkout made of a fleet, kept below
+build/champion/<source>.
 """
 
 from __future__ import annotations
@@ -66,26 +67,26 @@ def load(source: str, holdout_fingerprint: str, holdout: Path) -> Candidate | No
     return Candidate(answers, manifest, about["inputs_digest"], about["ruler"], problem)
 
 
-def of_base(base: str, own_digest: str, data: dict[str, Any], holdout: Path) -> Candidate:
+def of_commit(commit: str, own_digest: str, data: dict[str, Any], holdout: Path) -> Candidate:
     """The model of another commit, made by that commit, with its answers to today's holdout.
 
     Where it has the very inputs of the challenger nothing is trained. Where it cannot be made, the candidate says why,
     and the gate calls the two incomparable.
     """
-    work = commits.worktree(base)
+    work = commits.worktree(commit)
     settings = work / "model" / "params.yaml"
     ruler: dict[str, str] = {}
     try:
         ruler = gate.ruler(work / NOUNS, yaml.safe_load(settings.read_text(encoding="utf-8")), data["parts"])
         digest = provenance.inputs_digest(settings, data["fingerprint"], work, work / NOUNS)
         if digest == own_digest:
-            return Candidate(None, {"provenance": {"commit": base}}, digest, ruler, "it need not answer")
-        cli.say(f"training commit {base[:12]}, to compare with")
+            return Candidate(None, {"provenance": {"commit": commit}}, digest, ruler, "it need not answer")
+        cli.say(f"training commit {commit[:12]}, to compare with")
         for verb in ("data", "validate", "train"):
-            commits.run(base, f"model.{verb}")
+            commits.run(commit, f"model.{verb}")
         answers = work.resolve() / "build" / "holdout-of-challenger.parquet"
-        commits.run(base, "model.predict", "--data", str(holdout.resolve()), "--out", str(answers))
+        commits.run(commit, "model.predict", "--data", str(holdout.resolve()), "--out", str(answers))
         manifest = cli.read_json(work / "build" / "bundle" / "manifest.json", "its training wrote none")
         return Candidate(PredictionTable.read(answers), manifest, digest, ruler)
     except (DataError, OSError) as error:
-        return Candidate(None, {"provenance": {"commit": base}}, "", ruler, f"commit {base[:12]}: {error}")
+        return Candidate(None, {"provenance": {"commit": commit}}, "", ruler, f"commit {commit[:12]}: {error}")

@@ -16,18 +16,18 @@ from model.provenance import ROOT, git
 LOCK = "requirements/train.txt"
 
 
-def asked_base() -> str | None:
-    """The commit that ``BASE_COMMIT`` names, or None.
+def asked(variable: str) -> str | None:
+    """The commit that the environment's ``BASE_COMMIT`` or ``REFERENCE_COMMIT`` names, or None.
 
     Raises:
         DataError: it names no commit that is here.
     """
-    asked = os.environ.get("BASE_COMMIT", "")
-    if not asked:
+    name = os.environ.get(variable, "")
+    if not name:
         return None
-    found = git("rev-parse", "--verify", "--quiet", f"{asked}^{{commit}}")
+    found = git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     if found is None:
-        raise DataError(f"BASE_COMMIT is {asked!r}, which is no commit here; fetch it (git fetch --unshallow)")
+        raise DataError(f"{variable} is {name!r}, which is no commit here; fetch it (git fetch --unshallow)")
     return found
 
 
@@ -36,7 +36,7 @@ def base() -> str | None:
 
     None where there is no such commit; then a commit is judged by its own ruler.
     """
-    if found := asked_base():
+    if found := asked("BASE_COMMIT"):
         return found
     for name in ("origin/main", "main"):
         if found := git("merge-base", "HEAD", name):

@@ -1,7 +1,8 @@
 """Fetch the tables that this commit trains on into build/data, as they are.
 
 Without a flag: the fleet that model/data.lock.json pins. --profile simulates the same fleet under another profile,
---source reads a folder of files instead (the reference layout, or a known public set); both are for this machine only.
+--source reads a folder of files instead (the reference layout, or a known public set), or the log that a service has
+shipped (a folder, or an az://, s3:// or gs:// address); all this is for this machine only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pandas as pd
 
 from closedloop.data import simulate, sources
 from closedloop.data.schema import DataError, Schema
-from model import cli, params, timescale
+from model import cli, logged, params, timescale
 
 LOCK = Path(__file__).with_name("data.lock.json")
 
@@ -57,19 +58,25 @@ def main(words: list[str]) -> None:
     flags = cli.parser(__doc__, out=cli.DATA)
     choice = flags.add_mutually_exclusive_group()
     choice.add_argument("--profile", choices=("azure", "default"), help="simulate the pinned fleet in this profile")
-    choice.add_argument("--source", type=Path, metavar="PATH", help="read this folder instead of the pin")
+    choice.add_argument("--source", metavar="PATH", help="read this folder, or this log, instead of the pin")
     args = flags.parse_args(words)
     asked = params.load(args.params)
     pin = cli.read_json(LOCK, "restore it from git")
     about: dict[str, Any] = {"source": asked.source, "schema": asked.schema.to_dict(), "rule": asked.split["rule"]}
     anomalies: pd.DataFrame | None
-    if args.source:
-        found = sources.discover(args.source, asked.files)
+    if args.source and logged.is_log(args.source):
+        cli.say(f"reading the log at {args.source}")
+        frames, part = logged.fetch(args.source, asked.schema)
+        anomalies = None
+        about |= {"parts": [part], "local": True}  # the source is the fleet's name: its log's machines are its own
+    elif args.source:
+        location = Path(args.source)
+        found = sources.discover(location, asked.files)
         cli.say(f"reading {args.source}: format {found['format']}")
-        frames = sources.read_frames(args.source, asked.columns, asked.files, asked.machine_numbers)
-        anomalies = sources.read_anomalies(args.source, asked.files)
+        frames = sources.read_frames(location, asked.columns, asked.files, asked.machine_numbers)
+        anomalies = sources.read_anomalies(location, asked.files)
         # the parameters of a commit name its own fleet; a file of another fleet names that
-        source = args.source.resolve().name if args.params.resolve() == params.PARAMS.resolve() else asked.source
+        source = location.resolve().name if args.params.resolve() == params.PARAMS.resolve() else asked.source
         about |= {"source": source, "parts": [{"kind": found["format"]}], "local": True}
         if found["schema"]:
             about |= brought(frames["telemetry"], found, asked)

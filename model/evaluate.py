@@ -89,11 +89,11 @@ def main(words: list[str]) -> int:
 
     digest = provenance.inputs_digest(args.params, data["fingerprint"])
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
-    base = None if data["local"] else commits.asked_base()
-    if base is None:
+    met = None if data["local"] else commits.asked("REFERENCE_COMMIT") or commits.asked("BASE_COMMIT")
+    if met is None:
         reference = champion.load(data["source"], data["holdout_fingerprint"], args.holdout)
     else:
-        reference = champion.of_base(base, digest, data, args.holdout)
+        reference = champion.of_commit(met, digest, data, args.holdout)
     accepted = cli.read_json(provenance.ACCEPTED, "restore it from git") if provenance.ACCEPTED.exists() else None
     decision = gate.decide(reference, challenger, truth, settings, base_ruler=base_ruler, accepted=accepted)
     decision["ci"] = provenance.ci()

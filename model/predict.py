@@ -15,9 +15,9 @@ from closedloop.judge.truth import ANOMALY, PredictionTable
 from model import cli
 
 
-def predict(bundle: Bundle, tables: Tables) -> PredictionTable:
-    """The answers of every head that the bundle has, at every telemetry row."""
-    found = bundle.predict(tables)
+def predict(bundle: Bundle, tables: Tables, last_only: bool = False) -> PredictionTable:
+    """The answers of every head that the bundle has, at every telemetry row, or at the last of each machine."""
+    found = bundle.predict(tables, last_only)
     heads = {}
     if bundle.anomaly is not None:
         heads[ANOMALY] = (found.anomaly_score, found.anomaly_alarm)

@@ -26,6 +26,7 @@ class Scorer:
             raise ValueError("this bundle was never written: load one")
         self.bundle = bundle
         self.manifest = bundle.manifest
+        self.max_rows = max_rows
         self._decode = Decoder(bundle.schema, max_rows)
         self.request_schema = openapi(bundle.schema)
         self.example = self.request_schema["examples"][0]

@@ -11,6 +11,9 @@ pre{background:#f4f4f4;padding:1rem;overflow:auto;font-size:13px}h2 code{font-si
 td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}"""
 
 
+HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
+
 def page(document: dict[str, Any]) -> str:
     """The page of an OpenAPI document."""
     info = document["info"]
@@ -31,9 +34,12 @@ def page(document: dict[str, Any]) -> str:
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     parts = [f"<h2><code>{method} {escape(path)}</code></h2><p>{escape(operation.get('summary', ''))}</p>"]
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        example = json.dumps(content["schema"]["examples"][0])
-        curl = f"curl -s localhost:8000{path} -H 'Content-Type: application/json' -d '{example}'"
-        parts.append(f"<h3>Try it</h3><pre>{escape(curl)}</pre>")
+        parts.append("<h3>Try it</h3>")
+        for name, example in content["examples"].items():
+            token = ' -H "Authorization: Bearer $TOKEN"' if "security" in operation else ""
+            sent = json.dumps(example["value"])
+            curl = f"curl -s localhost:8000{path}{token} -H 'Content-Type: application/json' -d '{sent}'"
+            parts.append(f"<p>{escape(name)}</p><pre>{escape(curl)}</pre>")
         parts.append(_schema("Request", content["schema"]))
     rows = []
     for status, response in operation["responses"].items():

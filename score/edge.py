@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
 import re
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -19,11 +21,18 @@ from closedloop.data.request import RequestError
 from closedloop.heads.bundle import BundleError
 from closedloop.log.frame import SegmentError
 from closedloop.log.spool import SpoolError
+from score.journal import in_sample
+from score.logs import say
 from score.problems import MEDIA_TYPE, Problem
 from score.settings import SettingsError
 
+if TYPE_CHECKING:
+    from score.service import Service
+
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _REFUSALS = (SettingsError, BundleError, SpoolError, SegmentError, OSError)
+_BUSY = "more requests at once than this service takes: ask again"
+_SHED_SECONDS = 1.0
 _CLOSED = 499  # the client went away before its answer; nginx's number, never sent
 log = logging.getLogger("score")
 
@@ -32,13 +41,15 @@ class Edge:
     """Plain ASGI middleware: it reads no body itself, and costs a few microseconds.
 
     A body longer than ``max_body_bytes`` is refused by its declared length before a byte is read, and one that declares
-    none as soon as it has grown too long.
+    none as soon as it has grown too long. Of requests that would be logged no more are let in than the limits allow;
+    the others wait a moment for their 503, so that who asks again at once cannot eat up the processor.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, routes: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, routes: frozenset[str], logged: frozenset[str], access_log: float) -> None:
         self._app = app
-        self._limit = max_body_bytes
         self._routes = routes
+        self._logged = logged
+        self._access_log = access_log
         self._start = os.urandom(8).hex()  # ids of this process: unique, not secret, and no system call for each
         self._count = itertools.count()
 
@@ -53,7 +64,12 @@ class Edge:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode() if _ID.fullmatch(given) else f"{self._start}{next(self._count):016x}"
-        scope["state"]["request_id"] = request_id
+        state: dict[str, Any] = scope["state"]
+        state["request_id"] = request_id
+        service: Service = state["service"]
+        load, path = service.load, scope["path"]
+        logged = path in self._logged and scope["method"] == "POST"
+        admitted = False
 
         async def count(message: Message) -> None:
             nonlocal status
@@ -65,15 +81,28 @@ class Edge:
         async def limit() -> Message:
             nonlocal read
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._limit:
-                raise self._too_large()
+            if size := len(message.get("body", b"")):
+                read += size
+                load.body_bytes += size
+                if read > load.max_body_bytes:
+                    raise _too_large(load.max_body_bytes)
+                if load.body_bytes > load.max_bytes:
+                    load.shed["bytes"] += 1
+                    raise Problem(503, _BUSY, headers={"Retry-After": "1", "Connection": "close"})
             return message
 
         try:
+            if logged:
+                service.journal.offered += 1
+                if load.requests >= load.max_requests:
+                    load.shed["requests"] += 1
+                    await asyncio.sleep(_SHED_SECONDS)
+                    raise Problem(503, _BUSY, headers={"Retry-After": "1"})
+                load.requests += 1
+                admitted = True
             length = headers.get(b"content-length", b"")
-            if length.isdigit() and int(length[:20]) > self._limit:
-                raise self._too_large()
+            if length.isdigit() and int(length[:20]) > load.max_body_bytes:
+                raise _too_large(load.max_body_bytes)
             await self._app(scope, limit, count)
         except ClientDisconnect:
             status = _CLOSED
@@ -86,12 +115,20 @@ class Edge:
             if not status:
                 ours = Problem(500, "an error of ours: tell us the request id")
                 await respond(ours, request_id)(scope, receive, count)
-        route = scope["path"] if scope["path"] in self._routes else "other"
-        scope["state"]["service"].metrics.answered(route, status, time.perf_counter() - start)
+        finally:
+            load.body_bytes -= read
+            load.requests -= admitted
+            if logged and "settled" not in state:
+                service.journal.rejected += 1
+            seconds = time.perf_counter() - start
+            route = path if path in self._routes else "other"
+            service.metrics.answered(route, status or _CLOSED, seconds)
+            if self._access_log and in_sample(request_id, self._access_log):
+                say("answered", request_id=request_id, route=route, status=status, seconds=round(seconds, 6))
 
-    def _too_large(self) -> Problem:
-        detail = f"the body is longer than {self._limit} bytes: send smaller batches"
-        return Problem(413, detail, headers={"Connection": "close"})
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, f"the body is longer than {limit} bytes: send smaller batches", headers={"Connection": "close"})
 
 
 def respond(problem: Problem, request_id: str) -> Response:

@@ -33,15 +33,16 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
         """A refused request: 400 where it is no JSON at all, 422 where it is not what the schema asks for."""
         return cls(400 if error.syntax else 422, str(error), errors=error.errors)
 
-    def body(self, request_id: str) -> dict[str, Any]:
+    def body(self, request_id: str | None) -> dict[str, Any]:
         """The members of the problem."""
         members: dict[str, Any] = {
             "type": "about:blank",
             "title": _TITLES.get(self.status) or HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
-            "request_id": request_id,
         }
+        if request_id is not None:
+            members["request_id"] = request_id
         if self.errors is not None:
             members["errors"] = self.errors
         return members

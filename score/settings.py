@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
 from closedloop.log.spool import Durability
+
+LOG_FIELDS = ("caller", "image", "answer", "telemetry", "errors", "maint", "machines")
+_SINK = re.compile(r"(az|abfss?|s3|gs)://[^/].*")
+_ORIGIN = re.compile(r"https?://[^/\s,*]+")
 
 
 class SettingsError(ValueError):
@@ -16,7 +22,11 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service needs beside the bundle; ``tokens_file`` is None where everyone may ask (``AUTH=open``)."""
+    """What the service needs beside the bundle.
+
+    ``tokens_file`` is None where everyone may ask (``AUTH=open``), ``log_sink`` where nothing is shipped, a limit of
+    the log where it is off. Fractions are from 0 to 1, times in seconds.
+    """
 
     log_dir: Path
     log_durability: Durability = "fsync"
@@ -24,6 +34,18 @@ class Settings:
     port: int = 8000
     max_body_bytes: int = 16 << 20
     image: str = ""
+    log_sink: str | None = None
+    log_sample: float = 1.0
+    log_fields: frozenset[str] = frozenset(LOG_FIELDS)
+    log_max_bytes: int | None = None
+    log_max_age_seconds: int | None = None
+    max_in_flight: int = 512
+    max_in_flight_bytes: int = 64 << 20
+    max_connections: int = 2000
+    cors_origins: tuple[str, ...] = ()
+    access_log: float = 0.0
+    drain_seconds: int = 1
+    stop_seconds: int = 9
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -38,14 +60,45 @@ class Settings:
         log_dir = environ.get("LOG_DIR")
         if not log_dir:
             raise SettingsError("LOG_DIR is not set: name the folder on a local disk that keeps the request log")
+        sink = log_sink(environ)
+        # what nobody takes away may fill the disk: that is what LOG_SINK=none asks for
+        log_max_bytes = _whole(environ, "LOG_MAX_BYTES", 4 << 30 if sink else 0, low=0, high=1 << 50)
+        max_body = _whole(environ, "MAX_BODY_BYTES", cls.max_body_bytes, low=1, high=1 << 30)
+        in_flight = max(cls.max_in_flight_bytes, max_body)
+        drain = _whole(environ, "DRAIN_SECONDS", cls.drain_seconds, low=0, high=600)
         return cls(
             log_dir=Path(log_dir),
             log_durability=cast(Durability, durability),
             tokens_file=_tokens_file(environ),
             port=_whole(environ, "PORT", cls.port, low=0, high=65_535),
-            max_body_bytes=_whole(environ, "MAX_BODY_BYTES", cls.max_body_bytes, low=1, high=1 << 30),
+            max_body_bytes=max_body,
             image=environ.get("IMAGE", cls.image),
+            log_sink=sink,
+            log_sample=_fraction(environ, "LOG_SAMPLE", cls.log_sample),
+            log_fields=_log_fields(environ),
+            log_max_bytes=log_max_bytes or None,
+            log_max_age_seconds=_whole(environ, "LOG_MAX_AGE_SECONDS", 0, low=0, high=10**9) or None,
+            max_in_flight=_whole(environ, "MAX_IN_FLIGHT", cls.max_in_flight, low=1, high=100_000),
+            max_in_flight_bytes=_whole(environ, "MAX_IN_FLIGHT_BYTES", in_flight, low=max_body, high=1 << 40),
+            max_connections=_whole(environ, "MAX_CONNECTIONS", cls.max_connections, low=1, high=100_000),
+            cors_origins=_origins(environ),
+            access_log=_fraction(environ, "ACCESS_LOG", cls.access_log),
+            drain_seconds=drain,
+            stop_seconds=_whole(environ, "STOP_SECONDS", drain + 8, low=drain + 1, high=3600),
         )
+
+
+def log_sink(environ: Mapping[str, str]) -> str | None:
+    """Where the log is shipped: ``LOG_SINK``, else ``delta`` in ``LOG_DIR``; None for ``none``.
+
+    Raises:
+        SettingsError: it is neither a path nor an address of a kind that is known.
+    """
+    sink = environ.get("LOG_SINK") or str(Path(environ.get("LOG_DIR", "")) / "delta")
+    if "://" in sink and not _SINK.fullmatch(sink):
+        shown = sink.partition("://")[0]  # the rest may hold a credential
+        raise SettingsError(f"LOG_SINK={shown}://…: name a local path, az://…, s3://… or gs://…, or none")
+    return None if sink == "none" else sink
 
 
 def model_dir(environ: Mapping[str, str]) -> Path:
@@ -90,6 +143,38 @@ def _tokens_file(environ: Mapping[str, str]) -> Path | None:
             "AUTH_TOKENS_FILE is not set: name the file of tokens, or set AUTH=open to let everyone ask"
         )
     return Path(named)
+
+
+def _log_fields(environ: Mapping[str, str]) -> frozenset[str]:
+    named = environ.get("LOG_FIELDS")
+    if not named:
+        return frozenset(LOG_FIELDS)
+    fields = frozenset(field.strip() for field in named.split(","))
+    if unknown := sorted(fields - set(LOG_FIELDS)):
+        raise SettingsError(f"LOG_FIELDS={named}: {unknown[0]!r} is unknown; choose among {','.join(LOG_FIELDS)}")
+    return fields
+
+
+def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
+    named = environ.get("CORS_ORIGINS", "")
+    origins = tuple(origin.strip() for origin in named.split(",") if origin.strip())
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise SettingsError(
+                f"CORS_ORIGINS={named}: write each as https://host, without a path or *, and commas between them"
+            )
+    return origins
+
+
+def _fraction(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name) or str(default)
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = math.nan
+    if not 0.0 <= fraction <= 1.0:
+        raise SettingsError(f"{name}={text}: write a fraction from 0 to 1")
+    return fraction
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int, *, low: int, high: int) -> int:

@@ -1,17 +1,25 @@
 """Faults that are made for real. They are slow and some need root: every test here carries the marker ``chaos``."""
 
+import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # for faults.py and writer.py: tests are no package
+
+import faults  # noqa: E402
+
 WRITER = HERE / "writer.py"
+FILE_SYSTEMS = {"ext4": (["mkfs.ext4", "-q"], 64 << 20), "xfs": (["mkfs.xfs", "-q"], 320 << 20)}
 
 
 def pytest_collection_modifyitems(items):
@@ -20,61 +28,234 @@ def pytest_collection_modifyitems(items):
             item.add_marker("chaos")
 
 
-def run(*words):
-    return subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True)
+@pytest.fixture
+def progress(request):
+    """Say on the terminal how far a long test is."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
+
+    def say(done, of, what):
+        if reporter is not None and (done == of or done % max(1, of // 10) == 0):
+            with capture.global_and_fixture_disabled():
+                reporter.write_line(f"  {what}: {done} of {of}")
+
+    return say
 
 
 @pytest.fixture
 def mount(tmp_path):
     """Mount a file system; skipped where that is not allowed. All are unmounted when the test ends."""
-    mounted = []
+    mounted, numbers = [], itertools.count()
 
     def attach(*options, source):
-        point = tmp_path / f"mount-{len(mounted)}"
+        point = tmp_path / f"mount-{next(numbers)}"
         point.mkdir()
         try:
-            run("mount", *options, source, point)
+            faults.run("mount", *options, source, point)
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"cannot mount here, which takes root: {getattr(error, 'stderr', error)}")
+            pytest.skip(f"cannot mount here, which takes root and loop devices: {getattr(error, 'stderr', error)}")
         mounted.append(point)
         return point
 
+    def detach(point):
+        mounted.remove(point)
+        faults.run("umount", point)
+
+    attach.detach = detach
     yield attach
-    for point in reversed(mounted):
-        run("umount", point)
+    busy = [point for point in reversed(mounted) if subprocess.run(["umount", point], check=False).returncode]
+    for point in busy:
+        faults.run("umount", "--lazy", point)  # nothing stays mounted, whatever the test left open
+    assert busy == []
 
 
 @pytest.fixture
 def disk(tmp_path, mount):
-    """An ext4 image of 64 MB, and where it is mounted."""
-    if shutil.which("mkfs.ext4") is None:
-        pytest.skip("mkfs.ext4 is not installed")
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    run("mkfs.ext4", "-q", image)
-    return image, mount("-o", "loop", source=image)
+    """Make a file system in a file, and mount it: (image, where it is mounted)."""
+
+    def make(kind, *options):
+        command, size = FILE_SYSTEMS[kind]
+        if shutil.which(command[0]) is None:
+            pytest.skip(f"{command[0]} is not installed")
+        image = tmp_path / f"image-{kind}"
+        with image.open("wb") as file:
+            file.truncate(size)
+        faults.run(*command, image)
+        return image, mount("-o", ",".join(["loop", *options]), source=image)
+
+    return make
+
+
+@pytest.fixture
+def strace():
+    """The words before a command that let strace inject a fault into its calls: strace(fault, *paths it is about)."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    probe = subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"strace may not trace here: {probe.stderr.strip()}")
+
+    def words(fault, *paths):
+        about = [word for path in paths for word in ("-P", str(path))]
+        return [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            *about,
+            "-e",
+            f"trace={fault.split(':')[0]}",
+            "-e",
+            f"inject={fault}",
+        ]
+
+    return words
+
+
+@pytest.fixture
+def cgroup():
+    """Make a control group of version 1: cgroup(controller, **{file: value}) gives its folder; removed at the end."""
+    made = []
+
+    def make(controller, **limits):
+        folder = Path("/sys/fs/cgroup") / controller / f"closedloop-chaos-{os.getpid()}"
+        try:
+            folder.mkdir()
+            made.append(folder)
+            for name, value in limits.items():
+                (folder / f"{controller}.{name}").write_text(str(value))
+        except OSError as error:
+            pytest.skip(f"cannot make a cgroup v1 of {controller} here, which takes root: {error}")
+        return folder
+
+    yield make
+    for folder in made:
+        faults.until(lambda folder=folder: not (folder / "cgroup.procs").read_text())
+        folder.rmdir()
+
+
+@pytest.fixture
+def faketime():
+    """The path of libfaketime."""
+    named = os.environ.get("LIBFAKETIME", "")
+    for path in [Path(named), *Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1")]:
+        if path.is_file():
+            return str(path)
+    pytest.skip("libfaketime is not installed (LIBFAKETIME may name the file)")
 
 
 @pytest.fixture
 def write(tmp_path):
     """Start the writer of a spool (see writer.py) as a process: (process, what it has said as (verb, id) pairs)."""
+    started = []
 
     @contextmanager
     def start(folder, *options, under=()):
-        said = tmp_path / "said"
-        with said.open("wb") as output:
+        said = tmp_path / f"said-{len(started)}"
+        started.append(said)
+        errors = tmp_path / "errors"
+        with said.open("wb") as output, errors.open("ab") as stderr:
             process = subprocess.Popen(
-                [*under, sys.executable, WRITER, folder, *options], stdout=output, start_new_session=True
+                [*under, sys.executable, str(WRITER), str(folder), *options],
+                stdout=output,
+                stderr=stderr,
+                start_new_session=True,
             )
+
+        def words():
+            return [tuple(line.split()) for line in said.read_text().splitlines(keepends=True) if "\n" in line]
+
         try:
-            yield (
-                process,
-                lambda: [tuple(line.split()) for line in said.read_text().splitlines(keepends=True) if "\n" in line],
-            )
+            yield process, words
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            end(process)
 
     return start
+
+
+def end(process):
+    """Kill what was started in a session of its own, whole, and wait until all of it is gone."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    faults.until(lambda: not alive(process.pid))
+
+
+def alive(session):
+    """The processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            state, _, _, its = path.read_text().rpartition(")")[2].split()[:4]
+            if int(its) == session and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture
+def environ(tiny_bundle, tmp_path):
+    """The service's settings: open to all, a free port, and segments that stay in the spool."""
+    return {
+        **os.environ,
+        "MODEL_DIR": str(tiny_bundle),
+        "LOG_DIR": str(tmp_path / "log"),
+        "LOG_SINK": "none",
+        "AUTH": "open",
+        "PORT": "0",
+    }
+
+
+@pytest.fixture
+def launch(environ, tmp_path):
+    """Start ``python -m score`` as a process of its own; (process, its stderr's file), before it is ready."""
+    outputs = []
+
+    @contextmanager
+    def start(*, under=(), **settings):
+        output = tmp_path / f"output-{len(outputs)}"
+        outputs.append(output)
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [*under, sys.executable, "-m", "score"],
+                env={**environ, **settings},
+                cwd=tmp_path,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        try:
+            yield process, output
+        finally:
+            end(process)
+
+    return start
+
+
+@pytest.fixture
+def serve(launch, environ):
+    """Start the service and wait until it is ready."""
+
+    @contextmanager
+    def start(*, under=(), **settings):
+        with launch(under=under, **settings) as (process, output):
+            port = port_of(process, output)
+            yield faults.Service(process, port, Path({**environ, **settings}["LOG_DIR"]), output)
+
+    return start
+
+
+def port_of(process, output):
+    """The port that a service says it listens on, as soon as it says so."""
+    deadline = time.monotonic() + faults.START_SECONDS
+    while not (running := re.search(r"running on http://127\.0\.0\.1:(\d+)", output.read_text())):
+        assert process.poll() is None, output.read_text()
+        assert time.monotonic() < deadline, output.read_text()
+        time.sleep(0.02)
+    return int(running[1])
+
+
+@pytest.fixture
+def ledger():
+    """One account over all lives of a service."""
+    return faults.Ledger()

@@ -1,11 +1,13 @@
-"""Append to a spool for ever and say what happens, ``acked <id>`` or ``refused <id>``. The tests run and kill it.
+"""Append to a spool for ever and say what happens: ``issued``, ``acked`` or ``refused``, and the record's number.
 
-usage: writer.py FOLDER [records] [--no-sync]
+usage: writer.py FOLDER [--first N] [--records N] [--clients N] [--segment-bytes N] [--strict SHADOW [--without SYNC]]
+
+With --strict, see strict.py: SHADOW holds what a disk that promises no more than POSIX would hold after a power cut.
 """
 
+import argparse
 import asyncio
 import itertools
-import os
 import sys
 from pathlib import Path
 
@@ -17,8 +19,16 @@ def payload(number):
     return b"%d %s" % (number, b"x" * (number % 500))
 
 
+def identify(found):
+    """The number of a payload, which must be whole."""
+    number = int(found.split()[0])
+    assert found == payload(number)
+    return number
+
+
 async def append(spool, numbers):
     for number in numbers:
+        print("issued", number, flush=True)
         try:
             await spool.append(payload(number))
         except SpoolError:
@@ -28,15 +38,28 @@ async def append(spool, numbers):
             print("acked", number, flush=True)
 
 
-async def main(folder, records):
-    spool = Spool(folder, segment_bytes=200_000, retry_seconds=0.05)
-    numbers = iter(range(records)) if records else itertools.count()
-    await asyncio.gather(*[append(spool, numbers) for _ in range(16)])
+async def main(options):
+    spool = Spool(options.folder, segment_bytes=options.segment_bytes, retry_seconds=0.05)
+    numbers = itertools.count(options.first)
+    if options.records:
+        numbers = iter(range(options.first, options.first + options.records))
+    await asyncio.gather(*[append(spool, numbers) for _ in range(options.clients)])
     await asyncio.to_thread(spool.close)
 
 
 if __name__ == "__main__":
-    if "--no-sync" in sys.argv:
-        os.fdatasync = os.fsync = lambda _: None
-    counts = [int(word) for word in sys.argv[2:] if word.isdigit()]
-    asyncio.run(main(Path(sys.argv[1]), sum(counts)))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--records", type=int)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--segment-bytes", type=int, default=200_000)
+    parser.add_argument("--strict", type=Path)
+    parser.add_argument("--without", default="")
+    given = parser.parse_args()
+    if given.strict:
+        sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH keeps it off
+        import strict
+
+        strict.install(given.folder.parent, given.strict, given.without)
+    asyncio.run(main(given))

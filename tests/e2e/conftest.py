@@ -72,11 +72,11 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def example() -> Callable[[httpx.Client], dict[str, Any]]:
+def example() -> Callable[..., dict[str, Any]]:
     """The request that the service's own OpenAPI document shows: it fits the schema of the bundle, whatever that is."""
 
-    def read(client: httpx.Client) -> dict[str, Any]:
-        operation = client.get("/openapi.json").json()["paths"]["/score"]["post"]
+    def read(client: httpx.Client, route: str = "/score") -> dict[str, Any]:
+        operation = client.get("/openapi.json").json()["paths"][route]["post"]
         return operation["requestBody"]["content"]["application/json"]["schema"]["examples"][0]
 
     return read

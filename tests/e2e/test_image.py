@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
+import re
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,10 @@ from closedloop.log import record, spool
 
 DOCKER = os.environ.get("DOCKER", "docker")
 IMAGE = os.environ.get("IMAGE", "closedloop:dev")
+ROOT = Path(__file__).resolve().parents[2]
+MB = 1_000_000
+MOST_MB = 250  # of the whole image, compressed
+BASE_MB = 50  # python:3.13-slim-trixie on linux/amd64 takes 42 to 45 MB of it; a stand-in for it may be of any size
 UID = random.SystemRandom().randrange(100_000, 1_000_000)
 # Its group is ours, so that we can read the log it writes.
 UNPRIVILEGED = (
@@ -55,12 +62,21 @@ def start(
 ) -> Iterator[Callable[..., Container]]:
     started: list[Container] = []
 
-    def run(*words: str) -> Container:
-        log = tmp_path_factory.mktemp("log")
-        log.chmod(0o777)
+    def run(*words: str, log: Path | None = None) -> Container:
+        if log is None:
+            log = tmp_path_factory.mktemp("log")
+            log.chmod(0o777)
         mount = f"--mount=type=bind,source={log},target=/log"
         name = docker(
-            "run", "--detach", "--publish=127.0.0.1::8000", mount, "--env=AUTH=open", *UNPRIVILEGED, *words, IMAGE
+            "run",
+            "--detach",
+            "--publish=127.0.0.1::8000",
+            mount,
+            "--env=AUTH=open",
+            "--env=LOG_SINK=none",
+            *UNPRIVILEGED,
+            *words,
+            IMAGE,
         ).stdout.strip()
         container = Container(name, log, httpx.Client(timeout=30))
         started.append(container)
@@ -83,6 +99,24 @@ def logged(folder: Path) -> list[record.Record]:
     return records
 
 
+def routes(client: httpx.Client) -> set[tuple[str, str]]:
+    """Method and path of all that it answers: by its OpenAPI document, and by its README, which has also the pages."""
+    described = client.get("/openapi.json").json()["paths"].items()
+    readme = (ROOT / "score/README.md").read_text(encoding="utf-8")
+    told = re.findall(r"`(GET|POST) (/[\w.]*)`", readme)
+    return {(method.upper(), path) for path, methods in described for method in methods} | {(m, p) for m, p in told}
+
+
+def test_every_route_answers(start: Callable[..., Container], example: Callable[..., dict[str, Any]]) -> None:
+    container = start()
+    asked = routes(container.client)
+    assert {("POST", "/score"), ("GET", "/readyz"), ("GET", "/metrics"), ("GET", "/docs")} <= asked
+    for method, path in sorted(asked):
+        body = example(container.client, path) if method == "POST" else None
+        answer = container.client.request(method, path, json=body)
+        assert answer.status_code == 200, f"{method} {path}: {answer.status_code} {answer.text}"
+
+
 def test_the_model_inside_answers_and_its_answer_is_in_the_log(
     start: Callable[..., Container], example: Callable[[httpx.Client], dict[str, Any]], manifest: dict[str, Any]
 ) -> None:
@@ -96,14 +130,40 @@ def test_the_model_inside_answers_and_its_answer_is_in_the_log(
     assert (body, answer.content, answer.json()["request_id"]) == (kept.request, kept.answer, kept.request_id)
 
 
-def test_a_log_survives_kill_and_restart(
-    start: Callable[..., Container], example: Callable[[httpx.Client], dict[str, Any]]
-) -> None:
+def test_a_log_survives_kill_and_restart(start: Callable[..., Container], example: Callable[..., Any]) -> None:
+    """Killed without a warning, and started again on the same volume: what was answered is there, once."""
     container = start()
     asked = example(container.client)
-    first = container.client.post("/score", json=asked).json()["request_id"]
-    docker("kill", container.name)
-    assert [first] == [kept.request_id for kept in logged(container.log)]
+    answered = [container.client.post("/score", json=asked).json()["request_id"] for _ in range(3)]
+    docker("kill", "--signal=KILL", container.name)
+    assert docker("wait", container.name).stdout.strip() == "137"
+    assert answered == [kept.request_id for kept in logged(container.log)]
+    again = start(log=container.log)
+    recovered = re.search(r"^closedloop_log_recovered_records_total (\S+)$", again.client.get("/metrics").text, re.M)
+    assert recovered is not None
+    assert float(recovered[1]) == len(answered)
+    answered.append(again.client.post("/score", json=asked).json()["request_id"])
+    assert answered == [kept.request_id for kept in logged(container.log)]
+
+
+def test_as_its_own_user_it_can_write_a_volume_that_the_engine_made(
+    wait_ready: Callable[..., None], example: Callable[..., Any]
+) -> None:
+    """As docker/README.md runs it: a new named volume, which takes the owner that /log has in the image."""
+    volume = f"closedloop-test-{UID}"
+    words = ("--read-only", "--cap-drop=ALL", "--publish=127.0.0.1::8000", f"--volume={volume}:/log", "--env=AUTH=open")
+    name = docker("run", "--detach", *words, IMAGE).stdout.strip()
+    try:
+        with httpx.Client(timeout=30) as client:
+            container = Container(name, Path(), client)
+            if said := container.ended():
+                pytest.fail(said)
+            client.base_url = "http://" + docker("port", name, "8000").stdout.split()[0]
+            wait_ready(client, container.ended)
+            assert client.post("/score", json=example(client)).status_code == 200
+    finally:
+        docker("rm", "--force", name)
+        docker("volume", "rm", "--force", volume)
 
 
 def test_told_to_stop_it_seals_its_log_and_exits_with_0(
@@ -119,12 +179,28 @@ def test_told_to_stop_it_seals_its_log_and_exits_with_0(
 def test_all_compiled_code_comes_from_the_cache_of_the_build(start: Callable[..., Container]) -> None:
     """Also on a read-only root, as an unknown user, and whatever is asked."""
     container = start("--env=NUMBA_DEBUG_CACHE=1")
-    for path in sorted((Path(__file__).parents[1] / "golden").glob("requests/*.json")):
+    for path in sorted((ROOT / "tests/golden").glob("requests/*.json")):
         answer = container.client.post("/score", content=path.read_bytes())
         assert answer.status_code < 500, f"{path.name}: {answer.text}"
     said = container.output()
     assert "[cache] data loaded from" in said
     assert "[cache] data saved to" not in said
+
+
+def test_that_code_suits_every_processor() -> None:
+    """Numba looks for code by the processor's name and features: those of the machine that built it must not count."""
+    read = """
+import pathlib, pickle
+found = set()
+for path in pathlib.Path("/opt/numba").rglob("*.nbi"):
+    with path.open("rb") as file:
+        pickle.load(file)
+        stamp, overloads = pickle.loads(file.read())
+    found |= {key[1] for key in overloads}
+print(sorted(found))
+"""
+    said = docker("run", "--rm", "--entrypoint=python", IMAGE, "-c", read).stdout.strip()
+    assert re.fullmatch(r"\[\('[\w-]+', 'generic', ''\)\]", said), said
 
 
 def test_the_health_check_tells_alive_from_dead(start: Callable[..., Container]) -> None:
@@ -143,11 +219,41 @@ def test_without_tokens_it_does_not_start(manifest: dict[str, Any]) -> None:
     assert len(done.stdout.splitlines()) == 1, done.stdout
 
 
-def test_it_names_its_commit_and_holds_nothing_of_training() -> None:
+def test_it_says_what_it_is_and_holds_nothing_of_training(manifest: dict[str, Any]) -> None:
     config = json.loads(docker("inspect", "--format={{json .Config}}", IMAGE).stdout)
     assert config["User"] == "65532:65532"
-    assert config["Labels"]["org.opencontainers.image.revision"]
+    labels = config["Labels"]
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", labels["org.opencontainers.image.revision"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", labels["org.opencontainers.image.created"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", labels["org.opencontainers.image.version"])
+    assert re.fullmatch(r"(https://\S+)?", labels["org.opencontainers.image.source"])
+    assert manifest["model_digest"] == labels["closedloop.model-digest"]
+    assert manifest["bundle_digest"] == labels["closedloop.bundle-digest"]
     missing = (
         "import importlib.util as u; print([n for n in ('pandas', 'sklearn', 'mlflow', 'pytest') if u.find_spec(n)])"
     )
     assert docker("run", "--rm", "--entrypoint=python", IMAGE, "-c", missing).stdout.strip() == "[]"
+
+
+def compressed(tmp_path: Path) -> list[float]:
+    """Each layer of the image as a registry stores it, in MB: gzip as Docker does it."""
+    archive = tmp_path / "image.tar"
+    docker("save", f"--output={archive}", IMAGE)
+    sizes = []
+    with tarfile.open(archive) as image:
+        (about,) = json.load(image.extractfile("manifest.json"))  # type: ignore[arg-type]
+        for name in about["Layers"]:
+            layer = image.extractfile(name)
+            assert layer is not None
+            sizes.append(len(gzip.compress(layer.read(), compresslevel=6)) / MB)
+    return sizes
+
+
+def test_it_is_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Compressed, what we add to the base and the official base together; the base here may be a stand-in."""
+    final = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").rsplit("\nFROM ", 1)[1]
+    ours = compressed(tmp_path)[-len(re.findall(r"^(?:COPY|RUN|ADD|WORKDIR) ", final, re.M)) :]
+    with capsys.disabled():
+        sizes = ", ".join(f"{size:.1f}" for size in ours)
+        print(f"\ncompressed: {sum(ours):.1f} MB in {len(ours)} layers of ours: {sizes}")
+    assert sum(ours) + BASE_MB <= MOST_MB

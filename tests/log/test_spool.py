@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from closedloop.log import spool as module
+from closedloop.log import state as module
 from closedloop.log.frame import HEADER_BYTES
 from closedloop.log.spool import Spool, SpoolError, SpoolFull, read
 

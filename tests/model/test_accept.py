@@ -121,7 +121,7 @@ def test_what_gh_cannot_give_is_one_line_with_the_way_by_hand(decision, out, gh,
 
 
 def test_the_workflow_uploads_what_is_fetched():
-    workflow = Path(__file__).parents[2] / ".github" / "workflows" / accept.WORKFLOW
+    workflow = Path(__file__).parents[2] / ".github" / "workflows" / "train.yml"  # which accept.WORKFLOW calls
     text = workflow.read_text(encoding="utf-8")
     assert f"name: {accept.ARTIFACT}\n" in text
     assert "build/decision.json" in text

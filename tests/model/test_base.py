@@ -19,11 +19,11 @@ def git(folder: Path, *words: str) -> str:
 
 
 def verb(
-    folder: Path, name: str, *words: str, base: str = "", on_github: bool = False
+    folder: Path, name: str, *words: str, base: str = "", reference: str = "", on_github: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """One verb with the code of this checkout, not of the wheel under test."""
     path = os.pathsep.join([str(folder / "src"), str(folder)])
-    environment = os.environ | {"PYTHONPATH": path, "BASE_COMMIT": base}
+    environment = os.environ | {"PYTHONPATH": path, "BASE_COMMIT": base, "REFERENCE_COMMIT": reference}
     environment |= {"GITHUB_ACTIONS": str(on_github).lower(), "ACT": "", "GITHUB_RUN_ID": "7"}
     words = (sys.executable, "-m", f"model.{name}", *words)
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -89,6 +89,11 @@ def test_a_base_that_cannot_be_made_is_incomparable_until_a_person_accepts_it(co
     assert done.returncode == 1
     assert done.stdout.startswith("incomparable: ")
     assert "this commit cannot train" in done.stdout
+
+    reference = git(copy, "rev-list", "--max-parents=0", "HEAD")
+    verb(copy, "evaluate", base=base, reference=reference)  # the rules are the base's, and another model is met
+    assert reference == json.loads((copy / "build/decision.json").read_text())["champion"]["commit"]
+    assert verb(copy, "evaluate", base=base).returncode == 1
 
     words = ("--why", "the base is broken", "--decision", "build/decision.json")
     refused = verb(copy, "accept", *words)

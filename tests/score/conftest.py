@@ -1,12 +1,12 @@
 """The service around the tiny bundle, on a port of its own."""
 
+import json
 import threading
 import time
 
 import pytest
-import uvicorn
 
-from score.app import create_app
+from score import process
 from score.settings import Settings
 
 MAX_BODY_BYTES = 1 << 20
@@ -24,12 +24,9 @@ def environ(tiny_bundle):
 class Server:
     """The app under uvicorn in a thread, as ``python -m score`` runs it."""
 
-    def __init__(self, settings):
-        config = uvicorn.Config(
-            create_app(settings), port=0, http="httptools", lifespan="on", access_log=False, log_level="warning"
-        )
+    def __init__(self, settings, shipper=None):
         self.log_dir = settings.log_dir
-        self._server = uvicorn.Server(config)
+        self._server = process.Server(settings, shipper=shipper)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         deadline = time.monotonic() + 60
@@ -50,8 +47,8 @@ def serve(environ, tmp_path):
     """Start servers; they are stopped when the test ends."""
     running = []
 
-    def start(**settings):
-        running.append(Server(Settings(**{"log_dir": tmp_path / "log", **settings})))
+    def start(shipper=None, **settings):
+        running.append(Server(Settings(**{"log_dir": tmp_path / "log", "port": 0, **settings}), shipper))
         return running[-1]
 
     yield start
@@ -62,6 +59,14 @@ def serve(environ, tmp_path):
 @pytest.fixture(scope="session")
 def server(environ, tmp_path_factory):
     """One open server for all tests that leave it as it was."""
-    running = Server(Settings(log_dir=tmp_path_factory.mktemp("log"), max_body_bytes=MAX_BODY_BYTES))
+    running = Server(Settings(log_dir=tmp_path_factory.mktemp("log"), port=0, max_body_bytes=MAX_BODY_BYTES))
     yield running
     running.stop()
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    """A file of tokens, and the one that may do everything."""
+    path, token = tmp_path / "tokens.json", "t" * 20
+    path.write_text(json.dumps({"press-shop": {"token": token, "scopes": ["score", "feedback"]}}))
+    return path, token

@@ -10,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import jsonschema
 import pytest
 
 from closedloop.log import record
 from closedloop.log.spool import read
 from score import score
+from score.app import ROUTES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BODY = (GOLDEN / "request.json").read_bytes()
@@ -134,7 +136,7 @@ def test_more_than_the_disk_can_take_is_shed(ask, monkeypatch):
     client = ask()
     monkeypatch.setattr("closedloop.log.spool.Spool.append", _full)
     answer = client.post("/score", content=BODY, headers=JSON)
-    assert "than the log's disk can take" in problem(answer, 503)["detail"]
+    assert "more than the log can take" in problem(answer, 503)["detail"]
     assert answer.headers["retry-after"] == "1"
 
 
@@ -157,7 +159,7 @@ def test_what_nobody_foresaw_is_a_problem_too_and_shows_nothing(ask, monkeypatch
 def test_a_large_request_goes_to_a_thread_and_gets_the_same_answer(ask, monkeypatch):
     client = ask()
     small = client.post("/score", content=BODY, headers=JSON).json()["results"]
-    monkeypatch.setattr("score.app._THREAD_BYTES", 10)
+    monkeypatch.setattr("score.service._THREAD_BYTES", 10)
     assert small == client.post("/score", content=BODY, headers=JSON).json()["results"]
 
 
@@ -254,7 +256,7 @@ def test_what_says_that_it_is_no_plain_json_is_refused(client, headers):
     problem(client.post("/score", content=BODY, headers=headers), 415)
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/score/", "/docs/x", "/%00", "/../../etc/passwd"])
+@pytest.mark.parametrize("path", ["/nope", "/score/", "/docs/x", "/%00", "/../../etc/passwd"])
 def test_no_such_route_is_a_problem(client, path):
     problem(client.get(path), 404)
 
@@ -292,10 +294,25 @@ def test_the_documentation_needs_nothing_from_elsewhere(client):
     assert re.findall(r"(?:src|href)=\"([^\"]*)\"", page.text) == ["openapi.json"]
     assert "<script" not in page.text
     for path in client.get("/openapi.json").json()["paths"]:
-        assert f"<code>{'POST' if path == '/score' else 'GET'} {path}</code>" in page.text
+        method = "POST" if path in ("/score", "/feedback") else "GET"
+        assert f"<code>{method} {path}</code>" in page.text
 
 
-def test_the_documented_example_works_when_pasted(client):
+def test_every_documented_example_works_when_pasted(client):
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        if (operation := operations.get("post")) is None:
+            continue
+        content = operation["requestBody"]["content"]["application/json"]
+        examples = [*content["schema"]["examples"], *(example["value"] for example in content["examples"].values())]
+        assert len(examples) > 3
+        for example in examples:
+            answer = client.post(path, json=example)
+            assert answer.status_code == 200, answer.text
+            schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+            jsonschema.validate(answer.json(), schema)
+
+
+def test_the_documented_answer_is_that_of_the_documented_example(client):
     operation = client.get("/openapi.json").json()["paths"]["/score"]["post"]
     content = operation["requestBody"]["content"]["application/json"]
     answer = client.post("/score", json=content["schema"]["examples"][0])
@@ -306,7 +323,7 @@ def test_the_documented_example_works_when_pasted(client):
 
 def test_every_route_is_documented(client):
     readme = (Path(score.__file__).parent / "README.md").read_text()
-    for path in [*client.get("/openapi.json").json()["paths"], "/docs", "/openapi.json"]:
+    for path in ROUTES:
         assert f"`{path}`" in readme.replace("GET ", "").replace("POST ", "")
 
 

@@ -1,5 +1,14 @@
-"""Training equals serving: one machine's life, asked of the service hour by hour, gives the bits of the fleet run."""
+"""Training equals serving: one machine's life, asked of the service hour by hour, gives the bits of the fleet run.
 
+Whatever stands between: rows shuffled, hours missing, another replica, a restart.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -8,10 +17,13 @@ import numpy as np
 import pytest
 import yaml
 
+from closedloop.data.request import Decoder
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, Schema
 from closedloop.data.simulate import simulate
+from closedloop.features.kernel import compute
 from closedloop.heads.bundle import load
+from model.predict import predict
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "model" / "params.yaml").read_text())
 MACHINE = 2
@@ -56,6 +68,17 @@ def window(tables, schema, history_us, until, rng):
     return body
 
 
+def expected_of(bundle, whole, row):
+    """What the fleet run says of a row, as the service would write it."""
+    failure = {
+        component: {"probability": float(whole.probability[c, row]), "alarm": bool(whole.alarm[c, row])}
+        if component in bundle.failures
+        else None
+        for c, component in enumerate(bundle.schema.components)
+    }
+    return {"score": float(whole.anomaly_score[row]), "alarm": bool(whole.anomaly_alarm[row])}, failure
+
+
 def test_a_machine_replayed_over_http_gets_the_bits_of_the_fleet_run(server, tiny_bundle, fleet):
     bundle = load(tiny_bundle)
     schema = bundle.schema
@@ -69,13 +92,72 @@ def test_a_machine_replayed_over_http_gets_the_bits_of_the_fleet_run(server, tin
             answer = client.post("/score", content=msgspec.json.encode(body))
             assert answer.status_code == 200, answer.text
             result = msgspec.json.decode(answer.content)["results"][0]
-            expected = {
-                component: {"probability": float(whole.probability[c, row]), "alarm": bool(whole.alarm[c, row])}
-                if component in bundle.failures
-                else None
-                for c, component in enumerate(schema.components)
-            }
-            assert expected == result["failure"]
-            assert float(whole.anomaly_score[row]) == result["anomaly"]["score"]
+            assert expected_of(bundle, whole, row) == (result["anomaly"], result["failure"])
     assert len({float(whole.anomaly_score[row]) for row in asked}) > 100
     assert bundle.spec.history_us == 72 * HOUR_US
+
+
+@contextmanager
+def replica(bundle, folder):
+    """``python -m score`` as a process of its own, with a log of its own: a client of it."""
+    output = folder.with_suffix(".output")
+    settings = {"MODEL_DIR": str(bundle), "LOG_DIR": str(folder), "LOG_SINK": "none", "AUTH": "open", "PORT": "0"}
+    with output.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-m", "score"], env=os.environ | settings, stderr=file)
+    try:
+        deadline = time.monotonic() + 120
+        while not (running := re.search(r"http://127\.0\.0\.1:(\d+)", output.read_text())):
+            assert process.poll() is None, output.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with httpx.Client(base_url=running[0], timeout=60) as client:
+            yield client
+    finally:
+        process.terminate()
+        assert process.wait(timeout=60) == 0, output.read_text()
+
+
+def test_two_replicas_and_a_restart_in_between_change_no_bit(tiny_bundle, fleet, tmp_path):
+    """Each row is asked of both, in another order of rows; halfway the first is started anew."""
+    bundle = load(tiny_bundle)
+    whole = bundle.predict(fleet)
+    rng = np.random.default_rng(3)
+    asked = rng.permutation(np.flatnonzero(whole.machine == MACHINE))[:60].tolist()
+    with replica(tiny_bundle, tmp_path / "second") as second:
+        for half in (asked[:30], asked[30:]):
+            with replica(tiny_bundle, tmp_path / "first") as first:
+                for row in half:
+                    for client in (first, second):
+                        body = window(fleet, bundle.schema, bundle.spec.history_us, int(whole.time[row]), rng)
+                        answer = client.post("/score", content=msgspec.json.encode(body))
+                        (result,) = msgspec.json.decode(answer.content)["results"]
+                        assert expected_of(bundle, whole, row) == (result["anomaly"], result["failure"])
+
+
+def test_the_features_of_a_request_have_the_bits_of_the_fleets(tiny_bundle, fleet):
+    bundle = load(tiny_bundle)
+    decode = Decoder(bundle.schema, 1000)
+    whole = compute(fleet, bundle.spec, bundle.constants, bundle.schema)
+    rng = np.random.default_rng(4)
+    for row in rng.permutation(np.flatnonzero(whole.machine == MACHINE))[:100].tolist():
+        body = window(fleet, bundle.schema, bundle.spec.history_us, int(whole.time[row]), rng)
+        tables = decode(msgspec.json.encode(body))
+        mine = compute(tables, bundle.spec, bundle.constants, bundle.schema, True)
+        assert whole.X[:, row].tobytes() == mine.X[:, 0].tobytes()
+
+
+def test_a_batch_answers_what_the_service_answers(server, tiny_bundle, fleet):
+    """model.batch asks predict for the last row of each machine; so does /score."""
+    bundle = load(tiny_bundle)
+    rng = np.random.default_rng(5)
+    with httpx.Client(base_url=server.url) as client:
+        for until in rng.choice(fleet.time[fleet.machine == MACHINE], 20, replace=False).tolist():
+            body = msgspec.json.encode(window(fleet, bundle.schema, bundle.spec.history_us, until, rng))
+            (result,) = client.post("/score", content=body).json()["results"]
+            batch = predict(bundle, Decoder(bundle.schema, 1000)(body), last_only=True)
+            heads = {"anomaly": result["anomaly"]} | {name: head for name, head in result["failure"].items() if head}
+            told = {name: next(value for key, value in head.items() if key != "alarm") for name, head in heads.items()}
+            assert told == dict(zip(batch.head.tolist(), batch.score.tolist(), strict=True))
+            assert {name: head["alarm"] for name, head in heads.items()} == dict(
+                zip(batch.head.tolist(), batch.alarm.tolist(), strict=True)
+            )

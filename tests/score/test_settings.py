@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from score.settings import Settings, SettingsError, max_rows, model_dir
+from score.settings import LOG_FIELDS, Settings, SettingsError, max_rows, model_dir
 
-NAMES = "MODEL_DIR AZUREML_MODEL_DIR LOG_DIR LOG_DURABILITY AUTH AUTH_TOKENS_FILE PORT MAX_BODY_BYTES MAX_ROWS IMAGE"
+NAMES = (
+    "MODEL_DIR AZUREML_MODEL_DIR LOG_DIR LOG_DURABILITY LOG_SINK LOG_SAMPLE LOG_FIELDS LOG_MAX_BYTES "
+    "LOG_MAX_AGE_SECONDS "
+    "AUTH AUTH_TOKENS_FILE PORT MAX_BODY_BYTES MAX_IN_FLIGHT MAX_IN_FLIGHT_BYTES MAX_CONNECTIONS "
+    "CORS_ORIGINS ACCESS_LOG "
+    "DRAIN_SECONDS STOP_SECONDS MAX_ROWS IMAGE"
+)
 LEAST = {"LOG_DIR": "log", "AUTH": "open"}
 
 
@@ -21,7 +27,12 @@ def refusal(read, environ):
 
 def test_the_defaults_are_the_safe_ones():
     settings = Settings.from_environ(LEAST)
-    assert settings == Settings(Path("log"), "fsync", None, 8000, 16 << 20, "")
+    assert settings == Settings(
+        Path("log"), "fsync", None, 8000, 16 << 20, "", log_sink="log/delta", log_max_bytes=4 << 30
+    )
+    assert (settings.log_sample, settings.log_fields) == (1.0, frozenset(LOG_FIELDS))
+    assert (settings.cors_origins, settings.access_log) == ((), 0.0)
+    assert (settings.drain_seconds, settings.stop_seconds) == (1, 9)
 
 
 def test_everything_can_be_set():
@@ -32,8 +43,54 @@ def test_everything_can_be_set():
         "PORT": "80",
         "MAX_BODY_BYTES": "10",
         "IMAGE": "x",
+        "LOG_SINK": "s3://bucket/log",
+        "LOG_SAMPLE": "0.25",
+        "LOG_FIELDS": "telemetry, answer",
+        "LOG_MAX_BYTES": "1000",
+        "LOG_MAX_AGE_SECONDS": "60",
+        "MAX_IN_FLIGHT": "5",
+        "MAX_IN_FLIGHT_BYTES": "20",
+        "MAX_CONNECTIONS": "6",
+        "CORS_ORIGINS": "https://a.example, http://localhost:3000",
+        "ACCESS_LOG": "0.5",
+        "DRAIN_SECONDS": "0",
+        "STOP_SECONDS": "20",
     }
-    assert Settings.from_environ(environ) == Settings(Path("/log"), "os", Path("/tokens"), 80, 10, "x")
+    assert Settings.from_environ(environ) == Settings(
+        log_dir=Path("/log"),
+        log_durability="os",
+        tokens_file=Path("/tokens"),
+        port=80,
+        max_body_bytes=10,
+        image="x",
+        log_sink="s3://bucket/log",
+        log_sample=0.25,
+        log_fields=frozenset({"telemetry", "answer"}),
+        log_max_bytes=1000,
+        log_max_age_seconds=60,
+        max_in_flight=5,
+        max_in_flight_bytes=20,
+        max_connections=6,
+        cors_origins=("https://a.example", "http://localhost:3000"),
+        access_log=0.5,
+        drain_seconds=0,
+        stop_seconds=20,
+    )
+
+
+def test_a_log_that_nobody_takes_away_may_fill_the_disk():
+    settings = Settings.from_environ({**LEAST, "LOG_SINK": "none"})
+    assert (settings.log_sink, settings.log_max_bytes, settings.log_max_age_seconds) == (None, None, None)
+
+
+def test_a_large_body_may_be_in_flight_at_least_once():
+    assert Settings.from_environ({**LEAST, "MAX_BODY_BYTES": str(1 << 28)}).max_in_flight_bytes == 1 << 28
+
+
+def test_the_message_about_a_sink_does_not_show_its_credentials():
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({**LEAST, "LOG_SINK": "ftp://user:secret@host"})
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +109,24 @@ def test_everything_can_be_set():
         ("MAX_BODY_BYTES", "0"),
         ("MAX_BODY_BYTES", "1e6"),
         ("MAX_BODY_BYTES", "9" * 30),
+        ("LOG_SINK", "ftp://x"),
+        ("LOG_SINK", "s3://"),
+        ("LOG_SAMPLE", "1.1"),
+        ("LOG_SAMPLE", "-0.1"),
+        ("LOG_SAMPLE", "nan"),
+        ("LOG_SAMPLE", "half"),
+        ("LOG_FIELDS", "caller,body"),
+        ("LOG_FIELDS", ","),
+        ("LOG_MAX_BYTES", "-1"),
+        ("LOG_MAX_AGE_SECONDS", "1h"),
+        ("MAX_IN_FLIGHT", "0"),
+        ("MAX_IN_FLIGHT_BYTES", "1000"),
+        ("MAX_CONNECTIONS", "0"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://a.example/path"),
+        ("ACCESS_LOG", "2"),
+        ("DRAIN_SECONDS", "1.5"),
+        ("STOP_SECONDS", "1"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name, value):

@@ -5,34 +5,35 @@ The request is a slice of the fleet's own tables (all but ``failures``), so the 
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 import numpy as np
-from numba import njit
 
 from closedloop.data import rfc3339
-from closedloop.data.schema import CODE_COLUMN, DataError, Events, Float64, Int16, Int64, Schema, Tables
+from closedloop.data.columns import (
+    Columns,
+    Faults,
+    RequestError,
+    clip,
+    codes,
+    even,
+    fault,
+    in_order,
+    machine_ids,
+    parse,
+    refuse_repeated_names,
+    table_type,
+    times,
+)
+from closedloop.data.schema import CODE_COLUMN, Events, Float64, Int16, Int64, Schema, Tables
+
+__all__ = ["Decoder", "RequestError", "decode", "openapi"]
 
 _EVENT_TABLES = ("errors", "maint")
 _NO_MACHINES = (np.empty(0, np.int64), np.empty(0, np.int16), np.empty(0, np.float64))
 _NO_CODE = np.empty(0, np.int16)
-_NUMBERS = "write plain numbers, and null for a missing reading"
-
-
-class RequestError(DataError):
-    """The request was refused.
-
-    ``errors`` lists the faults as ``{"pointer": <JSON Pointer>, "detail": <what, and how to mend it>}``; ``syntax``
-    says that the body is not even JSON.
-    """
-
-    def __init__(self, errors: list[dict[str, str]], *, syntax: bool = False) -> None:
-        super().__init__("; ".join(f"{error['pointer'] or '/'}: {error['detail']}" for error in errors))
-        self.errors = errors
-        self.syntax = syntax
 
 
 def decode(body: bytes | str, schema: Schema, max_rows: int) -> Tables:
@@ -48,6 +49,7 @@ class Decoder:
         self._max_rows = max_rows
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_request_type(schema))
         codes = {"errors": schema.errors, "maint": schema.components}
+        self._columns = _columns(schema)
         self._codes = {table: {name: i for i, name in enumerate(names)} for table, names in codes.items()}
         self._models = {name: i for i, name in enumerate(schema.models)}
 
@@ -57,114 +59,71 @@ class Decoder:
         Raises:
             RequestError: the body is not a request of this schema; every faulty column is named.
         """
-        if isinstance(body, str):
-            try:
-                body = body.encode()
-            except UnicodeEncodeError as error:
-                detail = f"a lone surrogate at character {error.start}: it is no Unicode text"
-                raise _refusal("", detail, syntax=True) from None
-        raw = self._parse(body)
-        faults: list[dict[str, str]] = []
+        raw, body = parse(self._json, body, self._columns)
+        faults: Faults = []
         telemetry = self._telemetry(raw.telemetry, faults)
         errors = self._events("errors", raw.errors, faults)
         maint = self._events("maint", raw.maint, faults)
         machines = self._machines(raw.machines, faults)
         if faults:
             raise RequestError(faults)
-        _refuse_repeated_names(body, raw)
+        refuse_repeated_names(body, [(raw.telemetry, 1), (raw.errors, 2), (raw.maint, 2), (raw.machines, 1)])
         machine, time, values = telemetry
         return Tables(machine, time, values, errors, maint, None, *machines)
 
-    def _parse(self, body: bytes) -> Any:
-        try:
-            return self._json.decode(body)
-        except msgspec.ValidationError as error:
-            raise self._mistyped(str(error)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _refusal("", _syntax_detail(body, error), syntax=True) from None
-
-    def _telemetry(self, raw: Any, faults: list[dict[str, str]]) -> tuple[Int64, Int64, Float64]:
+    def _telemetry(self, raw: Any, faults: Faults) -> tuple[Int64, Int64, Float64]:
         texts, ids, *sensors = msgspec.structs.astuple(raw)
         rows = len(texts)
         values = np.empty((len(sensors), 0))
         if not rows:
-            _fault(faults, "/telemetry", "no rows: send at least one row of one machine")
+            fault(faults, "/telemetry", "no rows: send at least one row of one machine")
         others = {"machineID": ids, **dict(zip(self._schema.sensors, sensors, strict=True))}
-        if not self._even("telemetry", texts, others, faults):
+        if not even("telemetry", texts, others, faults, self._max_rows):
             return np.empty(0, np.int64), np.empty(0, np.int64), values
-        time, machine = _times("telemetry", texts, faults), _machine_ids("telemetry", ids, faults)
+        time, machine = times("telemetry", texts, faults), machine_ids("telemetry", ids, faults)
         values = np.array(sensors, np.float64)  # None becomes NaN
-        if not faults and not _in_order(machine, time, _NO_CODE):
+        if not faults and not in_order(machine, time, _NO_CODE):
             order = np.lexsort((time, machine))
             machine, time, values = machine[order], time[order], np.ascontiguousarray(values[:, order])
             again = np.flatnonzero((machine[1:] == machine[:-1]) & (time[1:] == time[:-1]))
             if len(again):
                 row = int(order[again[0] + 1])
-                key = f"machine {ids[row]} at {_clip(texts[row])}"
-                _fault(faults, f"/telemetry/datetime/{row}", f"{key} occurs twice: send each machine and time once")
+                key = f"machine {ids[row]} at {clip(texts[row])}"
+                fault(faults, f"/telemetry/datetime/{row}", f"{key} occurs twice: send each machine and time once")
         return machine, time, values
 
-    def _events(self, table: str, raw: Any, faults: list[dict[str, str]]) -> Events:
+    def _events(self, table: str, raw: Any, faults: Faults) -> Events:
         if raw is msgspec.UNSET:
             return Events.empty()
         texts, ids, names = msgspec.structs.astuple(raw)
-        if not self._even(table, texts, {"machineID": ids, CODE_COLUMN[table]: names}, faults):
+        if not even(table, texts, {"machineID": ids, CODE_COLUMN[table]: names}, faults, self._max_rows):
             return Events.empty()
-        code = _codes(f"/{table}/{CODE_COLUMN[table]}", names, self._codes[table], faults)
-        time, machine = _times(table, texts, faults), _machine_ids(table, ids, faults)
+        code = codes(f"/{table}/{CODE_COLUMN[table]}", names, self._codes[table], faults)
+        time, machine = times(table, texts, faults), machine_ids(table, ids, faults)
         if faults:
             return Events.empty()
-        return Events(machine, time, code) if _in_order(machine, time, code) else Events.of(machine, time, code)
+        return Events(machine, time, code) if in_order(machine, time, code) else Events.of(machine, time, code)
 
-    def _machines(self, raw: Any, faults: list[dict[str, str]]) -> tuple[Int64, Int16, Float64]:
+    def _machines(self, raw: Any, faults: Faults) -> tuple[Int64, Int16, Float64]:
         if raw is msgspec.UNSET:
             return _NO_MACHINES
         ids, models, ages = msgspec.structs.astuple(raw)
-        if not self._even("machines", ids, {"model": models, "age": ages}, faults, "machineID"):
+        if not even("machines", ids, {"model": models, "age": ages}, faults, self._max_rows, "machineID"):
             return _NO_MACHINES
-        model = _codes("/machines/model", models, self._models, faults)
+        model = codes("/machines/model", models, self._models, faults)
         age = np.array(ages, np.float64)
         if (age < 0).any():
             row = int(np.argmax(age < 0))
-            _fault(faults, f"/machines/age/{row}", "below 0: give the machine's age in years")
-        machine = _machine_ids("machines", ids, faults)
+            fault(faults, f"/machines/age/{row}", "below 0: give the machine's age in years")
+        machine = machine_ids("machines", ids, faults)
         if faults or len(ids) < 2:
             return machine, model, age
         order = np.argsort(machine, kind="stable")
         again = np.flatnonzero(np.diff(machine[order]) == 0)
         if len(again):
             row = int(order[again[0] + 1])
-            _fault(faults, f"/machines/machineID/{row}", f"machine {ids[row]} occurs twice: describe each machine once")
+            fault(faults, f"/machines/machineID/{row}", f"machine {ids[row]} occurs twice: describe each machine once")
         return machine[order], model[order], age[order]
-
-    def _even(
-        self, table: str, first: list, others: dict[str, list], faults: list[dict[str, str]], key: str = "datetime"
-    ) -> bool:
-        """Say which columns are not as long as the first, and whether there are too many rows."""
-        rows, known = len(first), len(faults)
-        if rows > self._max_rows:
-            _fault(faults, f"/{table}", f"{rows} rows, at most {self._max_rows}: send smaller batches")
-        for name, column in others.items():
-            if len(column) != rows:
-                detail = f"{len(column)} values, but {key} has {rows}: give every column one value a row"
-                _fault(faults, f"/{table}/{_escape(name)}", detail)
-        return len(faults) == known
-
-    def _mistyped(self, message: str) -> RequestError:
-        """The refusal for msgspec's ``Expected `int`, got `str` - at `$.telemetry.machineID[3]```."""
-        what, _, where = message.partition(" - at `$")
-        where = where.rstrip("`")
-        table, _, rest = where.lstrip(".").partition(".")
-        column, bracket, row = rest.rpartition("[") if rest.endswith("]") else (rest, "", "")
-        pointer = "".join(f"/{_escape(part)}" for part in (table, column, row.rstrip("]")) if part)
-        if what.startswith("Object contains unknown field"):
-            columns = ["telemetry", *_EVENT_TABLES, "machines"] if not table else list(_columns(self._schema)[table])
-            return _refusal(pointer, f"unknown name {_clip(what[30:].strip('`'))}: leave it out; known are {columns}")
-        if what.startswith("Object missing required field"):
-            return _refusal(pointer, f"{what[30:].strip('`')!r} is missing: add it")
-        if bracket and column in self._schema.sensors:
-            return _refusal(pointer, f"{what}: {_NUMBERS}")
-        return _refusal(pointer, f"{what}: see the request's schema at /docs")
 
 
 def openapi(schema: Schema) -> dict[str, Any]:
@@ -227,7 +186,7 @@ def _decoder(schema: Schema, max_rows: int) -> Decoder:
     return Decoder(schema, max_rows)
 
 
-def _columns(schema: Schema) -> dict[str, dict[str, Any]]:
+def _columns(schema: Schema) -> Columns:
     """The type of each column of each table."""
     event = {"datetime": list[str], "machineID": list[int]}
     return {
@@ -239,108 +198,6 @@ def _columns(schema: Schema) -> dict[str, dict[str, Any]]:
 
 
 def _request_type(schema: Schema) -> type[msgspec.Struct]:
-    def table_type(table: str, columns: dict[str, Any]) -> type[msgspec.Struct]:
-        fields = [(f"column_{i}", kind) for i, kind in enumerate(columns.values())]  # a sensor's name may be any text
-        rename = dict(zip((name for name, _ in fields), columns, strict=True))
-        return msgspec.defstruct(table, fields, rename=rename, forbid_unknown_fields=True)
-
     tables = {table: table_type(table, columns) for table, columns in _columns(schema).items()}
     optional = [(name, tables[name] | msgspec.UnsetType, msgspec.UNSET) for name in (*_EVENT_TABLES, "machines")]
     return msgspec.defstruct("Request", [("telemetry", tables["telemetry"]), *optional], forbid_unknown_fields=True)
-
-
-def _times(table: str, texts: list[str], faults: list[dict[str, str]]) -> Int64:
-    times, bad = rfc3339.parse(texts)
-    if bad >= 0:
-        detail = f"{_clip(texts[bad])} is no time: write it as 2015-01-04T06:00:00Z, to the microsecond at most"
-        _fault(faults, f"/{table}/datetime/{bad}", detail)
-    return times
-
-
-def _machine_ids(table: str, ids: list[int], faults: list[dict[str, str]]) -> Int64:
-    try:
-        return np.array(ids, np.int64)
-    except OverflowError:
-        row = next(i for i, number in enumerate(ids) if not -(2**63) <= number < 2**63)
-        _fault(faults, f"/{table}/machineID/{row}", "does not fit in 64 bits: give the machine a smaller number")
-        return np.zeros(len(ids), np.int64)
-
-
-def _codes(pointer: str, names: list[str], known: dict[str, int], faults: list[dict[str, str]]) -> Int16:
-    codes = [known.get(name, -1) for name in names]
-    if -1 in codes:
-        row = codes.index(-1)
-        _fault(faults, f"{pointer}/{row}", f"unknown name {_clip(names[row])}: known are {list(known)}")
-    return np.array(codes, np.int16)
-
-
-@njit(cache=True, nogil=True)
-def _in_order(machine: Int64, time: Int64, code: Int16) -> bool:
-    """Whether (machine, time, code if any) strictly increases: then it is sorted, and no key occurs twice."""
-    for i in range(1, len(machine)):
-        if machine[i] != machine[i - 1]:
-            rises = machine[i] > machine[i - 1]
-        elif time[i] != time[i - 1]:
-            rises = time[i] > time[i - 1]
-        else:
-            rises = len(code) > 0 and code[i] > code[i - 1]
-        if not rises:
-            return False
-    return True
-
-
-def _refuse_repeated_names(body: bytes, raw: Any) -> None:
-    """Refuse an object that has a name twice, where msgspec would silently take the last.
-
-    A body whose quotes are just those of the strings that were decoded repeats nothing; any other is looked at.
-    """
-    strings = 0
-    for table, texts in ((raw.telemetry, 1), (raw.errors, 2), (raw.maint, 2), (raw.machines, 1)):
-        if table is not msgspec.UNSET:
-            strings += 1 + len(table.__struct_fields__) + texts * len(table.column_0)
-    if body.count(b'"') == 2 * strings:
-        return
-    whole = json.loads(body, object_pairs_hook=list)
-    for pointer, pairs in [("", whole), *((f"/{_escape(name)}", pairs) for name, pairs in whole)]:
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise _refusal(f"{pointer}/{_escape(name)}", "occurs twice in one object: give each name once")
-            seen.add(name)
-
-
-def _syntax_detail(body: bytes, error: Exception) -> str:
-    if not body.strip():
-        return "the body is empty: send a JSON object with telemetry"
-    if body.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        return "the body starts with a byte order mark: send plain UTF-8"
-    try:
-        body.decode()
-    except UnicodeDecodeError as wrong:
-        return f"byte {wrong.start} is not UTF-8: send the body as UTF-8"
-    if isinstance(error, RecursionError):
-        return "nested too deeply: a request is an object of objects of arrays"
-    message = str(error)
-    position = message.rpartition("(byte ")[2].rstrip(")")
-    near = body[int(position) : int(position) + 9] if position.isdigit() else b""
-    if near.lstrip(b"-").startswith((b"NaN", b"nan", b"Inf", b"inf")):
-        return f"NaN and Infinity are no JSON (byte {position}): {_NUMBERS}"
-    return f"{message}: send one JSON object"
-
-
-def _refusal(pointer: str, detail: str, *, syntax: bool = False) -> RequestError:
-    return RequestError([{"pointer": pointer, "detail": detail}], syntax=syntax)
-
-
-def _fault(faults: list[dict[str, str]], pointer: str, detail: str) -> None:
-    faults.append({"pointer": pointer, "detail": detail})
-
-
-def _escape(name: str) -> str:
-    """One step of a JSON Pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
-
-
-def _clip(text: str) -> str:
-    """The text as a caller may see it again: short, whatever was sent."""
-    return ascii(text if len(text) <= 60 else text[:60] + "…")

@@ -110,6 +110,13 @@ def discover(location: Path, files: Mapping[str, str] | None = None) -> dict[str
     return about | {"split": None, "schema": None, "tables": [table for table in KEYS if table in found]}
 
 
+def separator(path: Path) -> str:
+    """What separates the columns of a CSV file: the first of comma, semicolon and tab that its first line has."""
+    with path.open(encoding="utf-8") as file:
+        head = file.readline()
+    return next((mark for mark in (",", ";", "\t") if mark in head), ",")
+
+
 def read_file(path: Path, texts: Collection[str], rows: int | None = None) -> pd.DataFrame:
     """One file as it is, or its first ``rows``; the columns ``texts`` stay text, so that a code 007 is not 7.
 
@@ -121,10 +128,7 @@ def read_file(path: Path, texts: Collection[str], rows: int | None = None) -> pd
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path) if rows is None else pd.read_parquet(path).head(rows)
-        with path.open(encoding="utf-8") as file:
-            head = file.readline()
-        separator = next((mark for mark in (",", ";", "\t") if mark in head), ",")
-        return pd.read_csv(path, sep=separator, dtype=dict.fromkeys(texts, "str"), nrows=rows, low_memory=False)
+        return pd.read_csv(path, sep=separator(path), dtype=dict.fromkeys(texts, "str"), nrows=rows, low_memory=False)
     except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are ValueErrors
         raise DataError(f"{path}: cannot be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from error
 

@@ -74,8 +74,8 @@ class PredictionTable:
             np.concatenate([alarm for _, alarm in heads.values()]) if count else np.empty(0, bool),
         )
 
-    def write(self, path: Path) -> None:
-        """Write the table as Parquet."""
+    def arrow(self) -> pa.Table:
+        """The table as it is written."""
         columns = {
             "machineID": pa.array(self.machine, pa.int64()),
             "datetime": pa.array(self.time, pa.int64()).cast(pa.timestamp("us", "UTC")),
@@ -83,8 +83,12 @@ class PredictionTable:
             "score": pa.array(self.score, pa.float64(), from_pandas=False),
             "alarm": pa.array(self.alarm, pa.bool_()),
         }
+        return pa.table(columns)
+
+    def write(self, path: Path) -> None:
+        """Write the table as Parquet."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns), path, compression="zstd")
+        pq.write_table(self.arrow(), path, compression="zstd")
 
     @classmethod
     def read(cls, path: Path) -> PredictionTable:

@@ -51,6 +51,11 @@ def header(spool: str, number: int, created_us: int) -> bytes:
     return head + struct.pack("<I", crc32(head))
 
 
+def created_us(head: bytes) -> int | None:
+    """When a segment was begun, as its first ``HEADER_BYTES`` bytes say; None if they are damaged."""
+    return _HEADER.unpack_from(head)[3] if _read_header(head)[2] else None
+
+
 def seed_of(spool: str, number: int) -> int:
     """What the checksums of a segment start from."""
     return crc32(bytes.fromhex(spool) + number.to_bytes(8, "little"))
@@ -80,6 +85,12 @@ def read_segment(path: Path, spool: str | None = None) -> Segment:
         found, number = spool, int(path.stem)
     records, corrupt, end = _scan(data, seed_of(found, number))
     return Segment(found, number, records, corrupt, max(len(data) - end, 0), end, not whole)
+
+
+def damage(segment: Segment) -> list[str]:
+    """Each stretch of a segment that is lost, in one line."""
+    lost = [f"{size} bytes at {offset} are damaged; the records there are lost" for offset, size in segment.corrupt]
+    return lost + ([f"{segment.torn} bytes at {segment.end} are no whole record"] if segment.torn else [])
 
 
 def _read_header(data: bytes) -> tuple[str, int, bool]:

@@ -16,6 +16,8 @@ _ROOM_BYTES = 64 << 10  # a disk with less room than this counts as full
 class OpenSegment:
     """A segment that grows; ``size`` is how much of it is acknowledged.
 
+    ``first_record`` is when its first record came, by the monotonic clock; None while there is none.
+
     Raises:
         OSError: from every method, when the disk refuses; then nothing after ``size`` counts.
     """
@@ -24,7 +26,7 @@ class OpenSegment:
         self.path = folder / segment_name(number, OPEN)
         self.size = 0
         self._seed = seed_of(spool, number)
-        self._first_record: float | None = None
+        self.first_record: float | None = None
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             os.posix_fallocate(self._descriptor, 0, _ROOM_BYTES)
@@ -42,19 +44,19 @@ class OpenSegment:
         """Write and, if asked, sync the records; the bytes written."""
         before = self.size
         self._write(b"".join(pack(payload, self._seed) for payload in payloads), sync=sync)
-        if self._first_record is None:
-            self._first_record = time.monotonic()
+        if self.first_record is None:
+            self.first_record = time.monotonic()
         return self.size - before
 
     def remaining(self, seconds: float) -> float | None:
         """Seconds until the first record is that old; None while there is none."""
-        if self._first_record is None:
+        if self.first_record is None:
             return None
-        return max(0.0, self._first_record + seconds - time.monotonic())
+        return max(0.0, self.first_record + seconds - time.monotonic())
 
     def seal(self) -> None:
         """Make the segment final, or remove it if it is empty."""
-        if self._first_record is None:
+        if self.first_record is None:
             self.path.unlink()
         else:
             os.fsync(self._descriptor)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,24 +17,21 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Literal
-from uuid import uuid4
-from zlib import crc32
 
-from closedloop.log.frame import OPEN, SEALED, SegmentError, read_segment
-from closedloop.log.segment import OpenSegment, cut_and_seal, sync_folder
+from closedloop.log.backlog import LOOK_SECONDS, Backlog
+from closedloop.log.frame import OPEN, SEALED, SegmentError, damage, read_segment
+from closedloop.log.segment import OpenSegment, cut_and_seal
+from closedloop.log.state import SpoolError, lock, make_folder, read_state, write_state
+
+__all__ = ["Counts", "Durability", "Entry", "Spool", "SpoolError", "SpoolFull", "read"]
 
 Durability = Literal["fsync", "os", "off"]
-_FORMAT = 1
 _BATCH_BYTES = 8 << 20  # a commit longer than this would keep its first waiters too long
 _Item = tuple[bytes, asyncio.Future[None]]
 
 
-class SpoolError(RuntimeError):
-    """The record is not durable. The message says why."""
-
-
 class SpoolFull(SpoolError):  # noqa: N818 - said like queue.Full
-    """Too much waits for the disk: try again soon."""
+    """Too much waits for the disk, or to be shipped: try again soon."""
 
 
 @dataclass
@@ -64,6 +59,8 @@ class Spool:
         segment_seconds: or this long after its first record.
         queue_bytes: what may wait for the disk before :class:`SpoolFull`.
         retry_seconds: pause between attempts to write again after the disk has failed.
+        limit_bytes: what may wait to be shipped before :class:`SpoolFull`,
+        limit_seconds: or how long. It ends by itself when a shipper has taken the segments away.
 
     Raises:
         SpoolError: another process holds the folder, or its state is damaged or lost.
@@ -75,10 +72,12 @@ class Spool:
         folder: Path,
         *,
         durability: Durability = "fsync",
-        segment_bytes: int = 64 << 20,
+        segment_bytes: int = 16 << 20,
         segment_seconds: float = 60.0,
         queue_bytes: int = 64 << 20,
         retry_seconds: float = 1.0,
+        limit_bytes: int | None = None,
+        limit_seconds: float | None = None,
     ) -> None:
         self._folder = folder
         self._durability = durability
@@ -91,11 +90,13 @@ class Spool:
         self._failure: str | None = None
         self._acknowledged: dict[Path, int] = {}  # how much of a segment that the disk refused was acknowledged
         self.counts = Counts()
-        _make_folder(folder)
-        self._lock = _lock(folder / "lock")
+        make_folder(folder)
+        self._lock = lock(folder / "lock")
+        self._crowded = False  # a record was refused: what is not sealed should be, to be shipped
         try:
-            self.id, self._next = _read_state(folder)
+            self.id, self._next = read_state(folder)
             self._segment: OpenSegment | None = self._begin()
+            self.backlog = Backlog(folder, limit_bytes, limit_seconds)
         except BaseException:
             os.close(self._lock)
             raise
@@ -107,25 +108,39 @@ class Spool:
         """Why nothing can be written now, or None."""
         return self._failure
 
+    @property
+    def overdue(self) -> str | None:
+        """Why no record is taken until a shipper has caught up, or None."""
+        return self._too_much(0) if self.backlog.limited else None
+
     def append(self, payload: bytes) -> asyncio.Future[None]:
         """A future that is done when the record is as durable as the spool promises; it fails with SpoolError.
 
         Call it in the event loop's thread, always of one loop.
 
         Raises:
-            SpoolFull: too much waits for the disk.
+            SpoolFull: too much waits for the disk, or to be shipped.
             SpoolError: the disk has failed, or the spool is closed.
         """
         if self._failure is not None:
             raise SpoolError(self._failure)
         if self._pending_bytes + len(payload) > self._queue_bytes:
             raise SpoolFull(f"{self._pending_bytes} bytes wait for the disk")
+        if self.backlog.limited and (reason := self._too_much(len(payload))):
+            self._crowded = True
+            raise SpoolFull(reason)
         future = asyncio.get_running_loop().create_future()
         if self._durability == "off":
             future.set_result(None)
         self._pending_bytes += len(payload)
         self._queue.put((payload, future))
         return future
+
+    def _too_much(self, more: int) -> str | None:
+        """Why a record of so many bytes may not be added to what waits to be shipped."""
+        segment = self._segment
+        size, first = (0, None) if segment is None else (segment.size, segment.first_record)
+        return self.backlog.refusal(size + self._pending_bytes + more, first)
 
     def close(self) -> None:
         """Write what waits, seal the segment and let the folder go. Blocks; closing twice is harmless."""
@@ -179,7 +194,10 @@ class Spool:
         """Seconds until there is something to do without a new record; None for ever."""
         if self._segment is None:
             return self._retry_seconds
-        return self._segment.remaining(self._segment_seconds)
+        rest = self._segment.remaining(self._segment_seconds)
+        if not self.backlog.limited:
+            return rest
+        return LOOK_SECONDS if rest is None else min(rest, LOOK_SECONDS)
 
     def _commit(self, batch: list[_Item]) -> None:
         if not batch:
@@ -205,12 +223,20 @@ class Spool:
             if segment is None:
                 self._segment = self._begin()
                 self._failure = None
-            elif segment.size >= self._segment_bytes or segment.remaining(self._segment_seconds) == 0.0:
+            elif self._is_due(segment):
                 segment.seal()
                 self.counts.sealed += 1
+                self.backlog.look(begun=segment.first_record)
                 self._segment = self._begin()
+            elif self.backlog.due:
+                self.backlog.look()
         except OSError as error:
             self._fail(error)
+
+    def _is_due(self, segment: OpenSegment) -> bool:
+        """Whether a segment is to be sealed."""
+        crowded, self._crowded = self._crowded and segment.first_record is not None, False
+        return crowded or segment.size >= self._segment_bytes or segment.remaining(self._segment_seconds) == 0.0
 
     def _fail(self, error: OSError) -> None:
         """Give the segment up: after a failed sync its descriptor would lie, so it is never written or synced again."""
@@ -227,7 +253,7 @@ class Spool:
             self._mend(path, self._acknowledged.get(path))
         self._acknowledged.clear()
         number = self._next
-        _write_state(self._folder, self.id, number + 1)
+        write_state(self._folder, self.id, number + 1)
         self._next = number + 1
         return OpenSegment(self._folder, self.id, number)
 
@@ -271,7 +297,7 @@ class Entry:
 def read(folder: Path, report: Callable[[str], None]) -> Iterator[Entry]:
     """Every whole record of a folder, in the order written; ``report`` hears of each loss, in one line."""
     try:
-        spool, _ = _read_state(folder)
+        spool, _ = read_state(folder)
     except SpoolError as error:
         report(str(error))
         spool = None
@@ -284,56 +310,7 @@ def read(folder: Path, report: Callable[[str], None]) -> Iterator[Entry]:
             continue
         if segment.header_damaged:
             report(f"{present}: the header is damaged")
-        for offset, size in segment.corrupt:
-            report(f"{present}: {size} bytes at {offset} are damaged; the records there are lost")
-        if segment.torn:
-            report(f"{present}: {segment.torn} bytes at {segment.end} are no whole record")
+        for lost in damage(segment):
+            report(f"{present}: {lost}")
         for index, payload in enumerate(segment.records):
             yield Entry(segment.spool, segment.number, index, payload)
-
-
-def _make_folder(folder: Path) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        sync_folder(path.parent)
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise SpoolError(f"{path} is held by another process: give each worker a folder of its own") from None
-    return descriptor
-
-
-def _read_state(folder: Path) -> tuple[str, int]:
-    """The spool's id and the next segment's number; new ones only in a folder without segments."""
-    path = folder / "state"
-    try:
-        text, _, crc = path.read_text("ascii").rstrip("\n").rpartition(" ")
-        if int(crc, 16) != crc32(text.encode()):
-            raise ValueError
-        state = json.loads(text)
-    except FileNotFoundError:
-        if any(folder.glob("*" + SEALED)) or any(folder.glob("*" + OPEN)):
-            raise SpoolError(f"{path} is lost, but segments are there: move them away; they remain readable") from None
-        return uuid4().hex, 1
-    except ValueError:
-        raise SpoolError(f"{path} is damaged: move the folder away; its segments remain readable") from None
-    if state["format"] != _FORMAT:
-        raise SpoolError(f"{path} has format {state['format']}, this is {_FORMAT}: use the version that wrote it")
-    return state["spool"], state["next"]
-
-
-def _write_state(folder: Path, spool: str, number: int) -> None:
-    text = json.dumps({"format": _FORMAT, "spool": spool, "next": number})
-    fresh = folder / "state.new"
-    with fresh.open("w", encoding="ascii") as file:
-        file.write(f"{text} {crc32(text.encode()):08x}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(folder / "state")
-    sync_folder(folder)

@@ -1,0 +1,107 @@
+"""Score a fleet of any size from files, with the answers that the service would give for the same rows.
+
+--data is a folder of PdM_<table>, each a CSV or Parquet file or a Delta table, or one such file or table of telemetry.
+Your own names of files, columns and machines are those of --params. --out is Parquet or CSV, by its suffix, in the form
+of predictions.parquet, in order of machine, time and head. Whole machines are answered some at a time, so memory does
+not grow with the fleet, and the file is there when all of it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from closedloop.data.rfc3339 import to_text
+from closedloop.data.schema import DataError
+from closedloop.data.stream import Stream
+from closedloop.heads.bundle import Bundle, load
+from closedloop.judge.truth import PredictionTable
+from model import cli, params
+from model.predict import predict
+
+OUT = cli.BUILD / "batch.parquet"
+ROWS_AT_ONCE = 500_000  # telemetry rows that are held; some 100 bytes each, more where times are text
+
+
+def in_order(table: PredictionTable) -> pa.Table:
+    """The predictions sorted by machine, time and head, so that no output tells how the machines were parted."""
+    order = np.lexsort((table.head.astype(str), table.time, table.machine))
+    return table.arrow().take(pa.array(order))
+
+
+def as_text(table: pa.Table) -> pa.Table:
+    """For CSV: times as requests write them."""
+    times = [to_text(time) for time in table["datetime"].cast(pa.int64()).to_pylist()]
+    return table.set_column(table.column_names.index("datetime"), "datetime", pa.array(times, pa.string()))
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; what stands there becomes ``path`` at the end, and is gone after an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def score(bundle: Bundle, stream: Stream, out: Path, every_row: bool, rows_at_once: int = ROWS_AT_ONCE) -> int:
+    """Write the predictions of the whole stream; how many there are.
+
+    Raises:
+        DataError: the telemetry does not fit the bundle's schema.
+    """
+    machines, rows = len(stream.rows), sum(stream.rows.values())
+    done = machines_done = written = alarms = 0
+    writer: Any = None
+    csv = out.suffix == ".csv"
+    with whole(out) as aside:
+        try:
+            for tables in stream.parts(rows_at_once):
+                found = in_order(predict(bundle, tables, last_only=not every_row))
+                found = as_text(found) if csv else found
+                if writer is None:
+                    make = pc.CSVWriter if csv else pq.ParquetWriter
+                    options = {} if csv else {"compression": "zstd"}
+                    writer = make(aside, found.schema, **options)
+                writer.write_table(found)
+                done, machines_done = done + len(tables.time), machines_done + len(tables.bounds()[0])
+                written, alarms = written + len(found), alarms + found["alarm"].to_numpy().sum()
+                cli.say(f"{machines_done:,} of {machines:,} machines, {done:,} of {rows:,} rows: {alarms:,} alarms")
+        finally:
+            if writer is not None:
+                writer.close()
+    return written
+
+
+def main(words: list[str]) -> None:
+    """Score what --data names."""
+    parser = cli.parser(__doc__, out=OUT, writes="the file of answers, .parquet or .csv")
+    parser.add_argument(
+        "--every-row", action="store_true", help="answer for every row, not only for each machine's last as /score does"
+    )
+    args = parser.parse_args(words)
+    if args.out.suffix not in (".parquet", ".csv"):
+        raise DataError(f"--out {args.out}: the suffix says the format; choose .parquet or .csv")
+    bundle = load(args.bundle)
+    asked = params.load(args.params)
+    cli.say(f"counting the rows of {args.data}")
+    stream = Stream(args.data, bundle.schema, asked.columns, asked.files, asked.machine_numbers)
+    written = score(bundle, stream, args.out, args.every_row)
+    cli.say(f"wrote {args.out}: {written:,} predictions")
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,157 @@
+"""Look at a request log on disk: ``python -m score.log inspect|verify|recover FOLDER``.
+
+FOLDER is a LOG_DIR, its quarantine, or a copy of either; it is only read. ``inspect`` shows its segments and what they
+hold, ``verify`` only what is damaged or cannot be read, ``recover`` copies all good records into a new spool. Exit code
+0: all is well; 1: something is damaged or lost, and the output says what; 2: wrong usage, or no log there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+
+from closedloop.log.frame import OPEN, SEALED, Segment, SegmentError, damage, read_segment
+from closedloop.log.record import Record, decode
+from closedloop.log.segment import OpenSegment
+from closedloop.log.state import SpoolError, make_folder, read_state, write_state
+
+
+@dataclass
+class Found:
+    """A folder as it was read: its segments in order, and each loss in one line."""
+
+    spool: str | None
+    segments: list[tuple[Path, Segment]] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
+
+    @property
+    def records(self) -> int:
+        """How many good records there are."""
+        return sum(len(segment.records) for _, segment in self.segments)
+
+
+def look(folder: Path) -> Found:
+    """Read a folder.
+
+    Raises:
+        FileNotFoundError: there is no log.
+    """
+    paths = sorted([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN)])
+    state = folder / "state"
+    if not paths and not state.exists():
+        raise FileNotFoundError(f"{folder}: there is no log here: name a LOG_DIR, its quarantine, or a copy of one")
+    found = Found(None)
+    if state.exists():
+        try:
+            found.spool = read_state(folder)[0]
+        except SpoolError as error:
+            found.losses.append(str(error))
+    elif folder.name != "quarantine":
+        found.losses.append(f"{state} is lost: nothing can be added to this log, what is in it remains readable")
+    for path in paths:
+        try:
+            segment = read_segment(path, found.spool)
+        except SegmentError as error:
+            found.losses.append(str(error))
+            continue
+        found.segments.append((path, segment))
+        # what an open segment ends with, a worker is just writing, or did not acknowledge before it died
+        whole = replace(segment, torn=0) if path.suffix == OPEN else segment
+        found.losses += [f"{path}: {lost}" for lost in damage(whole)]
+    return found
+
+
+def inspect(folder: Path) -> int:
+    """Show every segment."""
+    found = look(folder)
+    print(f"spool {found.spool or 'unknown'}: {len(found.segments)} segments, {found.records} records")
+    for path, segment in found.segments:
+        records = [record for payload in segment.records if (record := _decoded(payload)) is not None]
+        kinds = Counter(record.kind for record in records)
+        what = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no record that can be read"
+        times = [record.received_us for record in records]
+        span = f", received {_text(min(times))} to {_text(max(times))}" if times else ""
+        print(f"  {path.name}  {path.stat().st_size:>12,} bytes  {what}{span}")
+    return _tell(found.losses)
+
+
+def verify(folder: Path) -> int:
+    """Hold every checksum, and decode every record."""
+    found = look(folder)
+    for path, segment in found.segments:
+        bad = sum(_decoded(payload) is None for payload in segment.records)
+        if bad:
+            found.losses.append(
+                f"{path}: {bad} of {len(segment.records)} records have a format unknown to this version"
+            )
+    print(f"{folder}: {len(found.segments)} segments, {found.records} records; {len(found.losses)} faults")
+    return _tell(found.losses)
+
+
+def recover(folder: Path, to: Path) -> int:
+    """Copy all good records into a new spool with an id of its own, which a shipper takes like any other."""
+    found = look(folder)
+    if to.exists():
+        raise FileExistsError(f"{to} is there already: name a new folder with --to")
+    make_folder(to)
+    spool = uuid4().hex
+    write_state(to, spool, len(found.segments) + 1)
+    for number, (_, segment) in enumerate(found.segments, start=1):
+        opened = OpenSegment(to, spool, number)
+        if segment.records:
+            opened.append(segment.records, sync=True)
+        opened.seal()
+    print(f"{to}: {found.records} records recovered as spool {spool}; {folder} is as it was")
+    return _tell(found.losses)
+
+
+def _tell(losses: list[str]) -> int:
+    for lost in losses:
+        print(f"  lost: {lost}")
+    return 1 if losses else 0
+
+
+def _decoded(payload: bytes) -> Record | None:
+    try:
+        return decode(payload)
+    except msgspec.DecodeError:
+        return None
+
+
+def _text(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def main() -> int:
+    """Run one of the three."""
+    parser = argparse.ArgumentParser(prog="python -m score.log", description="Look at a request log on disk")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, about in (
+        ("inspect", "show its segments"),
+        ("verify", "say what is damaged"),
+        ("recover", "copy all good records into a new spool"),
+    ):
+        flags = verbs.add_parser(verb, help=about)
+        flags.add_argument("folder", type=Path, metavar="FOLDER")
+        if verb == "recover":
+            flags.add_argument("--to", type=Path, help="the new folder (default: FOLDER.recovered)")
+    args = parser.parse_args()
+    try:
+        if args.verb == "recover":
+            folder: Path = args.folder
+            return recover(folder, args.to or folder.with_name(folder.name + ".recovered"))
+        return inspect(args.folder) if args.verb == "inspect" else verify(args.folder)
+    except (OSError, OverflowError) as error:
+        print(f"score.log: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

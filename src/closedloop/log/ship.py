@@ -1,0 +1,243 @@
+"""Sealed segments of a spool into Delta tables, each exactly once, whatever ends the process in between.
+
+The application id of each commit is the spool's id, its transaction version the segment's number, and its metadata hold
+the sha256 of the segment. Segments go strictly in order. Before each write the table is loaded again: a segment that it
+has already is compared and left out. A segment is removed only when a table that was loaded anew says that it holds it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from arro3.core import RecordBatch, RecordBatchReader
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError
+
+from closedloop.log.frame import HEADER_BYTES, OPEN, SEALED, SegmentError, created_us, damage, read_segment
+from closedloop.log.mend import take_back_torn
+from closedloop.log.segment import sync_folder
+from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
+from closedloop.log.state import SpoolError, lock, make_folder, read_state
+from closedloop.log.tables import SCHEMAS, rows_of
+
+STATUS, QUARANTINE = "ship.json", "quarantine"
+_CONFLICTS = 50  # commits of others that may come between, one after the other, before a round gives up
+_LOOK_BACK = 64  # commits in which a segment that was shipped already is looked for, before all are
+
+
+class ShipError(RuntimeError):
+    """A segment was not shipped, and stays. The message is one line."""
+
+
+class Status(msgspec.Struct):
+    """What a shipper has done since it began, and what it has left: the content of ``ship.json``.
+
+    ``last_error`` is None when the last round had none. ``oldest_unsent_us`` is when the oldest segment that is left
+    was begun, in microseconds UTC. ``quarantined_records`` counts what could not be read; its segments are kept.
+    """
+
+    pid: int
+    shipped_segments: int = 0
+    shipped_records: int = 0
+    last_shipped_segment: int | None = None
+    failures: int = 0
+    last_error: str | None = None
+    unsent_segments: int = 0
+    unsent_bytes: int = 0
+    oldest_unsent_us: int | None = None
+    quarantined_segments: int = 0
+    quarantined_records: int = 0
+
+
+class Shipper:
+    """The one shipper of a spool's folder; ``say`` hears in one line of what a person should know.
+
+    Raises:
+        SpoolError: another process ships this folder.
+        OSError: the folder is not there, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, sink: Sink, say: Callable[[str], None]) -> None:
+        self._folder, self._sink, self._say = folder, sink, say
+        self._tables: dict[str, DeltaTable] = {}
+        self._lock = lock(folder / "ship.lock")
+        self.status = Status(pid=os.getpid())
+        self._note()
+
+    def close(self) -> None:
+        """Let the folder go."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def round(self) -> bool:
+        """Ship all that is sealed, in order; whether nothing is left. Writes ``ship.json``."""
+        try:
+            for path in sealed(self._folder):
+                self._ship(path, read_state(self._folder)[0])
+                self._note()
+            self.status.last_error = None
+        except (ShipError, SinkError, SpoolError, *FAULTS) as error:
+            self.status.failures += 1
+            line = one_line(error)
+            if line != self.status.last_error:
+                self._say(f"not shipped: {line}")
+            self.status.last_error = line
+            self._tables.clear()
+        self._note()
+        return self.status.unsent_segments == 0
+
+    def _ship(self, path: Path, spool: str) -> None:
+        """Bring one segment into every table it concerns, then remove it.
+
+        Raises:
+            ShipError: the sink holds something else under its number, or others kept committing.
+            SinkError, DeltaError, OSError, ValueError: the sink refused it.
+        """
+        try:
+            segment = read_segment(path, spool)
+        except SegmentError as error:
+            self._quarantine(path, 0, [str(error)])
+            return
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        rows = rows_of(spool, segment.number, segment.records)
+        for table, batches in sorted(rows.batches.items()):
+            self._bring(table, batches, spool, segment.number, sha256)
+        self.status.shipped_segments += 1
+        self.status.shipped_records += sum(batch.num_rows for found in rows.batches.values() for batch in found)
+        self.status.last_shipped_segment = segment.number
+        lost = rows.refused + damage(segment)
+        if lost:
+            self._quarantine(path, len(lost), lost)
+        else:
+            path.unlink()
+            sync_folder(self._folder)
+
+    def _bring(self, table: str, batches: list[RecordBatch], spool: str, number: int, sha256: str) -> None:
+        """Write until the table holds the segment."""
+        for attempt in range(_CONFLICTS):
+            opened = self._load(table)
+            if opened is None:
+                self._sink.create(table)
+                continue
+            if holds(opened, spool, number, sha256):
+                self._make_durable()
+                return
+            try:
+                self._write(opened, table, batches, spool, number, sha256)
+            except CommitFailedError:  # of another shipper, or of our own whose answer was lost
+                time.sleep(random.uniform(0, 0.02 * min(attempt + 1, 10)))  # noqa: S311
+        raise ShipError(f"segment {number}: {table} had {_CONFLICTS} commits of others in between: trying again")
+
+    def _load(self, table: str) -> DeltaTable | None:
+        """The table as it is now."""
+        known = self._tables.get(table)
+        if known is not None:
+            known.update_incremental()
+            return known
+        if self._sink.folder is not None and (taken := take_back_torn(self._sink.folder / table)):
+            self._say(f"{table}: took back {len(taken)} commits that a power cut tore; they are shipped again")
+        opened = self._sink.open(table)
+        if opened is not None:
+            self._tables[table] = opened
+        return opened
+
+    def _write(
+        self, opened: DeltaTable, table: str, batches: list[RecordBatch], spool: str, number: int, sha256: str
+    ) -> None:
+        write_deltalake(
+            opened,
+            RecordBatchReader.from_batches(SCHEMAS[table], batches),
+            mode="append",
+            commit_properties=CommitProperties(
+                custom_metadata={"spool": spool, "segment": number, "sha256": sha256},
+                max_commit_retries=0,  # delta-rs would write again without looking whether it is there
+                app_transactions=[Transaction(spool, number)],
+            ),
+        )
+
+    def _make_durable(self) -> None:
+        """Have a local sink's files on its disk before the segment goes; an object store answers when it has them."""
+        folder = self._sink.folder
+        if folder is not None:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+                    raise OSError(ctypes.get_errno(), f"{folder} could not be synced")
+            finally:
+                os.close(descriptor)
+
+    def _quarantine(self, path: Path, records: int, why: list[str]) -> None:
+        """Keep a segment, as it is, out of the way of those after it."""
+        kept = self._folder / QUARANTINE / path.name
+        make_folder(kept.parent)
+        path.rename(kept)
+        sync_folder(kept.parent)
+        sync_folder(self._folder)
+        self.status.quarantined_segments += 1
+        self.status.quarantined_records += records
+        more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
+        self._say(f"kept {kept}, which holds what cannot be shipped: {one_line(ValueError(why[0]))}{more}")
+
+    def _note(self) -> None:
+        """Write ``ship.json``."""
+        left = [path for path in sealed(self._folder) if path.exists()]
+        status = self.status
+        status.unsent_segments = len(left)
+        status.unsent_bytes = sum(path.stat().st_size for path in left)
+        status.oldest_unsent_us = begun(left[0]) if left else None
+        fresh = self._folder / (STATUS + ".new")
+        fresh.write_bytes(msgspec.json.encode(status) + b"\n")
+        fresh.replace(self._folder / STATUS)
+
+
+def sealed(folder: Path) -> list[Path]:
+    """The sealed segments in order, and none while one before it is not sealed.
+
+    A file that is renamed while a folder is listed may be missing from the list: it is not from the second one.
+    """
+    last = max((path.name for path in folder.glob("*" + SEALED)), default="")
+    numbers = sorted(path for suffix in (SEALED, OPEN) for path in folder.glob("*" + suffix) if path.name <= last)
+    unsealed = next((i for i, path in enumerate(numbers) if path.suffix == OPEN), len(numbers))
+    return numbers[:unsealed]
+
+
+def begun(path: Path) -> int | None:
+    """When a segment was begun, in microseconds UTC, as its header says; None where it cannot be read."""
+    with path.open("rb") as file:
+        return created_us(file.read(HEADER_BYTES))
+
+
+def holds(table: DeltaTable, spool: str, number: int, sha256: str) -> bool:
+    """Whether a table holds a segment.
+
+    Raises:
+        ShipError: it holds another one under the same number, or later ones and not this.
+    """
+    version = table.transaction_version(spool)
+    if version is None or version < number:
+        return False
+    found = _commit(table, spool, number)
+    where = f"segment {number} of spool {spool}"
+    if found is None:
+        raise ShipError(f"{where} stays: the sink has later ones of this spool and not this one: is the volume a copy?")
+    if found != sha256:
+        raise ShipError(f"{where} stays: the sink has another one of this number: is the volume a copy or a backup?")
+    return True
+
+
+def _commit(table: DeltaTable, spool: str, number: int) -> str | None:
+    """The sha256 in the commit of a segment; None if there is no such commit."""
+    for limit in (_LOOK_BACK, None):
+        for commit in table.history(limit):
+            if commit.get("spool") == spool and commit.get("segment") == number:
+                return str(commit["sha256"])
+    return None

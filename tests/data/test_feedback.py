@@ -1,0 +1,70 @@
+"""Feedback is the events it says, or a refusal that points at every fault."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from closedloop.data.columns import RequestError
+from closedloop.data.feedback import FeedbackDecoder, openapi
+from closedloop.data.schema import Schema
+
+ROOT = Path(__file__).parents[2]
+CORPUS = sorted((ROOT / "tests" / "golden" / "feedback").iterdir())
+SCHEMA = Schema.from_dict(yaml.safe_load((ROOT / "model" / "params.yaml").read_text())["schema"])
+BOTH = json.loads((ROOT / "tests" / "golden" / "feedback" / "200-both.json").read_text())
+decode = FeedbackDecoder(SCHEMA, 1000)
+
+
+def errors_of(feedback, read=decode):
+    with pytest.raises(RequestError) as caught:
+        read(json.dumps(feedback))
+    return [error["pointer"] for error in caught.value.errors]
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_the_corpus_is_answered_as_its_names_say(path):
+    status, body = path.name[:3], path.read_bytes()
+    if status == "200":
+        decode(body)
+        return
+    with pytest.raises(RequestError) as caught:
+        decode(body)
+    assert status == ("400" if caught.value.syntax else "422")
+    assert caught.value.errors
+    assert len(str(caught.value)) < 1000
+
+
+def test_both_tables_become_events():
+    said = decode(json.dumps(BOTH))
+    assert {"failures": 1, "maint": 2} == said.rows
+    assert [1_420_437_600_000_000] == said.failures.time.tolist()
+    assert [1] == said.failures.code.tolist()
+    assert [1, 3] == said.maint.code.tolist()
+
+
+def test_a_repeated_event_is_one_event_of_two_rows():
+    said = decode((ROOT / "tests" / "golden" / "feedback" / "200-a-repeated-event.json").read_bytes())
+    assert (2, 1) == (said.rows["failures"], len(said.failures.time))
+
+
+def test_every_fault_has_a_pointer():
+    wrong = {"failures": {**BOTH["failures"], "failure": ["comp9"]}, "maint": {**BOTH["maint"], "machineID": [1]}}
+    assert ["/failures/failure/0", "/maint/machineID"] == errors_of(wrong)
+    assert [""] == errors_of({})
+    assert ["/maint"] == errors_of(BOTH, FeedbackDecoder(SCHEMA, 1))
+
+
+def test_the_documented_example_is_feedback_and_the_schema_takes_and_refuses_as_we_do():
+    document = openapi(SCHEMA)
+    assert {"failures": 1, "maint": 1} == decode(json.dumps(document["examples"][0])).rows
+    validator = jsonschema.Draft202012Validator(document)
+    unsaid = {  # what a JSON Schema cannot say
+        "422-columns-of-unequal-length", "422-no-time", "422-repeated-table", "422-repeated-column", "422-deep"
+    }  # fmt: skip
+    for path in CORPUS:
+        if path.stem[:3] == "400" or path.stem in unsaid:
+            continue
+        assert (path.stem[:3] == "200") == validator.is_valid(json.loads(path.read_bytes())), path.stem

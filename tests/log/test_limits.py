@@ -1,0 +1,113 @@
+"""What waits to be shipped is bounded: more is refused, never lost, until a shipper has caught up."""
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from closedloop.log.spool import Spool, SpoolFull, read
+
+
+@pytest.fixture
+def opened(tmp_path):
+    spools = []
+
+    def open_spool(**options):
+        spools.append(Spool(tmp_path / "log", **options))
+        return spools[-1]
+
+    yield open_spool
+    for spool in spools:
+        spool.close()
+
+
+async def until_refused(spool, payload=b"x" * 100):
+    accepted = 0
+    while accepted < 10_000:
+        try:
+            await spool.append(payload)
+        except SpoolFull as error:
+            return accepted, str(error)
+        accepted += 1
+    raise AssertionError("never refused")
+
+
+async def until_accepted(spool):
+    deadline = time.monotonic() + 10
+    while True:
+        assert time.monotonic() < deadline
+        try:
+            return await spool.append(b"after")
+        except SpoolFull:
+            await asyncio.sleep(0.01)
+
+
+def test_more_bytes_than_the_limit_are_refused_and_none_that_was_taken_is_lost(opened, tmp_path):
+    spool = opened(limit_bytes=5_000, segment_bytes=1_000)
+    accepted, reason = asyncio.run(until_refused(spool))
+    assert "wait to be shipped, the limit is 5000" in reason
+    spool.close()
+    assert accepted == len(list(read(tmp_path / "log", pytest.fail)))
+    assert 4_000 < sum(path.stat().st_size for path in (tmp_path / "log").glob("*.seg")) <= 5_000
+
+
+def test_refused_it_seals_what_is_open_so_that_it_can_be_shipped_and_goes_on_when_it_was(opened, tmp_path):
+    spool = opened(limit_bytes=5_000)
+
+    async def run():
+        await until_refused(spool)
+        deadline = time.monotonic() + 10
+        while not (sealed := list((tmp_path / "log").glob("*.seg"))):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        with pytest.raises(SpoolFull):
+            spool.append(b"x" * 100)
+        for path in sealed:
+            path.unlink()  # as a shipper does
+        await until_accepted(spool)
+
+    asyncio.run(run())
+
+
+def test_a_log_that_is_not_shipped_for_too_long_is_refused_until_it_was(opened, tmp_path):
+    spool = opened(limit_seconds=0.2)
+
+    async def run():
+        await spool.append(b"x")
+        await asyncio.sleep(0.3)
+        _, reason = await until_refused(spool)
+        assert "has not been shipped for" in reason
+        deadline = time.monotonic() + 10
+        while not (sealed := list((tmp_path / "log").glob("*.seg"))):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        sealed[0].unlink()
+        await until_accepted(spool)
+
+    asyncio.run(run())
+
+
+def test_segments_from_before_the_start_count_with_their_age(opened, tmp_path):
+    first = opened()
+    asyncio.run(until_accepted(first))
+    first.close()
+    (sealed,) = (tmp_path / "log").glob("*.seg")
+    an_hour_ago = time.time() - 3600
+    os.utime(sealed, (an_hour_ago, an_hour_ago))
+    spool = opened(limit_seconds=3000)
+    assert (1, sealed.stat().st_size) == (spool.backlog.segments, spool.backlog.bytes)
+    assert 3600 <= spool.backlog.oldest_seconds() < 3700
+    assert (0, "the log has not been shipped for 3600 s, the limit is 3000") == asyncio.run(until_refused(spool))
+
+
+def test_a_clock_that_was_set_back_makes_no_segment_older_than_it_is(opened, tmp_path):
+    first = opened()
+    asyncio.run(until_accepted(first))
+    first.close()
+    (sealed,) = (tmp_path / "log").glob("*.seg")
+    in_ten_days = time.time() + 864_000
+    os.utime(sealed, (in_ten_days, in_ten_days))
+    spool = opened(limit_seconds=100)
+    assert 0 <= spool.backlog.oldest_seconds() < 100
+    asyncio.run(until_accepted(spool))

@@ -1,0 +1,105 @@
+"""Rules for the jobs that hold more than a token to read: what they may run, and what must come before what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+Flow = dict[Any, Any]
+VERIFY, DEPLOY = "make release-verify", "make deploy"
+
+
+def grants(job: dict[str, Any], level: str) -> set[str]:
+    """What a job may read or write."""
+    permissions = job.get("permissions", {})
+    return {what for what, how in permissions.items() if how == level} if isinstance(permissions, dict) else set()
+
+
+def runs(job: dict[str, Any]) -> list[str]:
+    """The commands and actions of a job, in order."""
+    return [step.get("run", step.get("uses", "").partition("@")[0]) for step in job.get("steps", [])]
+
+
+def needed(job: dict[str, Any]) -> list[str]:
+    """The jobs that a job waits for."""
+    return [job["needs"]] if isinstance(job.get("needs"), str) else job.get("needs", [])
+
+
+def checkouts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """A stranger's code never meets a token that writes."""
+    for name, job in flow["jobs"].items():
+        for step in job.get("steps", []):
+            ref = str(step.get("with", {}).get("ref", ""))
+            if "actions/checkout" in step.get("uses", "") and ("head" in ref or "merge" in ref or "inputs" in ref):
+                yield f"{name}: it checks out {ref}, which a stranger may have written"
+            if "actions/checkout" in step.get("uses", "") and {"repository", "token", "ssh-key"} & set(step["with"]):
+                yield f"{name}: it checks out more than this repository with the token of the run"
+
+
+def identities(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """Who holds an identity for the cloud runs in an environment of people's rules, or runs no code of ours at all."""
+    for name, job in flow["jobs"].items():
+        if "id-token" in grants(job, "write") and "uses" not in job and "environment" not in job:
+            yield from (
+                f"{name}: `{one}` runs beside the right to sign" for one in runs(job) if one.startswith("make ")
+            )
+
+
+def orders(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """Verified, then deployed, then asked; and one rollout at a time."""
+    for name, job in flow["jobs"].items():
+        done = runs(job)
+        if DEPLOY not in done:
+            continue
+        if VERIFY not in done[: done.index(DEPLOY)]:
+            yield f"{name}: it deploys what nobody verified"
+        if "make smoke" not in done[done.index(DEPLOY) :]:
+            yield f"{name}: it never asks what it deployed"
+        if not isinstance(job.get("environment"), str):
+            yield f"{name}: it deploys outside an environment"
+        elif job.get("concurrency", {}).get("group") != job["environment"]:
+            yield f"{name}: two rollouts to {job['environment']} may run at once"
+        if any("if" in step for step in job["steps"] if step.get("run") in (VERIFY, DEPLOY, "make smoke")):
+            yield f"{name}: a step that must run has an `if`"
+
+
+def scans(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """The image is built, tested, and scanned, and what is found stops the line."""
+    for name, job in flow["jobs"].items():
+        done = runs(job)
+        for step in job.get("steps", []):
+            given = step.get("with", {})
+            if "trivy-action" in step.get("uses", "") and given.get("exit-code") != "1":
+                yield f"{name}: what the scan finds stops nothing"
+            if "trivy-action" in step.get("uses", "") and "CRITICAL" not in given.get("severity", ""):
+                yield f"{name}: the scan looks past what is critical"
+        if "make image-push" in done:
+            before = done[: done.index("make image-push")]
+            for must in ("make bundle-digest", "make image-test", "make sbom"):
+                if must not in before:
+                    yield f"{name}: it pushes an image before `{must}`"
+        if "scan" in needed(job) and "needs.scan.result == 'success'" not in str(job.get("if", "")):
+            yield f"{name}: it goes on whatever the scan found"
+
+
+def caches(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """Another run's cache is nobody's commit."""
+    for name, job in flow["jobs"].items():
+        for step in job.get("steps", []):
+            if "cache" in step.get("uses", "") or "cache" in step.get("with", {}):
+                yield f"{name}: a cache brings in what another run made"
+
+
+def tokens(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """A token goes to a step that asks GitHub, and is no one's but the run's or the App's."""
+    for name, job in flow["jobs"].items():
+        if "github.token" in json.dumps(job.get("env", {})) or "github.token" in json.dumps(flow.get("env", {})):
+            yield f"{name}: the token is in the environment of every step"
+        for step in job.get("steps", []):
+            uses = step.get("uses", "")
+            if "create-github-app-token" in uses and not any(k.startswith("permission-") for k in step["with"]):
+                yield f"{name}: the App's token may do all that the App may"
+
+
+RULES = (checkouts, identities, orders, scans, caches, tokens)

@@ -1,0 +1,319 @@
+"""What a person runs at a desk: make pr, protect and doctor. A stand-in for gh answers, and keeps what was asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GH = """#!{python}
+import json, os, sys
+words, folder = sys.argv[1:], os.path.dirname(__file__)
+body = sys.stdin.read() if "--input" in words else ""
+with open(os.path.join(folder, "calls"), "a") as file:
+    file.write(json.dumps([words, body, os.environ.get("GH_REPO", "")]) + chr(10))
+answers = json.load(open(os.path.join(folder, "answers.json")))
+for key, answer in answers.items():
+    if " ".join(words).startswith(key):
+        if isinstance(answer, dict) and "refuses" in answer:
+            sys.exit(answer["refuses"])
+        print(answer if isinstance(answer, str) else json.dumps(answer))
+        break
+"""
+HERE = "repos/someone/fleet"
+ABOUT = {
+    "full_name": "someone/fleet",
+    "default_branch": "main",
+    "permissions": {"admin": True},
+    "owner": {"type": "User"},
+    "allow_auto_merge": True,
+}
+
+
+@dataclass
+class Desk:
+    """A copy of the programs in a repository with a remote, and a gh that answers by the longest key first."""
+
+    folder: Path
+    bin: Path
+
+    def ask(
+        self, program: str, *words: str, answers: dict[str, Any] | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        ordered = dict(sorted((answers or {}).items(), key=lambda item: -len(item[0])))
+        (self.bin / "answers.json").write_text(json.dumps(ordered), encoding="utf-8")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("GH_", "GITHUB_"))}
+        path = (
+            {"PATH": f"{self.bin}:{os.environ['PATH']}"}
+            if answers is not None
+            else {"PATH": str(self.bin / "git-alone")}
+        )
+        command = [sys.executable, self.folder / f".ci/{program}.py", *words]
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**clean, "PYTHONSAFEPATH": "", **path, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def git(self, *words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+        return subprocess.run(
+            ["git", *who, *words], cwd=self.folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    def calls(self) -> list[tuple[str, Any, str]]:
+        """What gh was asked: its words, the body, the repository it was told."""
+        path = self.bin / "calls"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [(" ".join(words), json.loads(body or "null"), told) for words, body, told in map(json.loads, lines)]
+
+
+@pytest.fixture
+def desk(root: Path, tmp_path: Path) -> Desk:
+    folder, there = tmp_path / "copy", tmp_path / "someone/fleet.git"
+    for name in (".ci", ".github"):
+        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/git-alone").mkdir()
+    (tmp_path / "bin/git-alone/git").symlink_to(str(shutil.which("git")))
+    gh = tmp_path / "bin/gh"
+    gh.write_text(GH.format(python=sys.executable), encoding="utf-8")
+    gh.chmod(0o755)
+    made = Desk(folder, tmp_path / "bin")
+    (folder / ".gitignore").write_text("__pycache__\n")
+    made.git("init", "--quiet", "--initial-branch", "main")
+    made.git("add", "--all")
+    made.git("commit", "--quiet", "--message", "first")
+    subprocess.run(["git", "clone", "--quiet", "--bare", folder, there], check=True)
+    made.git("remote", "add", "origin", str(there))
+    made.git("switch", "--quiet", "--create", "my-change")
+    (folder / "new").write_text("new\n")
+    made.git("add", "--all")
+    made.git("commit", "--quiet", "--message", "second")
+    return made
+
+
+PULLED = {f"api --method GET {HERE}": ABOUT, "pr list": [], "pr create": "https://github.com/someone/fleet/pull/7"}
+
+
+def test_pr_pushes_opens_and_arms_with_the_login_of_the_person(desk: Desk) -> None:
+    done = desk.ask("pr", answers=PULLED)
+    assert done.returncode == 0, done.stderr
+    url = "https://github.com/someone/fleet/pull/7"
+    assert f"pr merge --repo someone/fleet --auto --squash {url}" == desk.calls()[-1][0]
+    assert "pr create --repo someone/fleet --base main --head my-change --fill" in [
+        words for words, _, _ in desk.calls()
+    ]
+    assert desk.git("rev-parse", "HEAD") == desk.git("ls-remote", "origin", "refs/heads/my-change").split()[0]
+    assert url in done.stdout
+
+
+def test_pr_takes_the_one_that_is_open(desk: Desk) -> None:
+    assert desk.ask("pr", answers=PULLED | {"pr list": [{"url": "https://x/9"}]}).returncode == 0
+    words = [words for words, _, _ in desk.calls()]
+    assert not [word for word in words if word.startswith("pr create")]
+    assert words[-1] == "pr merge --repo someone/fleet --auto --squash https://x/9"
+
+
+def on_main(desk: Desk) -> None:
+    desk.git("switch", "--quiet", "main")
+
+
+def on_no_branch(desk: Desk) -> None:
+    desk.git("switch", "--quiet", "--detach")
+
+
+def dirty(desk: Desk) -> None:
+    (desk.folder / "left").write_text("left\n")
+
+
+def nothing_new(desk: Desk) -> None:
+    desk.git("reset", "--quiet", "--hard", "main")
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (on_main, "git switch --create"),
+        (on_no_branch, "git switch --create"),
+        (dirty, "left; git commit"),
+        (nothing_new, "no commit that origin/main lacks"),
+    ],
+)
+def test_pr_refuses_with_one_line_what_cannot_be_a_pull_request(
+    desk: Desk, state: Callable[[Desk], None], says: str
+) -> None:
+    state(desk)
+    done = desk.ask("pr", answers=PULLED)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not [words for words, _, _ in desk.calls() if words.startswith("pr ")]
+
+
+def test_pr_refuses_in_a_workflow_whose_token_would_ship_nothing(desk: Desk) -> None:
+    done = desk.ask("pr", answers=PULLED, GITHUB_ACTIONS="true")
+    assert (done.returncode, desk.calls()) == (1, [])
+    assert "a person runs this" in done.stderr
+
+
+def test_pr_says_how_to_allow_auto_merge(desk: Desk) -> None:
+    refused = {"refuses": "Auto merge is not allowed for this repository"}
+    done = desk.ask("pr", answers=PULLED | {"pr merge": refused})
+    assert done.returncode == 1
+    assert "make protect" in done.stderr
+    assert "pull/7" in done.stderr
+
+
+@pytest.mark.parametrize("program", ["pr", "protect"])
+def test_without_gh_it_says_so(desk: Desk, program: str) -> None:
+    done = desk.ask(program)
+    assert done.returncode == 1
+    assert "gh is not on PATH: install" in done.stderr
+
+
+def rules(mode: str, root: Path) -> dict[str, Any]:
+    return json.loads((root / f".github/rulesets/{mode}.json").read_text(encoding="utf-8"))
+
+
+def protected(mode: str, root: Path, there: list[dict[str, Any]]) -> dict[str, Any]:
+    organisation = ABOUT | {"owner": {"type": "Organization"}}
+    return {
+        f"api --method GET {HERE}": organisation if mode == "team" else ABOUT,
+        f"api --method GET {HERE}/rulesets?": there,
+        f"api --method GET {HERE}/rulesets/5": rules(mode, root),
+        f"api --method POST {HERE}/rulesets": {"id": 5},
+        f"api --method PUT {HERE}/rulesets/5": {"id": 5},
+    }
+
+
+@pytest.mark.parametrize("mode", ["solo", "team"])
+def test_protect_makes_the_ruleset_of_its_file(desk: Desk, root: Path, mode: str) -> None:
+    done = desk.ask("protect", mode, answers=protected(mode, root, []))
+    assert done.returncode == 0, done.stderr
+    sent = {words.removesuffix(" --input -"): body for words, body, _ in desk.calls()}
+    assert rules(mode, root) == sent[f"api --method POST {HERE}/rulesets"]
+    assert sent[f"api --method PATCH {HERE}"]["allow_auto_merge"] is True
+    assert f"api --method PUT {HERE}/private-vulnerability-reporting" in sent
+
+
+def test_protect_replaces_the_ruleset_that_is_there(desk: Desk, root: Path) -> None:
+    there = [{"name": "another", "id": 4}, {"name": "main", "id": 5}]
+    assert desk.ask("protect", "solo", answers=protected("solo", root, there)).returncode == 0
+    changed = [words for words, _, _ in desk.calls() if "rulesets" in words and "GET" not in words]
+    assert changed == [f"api --method PUT {HERE}/rulesets/5 --input -"]
+
+
+def test_protect_is_red_where_github_drops_a_rule(desk: Desk, root: Path) -> None:
+    answers = protected("solo", root, []) | {f"api --method GET {HERE}/rulesets/5": {"rules": [{"type": "deletion"}]}}
+    done = desk.ask("protect", "solo", answers=answers)
+    assert done.returncode == 1
+    assert "required_status_checks" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "about", "code", "says"),
+    [
+        ("team", ABOUT, 1, "make protect MODE=solo"),
+        ("solo", ABOUT | {"permissions": {"admin": False}}, 1, "only an administrator"),
+        ("lax", ABOUT, 2, "choose solo or team"),
+    ],
+)
+def test_protect_refuses_and_changes_nothing(desk: Desk, mode: str, about: Any, code: int, says: str) -> None:
+    done = desk.ask("protect", mode, answers={f"api --method GET {HERE}": about})
+    assert done.returncode == code
+    assert says in done.stderr
+    assert not [words for words, _, _ in desk.calls() if "GET" not in words]
+
+
+def healthy() -> dict[str, Any]:
+    return {
+        f"api --method GET {HERE}": ABOUT | {"template_repository": {"full_name": "makers/closed-loop"}},
+        "api user": "someone",
+        f"api --method GET {HERE}/actions/permissions": {"enabled": True},
+        f"api --method GET {HERE}/rules/branches/main": [{"type": "pull_request"}, {"type": "required_status_checks"}],
+        f"api --method GET {HERE}/environments": {
+            "environments": [{"name": "production", "protection_rules": [{"type": "required_reviewers"}]}]
+        },
+        f"api --method GET {HERE}/actions/variables": {"variables": [{"name": "AZURE_CLIENT_ID", "value": "hidden"}]},
+        f"api --method GET {HERE}/actions/secrets": {"secrets": []},
+        f"api --method GET {HERE}/environments/production/variables": {"variables": []},
+        f"api --method GET {HERE}/environments/production/secrets": {"secrets": [{"name": "APP_KEY"}]},
+    }
+
+
+def told(output: str) -> dict[str, str]:
+    """What the table says of each thing: its state."""
+    return {line[6:].split("  ")[0]: line[:4].strip() for line in output.splitlines() if line[:4].strip()}
+
+
+def test_doctor_says_what_is_set_and_what_is_skipped(desk: Desk) -> None:
+    flow = "x: ${{ vars.AZURE_CLIENT_ID }} ${{ vars.AZURE_TENANT_ID }} ${{ secrets.APP_KEY }}"
+    flow += "${{ secrets.GITHUB_TOKEN }}\n"
+    (desk.folder / ".github/workflows/ship.yml").write_text(flow)
+    done = desk.ask("doctor", answers=healthy())
+    assert done.returncode == 0, done.stdout
+    states = told(done.stdout)
+    assert states["variable AZURE_CLIENT_ID"] == states["secret APP_KEY"] == states["rules of main"] == "ok"
+    assert states["variable AZURE_TENANT_ID"] == states["environment staging"] == "skip"
+    assert "rollback.yml, ship.yml" in done.stdout
+    assert "from the template makers/closed-loop" in done.stdout
+    assert "GITHUB_TOKEN" not in done.stdout
+    assert "hidden" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("call", "answer", "what"),
+    [
+        ("/actions/permissions", {"enabled": False}, "Actions"),
+        ("/rules/branches/main", [{"type": "deletion"}], "rules of main"),
+        ("", ABOUT | {"allow_auto_merge": False}, "auto-merge"),
+        ("/environments", {"environments": [{"name": "production", "protection_rules": []}]}, "environment production"),
+    ],
+)
+def test_doctor_is_red_where_something_needed_is_missing(desk: Desk, call: str, answer: Any, what: str) -> None:
+    done = desk.ask("doctor", answers=healthy() | {f"api --method GET {HERE}{call}": answer})
+    assert done.returncode == 1
+    assert {what} == {name for name, state in told(done.stdout).items() if state == "MISS"}
+
+
+def test_doctor_says_of_a_fork_what_it_lacks(desk: Desk) -> None:
+    fork = ABOUT | {"fork": True, "parent": {"full_name": "makers/closed-loop"}}
+    done = desk.ask("doctor", answers=healthy() | {f"api --method GET {HERE}": fork})
+    assert told(done.stdout)["copy"] == "skip"
+    assert "fork of makers/closed-loop" in done.stdout
+
+
+def test_doctor_works_without_gh_and_without_a_remote(desk: Desk) -> None:
+    done = desk.ask("doctor")
+    assert (done.returncode, told(done.stdout)["GitHub"]) == (0, "skip")
+    desk.git("remote", "remove", "origin")
+    done = desk.ask("doctor", answers={})
+    assert (done.returncode, told(done.stdout)["GitHub"]) == (0, "skip")
+    assert "no remote is called origin" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("remote", "told_to_gh"),
+    [
+        ("https://github.com/someone/fleet.git", "github.com/someone/fleet"),
+        ("https://someone:secret@github.com/someone/fleet", "github.com/someone/fleet"),
+        ("git@github.com:someone/fleet.git", "github.com/someone/fleet"),
+        ("ssh://git@git.example.com/someone/fleet", "git.example.com/someone/fleet"),
+    ],
+)
+def test_gh_is_told_the_repository_of_origin_and_no_password(desk: Desk, remote: str, told_to_gh: str) -> None:
+    desk.git("remote", "set-url", "origin", remote)
+    desk.ask("protect", answers={})
+    assert {told_to_gh} == {told for _, _, told in desk.calls()}

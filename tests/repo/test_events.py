@@ -1,0 +1,299 @@
+"""Which jobs each event runs, and what `required` answers when one of them fails, is skipped or is cancelled.
+
+The workflows' own `if:`, `needs:` and `with:` are evaluated, job by job, as GitHub does it; plan and verdict are the
+real programs. test_runner.py lets a workflow runner say the same of three of the events.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from .expressions import evaluate, truth
+
+Program = Callable[[str], ModuleType]
+STATES = {"success()", "failure()", "always()", "cancelled()"}
+JUDGED = ("plan", "check", "test", "train", "contract", "image", "manifests")
+SPARED = ("train", "contract", "image")
+
+
+@dataclass
+class World:
+    """What a run finds: its event, the repository's variables, and how each job would end if it ran."""
+
+    event: str
+    ref: str = "refs/heads/topic"
+    changed: tuple[str, ...] = ("model/params.yaml",)
+    payload: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    ends: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def pull(fork: bool = False, kind: str = "User") -> dict[str, Any]:
+    """The payload of a pull request."""
+    head = {"repo": {"full_name": "stranger/copy" if fork else "someone/fleet", "fork": fork}}
+    return {"pull_request": {"number": 7, "head": head, "base": {"sha": "b" * 40}, "user": {"type": kind}}}
+
+
+@cache
+def read(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def run(root: Path, name: str, world: World, prefix: str = "", inputs: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Every job of a workflow with its result and outputs, those of called files as ``caller/job``."""
+    flow = read(root / ".github/workflows" / name)
+    done: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
+    waiting = dict(flow["jobs"])
+    while waiting:
+        job = next(j for j in waiting if all(n in done for n in needed(waiting[j])))
+        facts = waiting.pop(job)
+        contexts = {
+            "github": {
+                "event_name": world.event,
+                "ref": world.ref,
+                "repository": "someone/fleet",
+                "event": {"repository": {"private": False}} | world.payload,
+            },
+            "needs": {n: done[n] for n in needed(facts)},
+            "vars": world.variables,
+            "inputs": world.inputs if inputs is None else inputs,
+        }
+        before = {done[n]["result"] for n in ancestors(flow["jobs"], job)}
+        stopped = "cancelled" in before
+        functions = {
+            "success": lambda before=before: before <= {"success"},
+            "failure": lambda before=before: "failure" in before,
+            "cancelled": lambda stopped=stopped: stopped and world.ends.get("run") == "cancelled",
+            "always": lambda: True,
+        }
+        condition = str(facts.get("if", "success()")).strip().removeprefix("${{").removesuffix("}}")
+        if not any(state in condition for state in STATES):
+            condition = f"success() && ({condition})"
+        key = f"{prefix}{job}"
+        if not truth(evaluate(f"${{{{{condition}}}}}", contexts, functions)):
+            done[job] = {"result": "skipped", "outputs": {}}
+        elif "uses" in facts:
+            given = {k: evaluate(v, contexts, functions) for k, v in facts.get("with", {}).items()}
+            inner = run(root, Path(facts["uses"]).name, world, f"{key}/", given)
+            results = {facts["result"] for facts in inner.values()}
+            worst = next((bad for bad in ("failure", "cancelled") if bad in results), "success")
+            result = world.ends.get(key, worst)
+            handed = {k: v for facts in inner.values() for k, v in facts["outputs"].items()}
+            done[job] = {"result": result, "outputs": handed if result == "success" else {}}
+            shown |= inner
+        else:
+            result = world.ends.get(key, "success")
+            done[job] = {"result": result, "outputs": world.outputs.get(job, {}) if result == "success" else {}}
+        shown[key] = done[job] | {"name": evaluate(facts.get("name", job), contexts | {"matrix": {}}, functions)}
+    return shown
+
+
+def needed(job: dict[str, Any]) -> list[str]:
+    return [job["needs"]] if isinstance(job.get("needs"), str) else job.get("needs", [])
+
+
+def ancestors(jobs: dict[str, Any], name: str) -> set[str]:
+    """GitHub's success() asks all that lies behind a job, not only what it names."""
+    direct = set(needed(jobs[name]))
+    return direct.union(*(ancestors(jobs, other) for other in direct))
+
+
+def ci(root: Path, program: Program, world: World) -> dict[str, Any]:
+    """A run of ci.yml, planned by the real plan."""
+    planned = program("plan").plan(world.event, world.changed)
+    world.outputs = {"plan": {job: str(it).lower() for job, it in planned.items()}} | world.outputs
+    return run(root, "ci.yml", world)
+
+
+def ran(jobs: dict[str, Any]) -> set[str]:
+    """The conductor's jobs that were not skipped."""
+    return {name for name, facts in jobs.items() if "/" not in name and facts["result"] != "skipped"}
+
+
+ALL = {*JUDGED, "required"}
+MAIN = {*ALL, "promote", "issue"}
+DOCS = ("README.md",)
+NOTHING_SET = {"ship": "true", "sign": "true", "staging": "false", "production": "false"}
+EVENTS = {
+    "a push to a branch": (World("push"), ALL, "branch"),
+    "a pull request of parameters": (World("pull_request", payload=pull()), {*ALL, "comment"}, "required"),
+    "a pull request of code": (
+        World("pull_request", changed=("src/closedloop/features/custom.py",), payload=pull()),
+        {*ALL, "comment"},
+        "required",
+    ),
+    "a pull request of prose": (World("pull_request", changed=DOCS, payload=pull()), ALL - set(SPARED), "required"),
+    "a pull request of manifests": (
+        World("pull_request", changed=("k8s/base/service.yaml",), payload=pull()),
+        ALL - set(SPARED),
+        "required",
+    ),
+    "a pull request from a fork": (World("pull_request", payload=pull(fork=True)), ALL, "required"),
+    "a pull request of Dependabot": (World("pull_request", payload=pull(kind="Bot")), ALL, "required"),
+    "a merge group": (World("merge_group", ref="refs/heads/gh-readonly-queue/main/pr-7"), ALL, "required"),
+    "a merge group of prose": (
+        World("merge_group", ref="refs/heads/gh-readonly-queue/main/pr-7", changed=DOCS),
+        ALL,
+        "required",
+    ),
+    "a push to main": (World("push", ref="refs/heads/main"), MAIN, "required"),
+    "a push of prose to main": (World("push", ref="refs/heads/main", changed=DOCS), MAIN, "required"),
+    "a branch that rollback or retrain pushed": (
+        World("workflow_dispatch", ref="refs/heads/rollback/r1"),
+        {*ALL, "status"},
+        "branch",
+    ),
+}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_which_jobs_an_event_runs(root: Path, program: Program, event: str) -> None:
+    world, expected, name = EVENTS[event]
+    world.outputs["decide"] = NOTHING_SET
+    jobs = ci(root, program, world)
+    assert expected == ran(jobs)
+    assert name == jobs["required"]["name"].strip()
+    assert {} == verdict(program, jobs)
+
+
+def verdict(program: Program, jobs: dict[str, Any]) -> dict[str, str]:
+    """What required.py has against a run."""
+    needs = {job: {"result": jobs[job]["result"], "outputs": jobs[job]["outputs"]} for job in JUDGED}
+    return program("required").objections(json.loads(json.dumps(needs)))
+
+
+@pytest.mark.parametrize("how", ["failure", "cancelled", "skipped"])
+@pytest.mark.parametrize("job", JUDGED)
+@pytest.mark.parametrize("event", EVENTS)
+def test_what_required_answers_when_a_job_does_not_succeed(
+    root: Path, program: Program, event: str, job: str, how: str
+) -> None:
+    """Red in every case, but where the plan spared the job: then it cannot end otherwise, and a skip is green."""
+    world, expected, _ = EVENTS[event]
+    world = World(**(vars(world) | {"ends": {job: how}, "outputs": {"decide": NOTHING_SET}}))
+    jobs = ci(root, program, world)
+    assert jobs["required"]["result"] == "success", "it runs whatever happens"
+    assert (job not in expected) == (verdict(program, jobs) == {})
+    if job in expected:
+        assert job in verdict(program, jobs)
+
+
+def test_what_is_red_on_main_ships_nothing_and_opens_an_issue(root: Path, program: Program) -> None:
+    world = World("push", ref="refs/heads/main", ends={"train": "failure", "required": "failure"})
+    jobs = ci(root, program, world)
+    assert {"promote", "issue"} & ran(jobs) == {"issue"}
+
+
+def promote(root: Path, ends: dict[str, str], **decided: str) -> dict[str, str]:
+    """The results of promote.yml's jobs, as ci.yml calls it."""
+    world = World("push", ref="refs/heads/main", ends=ends, outputs={"decide": NOTHING_SET | decided})
+    return {job: facts["result"] for job, facts in run(root, "promote.yml", world, "", {"bundle_digest": "x"}).items()}
+
+
+SHIPS = {"decide", "build", "sign", "scan", "draft", "publish"}
+
+
+@pytest.mark.parametrize(
+    ("decided", "ends", "done"),
+    [
+        ({}, {}, SHIPS),
+        ({"sign": "false"}, {}, SHIPS - {"sign"}),
+        ({"ship": "false", "sign": "false"}, {}, {"decide"}),
+        ({"staging": "true"}, {}, SHIPS | {"staging"}),
+        ({"staging": "true", "production": "true"}, {}, SHIPS | {"staging", "production"}),
+        ({"production": "true"}, {}, SHIPS | {"production"}),
+        ({}, {"decide": "failure"}, set()),
+        ({}, {"build": "failure"}, {"decide"}),
+        ({}, {"scan": "failure"}, {"decide", "build", "sign"}),
+        ({}, {"sign": "failure"}, {"decide", "build", "scan"}),
+        ({}, {"draft": "failure"}, {"decide", "build", "sign", "scan"}),
+        ({"staging": "true", "production": "true"}, {"staging": "failure"}, SHIPS - {"publish"}),
+        ({"staging": "true", "production": "true"}, {"production": "failure"}, SHIPS - {"publish"} | {"staging"}),
+        ({"production": "true"}, {"production": "cancelled"}, SHIPS - {"publish"}),
+    ],
+)
+def test_how_far_a_promotion_comes(root: Path, decided: dict[str, str], ends: dict[str, str], done: set[str]) -> None:
+    """What did not succeed stops all that must not follow it; nothing is published that was not rolled out."""
+    results = promote(root, ends, **decided)
+    assert done == {job for job, result in results.items() if result == "success"}
+    assert set(ends) == {job for job, result in results.items() if result not in ("success", "skipped")}
+
+
+def test_the_mirror_needs_a_server(root: Path) -> None:
+    world = World("push", outputs={"decide": NOTHING_SET}, variables={"MLFLOW_TRACKING_URI": "https://mlflow.invalid"})
+    assert run(root, "promote.yml", world, "", {})["mirror"]["result"] == "success"
+    world.variables = {}
+    assert run(root, "promote.yml", world, "", {})["mirror"]["result"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("deploy_to", "ends", "done"),
+    [
+        ("", {}, {"hold", "move"}),
+        ("staging production", {}, {"hold", "apply", "move"}),
+        ("production", {"hold": "failure"}, set()),
+        ("production", {"apply": "failure"}, {"hold"}),
+    ],
+)
+def test_what_a_rollback_does(root: Path, deploy_to: str, ends: dict[str, str], done: set[str]) -> None:
+    """What is served moves only where production runs it; what was held stays held."""
+    world = World("workflow_dispatch", ref="refs/heads/main", ends=ends, variables={"DEPLOY_TO": deploy_to})
+    jobs = run(root, "rollback.yml", world)
+    assert done == {job for job, facts in jobs.items() if facts["result"] == "success"}
+
+
+@pytest.mark.parametrize("name", ["rollback.yml", "retrain.yml"])
+def test_what_writes_is_started_on_main_alone(root: Path, name: str) -> None:
+    jobs = run(root, name, World("workflow_dispatch", ref="refs/heads/topic", variables={"DEPLOY_TO": "production"}))
+    assert {"skipped"} == {facts["result"] for facts in jobs.values()}
+
+
+@pytest.mark.parametrize(
+    ("event", "worth", "asked", "proposes"),
+    [
+        ("schedule", "true", None, True),
+        ("schedule", "false", None, False),
+        ("workflow_dispatch", "true", True, True),
+        ("workflow_dispatch", "true", False, False),
+    ],
+)
+def test_when_a_retraining_proposes(root: Path, event: str, worth: str, asked: bool | None, proposes: bool) -> None:
+    inputs = {} if asked is None else {"propose": asked}
+    world = World(event, ref="refs/heads/main", inputs=inputs, outputs={"retrain": {"worth": worth}})
+    assert proposes == (run(root, "retrain.yml", world)["propose"]["result"] == "success")
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("'a' == 'A'", True),
+        ("null == false", True),
+        ("inputs.none != false", False),
+        ("'' || 'b'", "b"),
+        ("'a' && 'b' || 'c'", "b"),
+        ("!('x' == 'y') && 1 == 1", True),
+        ("contains(fromJSON('[\"push\"]'), 'push')", True),
+        ("contains('staging production', 'production')", True),
+        ("'it''s'", "it's"),
+    ],
+)
+def test_an_expression_is_worth_what_github_says(source: str, value: Any) -> None:
+    assert value == evaluate(f"${{{{ {source} }}}}", {"inputs": {}})
+
+
+@pytest.mark.parametrize("source", ["a ~ b", "nothing.there", "hashFiles('x')", "'a' 'b'"])
+def test_an_expression_that_is_not_known_is_an_error(source: str) -> None:
+    with pytest.raises((AssertionError, KeyError)):
+        evaluate(f"${{{{ {source} }}}}", {})

@@ -1,0 +1,47 @@
+"""Every input, secret and variable of the workflows is told in .github/README.md, and nothing else is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROW = re.compile(r"^\| (`[^|]+`) \| (variable|secret|input) \|", re.MULTILINE)
+
+
+def told(text: str) -> set[tuple[str, str]]:
+    return {(kind, name) for names, kind in ROW.findall(text) for name in re.findall(r"`(\w+)`", names)}
+
+
+def used(text: str) -> set[tuple[str, str]]:
+    found = {("variable", name) for name in re.findall(r"\bvars\.(\w+)", text)}
+    found |= {("secret", name) for name in re.findall(r"\bsecrets\.(\w+)", text)}
+    on = yaml.safe_load(text)[True]
+    for event in ("workflow_call", "workflow_dispatch"):
+        declared = (on.get(event) or {}) if isinstance(on, dict) else {}
+        found |= {("input", name) for name in declared.get("inputs", {})}
+        found |= {("secret", name) for name in declared.get("secrets", {})}
+    return found
+
+
+@pytest.fixture
+def flows(root: Path) -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted((root / ".github/workflows").iterdir())}
+
+
+def test_every_setting_is_told_and_every_one_that_is_told_exists(root: Path, flows: dict[str, str]) -> None:
+    needed = set().union(*(used(text) for text in flows.values()))
+    assert ("variable", "DEPLOY_TO") in needed
+    assert needed == told((root / ".github/README.md").read_text(encoding="utf-8"))
+
+
+def test_every_workflow_is_told_with_its_minutes(root: Path, flows: dict[str, str]) -> None:
+    table = (root / ".github/README.md").read_text(encoding="utf-8").partition("## What can be set")[0]
+    assert set(flows) == set(re.findall(r"`(\w+\.yml)`(?=[,` |])", table.replace("`ci.yml` there", "")))
+
+
+def test_a_setting_that_is_not_told_is_found() -> None:
+    text = "on: {workflow_dispatch: {inputs: {a: {}}}}\nenv: {B: '${{ vars.B }}', C: '${{ secrets.C }}'}\n"
+    assert {("input", "a"), ("variable", "B"), ("secret", "C")} == used(text)
