@@ -55,7 +55,7 @@ def test_no_code_changes_but_its_title(program: Program, copy: Path) -> None:
     program("rename").rename(copy, "press-line")
     after = texts(copy)
     changed = {name for name in before if before[name] != after[name] and name.endswith(".py")}
-    assert {name for name in changed if not name.startswith("tests/e2e/")} == {"score/app.py", ".ci/rename.py"}
+    assert {name for name in changed if not name.startswith("tests/e2e/")} == {"score/openapi.py", ".ci/rename.py"}
     assert before["LICENSE"] == after["LICENSE"]
 
 
