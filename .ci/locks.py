@@ -1,4 +1,4 @@
-"""Compile requirements/*.txt from pyproject.toml, hash-locked: serve ⊂ train ⊂ dev, uv itself, Azure's server, the fuzzers.
+"""Compile requirements/*.txt from pyproject.toml, hash-locked: serve ⊂ train ⊂ dev; uv, Azure's server, the fuzzers.
 
 ``--check`` compares instead, pins and markers only: a new wheel of an old version adds hashes and is no change of ours.
 """
