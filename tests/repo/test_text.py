@@ -44,9 +44,9 @@ def test_a_planted_address_or_path_is_found(line: str) -> None:
     assert len(faults(line.replace("~", ""))) == 1
 
 
-@pytest.mark.parametrize("line", ["/score", "build/work/x", "https://example.com/home/", "a/root/b", "pypi-publish"])
+@pytest.mark.parametrize("line", ["/score", "build/wo~rk/x", "https://example.com/ho~me/", "a/ro~ot/b", "py~pi-publish"])
 def test_what_is_no_such_thing_is_left_alone(line: str) -> None:
-    assert faults(line) == []
+    assert faults(line.replace("~", "")) == []
 
 
 def test_no_file_holds_a_registry_or_a_path_of_one_machine(root: Path, files: list[Path]) -> None:
