@@ -30,7 +30,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept batch data-pin serve image image-test image-same sbom release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose engine manifests test contract chaos bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required retrain reference bundle-digest comment status issue head scans zizmor ship-plan ship-hold image-push pr protect doctor rename lock clean
+.PHONY: help run data-check promote accept batch data-pin serve image image-test image-same sbom release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose engine manifests test contract chaos fuzz bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required retrain reference bundle-digest comment status issue head scans zizmor ship-plan ship-hold image-push pr protect doctor rename lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -98,13 +98,16 @@ manifests: $(INSTALLED) ## every overlay of k8s/ rendered to build/manifests, an
 ##@ Checks
 
 test: $(WHEEL) ## every test a laptop can run, against the built wheel
-	$(AS_BUILT) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e --ignore tests/chaos
+	$(AS_BUILT) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e --ignore tests/chaos --ignore tests/fuzz
 
 contract: $(WHEEL) $(BUNDLE) ## score.py, the service and Azure's server, with the bundle of the last run: the same answers
 	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_contract.py tests/e2e/test_azmlinfsrv.py
 
 chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk, overload; KILLS=n for fewer than 200 kills
 	$(AS_BUILT) $(BIN)/pytest --durations 10 tests/chaos
+
+fuzz: $(WHEEL) ## the service against its OpenAPI document, and made-up bytes against its readers; FUZZ_SECONDS=n each, not 30
+	$(AS_BUILT) $(BIN)/pytest --durations 10 tests/fuzz
 
 bench: $(INSTALLED) ## speed against pandas, polars and scikit-learn, the gate's error rates, the whole run; takes minutes
 	$(BIN)/python tests/bench

@@ -54,7 +54,9 @@ def body(summary: str | None, run: str) -> str:
 
 def main() -> None:
     """Write it, or write it again."""
-    number = str(int(hub.setting("PULL_REQUEST")))
+    number = hub.setting("PULL_REQUEST")
+    if not number.isdecimal():
+        raise hub.LineError("PULL_REQUEST is no number")
     there = SUMMARY.is_file() and SUMMARY.resolve() == SUMMARY.absolute()  # a link could lead to what is not the report
     summary = SUMMARY.read_text(encoding="utf-8", errors="replace") if there else None
     text = json.dumps({"body": body(summary, hub.run_url())})

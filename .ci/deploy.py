@@ -56,7 +56,7 @@ def apply() -> None:
             name = f"{one['kind'].lower()}/{one['metadata']['name']}"
             space = one["metadata"].get("namespace", "default")
             hub.call("kubectl", "rollout", "status", name, "--namespace", space, f"--timeout={PATIENCE}")
-            print(f"rolled out: {name} in {space}")
+            print(hub.literal(f"rolled out: {name} in {space}"))
 
 
 def fetch(tag: str = "") -> None:
@@ -67,7 +67,7 @@ def fetch(tag: str = "") -> None:
     hub.gh("release", "download", one.tag, "--repo", hub.repository(), "--dir", str(promote.FILES))
     promote.FACTS.write_text(json.dumps(one.facts), encoding="utf-8")
     promote.checked()
-    print(f"fetched {one.tag}, commit {one.commit[:12]}")
+    print(hub.literal(f"fetched {one.tag}, commit {one.commit[:12]}"))
 
 
 def served() -> None:

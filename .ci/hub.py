@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,17 +74,22 @@ def output(**values: str | bool) -> None:
     lines = "".join(
         f"{name}={str(value).lower() if value in (True, False) else value}\n" for name, value in values.items()
     )
-    print(lines, end="")
-    if lines.count("\n") != len(values):
+    if len(lines.splitlines()) != len(values):
         raise LineError("a value with a line break would forge another")
+    print(literal(lines), end="")
     if file := os.environ.get("GITHUB_OUTPUT"):
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(lines)
 
 
+def literal(text: str) -> str:
+    """Text for the log of a run, which takes a line that begins with ``::`` or ``##[`` for a command."""
+    return re.sub(r"^(\s*)(?=::|##\[)", r"\1\\\\", text.replace("\r", "\n"), flags=re.MULTILINE)
+
+
 def tell(text: str) -> None:
     """Put text on the page of this run, where a person looks first; here, print it."""
-    print(text)
+    print(literal(text))
     if file := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(text + "\n\n")
@@ -102,6 +108,6 @@ def main(verbs: dict[str, Callable[[], None]]) -> int:
             with Path(file).open("a", encoding="utf-8") as stream:
                 stream.write(f"🔴 {error}\n\n")
         prefix = "::error::" if os.environ.get("GITHUB_ACTIONS") == "true" else ""
-        print(f"{prefix}{error}", file=sys.stderr)
+        print(f"{prefix}{' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0

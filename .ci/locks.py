@@ -1,4 +1,4 @@
-"""Compile requirements/*.txt from pyproject.toml, hash-locked: serve ⊂ train ⊂ dev, uv itself, and Azure's server.
+"""Compile requirements/*.txt from pyproject.toml, hash-locked: serve ⊂ train ⊂ dev; uv, Azure's server, the fuzzers.
 
 ``--check`` compares instead, pins and markers only: a new wheel of an old version adds hashes and is no change of ours.
 """
@@ -21,6 +21,12 @@ FLAGS = ("--quiet", "--universal", "--python-version", "3.11", "--no-emit-index-
 EXTRAS = {"dev": ("--extra", "train", "--extra", "dev"), "train": ("--extra", "train"), "serve": ()}
 # Azure's server asks for older libraries than FastAPI does, so it gets what score/score.py imports and no more.
 CONTRACT = ("msgspec", "numba", "numpy", "safetensors")
+# The fuzzers are no daily tool. Atheris dropped Python 3.11 with 3.1, and what it has for others than Linux is old.
+FUZZERS = (
+    "schemathesis>=4.32",
+    "atheris~=3.0.0; sys_platform == 'linux' and python_version < '3.12'",
+    "atheris>=3.1; sys_platform == 'linux' and python_version >= '3.12'",
+)
 OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error", re.IGNORECASE)
 
 
@@ -32,6 +38,7 @@ def compile_locks(folder: Path, *flags: str) -> None:
     _uv("-", folder / "uv.txt", *flags, text="uv\n")
     contract = [pin for pin in pins(folder / "serve.txt") if pin.partition("==")[0] in CONTRACT]
     _uv("-", folder / "azmlinfsrv.txt", *flags, text="\n".join(["azureml-inference-server-http>=1.5", *contract]))
+    _uv("-", folder / "fuzz.txt", *flags, text="\n".join([*FUZZERS, *contract]))
 
 
 def _uv(source: str, out: Path, *flags: str, text: str = "") -> None:

@@ -16,7 +16,7 @@ def main() -> None:
     name = f"{hub.setting('REGISTRY')}/{hub.repository()}".lower()
     tagged = f"{name}:{hub.setting('GITHUB_SHA')}"
     hub.call(docker, "tag", os.environ.get("IMAGE", "closedloop:dev"), tagged)
-    print(hub.call(docker, "push", tagged))
+    print(hub.literal(hub.call(docker, "push", tagged)))
     known = json.loads(hub.call(docker, "image", "inspect", "--format", "{{json .RepoDigests}}", tagged))
     found = [one for one in known or [] if re.fullmatch(re.escape(name) + r"@sha256:[0-9a-f]{64}", one)]
     if len(found) != 1:

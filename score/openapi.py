@@ -21,14 +21,34 @@ _PROBLEMS = {
     "413": "The body is too long.",
     "415": "The body is not said to be plain JSON.",
     "422": "The body is not a request of this schema; `errors` points to each fault.",
+    "431": "The head is too long.",
     "503": "Too much at once, or the request log cannot be written: ask again after `Retry-After` seconds.",
 }
 _ID = {
     "name": "X-Request-ID",
     "in": "header",
-    "description": "Comes back with the answer. The same again, with the same body, is the same request.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    "description": "Up to 128 of `A-Z a-z 0-9 . _ : -` come back with the answer; another id, or none, is replaced. "
+    "The same again, with the same body, is the same request.",
+    "schema": {"type": "string"},
     "example": "press-shop-2015-01-04T06",
+}
+_ID_BACK = {
+    "X-Request-ID": {
+        "description": "The request's id.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    }
+}
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+_COUNT = {"type": "integer", "minimum": 0}
+_VERSION = {key: {"type": ["string", "null"]} for key in ("model_digest", "bundle_digest", "data", "commit", "image")}
+_STATE = {
+    "unready": {"type": ["string", "null"], "description": "Why no requests are wanted now."},
+    **dict.fromkeys(
+        ("uptime_seconds", "machines_scored", "offered", "stored", "sampled_out", "rejected", "in_flight"), _COUNT
+    ),
+    "unsent_segments": {"type": ["integer", "null"], "description": "null: not known, or nothing is shipped."},
+    "recent": {"type": ["array", "null"], "description": "null: send a token.", "items": {"type": "object"}},
 }
 
 
@@ -40,8 +60,10 @@ def document(app: FastAPI, scorer: Scorer, *, closed: bool) -> dict[str, Any]:
         status: {"description": text, "content": {MEDIA_TYPE: {"schema": problem_schema}}}
         for status, text in _PROBLEMS.items()
     }
-    digest = {"X-Model-Digest": {"description": "The model that answered.", "schema": {"type": "string"}}}
-    scored = {"description": "One result for each machine.", "headers": digest} | _json(scorer.answer_schema)
+    problems["503"]["headers"] = _RETRY_AFTER
+    digest = {"description": "The model that answered.", "required": True, "schema": {"type": "string"}}
+    headers = {**_ID_BACK, "X-Model-Digest": digest}
+    scored = {"description": "One result for each machine.", "headers": headers} | _json(scorer.answer_schema)
     paths: dict[str, Any] = {
         "/score": {
             "post": {
@@ -57,7 +79,7 @@ def document(app: FastAPI, scorer: Scorer, *, closed: bool) -> dict[str, Any]:
     if scorer.bundle.schema.components:
         schema = feedback.openapi(scorer.bundle.schema)
         (example,) = schema["examples"]
-        taken = {"description": "It is in the log, durably."} | _json(_acknowledgement())
+        taken = {"description": "It is in the log, durably.", "headers": _ID_BACK} | _json(_acknowledgement())
         paths["/feedback"] = {
             "post": {
                 "summary": "Say what happened",
@@ -69,14 +91,16 @@ def document(app: FastAPI, scorer: Scorer, *, closed: bool) -> dict[str, Any]:
             }
         }
     made["paths"] = {**paths, **made["paths"]}
-    made["paths"]["/readyz"]["get"]["responses"]["503"] = {
-        "description": "Not ready.",
-        "content": {MEDIA_TYPE: {"schema": problem_schema}},
-    }
+    told = {path: made["paths"][path]["get"]["responses"] for path in ("/readyz", "/version", "/state")}
+    told["/readyz"]["503"] = problems["503"] | {"description": "Not ready."}
+    told["/version"]["200"] |= _json(_object(_VERSION))
+    told["/state"]["200"] |= _json(_object(_STATE))
     if closed:
         made.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for operations in paths.values():
             operations["post"]["security"] = [{"token": []}]
+        made["paths"]["/state"]["get"]["security"] = [{}, {"token": []}]
+        told["/state"] |= {status: problems[status] for status in ("401", "403")}
     return made
 
 
@@ -85,6 +109,10 @@ def _json(schema: dict[str, Any], examples: dict[str, Any] | None = None) -> dic
     if examples:
         media["examples"] = {name: {"summary": name, "value": value} for name, value in examples.items()}
     return {"content": {"application/json": media}}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _score_examples(example: dict[str, Any]) -> dict[str, Any]:
@@ -111,16 +139,9 @@ def _feedback_examples(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def _acknowledgement() -> dict[str, Any]:
-    stored = {"failures": {"type": "integer"}, "maint": {"type": "integer"}}
-    return {
-        "type": "object",
-        "properties": {
-            "request_id": {"type": "string"},
-            "stored": {"type": "object", "description": "Rows of each table.", "properties": stored},
-        },
-        "required": ["request_id", "stored"],
-        "examples": [{"request_id": "4f2c", "stored": {"failures": 1, "maint": 1}}],
-    }
+    stored = {"failures": _COUNT, "maint": _COUNT}
+    answer = {"request_id": {"type": "string"}, "stored": _object(stored) | {"description": "Rows of each table."}}
+    return _object(answer) | {"examples": [{"request_id": "4f2c", "stored": {"failures": 1, "maint": 1}}]}
 
 
 def _problem_schema() -> dict[str, Any]:

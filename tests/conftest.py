@@ -1,5 +1,9 @@
-"""What several rooms test against: a real bundle, small."""
+"""What several rooms test against: a real bundle, small, and environments for what must not be in ours."""
 
+import hashlib
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +20,33 @@ from closedloop.heads.bundle import Bundle, Training, write
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head
 
-PARAMS = yaml.safe_load((Path(__file__).parents[1] / "model" / "params.yaml").read_text())
+ROOT = Path(__file__).parents[1]
+PARAMS = yaml.safe_load((ROOT / "model" / "params.yaml").read_text())
+UNHAD = re.compile(r"Failed to fetch|error sending request|dns error|no wheels with a matching|Requires-Python", re.I)
+
+
+@pytest.fixture(scope="session")
+def locked():
+    """Make an environment of requirements/NAME.txt below build/, where it is not there yet; its interpreter."""
+
+    def make(name):
+        lock, uv = ROOT / f"requirements/{name}.txt", Path(sys.executable).with_name("uv")
+        key = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:16]
+        folder = ROOT / "build" / name / key
+        interpreter = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        if not (folder / "installed").exists():
+            for words in (
+                ["venv", "--clear", "--python", sys.executable, folder],
+                ["pip", "sync", "--python", interpreter, "--require-hashes", "--only-binary", ":all:", lock],
+            ):
+                done = subprocess.run([uv, *words], capture_output=True, text=True, timeout=600, check=False)
+                if done.returncode and (reason := UNHAD.search(done.stderr)):
+                    pytest.skip(f"requirements/{name}.txt cannot be installed here: {reason[0]}")
+                assert done.returncode == 0, done.stderr
+            (folder / "installed").touch()
+        return interpreter
+
+    return make
 
 
 @pytest.fixture(scope="session")

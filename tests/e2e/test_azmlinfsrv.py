@@ -5,11 +5,8 @@ The server's libraries are older than ours, so it gets an environment of its own
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,31 +15,15 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCK = ROOT / "requirements/azmlinfsrv.txt"
-UV = Path(sys.executable).with_name("uv")
 # What its command `azmlinfsrv` runs, but on loopback alone: the address is no option of it.
 COMMAND = "from azureml_inference_server_http import amlserver as s; s.DEFAULT_HOST = '127.0.0.1'; s.run()"
-UNHAD = re.compile(r"Failed to fetch|error sending request|dns error|no wheels with a matching|Requires-Python", re.I)
 BOOT_ERROR = 3  # gunicorn's
 
 
 @pytest.fixture(scope="session")
-def python() -> Path:
-    """The interpreter of an environment with the server in it, which is made where it is not there yet."""
-    key = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    folder = ROOT / "build/azmlinfsrv" / key
-    interpreter = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    if not (folder / "installed").exists():
-        for words in (
-            ["venv", "--clear", "--python", sys.executable, folder],
-            ["pip", "sync", "--python", interpreter, "--require-hashes", "--only-binary", ":all:", LOCK],
-        ):
-            done = subprocess.run([UV, *words], capture_output=True, text=True, timeout=600, check=False)
-            if done.returncode and (reason := UNHAD.search(done.stderr)):
-                pytest.skip(f"azureml-inference-server-http cannot be installed here: {reason[0]}")
-            assert done.returncode == 0, done.stderr
-        (folder / "installed").touch()
-    return interpreter
+def python(locked: Callable[[str], Path]) -> Path:
+    """The interpreter of an environment with the server in it."""
+    return locked("azmlinfsrv")
 
 
 @pytest.fixture(scope="session")

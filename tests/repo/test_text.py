@@ -44,9 +44,9 @@ def test_a_planted_address_or_path_is_found(line: str) -> None:
     assert len(faults(line.replace("~", ""))) == 1
 
 
-@pytest.mark.parametrize("line", ["/score", "build/work/x", "https://example.com/home/", "a/root/b", "pypi-publish"])
+@pytest.mark.parametrize("line", ["/score", "build/wo~rk/", "https://example.com/ho~me/", "a/ro~ot/b", "py~pi-publish"])
 def test_what_is_no_such_thing_is_left_alone(line: str) -> None:
-    assert faults(line) == []
+    assert faults(line.replace("~", "")) == []
 
 
 def test_no_file_holds_a_registry_or_a_path_of_one_machine(root: Path, files: list[Path]) -> None:
@@ -67,7 +67,7 @@ def requirements(path: Path) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["serve", "train", "dev", "uv", "azmlinfsrv"])
+@pytest.mark.parametrize("name", ["serve", "train", "dev", "uv", "azmlinfsrv", "fuzz"])
 def test_a_lock_is_pins_and_hashes_and_nothing_else(root: Path, name: str) -> None:
     for requirement, hashes in requirements(root / f"requirements/{name}.txt").items():
         assert re.fullmatch(r"[a-z0-9.-]+==[^ ;]+( ; .+)?", requirement), requirement
@@ -82,6 +82,6 @@ def test_the_locks_lie_in_layers(root: Path) -> None:
 
 
 def test_every_lock_is_made_by_make_lock(root: Path) -> None:
-    assert {"serve", "train", "dev", "uv", "azmlinfsrv"} == {
+    assert {"serve", "train", "dev", "uv", "azmlinfsrv", "fuzz"} == {
         path.stem for path in (root / "requirements").glob("*.txt")
     }

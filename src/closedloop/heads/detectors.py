@@ -6,6 +6,7 @@ in this project (higher is more anomalous).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -27,7 +28,7 @@ RESTING = 12  # robust deviations: in a normal distribution one value in ten lie
 ROUNDING = 1e-9  # deviations below it are rounding: most features are in deviations of a baseline, about 1 in size
 
 
-class _Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class _Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
     """What the detectors share: a scorer that ``_fit`` makes, and the offset that ``contamination`` sets."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -45,8 +46,9 @@ class _Detector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
         self.offset_ = float(np.quantile(-self._anomaly_score(data), self.contamination))
         return self
 
+    @abstractmethod
     def _fit(self, X: Float64) -> Scorer:
-        raise NotImplementedError
+        """What scores rows, from what is normal."""
 
     def _anomaly_score(self, X: Float64) -> Float64:
         head = AnomalyHead(self.scorer_, np.arange(X.shape[1], dtype=np.int32))

@@ -1,0 +1,214 @@
+"""The shell of every step of every workflow, run with what a stranger may choose: names, titles, messages, files.
+
+The recipes and the line's own programs are real; gh, docker, kubectl, az and what the recipes call from .venv are
+stand-ins that note how they were called. Whatever a step then comes to, it may execute none of it, and hand on none of
+it as a command, an output or a variable of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .test_workflows import ROOT, steps
+
+HOSTILE = {
+    "words": "$(touch pwned)`touch pwned`$(shell touch pwned)$$(touch pwned)'; touch pwned #\"; touch pwned&"
+    "touch${IFS}pwned",
+    "lines": "a\npwned=true\n::set-output name=pwned::true\n ::add-path::pwned\r::error::pwned\n##[add-path]pwned\n"
+    "EOF\n",
+    "escapes": "%0Apwned=true%0D%0A::set-env name=pwned::true{{.pwned}}${{ github.token }}",
+    "option": "--output=pwned",
+}
+BRANCH = "topic/$(touch${IFS}pwned)`touch${IFS}pwned`;touch${IFS}pwned|'\"{{"
+FILE = "$(touch pwned)`touch pwned`;touch pwned'\"\n::error::pwned\npwned=true.md"
+RECORDER = """\
+#!/bin/sh
+{ printf '%s' "${0##*/}"; printf '\\037%s' "$@"; printf '\\036'; } >> "$CALLS"
+case "${0##*/} $1" in "kubectl "*) echo '{"kind": "List", "items": []}';; "docker image") echo '[]';; esac
+"""
+PYTHON = """\
+#!/bin/sh
+case "$1" in .ci/*) exec "$REAL_PYTHON" "$@";; esac
+{ printf python; printf '\\037%s' "$@"; printf '\\036'; } >> "$CALLS"
+"""
+EVERY = {
+    (step["run"], *sorted(step.get("env", {}))): (f"{path.stem}: {where}", step)
+    for path in sorted((ROOT / ".github/workflows").iterdir())
+    for where, step in steps(yaml.safe_load(path.read_text(encoding="utf-8")))
+    if "run" in step
+}  # one of those that run the same with the same settings
+
+
+def executable(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+class Runner:
+    """A checkout as a runner has it, with stand-ins around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.work, self.calls, self.state = folder / "work", folder / "calls", folder / "state.json"
+        for name in (".ci", "requirements", "k8s"):
+            shutil.copytree(ROOT / name, self.work / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE", "model/data.lock.json"):
+            (self.work / name).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, self.work / name)
+        for name in ("src", "score"):
+            (self.work / name).mkdir()
+        for name in ("gh", "docker", "kubectl", "az"):
+            executable(folder / f"bin/{name}", RECORDER)
+        (folder / "bin/gh").write_text((ROOT / "tests/repo/gh").read_text())
+        for recipe in re.findall(r"\$\(BIN\)/([\w-]+)", (ROOT / "Makefile").read_text()):
+            executable(self.work / f".venv/bin/{recipe}", RECORDER)
+        executable(self.work / ".venv/bin/python", PYTHON)
+        (self.work / ".venv/.installed").touch()
+        (self.work / FILE).write_text("a file\n")
+        self.git("init", "--quiet", "--initial-branch", BRANCH)
+        self.git("add", "Makefile")
+        self.git("commit", "--quiet", "--message", HOSTILE["words"])
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", HOSTILE["lines"])
+        self.head = self.git("rev-parse", "HEAD").strip()
+        self.git("remote", "add", "origin", str(folder / "remote"))
+        self.git("clone", "--quiet", "--bare", ".", str(folder / "remote"))
+        self.git("update-ref", "refs/remotes/origin/main", "HEAD~1")
+        self.folder = folder
+
+    def git(self, *words: str) -> str:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@example.invalid", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *identity, *words], cwd=self.work, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    def build(self, value: str) -> None:
+        """What earlier jobs left: a report and evidence with the value in it."""
+        decision = {"verdict": value, "becomes_reference": True, "reason": value}
+        manifest = {"bundle_digest": value, "model_digest": value}
+        facts = {"commit": self.head, "image": value, "files": {}, "served": "2026-01-01T00:00:00Z"}
+        files = {
+            "build/decision.json": json.dumps(decision),
+            "build/evidence/decision.json": json.dumps(decision | {"verdict": "better"}),
+            "build/evidence/data.lock.json": "{}",
+            "build/evidence/summary.md": value,
+            "build/report/summary.md": value,
+            "build/report/index.html": value,
+            "build/bundle/manifest.json": json.dumps(manifest),
+            "build/bundle/card.md": value,
+            "build/sbom.json": "{}",
+            "build/manifests/local.yaml": "image: closedloop\n",
+            "build/release/facts.json": json.dumps(facts | {"becomes_reference": True, "verdict": value}),
+        }
+        shutil.rmtree(self.work / "build", ignore_errors=True)
+        for name, text in files.items():
+            (self.work / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.work / name).write_text(text)
+
+    def known(self, value: str) -> None:
+        """What GitHub answers: two releases, a comment, issues and pull requests, with the value in them."""
+        facts = {"closedloop": 1, "commit": self.head, "image": value, "files": {}, "withdrawn": None, "verdict": value}
+        found = []
+        for tag, served in (("r9", "2026-02-01"), (value, "2026-01-01")):
+            block = json.dumps(facts | {"served": served, "reference": served}, indent=1)
+            body = f"{value}\n\n```json\n{block}\n```"
+            found.append({"tag_name": tag, "body": body, "draft": False, "id": 1, "name": value})
+        one = {"title": value, "body": value, "user": {"type": "User", "login": value}, "number": 1, "state": "closed"}
+        api = {"releases": found, "issues?state=open": [one], f"issues/{value}/comments": [one | {"id": 1}]}
+        self.state.write_text(json.dumps({"calls": [], "api": api, "assets": {value: {}, "r9": {}}}))
+
+    def run(self, step: dict[str, Any], value: str) -> tuple[str, dict[str, str]]:
+        """What a step prints, and what it wrote to each of GitHub's files."""
+        self.build(value)
+        self.known(value)
+        payload = {"pull_request": {"title": value, "body": value, "head": {"ref": value}}, "head_commit": value}
+        (self.folder / "event.json").write_text(json.dumps(payload))
+        needs = {job: {"result": "success", "outputs": {"train": value, value: value}} for job in ("plan", "train")}
+        chosen = {
+            key: json.dumps(needs) if "needs" in str(told) else value for key, told in step.get("env", {}).items()
+        }
+        chosen |= dict.fromkeys(("GITHUB_ACTOR", "GITHUB_HEAD_REF", "GITHUB_REF_NAME", "GITHUB_BASE_REF"), value)
+        files = {name: self.folder / name for name in ("GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH")}
+        for path in (*files.values(), self.calls):
+            path.write_text("")
+        environment = {key: text for key, text in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+        environment |= {key: str(path) for key, path in files.items()} | {
+            "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "CALLS": str(self.calls),
+            "REAL_PYTHON": sys.executable,
+            "GH_STATE": str(self.state),
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_EVENT_NAME": "pull_request",
+            "GITHUB_EVENT_PATH": str(self.folder / "event.json"),
+            "GITHUB_REF": f"refs/heads/{BRANCH}",
+            "GITHUB_REPOSITORY": "someone/fleet",
+            "GITHUB_RUN_ID": "99",
+            "GITHUB_RUN_NUMBER": "4",
+            "GITHUB_SERVER_URL": "https://github.invalid",
+            "GITHUB_SHA": self.head,
+            "GITHUB_STEP_SUMMARY": str(self.folder / "summary"),
+        }
+        done = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+            cwd=self.work,
+            env=environment | chosen,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+        )
+        return done.stdout + done.stderr, {name: path.read_text() for name, path in files.items()}
+
+
+def faults(folder: Path, printed: str, files: dict[str, str]) -> list[str]:
+    """What a step did that a stranger chose."""
+    found = [f"executed: {path}" for path in folder.rglob("pwned*")]
+    found += [f"a command of the run: {line}" for line in re.split(r"[\r\n]", printed) if command(line)]
+    found += [f"an output: {line}" for line in files["GITHUB_OUTPUT"].splitlines() if not fine(line)]
+    found += [f"a variable: {files['GITHUB_ENV']}"] if files["GITHUB_ENV"] else []
+    found += [f"a path: {files['GITHUB_PATH']}"] if "pwned" in files["GITHUB_PATH"] else []
+    return found
+
+
+def command(line: str) -> bool:
+    """Whether GitHub would take a line for a command; our own ``::error::`` says why a step is red."""
+    own = line.startswith("::error::") and not line.startswith("::error::pwned")
+    return line.lstrip().startswith(("::", "##[")) and not own
+
+
+def fine(line: str) -> bool:
+    """Whether a line of GITHUB_OUTPUT is one output, of a name that a stranger did not choose."""
+    return re.match(r"(?!pwned)[a-z_]+=", line) is not None and "<<" not in line
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize(("where", "step"), EVERY.values(), ids=[where for where, _ in EVERY.values()])
+def test_a_step_does_nothing_that_a_stranger_chose(runner: Runner, where: str, step: dict[str, Any], kind: str) -> None:
+    assert step["run"].startswith("make "), where
+    printed, files = runner.run(step, HOSTILE[kind])
+    assert faults(runner.folder, printed, files) == []
+
+
+def test_what_a_stranger_chose_arrives_as_one_word(runner: Runner) -> None:
+    """Else the test above would see steps that stop before they use it."""
+    value = HOSTILE["words"]
+    runner.run({"run": "make release-fetch", "env": {"RELEASE": "${{ inputs.release }}"}}, value)
+    called = [call["words"] for call in json.loads(runner.state.read_text())["calls"]]
+    assert ["release", "download", value] in [words[:3] for words in called]
+    runner.run({"run": "make image-push", "env": {"REGISTRY": "${{ vars.REGISTRY }}"}}, value)
+    assert f"docker\x1fpush\x1f{value}/someone/fleet:{runner.head}\x1e".lower() in runner.calls.read_text().lower()
