@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from closedloop.data import rfc3339
-from closedloop.data.schema import DataError, Int16, Int64
+from closedloop.data.schema import CODE_COLUMN, DataError, Events, Int16, Int64
 
 Columns = dict[str, dict[str, Any]]  # the type of each column of each table
 Faults = list[dict[str, str]]
@@ -56,6 +56,20 @@ def codes(pointer: str, names: list[str], known: dict[str, int], faults: Faults)
         row = indices.index(-1)
         fault(faults, f"{pointer}/{row}", f"unknown name {clip(names[row])}: known are {list(known)}")
     return np.array(indices, np.int16)
+
+
+def events(table: str, sent: Any, known: dict[str, int], faults: Faults, max_rows: int) -> Events:
+    """A table of events, sorted, exact repetitions dropped; empty where it was not sent, or has a fault."""
+    if sent is msgspec.UNSET:
+        return Events.empty()
+    columns = texts, ids, names = msgspec.structs.astuple(sent)
+    if not even(table, ("datetime", "machineID", CODE_COLUMN[table]), columns, faults, max_rows) or not texts:
+        return Events.empty()
+    code = codes(f"/{table}/{CODE_COLUMN[table]}", names, known, faults)
+    time, machine = times(table, texts, faults), machine_ids(table, ids, faults)
+    if faults:
+        return Events.empty()
+    return Events(machine, time, code) if in_order(machine, time, code) else Events.of(machine, time, code)
 
 
 @njit(cache=True, nogil=True)

@@ -19,6 +19,7 @@ from closedloop.data.columns import (
     clip,
     codes,
     even,
+    events,
     fault,
     in_order,
     machine_ids,
@@ -27,7 +28,7 @@ from closedloop.data.columns import (
     table_type,
     times,
 )
-from closedloop.data.schema import CODE_COLUMN, Events, Float64, Int16, Int64, Schema, Tables
+from closedloop.data.schema import Float64, Int16, Int64, Schema, Tables
 
 __all__ = ["Decoder", "RequestError", "decode", "openapi"]
 
@@ -63,8 +64,8 @@ class Decoder:
         raw, body = parse(self._json, body, self._columns)
         faults: Faults = []
         telemetry = self._telemetry(raw.telemetry, faults)
-        errors = self._events("errors", raw.errors, faults)
-        maint = self._events("maint", raw.maint, faults)
+        errors = events("errors", raw.errors, self._codes["errors"], faults, self._max_rows)
+        maint = events("maint", raw.maint, self._codes["maint"], faults, self._max_rows)
         machines = self._machines(raw.machines, faults)
         if faults:
             raise RequestError(faults)
@@ -90,18 +91,6 @@ class Decoder:
                 key = f"machine {ids[row]} at {clip(texts[row])}"
                 fault(faults, f"/telemetry/datetime/{row}", f"{key} occurs twice: send each machine and time once")
         return machine, time, values
-
-    def _events(self, table: str, raw: Any, faults: Faults) -> Events:
-        if raw is msgspec.UNSET:
-            return Events.empty()
-        columns = texts, ids, names = msgspec.structs.astuple(raw)
-        if not even(table, self._names[table], columns, faults, self._max_rows) or not texts:
-            return Events.empty()
-        code = codes(f"/{table}/{CODE_COLUMN[table]}", names, self._codes[table], faults)
-        time, machine = times(table, texts, faults), machine_ids(table, ids, faults)
-        if faults:
-            return Events.empty()
-        return Events(machine, time, code) if in_order(machine, time, code) else Events.of(machine, time, code)
 
     def _machines(self, raw: Any, faults: Faults) -> tuple[Int64, Int16, Float64]:
         if raw is msgspec.UNSET:
