@@ -98,7 +98,7 @@ manifests: $(INSTALLED) ## every overlay of k8s/ rendered to build/manifests, an
 ##@ Checks
 
 test: $(WHEEL) ## every test a laptop can run, against the built wheel
-	$(AS_BUILT) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e --ignore tests/chaos --ignore tests/fuzz
+	$(AS_BUILT) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/e2e --ignore tests/chaos --ignore tests/fuzz
 
 contract: $(WHEEL) $(BUNDLE) ## score.py, the service and Azure's server, with the bundle of the last run: the same answers
 	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_contract.py tests/e2e/test_azmlinfsrv.py

@@ -53,3 +53,10 @@ def program() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(autouse=True)
+def as_make_runs_them(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line's programs import each other from their folder, which tests of the wheel keep off the path."""
+    if "wheel" not in request.fixturenames:
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)

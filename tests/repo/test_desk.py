@@ -60,7 +60,7 @@ class Desk:
         return subprocess.run(
             command,
             cwd=self.folder,
-            env={**clean, "PYTHONSAFEPATH": "", **path, **environment},
+            env={**clean, **path, **environment},
             capture_output=True,
             text=True,
             check=False,

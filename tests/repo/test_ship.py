@@ -38,7 +38,6 @@ class Line:
         (folder / "bin/gh").symlink_to(root / "tests/repo/gh")
         self.environment = os.environ | {
             "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONSAFEPATH": "",  # as make runs them: the folder of a program is on its path
             "GH_STATE": str(self.state_file),
             "GITHUB_REPOSITORY": "someone/fleet",
             "GITHUB_SERVER_URL": "https://github.invalid",
