@@ -51,12 +51,12 @@ def create_app(settings: Settings, shipper: Shipper | None = None) -> FastAPI:
             durability=settings.log_durability,
             limit_bytes=settings.log_max_bytes,
             limit_seconds=settings.log_max_age_seconds,
+            queue_bytes=2 * settings.max_in_flight_bytes,  # what is let in can be written
         )
         with ThreadPoolExecutor(1, "large") as large:
-            large.submit(int).result()  # the thread is there before threads run out
-            service = _service(app, settings, spool, tokens, shipper, large)
             try:
-                yield {"service": service}
+                large.submit(int).result()  # the thread is there before threads run out
+                yield {"service": _service(app, settings, spool, tokens, shipper, large)}
             finally:
                 await asyncio.get_running_loop().run_in_executor(large, spool.close)
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from threading import Thread
 from typing import Literal
 
 from closedloop.log.backlog import LOOK_SECONDS, Backlog
-from closedloop.log.frame import OPEN, SEALED, SegmentError, damage, read_segment
+from closedloop.log.frame import OPEN, SEALED, Segment, SegmentError, damage, read_segment
 from closedloop.log.segment import OpenSegment, cut_and_seal
 from closedloop.log.state import SpoolError, lock, make_folder, read_state, write_state
 
@@ -43,6 +45,7 @@ class Counts:
     bytes: int = 0
     commits: int = 0
     failures: int = 0
+    lost: int = 0  # acknowledged at once (``off``), and then refused by the disk
     sealed: int = 0
     recovered: int = 0
     torn_bytes: int = 0
@@ -83,10 +86,11 @@ class Spool:
         self._folder = folder
         self._durability = durability
         self._segment_bytes = segment_bytes
-        self._segment_seconds = segment_seconds
+        # sealed and shipped well within the time that a record may wait
+        self._segment_seconds = min(segment_seconds, (limit_seconds or math.inf) / 2)
         self._queue_bytes = queue_bytes
         self._retry_seconds = retry_seconds
-        self._gathered: list[_Item] = []  # in this turn of the event loop
+        self._gathered: deque[_Item] = deque()  # in this turn of the event loop
         self._queue: SimpleQueue[list[_Item] | None] = SimpleQueue()
         self._pending_bytes = 0
         self._failure: str | None = None
@@ -142,8 +146,11 @@ class Spool:
         return future
 
     def _hand_over(self) -> None:
-        """Give the writer what was gathered."""
-        items, self._gathered = self._gathered, []
+        """Give the writer what was gathered: once, though ``close`` may do so from another thread at the same time."""
+        items: list[_Item] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                items.append(self._gathered.popleft())
         if self._thread.is_alive():
             self._queue.put(items)
         else:
@@ -216,18 +223,23 @@ class Spool:
         if not batch:
             return
         if self._segment is None:
-            self._answer(batch, SpoolError(self._failure or "no segment"))
+            self._refuse(batch, self._failure or "no segment")
             return
         try:
             size = self._segment.append([payload for payload, _ in batch], sync=self._durability == "fsync")
         except OSError as error:
             self._fail(error)
-            self._answer(batch, SpoolError(self._failure or str(error)))
+            self._refuse(batch, self._failure or str(error))
             return
         self.counts.records += len(batch)
         self.counts.bytes += size
         self.counts.commits += 1
         self._answer(batch, None)
+
+    def _refuse(self, batch: list[_Item], reason: str) -> None:
+        if self._durability == "off":
+            self.counts.lost += len(batch)
+        self._answer(batch, SpoolError(reason))
 
     def _turn(self) -> None:
         """Begin the next segment when this one is full or old, or after a failure when the disk may work again."""
@@ -238,6 +250,7 @@ class Spool:
                 self._failure = None
             elif self._is_due(segment):
                 segment.seal()
+                self._segment = None  # it counts as sealed from here on
                 self.counts.sealed += 1
                 self.backlog.look(begun=segment.first_record)
                 self._segment = self._begin()
@@ -307,6 +320,22 @@ class Entry:
     payload: bytes
 
 
+def segments(folder: Path, spool: str | None, report: Callable[[str], None]) -> Iterator[tuple[Path, Segment]]:
+    """The segments of a folder in order, while a writer and a shipper may be at work; ``report`` hears of bad ones."""
+    for path in sorted([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN)]):
+        present = path if path.exists() else path.with_suffix(SEALED)  # the writer may just have sealed it
+        try:
+            segment = read_segment(present, spool)
+        except FileNotFoundError:  # the shipper has just taken it away
+            continue
+        except SegmentError as error:
+            report(str(error))
+            continue
+        if segment.header_damaged:
+            report(f"{present}: the header is damaged")
+        yield present, segment
+
+
 def read(folder: Path, report: Callable[[str], None]) -> Iterator[Entry]:
     """Every whole record of a folder, in the order written; ``report`` hears of each loss, in one line."""
     try:
@@ -314,16 +343,8 @@ def read(folder: Path, report: Callable[[str], None]) -> Iterator[Entry]:
     except SpoolError as error:
         report(str(error))
         spool = None
-    for path in sorted([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN)]):
-        present = path if path.exists() else path.with_suffix(SEALED)  # the writer may just have sealed it
-        try:
-            segment = read_segment(present, spool)
-        except SegmentError as error:
-            report(str(error))
-            continue
-        if segment.header_damaged:
-            report(f"{present}: the header is damaged")
+    for path, segment in segments(folder, spool, report):
         for lost in damage(segment):
-            report(f"{present}: {lost}")
+            report(f"{path}: {lost}")
         for index, payload in enumerate(segment.records):
             yield Entry(segment.spool, segment.number, index, payload)
