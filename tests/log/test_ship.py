@@ -228,3 +228,14 @@ def test_the_columns_hold_what_a_batch_holds_and_more_than_one_batch_goes_at_onc
     kit.ship(folder, sink)
     assert [f"{i:02}" for i in range(20)] == kit.ids(sink)
     assert 1 == DeltaTable(sink / "requests").version()
+
+
+def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_no_shipping(kit, folder, sink):
+    """As on a full disk, where nothing but shipping makes room."""
+    kit.fill(folder, [kit.scored("a")], [kit.scored("b")])
+    (folder / "ship.json.new").mkdir()
+    status, said = kit.ship(folder, sink, rounds=2)
+    assert ["a", "b"] == kit.ids(sink)
+    assert 0 == status.unsent_segments
+    (line,) = said
+    assert "ship.json cannot be written, shipping goes on" in line
