@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -161,12 +162,16 @@ def _log_model(mlflow: ModuleType, schema: Schema, bundle: Path) -> None:
     locks = provenance.ROOT.glob("requirements/serve.txt")  # a wheel carries none
     lines = [line for lock in locks for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line]
     pins = [line.removesuffix(" \\") for line in lines]
+    recent = [f"{name}=={version(name)}" for name in ("mlflow", "pandas")]
     mlflow.pyfunc.log_model(
         name="model",
         python_model=str(Path(__file__).with_name("mlflow_model.py")),
         artifacts={"bundle": str(bundle)},
         code_paths=[str(provenance.NOUNS)],
-        pip_requirements=[*pins, *(f"{name}=={version(name)}" for name in ("mlflow", "pandas"))],
+        conda_env={  # whole: of requirements alone MLflow makes one by the pip that is installed, and uv installs none
+            "channels": ["conda-forge"],
+            "dependencies": [f"python={platform.python_version()}", "pip", {"pip": [*pins, *recent]}],
+        },
         signature=_signature(schema),
         input_example=openapi(schema)["examples"][0],
     )

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numba import njit
+from numpy.typing import NDArray
 
 from closedloop.data.request import Decoder, openapi
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import HOUR_US, Float64, Schema, Tables, microseconds
+from closedloop.data.schema import HOUR_US, Float64, Int64, Schema, Tables, microseconds
 from closedloop.heads.bundle import Bundle, Predictions
 
 
@@ -79,27 +81,60 @@ def results(tables: Tables, predictions: Predictions, schema: Schema, history_us
 def _warnings(tables: Tables, predictions: Predictions, schema: Schema, history_us: int) -> list[list[str]]:
     """For each result, what its answer had to do without."""
     machines, times = predictions.machine.tolist(), predictions.time.tolist()
-    stops = np.searchsorted(tables.machine, predictions.machine, "right").tolist()
-    starts = [0, *stops[:-1]]  # tables and predictions are both sorted by machine
+    windows, sound = np.empty((len(machines), 2), np.int64), np.empty(len(machines), np.bool_)
+    answered = (predictions.machine, predictions.time)
+    _look(*answered, tables.machine, tables.time, tables.values, history_us, schema.limits, windows, sound)
     described = set(tables.machine_ids.tolist())
     replaced = _replaced(tables, dict(zip(machines, times, strict=True)))
+    components = range(len(schema.components))
     said: list[list[str]] = []
-    for machine, last, start, stop, hours in zip(
-        machines, times, starts, stops, predictions.history_hours.tolist(), strict=True
+    for machine, (first, stop), fits, hours in zip(
+        machines, windows.tolist(), sound.tolist(), predictions.history_hours.tolist(), strict=True
     ):
-        first = start + int(np.searchsorted(tables.time[start:stop], last - history_us, "right"))
         seen_us = microseconds(hours)
         lines = [] if seen_us >= history_us else [f"{hours:g} of {history_us / HOUR_US:g} hours of history"]
         expected = seen_us // schema.period_us
         if stop - first < expected:
             lines.append(f"{expected - stop + first} of {expected} rows of the history are missing")
-        lines += _readings(tables.values[:, first:stop], schema)
+        if not fits:
+            lines += _readings(tables.values[:, first:stop], schema)
         if machine not in described and schema.models:
             lines.append("no machine description")
-        if missing := [name for code, name in enumerate(schema.components) if (machine, code) not in replaced]:
+        if missing := [schema.components[code] for code in components if (machine, code) not in replaced]:
             lines.append(f"no replacement known of {', '.join(missing)}")
         said.append(lines)
     return said
+
+
+@njit(cache=True, nogil=True)
+def _look(
+    machines: Int64,
+    last: Int64,
+    machine: Int64,
+    time: Int64,
+    values: Float64,
+    history_us: int,
+    limits: Float64,
+    windows: Int64,
+    sound: NDArray[np.bool_],
+) -> None:
+    """First and last + 1 row of each machine's window, and whether every reading in it is there and within limits.
+
+    Machines are those of the telemetry, both sorted.
+    """
+    stop = 0
+    for m in range(len(machines)):
+        first = stop
+        while stop < len(machine) and machine[stop] == machines[m]:
+            stop += 1
+        while time[first] <= last[m] - history_us:
+            first += 1
+        windows[m, 0], windows[m, 1] = first, stop
+        fits = True
+        for s in range(len(values)):
+            for r in range(first, stop):
+                fits &= values[s, r] >= limits[s, 0] and values[s, r] <= limits[s, 1]  # False where none is there, too
+        sound[m] = fits
 
 
 def _replaced(tables: Tables, times: dict[int, int]) -> set[tuple[int, int]]:
@@ -111,10 +146,6 @@ def _replaced(tables: Tables, times: dict[int, int]) -> set[tuple[int, int]]:
 
 def _readings(values: Float64, schema: Schema) -> list[str]:
     """What is wrong with the readings of one machine's window, shape (sensors, rows)."""
-    limits = np.array(schema.ranges)
-    fits = (values >= limits[:, :1]) & (values <= limits[:, 1:])  # False where there is no reading, too
-    if fits.all():
-        return []
     lines = []
     for sensor, readings, (low, high) in zip(schema.sensors, values, schema.ranges, strict=True):
         if missing := int(np.isnan(readings).sum()):

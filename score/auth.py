@@ -72,16 +72,16 @@ class Tokens:
     def _look(self) -> None:
         """Read the file again if it is another than before; the stamp is taken first, so that no change is missed."""
         stamp = _stamp(self._path)
-        if stamp == self._stamp:
+        if stamp == self._stamp and not self.stale:
             return
-        self._stamp = stamp
         try:
             self._callers = _read(self._path)
-        except SettingsError as error:
-            self.stale = True
-            say("the new tokens file is wrong: the old tokens stay", logging.ERROR, reason=str(error))
+        except SettingsError as error:  # perhaps for a moment only: it is read again at the next look
+            if not self.stale or stamp != self._stamp:
+                say("the new tokens file is wrong: the old tokens stay", logging.ERROR, reason=str(error))
+            self.stale, self._stamp = True, stamp
             return
-        self.stale = False
+        self.stale, self._stamp = False, stamp
         self.reloads += 1
         say("tokens read again", callers=len(self._callers))
 

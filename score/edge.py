@@ -42,13 +42,14 @@ class Edge:
 
     A body longer than ``max_body_bytes`` is refused by its declared length before a byte is read, and one that declares
     none as soon as it has grown too long. Of requests that would be logged no more are let in than the limits allow;
-    the others wait a moment for their 503, so that who asks again at once cannot eat up the processor.
+    the others wait a moment for their 503, so that who asks again at once cannot eat up the processor. Those that are
+    logged go to ``posts`` past the framework, which is there for all others.
     """
 
-    def __init__(self, app: ASGIApp, routes: frozenset[str], logged: frozenset[str], access_log: float) -> None:
+    def __init__(self, app: ASGIApp, routes: frozenset[str], posts: dict[str, ASGIApp], access_log: float) -> None:
         self._app = app
         self._routes = routes
-        self._logged = logged
+        self._posts = posts
         self._access_log = access_log
         self._start = os.urandom(8).hex()  # ids of this process: unique, not secret, and no system call for each
         self._count = itertools.count()
@@ -68,7 +69,7 @@ class Edge:
         state["request_id"] = request_id
         service: Service = state["service"]
         load, path = service.load, scope["path"]
-        logged = path in self._logged and scope["method"] == "POST"
+        post = self._posts.get(path) if scope["method"] == "POST" else None
         admitted = False
 
         async def count(message: Message) -> None:
@@ -92,7 +93,7 @@ class Edge:
             return message
 
         try:
-            if logged:
+            if post is not None:
                 service.journal.offered += 1
                 if load.requests >= load.max_requests:
                     load.shed["requests"] += 1
@@ -103,7 +104,7 @@ class Edge:
             length = headers.get(b"content-length", b"")
             if length.isdigit() and int(length[:20]) > load.max_body_bytes:
                 raise _too_large(load.max_body_bytes)
-            await self._app(scope, limit, count)
+            await (post or self._app)(scope, limit, count)
         except ClientDisconnect:
             status = _CLOSED
         except RequestError as error:
@@ -118,7 +119,7 @@ class Edge:
         finally:
             load.body_bytes -= read
             load.requests -= admitted
-            if logged and "settled" not in state:
+            if post is not None and "settled" not in state:
                 service.journal.rejected += 1
             seconds = time.perf_counter() - start
             route = path if path in self._routes else "other"

@@ -18,7 +18,8 @@ _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class Journal:
     """The way into the spool.
 
-    When nothing is in flight, ``offered`` = records stored + ``sampled_out`` + ``rejected``, exactly. A request is
+    When nothing is in flight, ``offered`` = records stored + ``sampled_out`` + ``rejected``, exactly
+    (and + the spool's ``lost`` where durability is off). A request is
     offered when its head has arrived, and rejected when it was answered without a record.
     """
 

@@ -17,9 +17,10 @@ from uuid import uuid4
 
 import msgspec
 
-from closedloop.log.frame import OPEN, SEALED, Segment, SegmentError, damage, read_segment
+from closedloop.log.frame import OPEN, SEALED, Segment, damage
 from closedloop.log.record import Record, decode
 from closedloop.log.segment import OpenSegment
+from closedloop.log.spool import segments
 from closedloop.log.state import SpoolError, make_folder, read_state, write_state
 
 
@@ -43,9 +44,8 @@ def look(folder: Path) -> Found:
     Raises:
         FileNotFoundError: there is no log.
     """
-    paths = sorted([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN)])
     state = folder / "state"
-    if not paths and not state.exists():
+    if not any([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN), state.exists()]):
         raise FileNotFoundError(f"{folder}: there is no log here: name a LOG_DIR, its quarantine, or a copy of one")
     found = Found(None)
     if state.exists():
@@ -55,12 +55,7 @@ def look(folder: Path) -> Found:
             found.losses.append(str(error))
     elif folder.name != "quarantine":
         found.losses.append(f"{state} is lost: nothing can be added to this log, what is in it remains readable")
-    for path in paths:
-        try:
-            segment = read_segment(path, found.spool)
-        except SegmentError as error:
-            found.losses.append(str(error))
-            continue
+    for path, segment in segments(folder, found.spool, found.losses.append):
         found.segments.append((path, segment))
         # what an open segment ends with, a worker is just writing, or did not acknowledge before it died
         whole = replace(segment, torn=0) if path.suffix == OPEN else segment

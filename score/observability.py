@@ -30,6 +30,7 @@ class Metrics:
         )
         self._machines = Counter("closedloop_machines_scored", "Results answered", registry=self._registry)
         self._feedback = Counter("closedloop_feedback_rows", "Rows of feedback", ("table",), registry=self._registry)
+        self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # looking labels up costs more than counting
         self.machines = 0
 
     def watch(self, service: Service) -> None:
@@ -38,8 +39,10 @@ class Metrics:
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self._requests.labels(route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        if (bound := self._bound.get((route, status))) is None:
+            bound = self._bound[route, status] = self._requests.labels(route, status), self._seconds.labels(route)
+        bound[0].inc()
+        bound[1].observe(seconds)
 
     def scored(self, machines: int) -> None:
         """Count the results of one answer."""
@@ -92,6 +95,7 @@ def _spool(spool: Any) -> Iterable[Metric]:
         "bytes": ("Bytes stored", counts.bytes),
         "commits": ("Group commits", counts.commits),
         "failures": ("Times the disk refused", counts.failures),
+        "lost": ("Requests answered at once (LOG_DURABILITY=off) that the disk then refused", counts.lost),
         "segments_sealed": ("Segments sealed", counts.sealed),
         "recovered_records": ("Records found in a segment that a crash left open", counts.recovered),
         "torn_bytes": ("Bytes cut from such a segment's end", counts.torn_bytes),
@@ -112,6 +116,8 @@ def _shipper(service: Service) -> Iterable[Metric]:
     yield _counter("log_shipped_segments", "Segments that the shipper has shipped", figures.get("shipped_segments", 0))
     yield _counter("log_shipped_records", "Records in them", figures.get("shipped_records", 0))
     yield _counter("log_ship_failures", "Times the shipper failed", figures.get("failures", 0))
+    quarantined = figures.get("quarantined_records", 0)
+    yield _counter("log_quarantined_records", "Records kept aside since they cannot be shipped", quarantined)
     yield _gauge("log_unsent_segments", "Segments that wait for it", figures.get("unsent_segments", 0))
     yield _gauge("log_unsent_bytes", "Bytes of them", figures.get("unsent_bytes", 0))
     oldest = figures.get("oldest_unsent_us")

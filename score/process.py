@@ -47,6 +47,7 @@ class Server(uvicorn.Server):
             ws="none",
             lifespan="on",
             access_log=False,
+            proxy_headers=False,  # nothing asks who the client is
             log_config=None,
             server_header=False,
         )

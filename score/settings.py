@@ -64,6 +64,10 @@ class Settings:
         # what nobody takes away may fill the disk: that is what LOG_SINK=none asks for
         log_max_bytes = _whole(environ, "LOG_MAX_BYTES", 4 << 30 if sink else 0, low=0, high=1 << 50)
         max_body = _whole(environ, "MAX_BODY_BYTES", cls.max_body_bytes, low=1, high=1 << 30)
+        if 0 < log_max_bytes < 2 * max_body:
+            raise SettingsError(
+                f"LOG_MAX_BYTES={log_max_bytes}: write 0, or at least twice MAX_BODY_BYTES ({max_body})"
+            )
         in_flight = max(cls.max_in_flight_bytes, max_body)
         drain = _whole(environ, "DRAIN_SECONDS", cls.drain_seconds, low=0, high=600)
         return cls(

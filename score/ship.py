@@ -23,6 +23,7 @@ from closedloop.log.ship import Shipper
 from closedloop.log.sink import Sink, SinkError, one_line
 from closedloop.log.state import SpoolError
 from score.logs import say, to_stderr
+from score.settings import SettingsError, log_sink
 
 _ROUND_SECONDS = 1.0
 _LONGEST_SECONDS = 60.0  # between attempts while the sink refuses
@@ -38,18 +39,13 @@ def place(environ: Mapping[str, str]) -> tuple[Path, Sink | None]:
     """The spool's folder and the sink; None where segments are to be kept.
 
     Raises:
-        SinkError: LOG_DIR is missing, or LOG_SINK is no place.
+        SettingsError: LOG_DIR is missing, or LOG_SINK is no place.
     """
     folder = environ.get("LOG_DIR")
     if not folder:
-        raise SinkError("LOG_DIR is not set: name the folder on a local disk that keeps the request log")
-    named = environ.get("LOG_SINK") or str(Path(folder) / "delta")
-    if named == "none":
-        return Path(folder), None
-    try:
-        return Path(folder), Sink.at(named, environ)
-    except SinkError as error:
-        raise SinkError(f"LOG_SINK={error}") from None
+        raise SettingsError("LOG_DIR is not set: name the folder on a local disk that keeps the request log")
+    named = log_sink(environ)
+    return Path(folder), None if named is None else Sink.at(named, environ)
 
 
 class Patience:
@@ -116,7 +112,7 @@ def main() -> int:
     patience = Patience(parser.parse_args().parent)
     try:
         folder, sink = place(os.environ)
-    except SinkError as error:
+    except (SettingsError, SinkError) as error:
         print(f"score.ship: {error}", file=sys.stderr)
         return 2
     if sink is None:

@@ -17,7 +17,7 @@ import msgspec
 from score.logs import say
 
 COMMAND = (sys.executable, "-m", "score.ship")
-_STEADY_SECONDS = 60.0  # who ran so long is started again at once
+_STEADY_SECONDS = 60.0  # who ran so long is started again after the shortest pause
 _LONGEST_PAUSE_SECONDS = 60.0
 
 

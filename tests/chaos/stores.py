@@ -81,8 +81,8 @@ def azure_environ(port):
 def s3_environ(port):
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ACCESS_KEY_ID": "no-such-id",
+        "AWS_SECRET_ACCESS_KEY": "no-such-secret",
         "AWS_REGION": "us-east-1",
         "AWS_ALLOW_HTTP": "true",
     }

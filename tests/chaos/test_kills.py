@@ -56,7 +56,7 @@ def test_killed_at_the_nth_call_it_loses_nothing_that_was_acknowledged(write, tm
     def kill(n):
         folder = tmp_path / f"log-{n}"
         about = [folder / "state.new", folder, *[folder / f"{number:020d}.open" for number in range(1, 60)]]
-        options = ["--records", "3000", "--clients", "4", "--segment-bytes", "2000"]
+        options = ["--records", "3000", "--clients", "4", "--segment-bytes", "8000"]
         with write(folder, *options, under=strace(f"{call}:signal=SIGKILL:when={n}", *about)) as (process, said):
             hit.append(process.wait(timeout=120) != 0)
             check(folder, said())

@@ -229,7 +229,10 @@ class Proxy:
         with peer, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port)) as server:
             request = b""
             while len(request.partition(b"\r\n\r\n")[2]) < len(BODY):
-                request += peer.recv(65536)
+                part = peer.recv(65536)
+                if not part:
+                    return
+                request += part
             if fault == "delay":
                 time.sleep(0.1)
             request = request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)

@@ -22,14 +22,14 @@ CUTS = {"ext4": 50, "xfs": 20}
 SYNCS = {
     "OpenSegment._write": "acknowledged records are lost",
     "OpenSegment.__init__>sync_folder": "acknowledged records are lost",
-    "_make_folder>sync_folder": "acknowledged records are lost",
-    "_write_state": "the state is damaged, and the spool refuses to go on",
+    "make_folder>sync_folder": "acknowledged records are lost",
+    "write_state": "the state is damaged, and the spool refuses to go on",
     "cut_and_seal": "what recovery cut comes back",
     "OpenSegment.__init__": "",  # the sync of the first record covers the header; without a record nothing is lost
     "OpenSegment.seal": "",  # each of its records was synced before; it matters to LOG_DURABILITY=os alone
     "OpenSegment.seal>sync_folder": "",  # the segment is found open, and sealed again
     "cut_and_seal>sync_folder": "",  # likewise
-    "_write_state>sync_folder": "",  # the one of the segment that takes the number follows before its first record
+    "write_state>sync_folder": "",  # the one of the segment that takes the number follows before its first record
 }
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -55,10 +56,8 @@ def serve(tiny_bundle, tmp_path):
 
 async def ask_until_gone(port, told, began, failed, acked):
     """Ask on one connection after another; what began before the service was told to stop must be answered."""
-    number = 0
     while True:
-        number += 1
-        request_id = f"{id(acked):x}-{port}-{id(asyncio.current_task()):x}-{number}"
+        request_id = uuid4().hex
         start = time.monotonic()
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -203,7 +202,7 @@ def test_ten_times_overloaded_it_sheds_and_goes_on_answering(serve):
         assert other
         assert all(head.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in head.lower() for head in other)
         print(f"goodput {goodput:.0f}/s of {peak:.0f}/s at its peak: {goodput / peak:.0%}; {len(other)} shed")
-        assert goodput > 0.5 * peak  # the bench holds the 90 %: here others may have the processors
+        assert goodput > 0.5 * peak  # the client shares the processors; the line above says how much it was
         assert resident(process) - before < 64 << 20
         assert answers(port)
 

@@ -129,7 +129,7 @@ def test_killed_at_the_nth_call_that_changes_a_folder_it_brings_each_record_once
 
 def test_a_power_cut_while_it_ships_loses_nothing_and_repeats_nothing(disk, mount, tmp_path):
     """Spool and sink lie on one disk, of which a copy is made while the shipper stands still."""
-    image, point = disk
+    image, point = disk("ext4")
     torn = 0
     for cut in range(CUTS):
         folder, sink = point / "log", point / "sink"
@@ -316,6 +316,7 @@ def test_no_credential_is_in_what_the_shipper_leaves_behind(store, tmp_path):
     proxy.fault("503")
     _, said = kit.ship(folder, place)
     text = (folder / "ship.json").read_text() + json.dumps(said)
-    assert stores.AZURITE_KEY not in text
+    secrets = [value for name, value in environ.items() if name.endswith("_KEY")]
+    assert secrets
+    assert [secret for secret in secrets if secret in text] == []
     assert "last_error" in text
-    assert environ

@@ -35,7 +35,7 @@ def interpret(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             for name, value in list(vars(module).items()):
                 if isinstance(value, Dispatcher):
                     monkeypatch.setattr(module, name, value.py_func)
-        plain = [medians.baselines, compiled.telemetry, shifts.shifts, events.events]
+        plain = [events.locate, medians.baselines, compiled.telemetry, shifts.shifts, events.events]
         monkeypatch.setattr(kernel, "_compiled", lambda: plain)
 
     return take_out

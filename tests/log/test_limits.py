@@ -111,3 +111,54 @@ def test_a_clock_that_was_set_back_makes_no_segment_older_than_it_is(opened, tmp
     spool = opened(limit_seconds=100)
     assert 0 <= spool.backlog.oldest_seconds() < 100
     asyncio.run(until_accepted(spool))
+
+
+def test_a_record_is_sealed_in_time_to_be_shipped_before_it_has_waited_too_long(opened, tmp_path):
+    """Also where nothing follows it: it would keep the service from being ready until the segment is full or old."""
+    spool = opened(limit_seconds=2.0)
+
+    async def run():
+        await spool.append(b"alone")
+        while not (sealed := list((tmp_path / "log").glob("*.seg"))):
+            assert spool.overdue is None
+            await asyncio.sleep(0.01)
+        assert spool.overdue is None
+        sealed[0].unlink()  # as a shipper does
+        await until_accepted(spool)
+
+    asyncio.run(run())
+
+
+def test_a_segment_that_was_just_sealed_counts_once(opened, monkeypatch):
+    """The next one is begun by several syncs, during which records come."""
+    spool = opened(limit_bytes=150_000, segment_bytes=100_000)
+    begin = spool._begin
+
+    def slowly():
+        time.sleep(0.3)
+        return begin()
+
+    monkeypatch.setattr(spool, "_begin", slowly)
+
+    async def run():
+        await spool.append(b"x" * 100_000)
+        await asyncio.sleep(0.1)
+        await spool.append(b"y" * 1_000)
+
+    asyncio.run(run())
+
+
+def test_what_was_acknowledged_at_once_and_then_refused_by_the_disk_is_counted(opened, monkeypatch):
+    spool = opened(durability="off")
+
+    def full(*_, **__):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(spool._segment, "append", full)
+
+    async def run():
+        await spool.append(b"x")
+
+    asyncio.run(run())
+    spool.close()
+    assert (0, 1) == (spool.counts.records, spool.counts.lost)

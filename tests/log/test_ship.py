@@ -186,13 +186,13 @@ def test_only_the_sinks_own_folder_is_made(kit, folder, tmp_path):
 def test_the_status_file_says_what_was_done_and_what_is_left(kit, folder, sink, tmp_path):
     kit.fill(folder, [kit.scored("a")])
     (sealed,) = folder.glob("*.seg")
-    size = sealed.stat().st_size
+    size, written = sealed.stat().st_size, sealed.stat().st_mtime_ns // 1000
     kit.ship(folder, tmp_path / "not mounted" / "sink")
     said = json.loads((folder / "ship.json").read_text())
     assert (1, size, 1, 0) == tuple(
         said[k] for k in ("unsent_segments", "unsent_bytes", "failures", "shipped_segments")
     )
-    assert said["oldest_unsent_us"] == module.begun(sealed)
+    assert said["oldest_unsent_us"] == written
     assert "No such file" in said["last_error"]
     kit.ship(folder, sink)
     said = json.loads((folder / "ship.json").read_text())
@@ -228,3 +228,14 @@ def test_the_columns_hold_what_a_batch_holds_and_more_than_one_batch_goes_at_onc
     kit.ship(folder, sink)
     assert [f"{i:02}" for i in range(20)] == kit.ids(sink)
     assert 1 == DeltaTable(sink / "requests").version()
+
+
+def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_no_shipping(kit, folder, sink):
+    """As on a full disk, where nothing but shipping makes room."""
+    kit.fill(folder, [kit.scored("a")], [kit.scored("b")])
+    (folder / "ship.json.new").mkdir()
+    status, said = kit.ship(folder, sink, rounds=2)
+    assert ["a", "b"] == kit.ids(sink)
+    assert 0 == status.unsent_segments
+    (line,) = said
+    assert "ship.json cannot be written, shipping goes on" in line

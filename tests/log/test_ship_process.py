@@ -99,7 +99,7 @@ def test_a_second_one_waits_for_the_first(kit, folder, sink):
     ("environ", "said"),
     [
         ({"LOG_DIR": ""}, "LOG_DIR is not set"),
-        ({"LOG_SINK": "ftp://here"}, "LOG_SINK=ftp://here: no place for the log"),
+        ({"LOG_SINK": "ftp://here"}, "LOG_SINK=ftp://…: name a local path"),
         ({"LOG_SINK": "none"}, "LOG_SINK=none keeps the segments"),
     ],
 )

@@ -363,6 +363,7 @@ def test_a_writer_that_dies_leaves_nobody_waiting(spool, monkeypatch):
     (error,) = append_all(spool, [b"x"])
     assert "the writer has stopped" == str(error) == spool.failure
     asyncio.run(_refused(spool))
+    spool._thread.join()  # it says what it died of after it woke those who wait
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 from closedloop.log import record
 from closedloop.log.spool import read
-from score import shipper
+from score import auth, shipper
+from score.auth import Tokens
 from score.journal import in_sample
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -132,6 +133,24 @@ def test_a_changed_tokens_file_holds_within_a_second_and_a_wrong_one_changes_not
     assert (status(old), status(new)) == (401, 200)
     assert figures(server)["closedloop_tokens_stale"] == 0
     assert figures(server)["closedloop_tokens_reloads_total"] == 1
+
+
+def test_a_tokens_file_that_could_not_be_read_for_a_moment_is_read_again(tokens, monkeypatch):
+    path, token = tokens
+    held = Tokens(path)
+    new = "another-token-of-16"
+    path.write_text(json.dumps({"b": {"token": new, "scopes": ["score"]}}))
+    monkeypatch.setattr(auth, "_LOOK_SECONDS", 0.0)
+    with monkeypatch.context() as out_of_descriptors:
+
+        def fail(_):
+            raise OSError(24, "Too many open files")
+
+        out_of_descriptors.setattr(Path, "read_bytes", fail)
+        assert held.caller(f"Bearer {token}", "score")
+        assert held.stale
+    assert held.caller(f"Bearer {new}", "score") == "b"
+    assert not held.stale
 
 
 def test_the_last_results_are_shown_to_those_who_may_see_them(serve, tokens):

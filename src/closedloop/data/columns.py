@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from closedloop.data import rfc3339
-from closedloop.data.schema import DataError, Int16, Int64
+from closedloop.data.schema import CODE_COLUMN, DataError, Events, Int16, Int64
 
 Columns = dict[str, dict[str, Any]]  # the type of each column of each table
 Faults = list[dict[str, str]]
@@ -58,6 +58,20 @@ def codes(pointer: str, names: list[str], known: dict[str, int], faults: Faults)
     return np.array(indices, np.int16)
 
 
+def events(table: str, sent: Any, known: dict[str, int], faults: Faults, max_rows: int) -> Events:
+    """A table of events, sorted, exact repetitions dropped; empty where it was not sent, or has a fault."""
+    if sent is msgspec.UNSET:
+        return Events.empty()
+    columns = texts, ids, names = msgspec.structs.astuple(sent)
+    if not even(table, ("datetime", "machineID", CODE_COLUMN[table]), columns, faults, max_rows) or not texts:
+        return Events.empty()
+    code = codes(f"/{table}/{CODE_COLUMN[table]}", names, known, faults)
+    time, machine = times(table, texts, faults), machine_ids(table, ids, faults)
+    if faults:
+        return Events.empty()
+    return Events(machine, time, code) if in_order(machine, time, code) else Events.of(machine, time, code)
+
+
 @njit(cache=True, nogil=True)
 def in_order(machine: Int64, time: Int64, code: Int16) -> bool:
     """Whether (machine, time, code if any) strictly increases: then it is sorted, and no key occurs twice."""
@@ -100,23 +114,18 @@ def table_type(table: str, columns: dict[str, Any]) -> type[msgspec.Struct]:
     return msgspec.defstruct(table, fields, rename=rename, forbid_unknown_fields=True)
 
 
-def even(
-    table: str,
-    first: list,
-    others: dict[str, list],
-    faults: Faults,
-    max_rows: int,
-    key: str = "datetime",
-) -> bool:
+def even(table: str, names: tuple[str, ...], columns: tuple[list, ...], faults: Faults, max_rows: int) -> bool:
     """Whether all columns are as long as the first and no longer than ``max_rows``; says which are not."""
-    rows, known = len(first), len(faults)
+    rows = len(columns[0])
+    if rows <= max_rows and {*map(len, columns)} == {rows}:
+        return True
     if rows > max_rows:
         fault(faults, f"/{table}", f"{rows} rows, at most {max_rows}: send smaller batches")
-    for name, column in others.items():
+    for name, column in zip(names, columns, strict=True):
         if len(column) != rows:
-            detail = f"{len(column)} values, but {key} has {rows}: give every column one value a row"
+            detail = f"{len(column)} values, but {names[0]} has {rows}: give every column one value a row"
             fault(faults, f"/{table}/{escape(name)}", detail)
-    return len(faults) == known
+    return False
 
 
 def refuse_repeated_names(body: bytes, tables: list[tuple[Any, int]]) -> None:

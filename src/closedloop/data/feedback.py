@@ -11,14 +11,11 @@ from closedloop.data.columns import (
     Columns,
     Faults,
     RequestError,
-    codes,
-    even,
+    events,
     fault,
-    machine_ids,
     parse,
     refuse_repeated_names,
     table_type,
-    times,
 )
 from closedloop.data.schema import CODE_COLUMN, Events, Schema
 
@@ -57,8 +54,8 @@ class FeedbackDecoder:
         """
         raw, body = parse(self._json, body, self._columns)
         faults: Faults = []
-        failures = self._events("failures", raw.failures, faults)
-        maint = self._events("maint", raw.maint, faults)
+        failures = events("failures", raw.failures, self._components, faults, self._max_rows)
+        maint = events("maint", raw.maint, self._components, faults, self._max_rows)
         rows = {table: len(sent.column_0) for table in TABLES if (sent := getattr(raw, table)) is not msgspec.UNSET}
         if not faults and not any(rows.values()):
             fault(faults, "", "nothing happened: send at least one row of failures or maint")
@@ -66,16 +63,6 @@ class FeedbackDecoder:
             raise RequestError(faults)
         refuse_repeated_names(body, [(raw.failures, 2), (raw.maint, 2)])
         return Feedback(failures, maint, {table: rows.get(table, 0) for table in TABLES})
-
-    def _events(self, table: str, raw: Any, faults: Faults) -> Events:
-        if raw is msgspec.UNSET:
-            return Events.empty()
-        texts, ids, names = msgspec.structs.astuple(raw)
-        if not even(table, texts, {"machineID": ids, CODE_COLUMN[table]: names}, faults, self._max_rows):
-            return Events.empty()
-        code = codes(f"/{table}/{CODE_COLUMN[table]}", names, self._components, faults)
-        time, machine = times(table, texts, faults), machine_ids(table, ids, faults)
-        return Events.empty() if faults else Events.of(machine, time, code)
 
 
 def openapi(schema: Schema) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from closedloop.data.columns import (
     clip,
     codes,
     even,
+    events,
     fault,
     in_order,
     machine_ids,
@@ -27,7 +28,7 @@ from closedloop.data.columns import (
     table_type,
     times,
 )
-from closedloop.data.schema import CODE_COLUMN, Events, Float64, Int16, Int64, Schema, Tables
+from closedloop.data.schema import Float64, Int16, Int64, Schema, Tables
 
 __all__ = ["Decoder", "RequestError", "decode", "openapi"]
 
@@ -50,6 +51,7 @@ class Decoder:
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_request_type(schema))
         codes = {"errors": schema.errors, "maint": schema.components}
         self._columns = _columns(schema)
+        self._names = {table: tuple(columns) for table, columns in self._columns.items()}
         self._codes = {table: {name: i for i, name in enumerate(names)} for table, names in codes.items()}
         self._models = {name: i for i, name in enumerate(schema.models)}
 
@@ -62,8 +64,8 @@ class Decoder:
         raw, body = parse(self._json, body, self._columns)
         faults: Faults = []
         telemetry = self._telemetry(raw.telemetry, faults)
-        errors = self._events("errors", raw.errors, faults)
-        maint = self._events("maint", raw.maint, faults)
+        errors = events("errors", raw.errors, self._codes["errors"], faults, self._max_rows)
+        maint = events("maint", raw.maint, self._codes["maint"], faults, self._max_rows)
         machines = self._machines(raw.machines, faults)
         if faults:
             raise RequestError(faults)
@@ -72,14 +74,12 @@ class Decoder:
         return Tables(machine, time, values, errors, maint, None, *machines)
 
     def _telemetry(self, raw: Any, faults: Faults) -> tuple[Int64, Int64, Float64]:
-        texts, ids, *sensors = msgspec.structs.astuple(raw)
-        rows = len(texts)
-        values = np.empty((len(sensors), 0))
-        if not rows:
+        columns = msgspec.structs.astuple(raw)
+        texts, ids, *sensors = columns
+        if not texts:
             fault(faults, "/telemetry", "no rows: send at least one row of one machine")
-        others = {"machineID": ids, **dict(zip(self._schema.sensors, sensors, strict=True))}
-        if not even("telemetry", texts, others, faults, self._max_rows):
-            return np.empty(0, np.int64), np.empty(0, np.int64), values
+        if not even("telemetry", self._names["telemetry"], columns, faults, self._max_rows):
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((len(sensors), 0))
         time, machine = times("telemetry", texts, faults), machine_ids("telemetry", ids, faults)
         values = np.array(sensors, np.float64)  # None becomes NaN
         if not faults and not in_order(machine, time, _NO_CODE):
@@ -92,27 +92,15 @@ class Decoder:
                 fault(faults, f"/telemetry/datetime/{row}", f"{key} occurs twice: send each machine and time once")
         return machine, time, values
 
-    def _events(self, table: str, raw: Any, faults: Faults) -> Events:
-        if raw is msgspec.UNSET:
-            return Events.empty()
-        texts, ids, names = msgspec.structs.astuple(raw)
-        if not even(table, texts, {"machineID": ids, CODE_COLUMN[table]: names}, faults, self._max_rows):
-            return Events.empty()
-        code = codes(f"/{table}/{CODE_COLUMN[table]}", names, self._codes[table], faults)
-        time, machine = times(table, texts, faults), machine_ids(table, ids, faults)
-        if faults:
-            return Events.empty()
-        return Events(machine, time, code) if in_order(machine, time, code) else Events.of(machine, time, code)
-
     def _machines(self, raw: Any, faults: Faults) -> tuple[Int64, Int16, Float64]:
         if raw is msgspec.UNSET:
             return _NO_MACHINES
-        ids, models, ages = msgspec.structs.astuple(raw)
-        if not even("machines", ids, {"model": models, "age": ages}, faults, self._max_rows, "machineID"):
+        columns = ids, models, ages = msgspec.structs.astuple(raw)
+        if not even("machines", self._names["machines"], columns, faults, self._max_rows) or not ids:
             return _NO_MACHINES
         model = codes("/machines/model", models, self._models, faults)
         age = np.array(ages, np.float64)
-        if (age < 0).any():
+        if min(ages) < 0:
             row = int(np.argmax(age < 0))
             fault(faults, f"/machines/age/{row}", "below 0: give the machine's age in years")
         machine = machine_ids("machines", ids, faults)

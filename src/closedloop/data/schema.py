@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,14 @@ class Schema:
     models: tuple[str, ...]
     sampling_minutes: int
     ranges: tuple[tuple[float, float], ...]
+
+    def __hash__(self) -> int:
+        return hash((self.sensors, self.sampling_minutes))  # cheap: every request looks up what was made of its schema
+
+    @cached_property
+    def limits(self) -> Float64:
+        """``ranges`` as an array (sensors, 2)."""
+        return np.array(self.ranges, np.float64).reshape(-1, 2)
 
     @property
     def period_us(self) -> int:
@@ -195,6 +204,8 @@ class Tables:
     def bounds(self) -> tuple[Int64, Int64]:
         """The machines that have telemetry, and their row offsets (one longer than the machines)."""
         rows = len(self.machine)
+        if rows and self.machine[0] == self.machine[-1]:  # one machine, as in most requests
+            return self.machine[:1], np.array([0, rows])
         parts = [np.arange(min(rows, 1))]
         for low in range(0, rows - 1, ROWS_AT_ONCE):  # np.unique would sort a fleet's again
             after = self.machine[low + 1 : low + 1 + ROWS_AT_ONCE]

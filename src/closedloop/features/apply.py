@@ -29,14 +29,13 @@ def bind(
     Machines and columns are those of :func:`~closedloop.features.compiled.telemetry`. ``run`` raises DataError where
     the function raised or gave no number.
     """
+    function, driver, places = _prepared(custom, sensors)
     readings = values.view()
     readings.flags.writeable = False
-    columns = tuple(readings[sensors.index(name)] for name in custom.sensors)
-    function, _ = compiled(custom)
-    driver = _driver(len(columns), custom.wants_hours) if isinstance(function, int) else _each_window
+    columns = tuple([readings[place] for place in places])
 
     def run(low: int, high: int, last_only: bool, shift: int, out: Float64) -> None:
-        hours = np.empty(int(np.diff(offsets[low : high + 1]).max(initial=0))) if custom.wants_hours else None
+        hours = np.empty(_longest(offsets, low, high)) if custom.wants_hours else None
         try:
             driver(function, columns, hours, low, high, last_only, offsets, time, custom.window_us, shift, out)
         except Exception as error:
@@ -46,6 +45,21 @@ def bind(
             ) from error
 
     return run
+
+
+@cache
+def _prepared(custom: Custom, sensors: tuple[str, ...]) -> tuple[int | Function, Callable[..., None], tuple[int, ...]]:
+    """The function or its address, what calls it for each window, and which of the sensors it sees."""
+    function, _ = compiled(custom)
+    driver = _driver(len(custom.sensors), custom.wants_hours) if isinstance(function, int) else _each_window
+    return function, driver, tuple(sensors.index(name) for name in custom.sensors)
+
+
+def _longest(offsets: Int64, low: int, high: int) -> int:
+    """The most rows of one of the machines low to high - 1."""
+    if high == low + 1:
+        return int(offsets[high] - offsets[low])
+    return int(np.diff(offsets[low : high + 1]).max(initial=0))
 
 
 def slow(names: tuple[str, ...]) -> list[str]:

@@ -12,6 +12,37 @@ DAY_US = 24 * HOUR_US
 NEVER = np.iinfo(np.int64).min
 
 
+def locate(
+    ids: Int64,
+    machine_ids: Int64,
+    machine_model: Int16,
+    machine_age: Float64,
+    models: int,
+    model: Int64,
+    age: Float64,
+    error_machine: Int64,
+    error_bounds: Int64,
+    maint_machine: Int64,
+    maint_bounds: Int64,
+) -> None:
+    """What each of the sorted machines ``ids`` is, and where its events lie.
+
+    ``model`` becomes ``models`` and ``age`` NaN where they are not known; the bounds (2, machines) become the first and
+    last + 1 event of each machine.
+    """
+    for m in range(len(ids)):
+        model[m], age[m] = models, np.nan
+        at = np.searchsorted(machine_ids, ids[m])
+        if at < len(machine_ids) and machine_ids[at] == ids[m]:
+            age[m] = machine_age[at]
+            if machine_model[at] >= 0:
+                model[m] = machine_model[at]
+        error_bounds[0, m] = np.searchsorted(error_machine, ids[m])
+        error_bounds[1, m] = np.searchsorted(error_machine, ids[m], side="right")
+        maint_bounds[0, m] = np.searchsorted(maint_machine, ids[m])
+        maint_bounds[1, m] = np.searchsorted(maint_machine, ids[m], side="right")
+
+
 def events(
     low: int,
     high: int,

@@ -12,18 +12,18 @@ from itertools import pairwise
 
 import numpy as np
 from numba import njit, types
-from numpy.typing import NDArray
 
-from closedloop.data.schema import DataError, Events, Float64, Int64, Schema, Tables
+from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables
 from closedloop.features.apply import bind
 from closedloop.features.compiled import Plan, telemetry
-from closedloop.features.events import events
+from closedloop.features.events import events, locate
 from closedloop.features.medians import baselines
 from closedloop.features.registry import CUSTOM
 from closedloop.features.shifts import SHIFTS, shifts
 from closedloop.features.spec import Constants, FeatureSpec
 
 ROWS_WORTH_A_TASK = 20_000  # a task costs 50 µs, so that machines of few rows share one
+_OTHERS = "features: the baselines or the telemetry are not those of {} sensors; train again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,58 +127,80 @@ def _runner(
     tables: Tables, ids: Int64, offsets: Int64, spec: FeatureSpec, constants: Constants, schema: Schema, last_only: bool
 ) -> Callable[[int, int, int, Float64, Float64], None]:
     """The compiled loops bound to these tables: ``run(low, high, shift, X, history)``."""
-    plan = _plan(spec, schema)
-    shape = (len(schema.models) + 1, len(schema.sensors))
-    if constants.location.shape != shape or len(tables.values) != shape[1]:
-        raise DataError(f"features: the baselines or the telemetry are not those of {shape[1]} sensors; train again")
-    model = np.full(len(ids), len(schema.models), np.int64)
-    age = np.full(len(ids), np.nan)
-    if len(tables.machine_ids):
-        at = np.minimum(np.searchsorted(tables.machine_ids, ids), len(tables.machine_ids) - 1)
-        known = tables.machine_ids[at] == ids
-        described = known & (tables.machine_model[at] >= 0)
-        model[described] = tables.machine_model[at[described]]
-        age[known] = tables.machine_age[at[known]]
-    codes = len(schema.errors) if spec.error_windows_us is not None else 0
-    shifted = len(schema.sensors) * plan.per_sensor  # the first of the shift features
-    knots = np.array(
-        [spec.history_us * k // spec.shift_steps for k in range(spec.shift_steps + 1)] if spec.shift_steps else [],
-        np.int64,
-    )
-    first = shifted + (len(schema.sensors) * len(SHIFTS) if spec.shift_steps else 0) + len(spec.custom)
-    sizes = (first, codes, len(schema.components), len(schema.models))
-    windows = np.array(spec.error_windows_us or (), np.int64)
+    fixed = _fixed(spec, constants, schema)
+    find, baseline_loops, telemetry_loops, shift_loops, event_loops = _compiled()
+    if len(tables.values) != len(schema.sensors):
+        raise DataError(_OTHERS.format(len(schema.sensors)))
+    plan, knots, happened, errors, maint = fixed.plan, fixed.knots, fixed.happened, tables.errors, tables.maint
     values = np.ascontiguousarray(tables.values)
-    frozen = (constants.location, constants.scale, constants.location_trust, constants.scale_trust)
-    enough = -(-spec.history_us // (2 * schema.period_us))  # readings in half of the history
-    based = plan.slack >= 0 or len(plan.half_lives) > 0 or len(knots) > 0  # on a baseline
+    model, age = np.empty(len(ids), np.int64), np.empty(len(ids))
+    error_bounds, maint_bounds = np.empty((2, len(ids)), np.int64), np.empty((2, len(ids)), np.int64)
+    described = (tables.machine_ids, tables.machine_model, tables.machine_age, len(schema.models), model, age)
+    find(ids, *described, errors.machine, error_bounds, maint.machine, maint_bounds)
     customs = [bind(CUSTOM[name], schema.sensors, offsets, tables.time, values) for name in spec.custom]
-    baseline_loops, telemetry_loops, shift_loops, event_loops = _compiled()
-
-    def of(table: Events) -> tuple[Int64, Int64, NDArray[np.int16]]:
-        ends = (table.machine.searchsorted(ids), table.machine.searchsorted(ids, side="right"))
-        return np.array(ends), table.time, table.code
-
-    happened = (*of(tables.errors), *of(tables.maint), windows, spec.history_us, sizes)
 
     def run(low: int, high: int, shift: int, X: Float64, history: Float64) -> None:
-        rows = (low, high, last_only)
-        own = np.empty((2, len(values), X.shape[1] if based else 0))
-        if based:
-            window = (spec.history_us, enough)
-            baseline_loops(*rows, offsets, tables.time, values, model, *frozen, *window, shift, own[0], own[1])
-        telemetry_loops(*rows, offsets, tables.time, values, plan, shift, own[0], own[1], X, history)
+        rows = (low, high, last_only, offsets, tables.time)
+        own = np.empty((2, len(values), X.shape[1] if fixed.based else 0))
+        centre, spread = own
+        if fixed.based:
+            window = (spec.history_us, fixed.enough)
+            baseline_loops(*rows, values, model, *fixed.frozen, *window, shift, centre, spread)
+        telemetry_loops(*rows, values, plan, shift, centre, spread, X, history)
         if len(knots):
             course = (knots, spec.shift_weight, schema.period_us)
-            shift_loops(*rows, offsets, tables.time, values, *course, shift, own[0], own[1], shifted, X)
-        event_loops(*rows, offsets, tables.time, model, age, *happened, shift, X)
-        for f, custom in enumerate(customs, first - len(customs)):
-            custom(*rows, shift, X[f])
+            shift_loops(*rows, values, *course, shift, centre, spread, fixed.shifted, X)
+        own_errors, own_maint = (error_bounds, errors.time, errors.code), (maint_bounds, maint.time, maint.code)
+        event_loops(*rows, model, age, *own_errors, *own_maint, *happened, shift, X)
+        for f, custom in enumerate(customs, fixed.first - len(customs)):
+            custom(low, high, last_only, shift, X[f])
 
     return run
 
 
+@dataclass(frozen=True, eq=False)
+class _Fixed:
+    """What the loops need beside the tables: the same for every request.
+
+    ``knots`` are the ages (µs) of the shifts' knots, ``shifted`` is the first of their features and ``first`` the first
+    of the events'. ``happened`` are the windows of errors (µs), the history (µs) and the sizes that
+    :func:`~closedloop.features.events.events` asks for; ``enough`` is the readings in half of the history, and
+    ``based`` says that some family stands on a baseline.
+    """
+
+    plan: Plan
+    knots: Int64
+    shifted: int
+    first: int
+    happened: tuple[Int64, int, tuple[int, int, int, int]]
+    frozen: tuple[Float64, Float64, Float64, Float64]
+    enough: int
+    based: bool
+
+
 @lru_cache(maxsize=64)
+def _fixed(spec: FeatureSpec, constants: Constants, schema: Schema) -> _Fixed:
+    plan, sensors, models = _plan(spec, schema), len(schema.sensors), len(schema.models)
+    if constants.location.shape != (models + 1, sensors):
+        raise DataError(_OTHERS.format(sensors))
+    shifted = sensors * plan.per_sensor
+    first = shifted + (sensors * len(SHIFTS) if spec.shift_steps else 0) + len(spec.custom)
+    codes = len(schema.errors) if spec.error_windows_us is not None else 0
+    steps = range(spec.shift_steps + 1) if spec.shift_steps else ()
+    knots = np.array([spec.history_us * k // spec.shift_steps for k in steps], np.int64)
+    windows = np.array(spec.error_windows_us or (), np.int64)
+    return _Fixed(
+        plan,
+        knots,
+        shifted,
+        first,
+        (windows, spec.history_us, (first, codes, len(schema.components), models)),
+        (constants.location, constants.scale, constants.location_trust, constants.scale_trust),
+        -(-spec.history_us // (2 * schema.period_us)),
+        plan.slack >= 0 or len(plan.half_lives) > 0 or len(knots) > 0,
+    )
+
+
 def _plan(spec: FeatureSpec, schema: Schema) -> Plan:
     edges = sorted({spec.history_us, *spec.rolling_us, *spec.change_us, *(us // 2 for us in spec.change_us)})
     cusum = spec.cusum_slack is not None
@@ -223,7 +245,11 @@ def _compiled() -> list[Callable[..., None]]:
     own = (types.int64, out, out)
     happened = (i2, i1, array(types.int16))
     sizes = types.UniTuple(types.int64, 4)  # type: ignore[no-untyped-call]
+    ids, codes = array(types.int64), array(types.int16)
+    found = types.Array(types.int64, 2, "C")
+    described = (ids, codes, f1, types.int64, i1_own, history)
     signatures = (
+        (locate, types.void(ids, *described, ids, found, ids, found)),
         (baselines, types.void(*rows, f2, i1, f2, f2, f2, f2, types.int64, types.int64, *own)),
         (telemetry, types.void(*rows, f2, plan, *own, out, history)),
         (shifts, types.void(*rows, f2, i1, types.float64, types.int64, *own, types.int64, out)),

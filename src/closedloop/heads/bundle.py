@@ -123,15 +123,16 @@ class Bundle:
         else:
             score = self.anomaly.score(features.X)
             extra, anomalous = score[None, :], score >= self.anomaly.threshold
-        probability = np.full((components, rows), np.nan)
-        alarm = np.zeros((components, rows), bool)
-        if self.failures:
-            stack, logistic, threshold, places = self._failures
-            found = walk_stack(stack, features.X, extra, logistic)
-            if len(places) == components:
-                probability, alarm = found, found >= threshold
-            else:
-                probability[places], alarm[places] = found, found >= threshold
+        if components and len(self.failures) == components:
+            stack, logistic, threshold, _ = self._failures
+            probability = walk_stack(stack, features.X, extra, logistic)
+            alarm = probability >= threshold
+        else:
+            probability, alarm = np.full((components, rows), np.nan), np.zeros((components, rows), bool)
+            if self.failures:
+                stack, logistic, threshold, places = self._failures
+                probability[places] = found = walk_stack(stack, features.X, extra, logistic)
+                alarm[places] = found >= threshold
         return Predictions(
             features.machine, features.time, features.history_hours, score, anomalous, probability, alarm
         )

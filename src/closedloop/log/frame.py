@@ -51,11 +51,6 @@ def header(spool: str, number: int, created_us: int) -> bytes:
     return head + struct.pack("<I", crc32(head))
 
 
-def created_us(head: bytes) -> int | None:
-    """When a segment was begun, as its first ``HEADER_BYTES`` bytes say; None if they are damaged."""
-    return _HEADER.unpack_from(head)[3] if _read_header(head)[2] else None
-
-
 def seed_of(spool: str, number: int) -> int:
     """What the checksums of a segment start from."""
     return crc32(bytes.fromhex(spool) + number.to_bytes(8, "little"))

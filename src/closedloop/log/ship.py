@@ -20,7 +20,7 @@ from arro3.core import RecordBatch, RecordBatchReader
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from closedloop.log.frame import HEADER_BYTES, OPEN, SEALED, SegmentError, created_us, damage, read_segment
+from closedloop.log.frame import OPEN, SEALED, SegmentError, damage, read_segment
 from closedloop.log.mend import take_back_torn
 from closedloop.log.segment import sync_folder
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
@@ -29,6 +29,8 @@ from closedloop.log.tables import SCHEMAS, rows_of
 
 STATUS, QUARANTINE = "ship.json", "quarantine"
 _CONFLICTS = 50  # commits of others that may come between, one after the other, before a round gives up
+_NOTE_SECONDS = 1.0  # between two writes of ship.json within a round
+_NEWEST = 4  # commits among which a segment is that was written just now
 _LOOK_BACK = 64  # commits in which a segment that was shipped already is looked for, before all are
 
 
@@ -40,7 +42,7 @@ class Status(msgspec.Struct):
     """What a shipper has done since it began, and what it has left: the content of ``ship.json``.
 
     ``last_error`` is None when the last round had none. ``oldest_unsent_us`` is when the oldest segment that is left
-    was begun, in microseconds UTC. ``quarantined_records`` counts what could not be read; its segments are kept.
+    was written to last, in microseconds UTC. ``quarantined_records`` counts what could not be read; its segments stay.
     """
 
     pid: int
@@ -68,6 +70,8 @@ class Shipper:
         self._folder, self._sink, self._say = folder, sink, say
         self._tables: dict[str, DeltaTable] = {}
         self._lock = lock(folder / "ship.lock")
+        self._noted = float("-inf")
+        self._unwritten = False
         self.status = Status(pid=os.getpid())
         self._note()
 
@@ -82,7 +86,8 @@ class Shipper:
         try:
             for path in sealed(self._folder):
                 self._ship(path, read_state(self._folder)[0])
-                self._note()
+                if time.monotonic() - self._noted > _NOTE_SECONDS:  # each note looks at all that is left
+                    self._note()
             self.status.last_error = None
         except (ShipError, SinkError, SpoolError, *FAULTS) as error:
             self.status.failures += 1
@@ -188,15 +193,23 @@ class Shipper:
         self._say(f"kept {kept}, which holds what cannot be shipped: {one_line(ValueError(why[0]))}{more}")
 
     def _note(self) -> None:
-        """Write ``ship.json``."""
-        left = [path for path in sealed(self._folder) if path.exists()]
+        """Write ``ship.json``, if it can be written: of a full disk nobody but the shipper makes room."""
+        left = [path.stat() for path in sealed(self._folder) if path.exists()]
         status = self.status
         status.unsent_segments = len(left)
-        status.unsent_bytes = sum(path.stat().st_size for path in left)
-        status.oldest_unsent_us = begun(left[0]) if left else None
+        status.unsent_bytes = sum(found.st_size for found in left)
+        status.oldest_unsent_us = left[0].st_mtime_ns // 1000 if left else None
         fresh = self._folder / (STATUS + ".new")
-        fresh.write_bytes(msgspec.json.encode(status) + b"\n")
-        fresh.replace(self._folder / STATUS)
+        try:
+            fresh.write_bytes(msgspec.json.encode(status) + b"\n")
+            fresh.replace(self._folder / STATUS)
+        except OSError as error:
+            if not self._unwritten:
+                self._say(f"{STATUS} cannot be written, shipping goes on: {one_line(error)}")
+            self._unwritten = True
+        else:
+            self._unwritten = False
+        self._noted = time.monotonic()
 
 
 def sealed(folder: Path) -> list[Path]:
@@ -208,12 +221,6 @@ def sealed(folder: Path) -> list[Path]:
     numbers = sorted(path for suffix in (SEALED, OPEN) for path in folder.glob("*" + suffix) if path.name <= last)
     unsealed = next((i for i, path in enumerate(numbers) if path.suffix == OPEN), len(numbers))
     return numbers[:unsealed]
-
-
-def begun(path: Path) -> int | None:
-    """When a segment was begun, in microseconds UTC, as its header says; None where it cannot be read."""
-    with path.open("rb") as file:
-        return created_us(file.read(HEADER_BYTES))
 
 
 def holds(table: DeltaTable, spool: str, number: int, sha256: str) -> bool:
@@ -236,7 +243,7 @@ def holds(table: DeltaTable, spool: str, number: int, sha256: str) -> bool:
 
 def _commit(table: DeltaTable, spool: str, number: int) -> str | None:
     """The sha256 in the commit of a segment; None if there is no such commit."""
-    for limit in (_LOOK_BACK, None):
+    for limit in (_NEWEST, _LOOK_BACK, None):
         for commit in table.history(limit):
             if commit.get("spool") == spool and commit.get("segment") == number:
                 return str(commit["sha256"])

@@ -1,6 +1,7 @@
 """An append-only log on one disk: an append is acknowledged when its record is durable, never before.
 
 One thread writes: it takes all that waits, writes it at once, syncs once, and wakes all who wait for it (group commit).
+It gets what one turn of the event loop appended at once: woken for each record, it would sync for one or two.
 A spool's folder holds ``lock`` (flock: one writer), ``state`` (the spool's id and the next segment's number, never
 derived from the files present), at most one ``.open`` segment and any number of sealed ``.seg`` ones, which a shipper
 may take away. Local file systems only: NFS keeps neither the lock nor the order of writes.
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +22,7 @@ from threading import Thread
 from typing import Literal
 
 from closedloop.log.backlog import LOOK_SECONDS, Backlog
-from closedloop.log.frame import OPEN, SEALED, SegmentError, damage, read_segment
+from closedloop.log.frame import OPEN, SEALED, Segment, SegmentError, damage, read_segment
 from closedloop.log.segment import OpenSegment, cut_and_seal
 from closedloop.log.state import SpoolError, lock, make_folder, read_state, write_state
 
@@ -42,6 +45,7 @@ class Counts:
     bytes: int = 0
     commits: int = 0
     failures: int = 0
+    lost: int = 0  # acknowledged at once (``off``), and then refused by the disk
     sealed: int = 0
     recovered: int = 0
     torn_bytes: int = 0
@@ -82,10 +86,12 @@ class Spool:
         self._folder = folder
         self._durability = durability
         self._segment_bytes = segment_bytes
-        self._segment_seconds = segment_seconds
+        # sealed and shipped well within the time that a record may wait
+        self._segment_seconds = min(segment_seconds, (limit_seconds or math.inf) / 2)
         self._queue_bytes = queue_bytes
         self._retry_seconds = retry_seconds
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._gathered: deque[_Item] = deque()  # in this turn of the event loop
+        self._queue: SimpleQueue[list[_Item] | None] = SimpleQueue()
         self._pending_bytes = 0
         self._failure: str | None = None
         self._acknowledged: dict[Path, int] = {}  # how much of a segment that the disk refused was acknowledged
@@ -129,12 +135,26 @@ class Spool:
         if self.backlog.limited and (reason := self._too_much(len(payload))):
             self._crowded = True
             raise SpoolFull(reason)
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
         if self._durability == "off":
             future.set_result(None)
         self._pending_bytes += len(payload)
-        self._queue.put((payload, future))
+        if not self._gathered:
+            loop.call_soon(self._hand_over)
+        self._gathered.append((payload, future))
         return future
+
+    def _hand_over(self) -> None:
+        """Give the writer what was gathered: once, though ``close`` may do so from another thread at the same time."""
+        items: list[_Item] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                items.append(self._gathered.popleft())
+        if self._thread.is_alive():
+            self._queue.put(items)
+        else:
+            self._answer(items, SpoolError(self._failure or "the spool is closed"))
 
     def _too_much(self, more: int) -> str | None:
         """Why a record of so many bytes may not be added to what waits to be shipped."""
@@ -145,6 +165,7 @@ class Spool:
     def close(self) -> None:
         """Write what waits, seal the segment and let the folder go. Blocks; closing twice is harmless."""
         if self._thread.is_alive():
+            self._hand_over()
             self._queue.put(None)
             self._thread.join()
         if self._lock >= 0:
@@ -170,8 +191,7 @@ class Spool:
             self._failure = self._failure or reason
             with contextlib.suppress(Empty):
                 while True:
-                    if (item := self._queue.get_nowait()) is not None:
-                        batch.append(item)
+                    batch += self._queue.get_nowait() or []
             self._answer(batch, SpoolError(self._failure))
 
     def _take(self) -> tuple[list[_Item], bool]:
@@ -179,13 +199,13 @@ class Spool:
         batch: list[_Item] = []
         size = 0
         try:
-            item = self._queue.get(timeout=self._patience())
-            while item is not None:
-                batch.append(item)
-                size += len(item[0])
+            items = self._queue.get(timeout=self._patience())
+            while items is not None:
+                batch += items
+                size += sum(len(payload) for payload, _ in items)
                 if size >= _BATCH_BYTES:
                     return batch, False
-                item = self._queue.get_nowait()
+                items = self._queue.get_nowait()
         except Empty:
             return batch, False
         return batch, True
@@ -203,18 +223,23 @@ class Spool:
         if not batch:
             return
         if self._segment is None:
-            self._answer(batch, SpoolError(self._failure or "no segment"))
+            self._refuse(batch, self._failure or "no segment")
             return
         try:
             size = self._segment.append([payload for payload, _ in batch], sync=self._durability == "fsync")
         except OSError as error:
             self._fail(error)
-            self._answer(batch, SpoolError(self._failure or str(error)))
+            self._refuse(batch, self._failure or str(error))
             return
         self.counts.records += len(batch)
         self.counts.bytes += size
         self.counts.commits += 1
         self._answer(batch, None)
+
+    def _refuse(self, batch: list[_Item], reason: str) -> None:
+        if self._durability == "off":
+            self.counts.lost += len(batch)
+        self._answer(batch, SpoolError(reason))
 
     def _turn(self) -> None:
         """Begin the next segment when this one is full or old, or after a failure when the disk may work again."""
@@ -225,6 +250,7 @@ class Spool:
                 self._failure = None
             elif self._is_due(segment):
                 segment.seal()
+                self._segment = None  # it counts as sealed from here on
                 self.counts.sealed += 1
                 self.backlog.look(begun=segment.first_record)
                 self._segment = self._begin()
@@ -294,6 +320,22 @@ class Entry:
     payload: bytes
 
 
+def segments(folder: Path, spool: str | None, report: Callable[[str], None]) -> Iterator[tuple[Path, Segment]]:
+    """The segments of a folder in order, while a writer and a shipper may be at work; ``report`` hears of bad ones."""
+    for path in sorted([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN)]):
+        present = path if path.exists() else path.with_suffix(SEALED)  # the writer may just have sealed it
+        try:
+            segment = read_segment(present, spool)
+        except FileNotFoundError:  # the shipper has just taken it away
+            continue
+        except SegmentError as error:
+            report(str(error))
+            continue
+        if segment.header_damaged:
+            report(f"{present}: the header is damaged")
+        yield present, segment
+
+
 def read(folder: Path, report: Callable[[str], None]) -> Iterator[Entry]:
     """Every whole record of a folder, in the order written; ``report`` hears of each loss, in one line."""
     try:
@@ -301,16 +343,8 @@ def read(folder: Path, report: Callable[[str], None]) -> Iterator[Entry]:
     except SpoolError as error:
         report(str(error))
         spool = None
-    for path in sorted([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN)]):
-        present = path if path.exists() else path.with_suffix(SEALED)  # the writer may just have sealed it
-        try:
-            segment = read_segment(present, spool)
-        except SegmentError as error:
-            report(str(error))
-            continue
-        if segment.header_damaged:
-            report(f"{present}: the header is damaged")
+    for path, segment in segments(folder, spool, report):
         for lost in damage(segment):
-            report(f"{present}: {lost}")
+            report(f"{path}: {lost}")
         for index, payload in enumerate(segment.records):
             yield Entry(segment.spool, segment.number, index, payload)
