@@ -11,7 +11,14 @@ import sys
 
 from harness import BENCHES, OUT, Point, say, table
 
-NAMES = ("tree_walk", "large_and_small", "rolling_features", "gate_error_rates", "whole_run")  # the quick ones first
+NAMES = (
+    "tree_walk",
+    "answer_parts",
+    "large_and_small",
+    "rolling_features",
+    "gate_error_rates",
+    "whole_run",
+)  # the quick ones first
 
 
 def main() -> int:
