@@ -22,17 +22,18 @@ MANIFEST = """kind: StatefulSet
 spec:
   - env:
     - name: IMAGE
-      value: closedloop
-    image: closedloop
+      value: NAME
+    image: NAME
     name: score
-  - image: "closedloop:dev"
+  - image: "NAME:dev"
 """
 
 
 class Line:
     """A repository of three commits with a remote, and what GitHub would know of it."""
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path, root: Path, name: str) -> None:
+        self.manifest = MANIFEST.replace("NAME", name)
         self.root, self.work, self.state_file = root, folder / "work", folder / "state.json"
         (folder / "bin").mkdir()
         (folder / "bin/gh").symlink_to(root / "tests/repo/gh")
@@ -102,8 +103,8 @@ class Line:
 
 
 @pytest.fixture
-def line(tmp_path: Path, root: Path) -> Line:
-    return Line(tmp_path, root)
+def line(tmp_path: Path, root: Path, program: Program) -> Line:
+    return Line(tmp_path, root, program("promote").NAME)
 
 
 # --- which commit a change meets ---
@@ -226,7 +227,7 @@ def gathered(line: Line, becomes_reference: bool = True) -> None:
         "report/index.html": "<html>",
         "sbom.json": "{}",
         "wheel/x.whl": "wheel",
-        "manifests/aks.yaml": MANIFEST,
+        "manifests/aks.yaml": line.manifest,
     }
     for name, text in files.items():
         path = line.work / "build" / name
@@ -278,7 +279,7 @@ def test_a_model_that_is_not_proven_is_served_and_the_reference_stays(line: Line
 @pytest.mark.parametrize("verb", ["draft", "publish", "verify"])
 def test_a_file_that_was_changed_after_it_was_gathered_goes_nowhere(line: Line, verb: str) -> None:
     gathered(line)
-    (line.work / "build/release/manifests-aks.yaml").write_text(MANIFEST)
+    (line.work / "build/release/manifests-aks.yaml").write_text(line.manifest)
     done = line.run("promote", verb)
     assert done.returncode == 1
     assert "manifests-aks.yaml: not what was gathered" in done.stderr
