@@ -37,6 +37,7 @@ class World:
     inputs: dict[str, Any] = field(default_factory=dict)
     ends: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)  # what each called file was given: the run notes it
 
 
 def pull(fork: bool = False, kind: str = "User") -> dict[str, Any]:
@@ -86,11 +87,12 @@ def run(root: Path, name: str, world: World, prefix: str = "", inputs: dict[str,
             done[job] = {"result": "skipped", "outputs": {}}
         elif "uses" in facts:
             given = {k: evaluate(v, contexts, functions) for k, v in facts.get("with", {}).items()}
+            world.given[key] = given
             inner = run(root, Path(facts["uses"]).name, world, f"{key}/", given)
             results = {facts["result"] for facts in inner.values()}
             worst = next((bad for bad in ("failure", "cancelled") if bad in results), "success")
             result = world.ends.get(key, worst)
-            handed = {k: v for facts in inner.values() for k, v in facts["outputs"].items()}
+            handed = outputs(root, Path(facts["uses"]).name, {j[len(key) + 1 :]: told for j, told in inner.items()})
             done[job] = {"result": result, "outputs": handed if result == "success" else {}}
             shown |= inner
         else:
@@ -98,6 +100,12 @@ def run(root: Path, name: str, world: World, prefix: str = "", inputs: dict[str,
             done[job] = {"result": result, "outputs": world.outputs.get(job, {}) if result == "success" else {}}
         shown[key] = done[job] | {"name": evaluate(facts.get("name", job), contexts | {"matrix": {}}, functions)}
     return shown
+
+
+def outputs(root: Path, name: str, done: dict[str, Any]) -> dict[str, Any]:
+    """What a called workflow hands on of what its jobs hand on."""
+    declared = (read(root / ".github/workflows" / name)[True]["workflow_call"] or {}).get("outputs", {})
+    return {key: evaluate(one["value"], {"jobs": done}) for key, one in declared.items()}
 
 
 def needed(job: dict[str, Any]) -> list[str]:
@@ -194,6 +202,14 @@ def test_what_is_red_on_main_ships_nothing_and_opens_an_issue(root: Path, progra
     world = World("push", ref="refs/heads/main", ends={"train": "failure", "required": "failure"})
     jobs = ci(root, program, world)
     assert {"promote", "issue"} & ran(jobs) == {"issue"}
+
+
+def test_what_was_judged_is_what_is_promoted(root: Path, program: Program) -> None:
+    """The digest goes from training through two files to the promotion, which refuses another bundle."""
+    digests = {"train": {"bundle_digest": "sha256:judged"}, "decide": NOTHING_SET}
+    world = World("push", ref="refs/heads/main", outputs=digests)
+    ci(root, program, world)
+    assert {"bundle_digest": "sha256:judged"} == world.given["promote"]
 
 
 def promote(root: Path, ends: dict[str, str], **decided: str) -> dict[str, str]:

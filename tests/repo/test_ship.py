@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -299,6 +300,17 @@ def test_before_a_deployment_image_and_bundle_are_verified_by_signer_and_commit(
     assert line.run("promote", "verify", SIGNED="true").returncode == 1
     assert line.run("promote", "verify", SIGNED="false").returncode == 0
     assert "Not verified" in line.summary()
+
+
+@pytest.mark.parametrize(("expected", "code"), [(None, 0), ("the same", 0), ("sha256:other", 1), ("", 1)])
+def test_a_bundle_that_is_not_the_judged_one_is_refused_also_where_the_digest_was_lost(
+    line: Line, tiny_bundle: Path, expected: str | None, code: int
+) -> None:
+    shutil.copytree(tiny_bundle, line.work / "build/bundle")
+    digest = json.loads((tiny_bundle / "manifest.json").read_text())["bundle_digest"]
+    done = line.run("bundle", **({} if expected is None else {"EXPECTED": expected.replace("the same", digest)}))
+    assert done.returncode == code, done.stderr
+    assert ("was trained and judged; run the workflow again" in done.stderr) == bool(code)
 
 
 # --- the way back ---
