@@ -40,9 +40,9 @@ class World:
     given: dict[str, dict[str, Any]] = field(default_factory=dict)  # what each called file was given: the run notes it
 
 
-def pull(fork: bool = False, kind: str = "User") -> dict[str, Any]:
-    """The payload of a pull request."""
-    head = {"repo": {"full_name": "stranger/copy" if fork else "someone/fleet", "fork": fork}}
+def pull(fork: bool = False, kind: str = "User", of_a_copy: bool = False) -> dict[str, Any]:
+    """The payload of a pull request; ``of_a_copy``: from a branch here, where this repository itself is a fork."""
+    head = {"repo": {"full_name": "stranger/copy" if fork else "someone/fleet", "fork": fork or of_a_copy}}
     return {"pull_request": {"number": 7, "head": head, "base": {"sha": "b" * 40}, "user": {"type": kind}}}
 
 
@@ -274,6 +274,25 @@ def test_what_a_rollback_does(root: Path, deploy_to: str, ends: dict[str, str], 
 def test_what_writes_is_started_on_main_alone(root: Path, name: str) -> None:
     jobs = run(root, name, World("workflow_dispatch", ref="refs/heads/topic", variables={"DEPLOY_TO": "production"}))
     assert {"skipped"} == {facts["result"] for facts in jobs.values()}
+
+
+@pytest.mark.parametrize(
+    ("event", "payload", "fork"),
+    [
+        ("pull_request", pull(fork=True), True),
+        ("pull_request", pull(), False),
+        ("pull_request", pull(of_a_copy=True), False),
+        ("push", {}, False),
+        ("schedule", {}, False),
+    ],
+)
+def test_only_a_strangers_branch_is_a_fork_to_the_scanners(
+    root: Path, event: str, payload: dict[str, Any], fork: bool
+) -> None:
+    """A branch of one's own is none, also where one's whole repository is a fork of another."""
+    told = read(root / ".github/workflows/security.yml")["jobs"]["scans"]["steps"][-1]["env"]["FORK"]
+    github = {"event_name": event, "event": payload, "repository": "someone/fleet"}
+    assert fork == evaluate(told, {"github": github})
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ def test_a_rollback_restores_the_tree_but_not_the_workflows_and_holds_the_rest(l
     assert line.git("rev-parse", "origin/rollback/r0^") == line.commits[2]
     (pull,) = line.calls("pr", "create")
     assert "> `it $(touch x) 'burns' @everyone`" in pull["stdin"]
-    assert line.calls("workflow", "run", "ci.yml")
+    assert not line.calls("workflow")  # it would meet the release that is withdrawn only later
     assert not (line.work / "x").exists()
 
 
@@ -352,8 +352,34 @@ def test_where_no_pull_request_may_be_opened_the_branch_holds_and_a_person_is_to
 
 def test_an_app_needs_no_second_start(line: Line, program: Program) -> None:
     served(line, program)
-    assert line.run("rollback", "hold", RELEASE="r0", REASON="hot", AS_APP="true").returncode == 0
+    assert line.run("rollback", "move", RELEASE="r0", REASON="hot", AS_APP="true").returncode == 0
     assert not line.calls("workflow", "run")
+
+
+def test_the_pull_request_of_a_rollback_is_checked_once_the_reference_is_what_it_restores(
+    line: Line, program: Program
+) -> None:
+    served(line, program)
+    assert line.run("rollback", "move", RELEASE="r0", REASON="hot").returncode == 0
+    *edits, started = (call["words"] for call in line.state["calls"] if call["words"][0] in ("release", "workflow"))
+    assert ["r1", "r2", "r0"] == [words[2] for words in edits]
+    assert ["workflow", "run", "ci.yml"] == started[:3]
+    assert started[-2:] == ["--ref", "rollback/r0"]
+
+
+@pytest.mark.parametrize("dies", ["release edit r1", "release edit r2", "release edit r0", "workflow run"])
+def test_a_rollback_that_died_half_way_can_be_run_again(line: Line, program: Program, dies: str) -> None:
+    served(line, program)
+    line.state["refuse"] = {dies: "HTTP 502: bad gateway"}
+    line.keep()
+    assert line.run("rollback", "move", RELEASE="r0", REASON="hot").returncode == 1
+    del line.state["refuse"]
+    line.keep()
+    done = line.run("rollback", "move", RELEASE="r0", REASON="hot")
+    assert done.returncode == 0, done.stderr
+    assert ["r0"] == [tag for tag in ("r0", "r1", "r2") if not line.facts(program, tag)["withdrawn"]]
+    assert line.facts(program, "r0")["served"] > "2026-01-03"
+    assert line.calls("workflow", "run", "ci.yml")
 
 
 def test_what_was_served_later_is_withdrawn_and_never_the_reference_again(line: Line, program: Program) -> None:
@@ -554,6 +580,11 @@ def test_the_head_of_main_has_its_release_or_is_young_or_is_named(line: Line, pr
     assert "has no release" in red.stderr
     line.release(program, "r8", old, served="2026-01-01")
     assert line.run("watch", "head", GITHUB_SHA=old).returncode == 0
+    line.state["api"]["git/matching-refs/heads/rollback/"] = [{"ref": "refs/heads/rollback/r1"}]
+    line.keep()
+    held = line.run("watch", "head", GITHUB_SHA=old)
+    assert held.returncode == 1
+    assert "main is not what is served" in held.stderr
 
 
 @pytest.mark.parametrize(
