@@ -194,7 +194,7 @@ ship-hold: ## red while a rollback waits for a person
 	@python3 .ci/promote.py hold
 
 image-push: engine ## push the image that was tested, and say its digest
-	@python3 .ci/push.py
+	@DOCKER=$(DOCKER) IMAGE=$(IMAGE) python3 .ci/push.py
 
 release-files: ## all that a release holds, in build/release
 	@python3 .ci/promote.py gather

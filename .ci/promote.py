@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tarfile
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,11 @@ BUILD = Path("build")
 FILES = BUILD / "release"
 FACTS = FILES / "facts.json"
 ENVIRONMENTS = ("staging", "production")
+# What the manifests call the image; a copy that was renamed calls it otherwise.
+NAME: str = tomllib.loads((hub.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
 # What says of itself which image it is (the setting IMAGE) must be told the same.
-SETTING_LINE = re.compile(r"^(\s*(?:- )?name: IMAGE\n\s*value: )closedloop$", re.MULTILINE)
-IMAGE_LINE = re.compile(r"^(\s*(?:- )?image: )[\"']?closedloop(?::[\w.-]+)?[\"']?$", re.MULTILINE)
+SETTING_LINE = re.compile(rf"^(\s*(?:- )?name: IMAGE\n\s*value: ){NAME}$", re.MULTILINE)
+IMAGE_LINE = re.compile(rf"^(\s*(?:- )?image: )[\"']?{NAME}(?::[\w.-]+)?[\"']?$", re.MULTILINE)
 SIGNER = ".github/workflows/promote.yml"
 
 
@@ -141,7 +144,7 @@ def with_digest(manifest: str, image: str) -> str:
     for line, what in ((IMAGE_LINE, "image"), (SETTING_LINE, "setting IMAGE with the value")):
         manifest, count = line.subn(lambda found: found[1] + image, manifest)
         if not count:
-            raise hub.LineError(f"a rendered manifest has no {what} `closedloop`, so the digest has no place")
+            raise hub.LineError(f"a rendered manifest has no {what} `{NAME}`, so the digest has no place")
     return manifest
 
 

@@ -34,6 +34,7 @@ def main() -> None:
     pulls.propose(
         branch, title, f"{comment.harmless(summary)}\n\nThe evidence is in [the run]({hub.run_url()}#artifacts)."
     )
+    pulls.check(branch)
     hub.tell(f"Proposed: the pull request of `{branch}`.")
 
 

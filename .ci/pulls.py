@@ -56,11 +56,7 @@ def push(tree: str, branch: str, message: str) -> str:
 
 
 def propose(branch: str, title: str, body: str) -> None:
-    """Open the pull request, and see that it gets its checks.
-
-    What a run's own token opens starts no workflow, so ci.yml is started by hand then, and reports a commit status.
-    With the token of a GitHub App (AS_APP) everything starts by itself.
-    """
+    """Open the pull request, or say how a person can."""
     words = ["--repo", hub.repository(), "--head", branch, "--base", "main", "--title", title, "--body-file", "-"]
     try:
         print(hub.gh("pr", "create", *words, stdin=body))
@@ -70,5 +66,13 @@ def propose(branch: str, title: str, body: str) -> None:
             f"No pull request could be opened ({error}). Open it by hand: {address}. To let runs do it: Settings → "
             "Actions → General → Allow GitHub Actions to create pull requests."
         )
+
+
+def check(branch: str) -> None:
+    """See that the branch gets its checks.
+
+    What a run's own token opens starts no workflow, so ci.yml is started by hand then, and reports a commit status.
+    With the token of a GitHub App (AS_APP) everything starts by itself.
+    """
     if os.environ.get("AS_APP") != "true":
         hub.gh("workflow", "run", "ci.yml", "--repo", hub.repository(), "--ref", branch)

@@ -9,13 +9,15 @@ import sys
 
 import hub
 
+REGISTRY = "ghcr.io"  # GitHub's own: a run's token logs in nowhere else
+
 
 def main() -> None:
-    """Tag with the commit, push, and hand on ``registry/owner/name@sha256:…``."""
+    """Tag with the commit, push, and hand on ``ghcr.io/owner/name@sha256:…``."""
     docker = os.environ.get("DOCKER", "docker")
-    name = f"{hub.setting('REGISTRY')}/{hub.repository()}".lower()
+    name = f"{REGISTRY}/{hub.repository()}".lower()
     tagged = f"{name}:{hub.setting('GITHUB_SHA')}"
-    hub.call(docker, "tag", os.environ.get("IMAGE", "closedloop:dev"), tagged)
+    hub.call(docker, "tag", hub.setting("IMAGE"), tagged)
     print(hub.literal(hub.call(docker, "push", tagged)))
     known = json.loads(hub.call(docker, "image", "inspect", "--format", "{{json .RepoDigests}}", tagged))
     found = [one for one in known or [] if re.fullmatch(re.escape(name) + r"@sha256:[0-9a-f]{64}", one)]

@@ -12,15 +12,25 @@ import pulls
 import releases
 
 
-def target(known: list[releases.Release]) -> releases.Release:
-    """The release to go back to.
+def standing(known: list[releases.Release]) -> releases.Release:
+    """The release RELEASE.
 
     Raises:
-        LineError: there is none of that name, it was withdrawn, or it is what is served.
+        LineError: there is none of that name, or it was withdrawn.
     """
     one = releases.named(known, hub.setting("RELEASE"))
     if withdrawn := one.facts.get("withdrawn"):
         raise hub.LineError(f"{one.tag} was withdrawn ({withdrawn['why']}); choose an older one")
+    return one
+
+
+def target(known: list[releases.Release]) -> releases.Release:
+    """The release to go back to.
+
+    Raises:
+        LineError: there is none of that name, it was withdrawn, it never was served, or it is what is served.
+    """
+    one = standing(known)
     if not one.facts.get("served"):
         raise hub.LineError(f"{one.tag} never was served; choose one that was")
     if one == releases.latest(known, "served"):
@@ -51,6 +61,9 @@ def hold() -> None:
             f"This restores the tree of commit {one.commit}, but for `.github/`, which a run may not write.",
             "Until this is merged or closed nothing else ships. Merge it to make `main` what is served; close it, and",
             "the next commit of `main` ships as ever.",
+            "",
+            "Its checks begin when the release is served again: before, it would be held against the very release that",
+            "it withdraws. A check that began earlier, as a GitHub App's do, is to be run again then.",
         ]
     )
     pulls.propose(branch, title, body)
@@ -63,20 +76,27 @@ def literal(text: str) -> str:
 
 
 def move() -> None:
-    """The release is served from now on; those that came after it are withdrawn, and never the reference again."""
+    """The release is served from now on; those that came after it are withdrawn, and never the reference again.
+
+    What is served moves last, so that a run that died can be run again. Then the pull request gets its checks.
+
+    Raises:
+        LineError: there is no release of that name, or it was withdrawn.
+    """
     known = releases.published()
-    one, why = target(known), reason()
+    one, why = standing(known), reason()
     moment = releases.now()
     later = [
         other
         for other in known
-        if (other.facts.get("served") or "") > one.facts["served"] and not other.facts.get("withdrawn")
+        if (other.facts.get("served") or "") > (one.facts.get("served") or "") and not other.facts.get("withdrawn")
     ]
-    releases.edit(one.tag, releases.replaced(one.text, one.facts | {"served": moment}), "--latest")
-    for other in later:
+    for other in sorted(later, key=lambda other: str(other.facts["served"])):
         facts = other.facts | {"withdrawn": {"at": moment, "why": why}}
         releases.edit(other.tag, releases.replaced(other.text, facts))
-    hub.tell(f"{one.tag} is what is served; withdrawn: {', '.join(other.tag for other in later)}.")
+    releases.edit(one.tag, releases.replaced(one.text, one.facts | {"served": moment}), "--latest")
+    pulls.check(f"{releases.PREFIX}{one.tag}")
+    hub.tell(f"{one.tag} is what is served; withdrawn: {', '.join(other.tag for other in later) or 'none'}.")
 
 
 if __name__ == "__main__":

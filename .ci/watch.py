@@ -62,10 +62,10 @@ def head() -> None:
     commit = hub.setting("GITHUB_SHA")
     stamp = subprocess.run(["git", "log", "-1", "--format=%ct", commit], capture_output=True, text=True, check=True)
     hours = (time.time() - int(stamp.stdout)) / 3600
+    if held_by := releases.holder():  # first: what a rollback withdrew still is a release of this commit
+        raise hub.LineError(f"main is not what is served: {held_by}")
     if one := releases.overtaken(releases.published(), commit, releases.is_ancestor):
         hub.tell(f"`main`'s head is release {one.tag}.")
-    elif held_by := releases.holder():
-        raise hub.LineError(f"main is not what is served: {held_by}")
     elif hours < HOURS_FOR_A_RELEASE:
         hub.tell(f"`main`'s head has no release yet; it is {hours:.1f} hours old.")
     else:

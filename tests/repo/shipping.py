@@ -26,6 +26,11 @@ def needed(job: dict[str, Any]) -> list[str]:
     return [job["needs"]] if isinstance(job.get("needs"), str) else job.get("needs", [])
 
 
+def called(flow: Flow) -> bool:
+    """Whether only other workflows start this one."""
+    return isinstance(flow[True], dict) and set(flow[True]) == {"workflow_call"}
+
+
 def checkouts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     """A stranger's code never meets a token that writes."""
     for name, job in flow["jobs"].items():
@@ -50,6 +55,14 @@ def orders(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     """Verified, then deployed, then asked; and one rollout at a time."""
     for name, job in flow["jobs"].items():
         done = runs(job)
+        for must in (DEPLOY, "make release-publish"):
+            if must in done and called(flow) and "make ship-hold" not in done[: done.index(must)]:
+                yield f"{name}: it runs `{must}` past a rollback that began meanwhile"
+        for step in job.get("steps", []):
+            if step.get("run") == "make deploy-served" and "steps.deploy.outcome != 'skipped'" not in str(
+                step.get("if")
+            ):
+                yield f"{name}: it deploys again what nothing replaced"
         if DEPLOY not in done:
             continue
         if VERIFY not in done[: done.index(DEPLOY)]:

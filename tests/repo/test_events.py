@@ -37,11 +37,12 @@ class World:
     inputs: dict[str, Any] = field(default_factory=dict)
     ends: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)  # what each called file was given: the run notes it
 
 
-def pull(fork: bool = False, kind: str = "User") -> dict[str, Any]:
-    """The payload of a pull request."""
-    head = {"repo": {"full_name": "stranger/copy" if fork else "someone/fleet", "fork": fork}}
+def pull(fork: bool = False, kind: str = "User", of_a_copy: bool = False) -> dict[str, Any]:
+    """The payload of a pull request; ``of_a_copy``: from a branch here, where this repository itself is a fork."""
+    head = {"repo": {"full_name": "stranger/copy" if fork else "someone/fleet", "fork": fork or of_a_copy}}
     return {"pull_request": {"number": 7, "head": head, "base": {"sha": "b" * 40}, "user": {"type": kind}}}
 
 
@@ -86,11 +87,12 @@ def run(root: Path, name: str, world: World, prefix: str = "", inputs: dict[str,
             done[job] = {"result": "skipped", "outputs": {}}
         elif "uses" in facts:
             given = {k: evaluate(v, contexts, functions) for k, v in facts.get("with", {}).items()}
+            world.given[key] = given
             inner = run(root, Path(facts["uses"]).name, world, f"{key}/", given)
             results = {facts["result"] for facts in inner.values()}
             worst = next((bad for bad in ("failure", "cancelled") if bad in results), "success")
             result = world.ends.get(key, worst)
-            handed = {k: v for facts in inner.values() for k, v in facts["outputs"].items()}
+            handed = outputs(root, Path(facts["uses"]).name, {j[len(key) + 1 :]: told for j, told in inner.items()})
             done[job] = {"result": result, "outputs": handed if result == "success" else {}}
             shown |= inner
         else:
@@ -98,6 +100,12 @@ def run(root: Path, name: str, world: World, prefix: str = "", inputs: dict[str,
             done[job] = {"result": result, "outputs": world.outputs.get(job, {}) if result == "success" else {}}
         shown[key] = done[job] | {"name": evaluate(facts.get("name", job), contexts | {"matrix": {}}, functions)}
     return shown
+
+
+def outputs(root: Path, name: str, done: dict[str, Any]) -> dict[str, Any]:
+    """What a called workflow hands on of what its jobs hand on."""
+    declared = (read(root / ".github/workflows" / name)[True]["workflow_call"] or {}).get("outputs", {})
+    return {key: evaluate(one["value"], {"jobs": done}) for key, one in declared.items()}
 
 
 def needed(job: dict[str, Any]) -> list[str]:
@@ -196,6 +204,14 @@ def test_what_is_red_on_main_ships_nothing_and_opens_an_issue(root: Path, progra
     assert {"promote", "issue"} & ran(jobs) == {"issue"}
 
 
+def test_what_was_judged_is_what_is_promoted(root: Path, program: Program) -> None:
+    """The digest goes from training through two files to the promotion, which refuses another bundle."""
+    digests = {"train": {"bundle_digest": "sha256:judged"}, "decide": NOTHING_SET}
+    world = World("push", ref="refs/heads/main", outputs=digests)
+    ci(root, program, world)
+    assert {"bundle_digest": "sha256:judged"} == world.given["promote"]
+
+
 def promote(root: Path, ends: dict[str, str], **decided: str) -> dict[str, str]:
     """The results of promote.yml's jobs, as ci.yml calls it."""
     world = World("push", ref="refs/heads/main", ends=ends, outputs={"decide": NOTHING_SET | decided})
@@ -258,6 +274,25 @@ def test_what_a_rollback_does(root: Path, deploy_to: str, ends: dict[str, str], 
 def test_what_writes_is_started_on_main_alone(root: Path, name: str) -> None:
     jobs = run(root, name, World("workflow_dispatch", ref="refs/heads/topic", variables={"DEPLOY_TO": "production"}))
     assert {"skipped"} == {facts["result"] for facts in jobs.values()}
+
+
+@pytest.mark.parametrize(
+    ("event", "payload", "fork"),
+    [
+        ("pull_request", pull(fork=True), True),
+        ("pull_request", pull(), False),
+        ("pull_request", pull(of_a_copy=True), False),
+        ("push", {}, False),
+        ("schedule", {}, False),
+    ],
+)
+def test_only_a_strangers_branch_is_a_fork_to_the_scanners(
+    root: Path, event: str, payload: dict[str, Any], fork: bool
+) -> None:
+    """A branch of one's own is none, also where one's whole repository is a fork of another."""
+    told = read(root / ".github/workflows/security.yml")["jobs"]["scans"]["steps"][-1]["env"]["FORK"]
+    github = {"event_name": event, "event": payload, "repository": "someone/fleet"}
+    assert fork == evaluate(told, {"github": github})
 
 
 @pytest.mark.parametrize(

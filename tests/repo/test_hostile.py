@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ PYTHON = """\
 case "$1" in .ci/*) exec "$REAL_PYTHON" "$@";; esac
 { printf python; printf '\\037%s' "$@"; printf '\\036'; } >> "$CALLS"
 """
+NAME = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
 EVERY = {
     (step["run"], *sorted(step.get("env", {}))): (f"{path.stem}: {where}", step)
     for path in sorted((ROOT / ".github/workflows").iterdir())
@@ -106,7 +108,7 @@ class Runner:
             "build/bundle/manifest.json": json.dumps(manifest),
             "build/bundle/card.md": value,
             "build/sbom.json": "{}",
-            "build/manifests/local.yaml": "image: closedloop\n",
+            "build/manifests/local.yaml": f"name: IMAGE\nvalue: {NAME}\nimage: {NAME}\n",
             "build/release/facts.json": json.dumps(facts | {"becomes_reference": True, "verdict": value}),
         }
         shutil.rmtree(self.work / "build", ignore_errors=True)
@@ -210,5 +212,11 @@ def test_what_a_stranger_chose_arrives_as_one_word(runner: Runner) -> None:
     runner.run({"run": "make release-fetch", "env": {"RELEASE": "${{ inputs.release }}"}}, value)
     called = [call["words"] for call in json.loads(runner.state.read_text())["calls"]]
     assert ["release", "download", value] in [words[:3] for words in called]
-    runner.run({"run": "make image-push", "env": {"REGISTRY": "${{ vars.REGISTRY }}"}}, value)
-    assert f"docker\x1fpush\x1f{value}/someone/fleet:{runner.head}\x1e".lower() in runner.calls.read_text().lower()
+    runner.run({"run": "make release-files", "env": {"IMAGE_BY_DIGEST": "${{ steps.push.outputs.image }}"}}, value)
+    assert f"image: {value}\n" in (runner.work / "build/release/manifests-local.yaml").read_text()
+
+
+def test_what_is_pushed_is_the_image_that_make_built_whatever_its_name(runner: Runner) -> None:
+    runner.run({"run": "make image-push"}, "x")
+    name = f"ghcr.io/someone/fleet:{runner.head}"
+    assert f"docker\x1ftag\x1f{NAME}:dev\x1f{name}\x1edocker\x1fpush\x1f{name}\x1e" in runner.calls.read_text()

@@ -86,7 +86,7 @@ def test_a_place_that_has_moved_is_said_and_nothing_is_written(program: Program,
 
 def test_a_renamed_copy_passes_its_own_checks(program: Program, copy: Path) -> None:
     program("rename").rename(copy, "press-line")
-    tests = ["test_make.py", "test_text.py", "test_manifests.py", "test_workflows.py", "test_files.py"]
+    tests = ["test_make.py", "test_text.py", "test_manifests.py", "test_workflows.py", "test_files.py", "test_ship.py"]
     tools = copy / ".venv/bin"
     for command in (
         [tools / "ruff", "check", "--quiet", "."],

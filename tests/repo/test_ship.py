@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,17 +23,18 @@ MANIFEST = """kind: StatefulSet
 spec:
   - env:
     - name: IMAGE
-      value: closedloop
-    image: closedloop
+      value: NAME
+    image: NAME
     name: score
-  - image: "closedloop:dev"
+  - image: "NAME:dev"
 """
 
 
 class Line:
     """A repository of three commits with a remote, and what GitHub would know of it."""
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path, root: Path, name: str) -> None:
+        self.manifest = MANIFEST.replace("NAME", name)
         self.root, self.work, self.state_file = root, folder / "work", folder / "state.json"
         (folder / "bin").mkdir()
         (folder / "bin/gh").symlink_to(root / "tests/repo/gh")
@@ -102,8 +104,8 @@ class Line:
 
 
 @pytest.fixture
-def line(tmp_path: Path, root: Path) -> Line:
-    return Line(tmp_path, root)
+def line(tmp_path: Path, root: Path, program: Program) -> Line:
+    return Line(tmp_path, root, program("promote").NAME)
 
 
 # --- which commit a change meets ---
@@ -226,7 +228,7 @@ def gathered(line: Line, becomes_reference: bool = True) -> None:
         "report/index.html": "<html>",
         "sbom.json": "{}",
         "wheel/x.whl": "wheel",
-        "manifests/aks.yaml": MANIFEST,
+        "manifests/aks.yaml": line.manifest,
     }
     for name, text in files.items():
         path = line.work / "build" / name
@@ -278,7 +280,7 @@ def test_a_model_that_is_not_proven_is_served_and_the_reference_stays(line: Line
 @pytest.mark.parametrize("verb", ["draft", "publish", "verify"])
 def test_a_file_that_was_changed_after_it_was_gathered_goes_nowhere(line: Line, verb: str) -> None:
     gathered(line)
-    (line.work / "build/release/manifests-aks.yaml").write_text(MANIFEST)
+    (line.work / "build/release/manifests-aks.yaml").write_text(line.manifest)
     done = line.run("promote", verb)
     assert done.returncode == 1
     assert "manifests-aks.yaml: not what was gathered" in done.stderr
@@ -298,6 +300,17 @@ def test_before_a_deployment_image_and_bundle_are_verified_by_signer_and_commit(
     assert line.run("promote", "verify", SIGNED="true").returncode == 1
     assert line.run("promote", "verify", SIGNED="false").returncode == 0
     assert "Not verified" in line.summary()
+
+
+@pytest.mark.parametrize(("expected", "code"), [(None, 0), ("the same", 0), ("sha256:other", 1), ("", 1)])
+def test_a_bundle_that_is_not_the_judged_one_is_refused_also_where_the_digest_was_lost(
+    line: Line, tiny_bundle: Path, expected: str | None, code: int
+) -> None:
+    shutil.copytree(tiny_bundle, line.work / "build/bundle")
+    digest = json.loads((tiny_bundle / "manifest.json").read_text())["bundle_digest"]
+    done = line.run("bundle", **({} if expected is None else {"EXPECTED": expected.replace("the same", digest)}))
+    assert done.returncode == code, done.stderr
+    assert ("was trained and judged; run the workflow again" in done.stderr) == bool(code)
 
 
 # --- the way back ---
@@ -323,7 +336,7 @@ def test_a_rollback_restores_the_tree_but_not_the_workflows_and_holds_the_rest(l
     assert line.git("rev-parse", "origin/rollback/r0^") == line.commits[2]
     (pull,) = line.calls("pr", "create")
     assert "> `it $(touch x) 'burns' @everyone`" in pull["stdin"]
-    assert line.calls("workflow", "run", "ci.yml")
+    assert not line.calls("workflow")  # it would meet the release that is withdrawn only later
     assert not (line.work / "x").exists()
 
 
@@ -339,8 +352,34 @@ def test_where_no_pull_request_may_be_opened_the_branch_holds_and_a_person_is_to
 
 def test_an_app_needs_no_second_start(line: Line, program: Program) -> None:
     served(line, program)
-    assert line.run("rollback", "hold", RELEASE="r0", REASON="hot", AS_APP="true").returncode == 0
+    assert line.run("rollback", "move", RELEASE="r0", REASON="hot", AS_APP="true").returncode == 0
     assert not line.calls("workflow", "run")
+
+
+def test_the_pull_request_of_a_rollback_is_checked_once_the_reference_is_what_it_restores(
+    line: Line, program: Program
+) -> None:
+    served(line, program)
+    assert line.run("rollback", "move", RELEASE="r0", REASON="hot").returncode == 0
+    *edits, started = (call["words"] for call in line.state["calls"] if call["words"][0] in ("release", "workflow"))
+    assert ["r1", "r2", "r0"] == [words[2] for words in edits]
+    assert ["workflow", "run", "ci.yml"] == started[:3]
+    assert started[-2:] == ["--ref", "rollback/r0"]
+
+
+@pytest.mark.parametrize("dies", ["release edit r1", "release edit r2", "release edit r0", "workflow run"])
+def test_a_rollback_that_died_half_way_can_be_run_again(line: Line, program: Program, dies: str) -> None:
+    served(line, program)
+    line.state["refuse"] = {dies: "HTTP 502: bad gateway"}
+    line.keep()
+    assert line.run("rollback", "move", RELEASE="r0", REASON="hot").returncode == 1
+    del line.state["refuse"]
+    line.keep()
+    done = line.run("rollback", "move", RELEASE="r0", REASON="hot")
+    assert done.returncode == 0, done.stderr
+    assert ["r0"] == [tag for tag in ("r0", "r1", "r2") if not line.facts(program, tag)["withdrawn"]]
+    assert line.facts(program, "r0")["served"] > "2026-01-03"
+    assert line.calls("workflow", "run", "ci.yml")
 
 
 def test_what_was_served_later_is_withdrawn_and_never_the_reference_again(line: Line, program: Program) -> None:
@@ -541,6 +580,11 @@ def test_the_head_of_main_has_its_release_or_is_young_or_is_named(line: Line, pr
     assert "has no release" in red.stderr
     line.release(program, "r8", old, served="2026-01-01")
     assert line.run("watch", "head", GITHUB_SHA=old).returncode == 0
+    line.state["api"]["git/matching-refs/heads/rollback/"] = [{"ref": "refs/heads/rollback/r1"}]
+    line.keep()
+    held = line.run("watch", "head", GITHUB_SHA=old)
+    assert held.returncode == 1
+    assert "main is not what is served" in held.stderr
 
 
 @pytest.mark.parametrize(

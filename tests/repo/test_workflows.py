@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from .shipping import RULES as SHIPPING
-from .shipping import needed
+from .shipping import called, needed
 
 Flow = dict[Any, Any]
 Program = Callable[[str], ModuleType]
@@ -36,9 +36,10 @@ def steps(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}, step {number}", step
 
 
-def called(flow: Flow) -> bool:
-    """Whether only other workflows start this one, whose concurrency and filters then hold."""
-    return set(events(flow)) == {"workflow_call"}
+def callee(job: dict[str, Any]) -> Flow:
+    """The workflow that a job calls, as it stands here; an empty one where it is none of ours (`calls` says so)."""
+    path = ROOT / job["uses"].removeprefix("$/")
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {True: "workflow_call", "jobs": {}}
 
 
 def events(flow: Flow) -> dict[str, Any]:
@@ -154,7 +155,9 @@ def secrets(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     for name, job in jobs(flow):
         if "secrets." in json.dumps(job.get("env", {})):
             yield f"{name}: a secret in the environment of every step"
-        if "secrets." in json.dumps(job) and "environment" not in job:
+        handed = handed_on(job)
+        rest = {key: facts for key, facts in job.items() if key != "secrets" or not handed}
+        if "secrets." in json.dumps(rest) and "environment" not in job:
             yield f"{name}: a secret outside an environment"
     for where, step in steps(flow):
         for key, value in {**step.get("env", {}), **step.get("with", {})}.items():
@@ -162,6 +165,27 @@ def secrets(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
                 yield f"{where}: {key} is written out"
         if "actions/checkout" in step.get("uses", "") and step.get("with", {}).get("persist-credentials") is not False:
             yield f"{where}: checkout leaves its credentials behind"
+
+
+def handed_on(job: dict[str, Any]) -> set[str]:
+    """The secrets that a job hands to the file that it calls, where it does nothing but that: NAME as NAME."""
+    told = job.get("secrets", {}) if "uses" in job else {}
+    plain = isinstance(told, dict) and all(value == f"${{{{ secrets.{name} }}}}" for name, value in told.items())
+    return set(told) if plain else set()
+
+
+def passed(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """A called file sees only the secrets that its caller hands on, also those of its environments."""
+    if "workflow_call" in events(flow):
+        declared = set((events(flow)["workflow_call"] or {}).get("secrets", {}))
+        asked = set(re.findall(r"\bsecrets\.(\w+)", text)) - {"GITHUB_TOKEN"}
+        yield from (f"it is always empty here: the secret {name} is not declared" for name in sorted(asked - declared))
+        yield from (f"the secret {name} is declared, and nobody asks for it" for name in sorted(declared - asked))
+    for name, job in jobs(flow):
+        if "uses" in job:
+            declared = set((events(callee(job)).get("workflow_call") or {}).get("secrets", {}))
+            yield from (f"{name}: it does not hand on the secret {one}" for one in sorted(declared - handed_on(job)))
+            yield from (f"{name}: nobody declares the secret {one}" for one in sorted(handed_on(job) - declared))
 
 
 def versions(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
@@ -175,6 +199,20 @@ def versions(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     for name, job in jobs(flow):
         for axis, values in job.get("strategy", {}).get("matrix", {}).items():
             yield from (f"{name}: quote {value} of {axis}" for value in values if isinstance(value, float))
+
+
+def outputs(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """Every output that a job hands on is taken, by a job of the file or by the file's own outputs."""
+    given = json.dumps(events(flow).get("workflow_call") or {})
+    for name, job in jobs(flow):
+        for key in job.get("outputs", {}):
+            if f"jobs.{name}.outputs.{key} " not in given and f"needs.{name}.outputs.{key}" not in text:
+                yield f"{name}: it hands on {key}, and nobody takes it"
+        for other, key in re.findall(r"needs\.(\w+)\.outputs\.(\w+)", json.dumps(job)):
+            if "uses" in (source := flow["jobs"].get(other, {})):
+                declared = (events(callee(source)).get("workflow_call") or {}).get("outputs", {})
+                if key not in declared:
+                    yield f"{name}: it takes {key}, which {other} does not hand on"
 
 
 def names(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
@@ -240,7 +278,7 @@ def artifacts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     made: dict[str, str] = {}
     taken: list[tuple[str, str]] = []
     for name, job in jobs(flow):
-        inner = flow if "uses" not in job else yaml.safe_load((ROOT / job["uses"].removeprefix("$/")).read_text())
+        inner = flow if "uses" not in job else callee(job)
         own = {where.split(",")[0] for where, _ in steps(inner)} if "uses" in job else {name}
         for where, step in steps(inner):
             if where.split(",")[0] in own:
@@ -257,7 +295,8 @@ def artifacts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 
 
 RULES = (
-    *(triggers, permissions, pins, commands, bounds, results, calls, secrets, versions, names, graph, plan, artifacts),
+    *(triggers, permissions, pins, commands, bounds, results, calls, secrets, passed, outputs, versions, names, graph),
+    *(plan, artifacts),
     *SHIPPING,
 )
 
