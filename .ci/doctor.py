@@ -17,6 +17,11 @@ from desk import ROOT, RefusedError, api, repository, run
 
 Line = tuple[str, str, str]  # ok, skip or MISS; what; what of it
 WORKFLOWS = ROOT / ".github/workflows"
+WITHOUT = {
+    "actionlint": "make policy leaves the workflows to zizmor and the repository's own tests",
+    "gitleaks": "make policy looks for no secrets; GitHub does when a public repository is pushed to",
+    "kustomize": "make manifests takes kubectl, else renders nothing; GitHub's runners have both",
+}
 GIVEN = {"GITHUB_TOKEN"}  # by GitHub, to every run
 
 
@@ -31,11 +36,11 @@ def machine() -> Iterator[Line]:
         answers = subprocess.run([engine, "info"], capture_output=True, timeout=20, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         answers = False
-    why = f"`{engine} info` does not answer: no make image, image-test, e2e; name another client with DOCKER=path"
+    why = f"`{engine} info` is silent: no make image, image-test, image-same, sbom; name another client: DOCKER=path"
     yield ("ok", "container engine", engine) if answers else ("skip", "container engine", why)
-    for name, use in (("actionlint", "make policy"), ("gitleaks", "make policy"), ("kustomize", "make manifests")):
+    for name, without in WITHOUT.items():
         there = shutil.which(name)
-        yield ("ok", name, there) if there else ("skip", name, f"not on PATH: {use} does without it, CI has it")
+        yield ("ok", name, there) if there else ("skip", name, f"not on PATH: {without}")
 
 
 def settings() -> dict[str, dict[str, set[str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -302,6 +303,14 @@ def test_doctor_works_without_gh_and_without_a_remote(desk: Desk) -> None:
     done = desk.ask("doctor", answers={})
     assert (done.returncode, told(done.stdout)["GitHub"]) == (0, "skip")
     assert "no remote is called origin" in done.stdout
+
+
+def test_doctor_names_the_targets_that_need_an_engine(desk: Desk, root: Path) -> None:
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    needy = set(re.findall(r"^([a-z-]+): engine\b", makefile, re.MULTILINE)) - {"image-push"}  # the line's own
+    said = re.search(r"no make ([a-z, -]+);", desk.ask("doctor", DOCKER="none").stdout)
+    assert said is not None
+    assert set(said[1].split(", ")) == needy
 
 
 @pytest.mark.parametrize(

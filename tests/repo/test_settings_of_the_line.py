@@ -42,6 +42,18 @@ def test_every_workflow_is_told_with_its_minutes(root: Path, flows: dict[str, st
     assert set(flows) == set(re.findall(r"`(\w+\.yml)`(?=[,` |])", table.replace("`ci.yml` there", "")))
 
 
+def test_the_example_of_a_week_is_computed_from_the_minutes_of_the_table(root: Path) -> None:
+    table = (root / ".github/README.md").read_text(encoding="utf-8").partition("## What can be set")[0]
+    found = re.findall(r"^\| `(\w+)\.yml` \|.*\| (\d+) \|$", table, re.MULTILINE)
+    minutes = {name: int(figure) for name, figure in found}
+    ci, scans, ship, daily = (minutes[name] for name in ("ci", "security", "promote", "daily"))
+    week = 10 * (4 * ci + 2 * scans + ci + ship + scans) + 7 * daily + minutes["retrain"] + scans
+    example = f"10 * (4*{ci} + 2*{scans} + {ci} + {ship} + {scans}) + 7*{daily} + {minutes['retrain']} + {scans}"
+    text = (root / "docs/living-with-it.md").read_text(encoding="utf-8").replace("\u00d7", "*")
+    assert f"{example} = {week:,} minutes a week\n" in text
+    assert f"saves about {round((365 - 52) / 12 * daily, -2):.0f} minutes a month" in text
+
+
 def test_a_setting_that_is_not_told_is_found() -> None:
     text = "on: {workflow_dispatch: {inputs: {a: {}}}}\nenv: {B: '${{ vars.B }}', C: '${{ secrets.C }}'}\n"
     assert {("input", "a"), ("variable", "B"), ("secret", "C")} == used(text)

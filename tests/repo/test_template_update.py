@@ -27,24 +27,36 @@ def commit(folder: Path, **contents: str) -> str:
 
 @pytest.fixture
 def told(root: Path) -> list[str]:
-    """The git commands of that section, without their comments."""
+    """The git commands of that section, with their comments."""
     text = (root / "docs/living-with-it.md").read_text(encoding="utf-8")
     block = re.search(r"^```\n(git remote add template.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert block is not None
-    return [re.sub(r"\s+#.*", "", line) for line in block[1].splitlines() if line.startswith("git ")]
+    assert "make pr " in block[1].splitlines()[-1]
+    return [line for line in block[1].splitlines() if line.startswith("git ")]
 
 
-def follow(told: list[str], copy: Path, template: Path, began: str) -> None:
+def follow(told: list[str], copy: Path, template: Path, began: str, again: bool = False) -> None:
     for line in told:
-        words = re.findall(r"'([^']*)'|(\S+)", line)
+        command, _, comment = line.partition(" #")
+        if again and comment.strip() == "once":
+            continue
+        words = re.findall(r"'([^']*)'|(\S+)", command)
         plain = [quoted or bare for quoted, bare in words][1:]
         git(copy, *(str(template) if "OWNER/REPO" in word else began if word == "BEGAN" else word for word in plain))
+
+
+def squash(copy: Path, branch: str) -> None:
+    """As `make pr` has GitHub merge: one commit on main, which knows nothing of the branch's merges."""
+    git(copy, "switch", "--quiet", "main")
+    git(copy, "merge", "--quiet", "--squash", branch)
+    git(copy, "commit", "--quiet", "--message", "squashed")
+    assert git(copy, "rev-list", "--count", "--min-parents=2", "HEAD") == "0"
 
 
 LINES = "".join(f"line {number}\n" for number in range(20))
 
 
-def test_a_copy_takes_later_changes_and_keeps_its_own(told: list[str], tmp_path: Path) -> None:
+def test_a_copy_takes_later_changes_again_and_again_and_keeps_its_own(told: list[str], tmp_path: Path) -> None:
     template, copy = tmp_path / "template", tmp_path / "copy"
     for folder in (template, copy):
         folder.mkdir()
@@ -59,10 +71,14 @@ def test_a_copy_takes_later_changes_and_keeps_its_own(told: list[str], tmp_path:
     assert (copy / "new").read_text() == "new\n"
     assert (copy / "code").read_text() == LINES.replace("line 1\n", "ours\n").replace("line 18\n", "theirs\n")
 
-    commit(template, new="newer\n")  # and the next time, an ordinary merge
-    git(copy, "fetch", "--quiet", "template")
-    git(copy, "merge", "--quiet", "template/main")
+    took = git(copy, "rev-parse", "template/main")
+    squash(copy, "template-update")
+    commit(copy, params="a: 3\n")
+    commit(template, new="newer\n", code=LINES.replace("line 18\n", "theirs again\n"))
+    follow(told, copy, template, took, again=True)
     assert (copy / "new").read_text() == "newer\n"
+    assert (copy / "params").read_text() == "a: 3\n"
+    assert (copy / "code").read_text() == LINES.replace("line 1\n", "ours\n").replace("line 18\n", "theirs again\n")
 
 
 def test_without_the_first_step_it_would_be_conflicts(tmp_path: Path) -> None:
