@@ -17,6 +17,9 @@ export NUMBA_CPU_NAME ?= generic
 # Tests see the built wheel, in this process and in those they start: -P keeps the checkout off the path.
 AS_BUILT = PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/wheel/site" CLOSEDLOOP_WHEEL="$(CURDIR)/build/wheel/site"
 
+# A file of tests to a process, in the order of the folders.
+SPREAD = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 # The parameters of the recorded run that RUN names, or the file PARAMS instead of model/params.yaml.
 WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params "$(PARAMS)"))
 
@@ -98,8 +101,8 @@ manifests: $(INSTALLED) ## every overlay of k8s/ rendered to build/manifests, an
 
 ##@ Checks
 
-test: $(WHEEL) ## every test a laptop can run, against the built wheel
-	$(AS_BUILT) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/e2e --ignore tests/chaos --ignore tests/fuzz
+test: $(WHEEL) ## model, service and log against the built wheel: every test of them that a laptop can run
+	$(AS_BUILT) $(BIN)/pytest $(SPREAD) $(addprefix --ignore tests/,repo e2e chaos fuzz)
 
 contract: $(WHEEL) $(BUNDLE) ## score.py, the service and Azure's server, with the bundle of the last run: the same answers
 	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_contract.py tests/e2e/test_azmlinfsrv.py
@@ -119,7 +122,7 @@ bench-serve: $(WHEEL) $(BUNDLE) ## our service beside MLflow, MLServer, BentoML,
 
 coverage: $(INSTALLED) ## branch coverage of src/closedloop, red below 95 %; the compiled loops once more without their compiler
 	@mkdir -p build/coverage
-	$(BIN)/pytest -q $(TESTS_OF_NOUNS) --numprocesses auto --maxprocesses 4 --dist loadfile --cov=closedloop --cov-report=
+	$(BIN)/pytest -q $(TESTS_OF_NOUNS) $(SPREAD) --cov=closedloop --cov-report=
 	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -q $(TESTS_OF_LOOPS) -W ignore::RuntimeWarning \
 	  --cov=closedloop --cov-append --cov-report=term-missing:skip-covered --cov-fail-under=95
 
@@ -148,7 +151,7 @@ policy: $(INSTALLED) ## rules of workflows, manifests and text; secrets
 	$(call if-there,actionlint,actionlint)
 	$(call if-there,act-run,act-run check)
 	$(call if-there,gitleaks,gitleaks git --no-banner --redact --log-level warn)
-	$(BIN)/pytest -q tests/repo
+	$(BIN)/pytest -q $(SPREAD) tests/repo
 
 ci: $(INSTALLED) ## the graph of ci.yml, here
 	@$(BIN)/python .ci/graph.py

@@ -1,4 +1,4 @@
-"""Compile requirements/*.txt from pyproject.toml, hash-locked: serve ⊂ train ⊂ dev; uv, Azure's server, the fuzzers.
+"""Compile requirements/*.txt from pyproject.toml, hash-locked: serve ⊂ train ⊂ dev; and tools apart.
 
 ``--check`` compares instead, pins and markers only: a new wheel of an old version adds hashes and is no change of ours.
 """
@@ -27,6 +27,8 @@ FUZZERS = (
     "atheris~=3.0.0; sys_platform == 'linux' and python_version < '3.12'",
     "atheris>=3.1; sys_platform == 'linux' and python_version >= '3.12'",
 )
+# Its pins are too narrow to stand beside any others.
+SCANNER = "checkov>=3.3"
 OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error", re.IGNORECASE)
 
 
@@ -38,6 +40,7 @@ def compile_locks(folder: Path, *flags: str) -> None:
     _uv("-", folder / "uv.txt", *flags, text="uv\n")
     contract = [pin for pin in pins(folder / "serve.txt") if pin.partition("==")[0] in CONTRACT]
     _uv("-", folder / "azmlinfsrv.txt", *flags, text="\n".join(["azureml-inference-server-http>=1.5", *contract]))
+    _uv("-", folder / "checkov.txt", *flags, text=SCANNER)
     _uv("-", folder / "fuzz.txt", *flags, text="\n".join([*FUZZERS, *contract]))
 
 

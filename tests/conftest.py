@@ -20,9 +20,22 @@ from closedloop.heads.bundle import Bundle, Training, write
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 PARAMS = yaml.safe_load((ROOT / "model" / "params.yaml").read_text())
 UNHAD = re.compile(r"Failed to fetch|error sending request|dns error|no wheels with a matching|Requires-Python", re.I)
+
+
+@pytest.fixture(scope="session")
+def root():
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def files():
+    """What is committed or would be."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [path for name in sorted(set(names)) if name and (path := ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="session")

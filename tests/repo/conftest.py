@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +12,6 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def root() -> Path:
-    return ROOT
-
-
-@pytest.fixture(scope="session")
-def files() -> list[Path]:
-    """What is committed or would be."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-    return [path for name in sorted(set(names)) if name and (path := ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +39,3 @@ def program() -> Callable[[str], ModuleType]:
         return module
 
     return load
-
-
-@pytest.fixture(autouse=True)
-def as_make_runs_them(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line's programs import each other from their folder, which tests of the wheel keep off the path."""
-    if "wheel" not in request.fixturenames:
-        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)

@@ -40,7 +40,7 @@ contract image:
 TITLES = {
     "plan": "Plan the run",
     "check": "Check all that needs no model",
-    "test": "Test all that a laptop can",
+    "test": "Test model, service and log",
     "train": "Train and judge",
     "contract": "Keep the scoring contract",
     "image": "Prove the image",
