@@ -53,7 +53,8 @@ def copy(root: Path, tmp_path: Path) -> Path:
 def test_nothing_is_found(look: Look, copy: Path) -> None:
     found = look(copy)
     assert set(KINDS) == set(found)  # it has looked at both
-    assert [f"{one['check_id']} {one['file_path']}: {one['check_name']}" for kind in found.values() for one in kind] == []
+    told = [f"{one['check_id']} {one['file_path']}: {one['check_name']}" for kind in found.values() for one in kind]
+    assert told == []
 
 
 def test_planted_mistakes_are_found(look: Look, copy: Path) -> None:
