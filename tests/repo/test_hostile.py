@@ -142,7 +142,8 @@ class Runner:
         files = {name: self.folder / name for name in ("GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH")}
         for path in (*files.values(), self.calls):
             path.write_text("")
-        environment = {key: text for key, text in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+        others = ("MAKE", "MFLAGS", "DOCKER", "IMAGE")  # what this machine tells make is nothing that a runner has
+        environment = {key: text for key, text in os.environ.items() if not key.startswith(others)}
         environment |= {key: str(path) for key, path in files.items()} | {
             "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "CALLS": str(self.calls),
