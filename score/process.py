@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -22,6 +23,7 @@ from score.settings import Settings
 from score.shipper import Shipper
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SWITCH_SECONDS = 0.0005  # a large body's thread gives way this often; the loop asks for its turn at every event
 _SHARE_OF_REQUESTS = 0.6  # of the time after the drain; the rest is the shipper's
 
 
@@ -125,6 +127,7 @@ def leave(*_: object) -> None:
 def serve(settings: Settings, host: str) -> int:
     """Serve until told to stop; returns 0. Exits with 3 where bundle, log or port were refused."""
     to_stderr()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     raise_descriptors(settings)
     auth = "open" if settings.tokens_file is None else "tokens"
     say("starting", pid=os.getpid(), auth=auth, durability=settings.log_durability, sample=settings.log_sample)

@@ -22,7 +22,7 @@ from score.observability import Metrics
 from score.settings import Settings
 from score.shipper import Shipper
 
-_THREAD_BYTES = 128 << 10  # a longer body would keep the probes waiting, and goes to a thread
+_THREAD_BYTES = 256 << 10  # a longer body would keep the probes waiting, and goes to a thread
 _RECENT = 20
 _Answer = TypeVar("_Answer")
 
