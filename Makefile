@@ -104,8 +104,8 @@ manifests: $(INSTALLED) ## every overlay of k8s/ rendered to build/manifests, an
 test: $(WHEEL) ## model, service and log against the built wheel: every test of them that a laptop can run
 	$(AS_BUILT) $(BIN)/pytest $(SPREAD) $(addprefix --ignore tests/,repo e2e chaos fuzz)
 
-contract: $(WHEEL) $(BUNDLE) ## score.py, the service and Azure's server, with the bundle of the last run: the same answers
-	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_contract.py tests/e2e/test_azmlinfsrv.py
+contract: $(WHEEL) $(BUNDLE) ## score.py, the service and Azure's server, with the bundle of the last run: the same answers; the README's commands
+	$(AS_BUILT) $(BIN)/pytest $(addprefix tests/e2e/test_,contract.py azmlinfsrv.py readme.py)
 
 chaos: $(WHEEL) ## the slow ones: kill, power cut, full disk, overload; KILLS=n for fewer than 200 kills
 	$(AS_BUILT) $(BIN)/pytest --durations 10 tests/chaos

@@ -186,7 +186,7 @@ def service(name: str, **settings: str) -> Way:
     shutil.rmtree(log, ignore_errors=True)
     (port,) = ports(1)
     given = {"LOG_DIR": str(log), "LOG_SINK": "none", "LOG_DURABILITY": "fsync", "AUTH": "open", "PORT": str(port)}
-    limits = {"LOG_MAX_BYTES": str(1 << 40)}
+    limits = {"LOG_MAX_BYTES": str(1 << 40), "MAX_IN_FLIGHT_BYTES": str(1 << 30)}  # the peers know no such limits
     return Way(name, [sys.executable, "-m", "score"], environ(**given | limits | settings), port)
 
 

@@ -1,0 +1,108 @@
+"""The commands of README.md, run as they stand on a copy of what is committed, by a stranger with a fleet of CSV files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from closedloop.data.frames import tables_to_frames
+from closedloop.data.schema import Schema
+from closedloop.data.simulate import simulate
+
+JOBS = {"make run": "train.yml", "make test": "test.yml"}  # too long to be run twice
+ANYWHERE = "path/to/folder"
+SERVED = "make serve"  # told in a sentence, for a terminal of its own
+PORT = "8000"
+
+
+def commands(root: Path) -> list[str]:
+    """What the README's code blocks tell to run, in order."""
+    text = (root / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line.partition("  #")[0].strip() for kind, block in blocks if not kind for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def copy(root: Path, files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is committed or would be, and the environment that is installed already."""
+    folder = tmp_path_factory.mktemp("readme") / "copy"
+    for path in files:
+        there = folder / path.relative_to(root)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, there)
+    (folder / ".venv").symlink_to(root / ".venv")
+    schema = Schema.from_dict(yaml.safe_load((root / "model/params.yaml").read_text(encoding="utf-8"))["schema"])
+    theirs = folder / ANYWHERE
+    theirs.mkdir(parents=True)
+    for name, frame in tables_to_frames(simulate("default", 25, 365, 7, schema).tables, schema).items():
+        frame.to_csv(theirs / f"{name}.csv", index=False)
+    return folder
+
+
+def in_copy(copy: Path, command: str) -> str:
+    """What a command prints there; it must go well."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTHON"))}
+    done = subprocess.run(["bash", "-ec", command], cwd=copy, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def test_every_command_is_run_somewhere(root: Path) -> None:
+    told = commands(root)
+    assert set(JOBS) < set(told)
+    for command, file in JOBS.items():
+        assert f"- run: {command}\n" in (root / ".github/workflows" / file).read_text(encoding="utf-8")
+    others = [command for command in told if command not in JOBS]
+    assert [command.split()[:2] for command in others] == [["make", "data-check"], ["make", "run"], ["curl", "-s"]]
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path, copy: Path) -> Path:
+    """The copy after the README's commands for a fleet of one's own."""
+    for command in commands(root):
+        if ANYWHERE in command:
+            in_copy(copy, command)
+    return copy
+
+
+@pytest.fixture
+def served(
+    root: Path, trained: Path, wait_ready: Callable[..., None], free_port: Callable[[], int], tmp_path: Path
+) -> Iterator[int]:
+    """The port at which `make serve` answers in the copy."""
+    assert f"`{SERVED}`" in (root / "README.md").read_text(encoding="utf-8")
+    port, output = free_port(), tmp_path / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            SERVED.split(),
+            env=os.environ | {"PORT": str(port)},
+            cwd=trained,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            wait_ready(client, lambda: None if process.poll() is None else output.read_text())
+        yield port
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)
+
+
+def test_a_fleet_of_ones_own_is_trained_and_asked(root: Path, trained: Path, served: int) -> None:
+    (report,) = trained.glob("build/report/index.html")
+    assert "<html" in report.read_text(encoding="utf-8")
+    (ask,) = [command for command in commands(root) if command.startswith("curl")]
+    assert f"localhost:{PORT}/" in ask
+    (result,) = json.loads(in_copy(trained, ask.replace(f":{PORT}/", f":{served}/")))["results"]
+    assert any(head is not None for head in result["failure"].values())
