@@ -1,4 +1,4 @@
-"""The commands of README.md, run as they stand on a copy of what is committed, by a stranger with a fleet of CSV files."""
+"""The commands of README.md as they stand, on a copy of what is committed, by a stranger with a fleet of CSV files."""
 
 from __future__ import annotations
 
