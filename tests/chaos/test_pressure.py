@@ -218,7 +218,7 @@ def test_without_file_descriptors_it_refuses_and_recovers(serve, ledger):
 
 def test_without_threads_it_answers_what_needs_none_and_recovers(serve, cgroup, ledger):
     """A pids cgroup that allows no thread more: a large body needs one (row 33)."""
-    large = faults.larger(60, 60)
+    large = faults.larger(120, 60)
     assert len(large) > 256 << 10
     group = cgroup("pids")
     with serve() as service:
