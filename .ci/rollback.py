@@ -16,11 +16,13 @@ def standing(known: list[releases.Release]) -> releases.Release:
     """The release RELEASE.
 
     Raises:
-        LineError: there is none of that name, or it was withdrawn.
+        LineError: there is none of that name, it was withdrawn, or it never was served.
     """
     one = releases.named(known, hub.setting("RELEASE"))
     if withdrawn := one.facts.get("withdrawn"):
         raise hub.LineError(f"{one.tag} was withdrawn ({withdrawn['why']}); choose an older one")
+    if not one.facts.get("served"):
+        raise hub.LineError(f"{one.tag} never was served; choose one that was")
     return one
 
 
@@ -28,11 +30,9 @@ def target(known: list[releases.Release]) -> releases.Release:
     """The release to go back to.
 
     Raises:
-        LineError: there is none of that name, it was withdrawn, it never was served, or it is what is served.
+        LineError: as of :func:`standing`, or it is what is served.
     """
     one = standing(known)
-    if not one.facts.get("served"):
-        raise hub.LineError(f"{one.tag} never was served; choose one that was")
     if one == releases.latest(known, "served"):
         raise hub.LineError(f"{one.tag} is what is served; there is nothing to go back from")
     return one
@@ -81,7 +81,7 @@ def move() -> None:
     What is served moves last, so that a run that died can be run again. Then the pull request gets its checks.
 
     Raises:
-        LineError: there is no release of that name, or it was withdrawn.
+        LineError: as of :func:`standing`.
     """
     known = releases.published()
     one, why = standing(known), reason()
@@ -89,7 +89,7 @@ def move() -> None:
     later = [
         other
         for other in known
-        if (other.facts.get("served") or "") > (one.facts.get("served") or "") and not other.facts.get("withdrawn")
+        if (other.facts.get("served") or "") > one.facts["served"] and not other.facts.get("withdrawn")
     ]
     for other in sorted(later, key=lambda other: str(other.facts["served"])):
         facts = other.facts | {"withdrawn": {"at": moment, "why": why}}

@@ -403,6 +403,16 @@ def test_a_rollback_to_nowhere_is_refused(line: Line, program: Program, release:
     assert says in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["hold", "move"])
+def test_a_rollback_to_what_never_was_served_withdraws_nothing(line: Line, program: Program, verb: str) -> None:
+    served(line, program)
+    line.release(program, "r9", line.commits[0], served=None)
+    done = line.run("rollback", verb, RELEASE="r9", REASON="hot")
+    assert done.returncode == 1
+    assert "never was served" in done.stderr
+    assert not line.calls("release", "edit")
+
+
 def test_after_a_rollout_that_failed_what_was_served_last_is_applied_again(line: Line, program: Program) -> None:
     served(line, program)
     kubectl = line.folder / "bin/kubectl"
