@@ -30,8 +30,8 @@ ENVIRONMENTS = ("staging", "production")
 # What the manifests call the image; a copy that was renamed calls it otherwise.
 NAME: str = tomllib.loads((hub.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
 # What says of itself which image it is (the setting IMAGE) must be told the same.
-SETTING_LINE = re.compile(rf"^(\s*(?:- )?name: IMAGE\n\s*value: ){NAME}$", re.MULTILINE)
-IMAGE_LINE = re.compile(rf"^(\s*(?:- )?image: )[\"']?{NAME}(?::[\w.-]+)?[\"']?$", re.MULTILINE)
+SETTING_LINE = re.compile(rf"^(\s*(?:- )?name: IMAGE\n\s*value: ){re.escape(NAME)}$", re.MULTILINE)
+IMAGE_LINE = re.compile(rf"^(\s*(?:- )?image: )[\"']?{re.escape(NAME)}(?::[\w.-]+)?[\"']?$", re.MULTILINE)
 SIGNER = ".github/workflows/promote.yml"
 
 

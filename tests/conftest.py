@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -36,6 +37,21 @@ def files():
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     return [path for name in sorted(set(names)) if name and (path := ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def copied(files):
+    """Make a copy of the repository with the environment that is installed already; the folder."""
+
+    def make(folder):
+        for path in files:
+            there = folder / path.relative_to(ROOT)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, there)
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ import faults
 import pytest
 from faults import BODY, Load, ask, get, until
 
+from score.service import _THREAD_BYTES
+
 LIMIT_BYTES = 1 << 20
 CLOSED_SECONDS = 10
 SLACK_SECONDS = 5  # of a busy machine
@@ -219,7 +221,7 @@ def test_without_file_descriptors_it_refuses_and_recovers(serve, ledger):
 def test_without_threads_it_answers_what_needs_none_and_recovers(serve, cgroup, ledger):
     """A pids cgroup that allows no thread more: a large body needs one (row 33)."""
     large = faults.larger(120, 60)
-    assert len(large) > 256 << 10
+    assert len(large) > _THREAD_BYTES
     group = cgroup("pids")
     with serve() as service:
         service.fresh(ledger)

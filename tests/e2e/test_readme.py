@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ JOBS = {"make run": "train.yml", "make test": "test.yml"}  # too long to be run 
 ANYWHERE = "path/to/folder"
 SERVED = "make serve"  # told in a sentence, for a terminal of its own
 PORT = "8000"
+STRANGER = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTHON"))}
 
 
 def commands(root: Path) -> list[str]:
@@ -32,14 +32,9 @@ def commands(root: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def copy(root: Path, files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is committed or would be, and the environment that is installed already."""
-    folder = tmp_path_factory.mktemp("readme") / "copy"
-    for path in files:
-        there = folder / path.relative_to(root)
-        there.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, there)
-    (folder / ".venv").symlink_to(root / ".venv")
+def copy(root: Path, copied: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository, and somebody's fleet in it."""
+    folder = copied(tmp_path_factory.mktemp("readme") / "copy")
     schema = Schema.from_dict(yaml.safe_load((root / "model/params.yaml").read_text(encoding="utf-8"))["schema"])
     theirs = folder / ANYWHERE
     theirs.mkdir(parents=True)
@@ -50,8 +45,7 @@ def copy(root: Path, files: list[Path], tmp_path_factory: pytest.TempPathFactory
 
 def in_copy(copy: Path, command: str) -> str:
     """What a command prints there; it must go well."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTHON"))}
-    done = subprocess.run(["bash", "-ec", command], cwd=copy, env=own, capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", "-ec", command], cwd=copy, env=STRANGER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 
@@ -84,7 +78,7 @@ def served(
     with output.open("wb") as file:
         process = subprocess.Popen(
             SERVED.split(),
-            env=os.environ | {"PORT": str(port)},
+            env=STRANGER | {"PORT": str(port)},
             cwd=trained,
             stdout=file,
             stderr=file,
@@ -100,8 +94,7 @@ def served(
 
 
 def test_a_fleet_of_ones_own_is_trained_and_asked(root: Path, trained: Path, served: int) -> None:
-    (report,) = trained.glob("build/report/index.html")
-    assert "<html" in report.read_text(encoding="utf-8")
+    assert "<html" in (trained / "build/report/index.html").read_text(encoding="utf-8")
     (ask,) = [command for command in commands(root) if command.startswith("curl")]
     assert f"localhost:{PORT}/" in ask
     (result,) = json.loads(in_copy(trained, ask.replace(f":{PORT}/", f":{served}/")))["results"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,15 +17,10 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
 
 
 @pytest.fixture
-def copy(root: Path, files: list[Path], tmp_path: Path) -> Path:
-    folder = tmp_path / "copy"
-    for path in files:
-        there = folder / path.relative_to(root)
-        there.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, there)
+def copy(copied: Callable[[Path], Path], tmp_path: Path) -> Path:
+    folder = copied(tmp_path / "copy")
     for words in (["init", "--quiet"], ["add", "--all"]):
         subprocess.run(["git", *words], cwd=folder, check=True)
-    (folder / ".venv").symlink_to(root / ".venv")
     return folder
 
 

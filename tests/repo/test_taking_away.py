@@ -6,9 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from .test_rename import ENVIRONMENT
 
@@ -93,22 +92,14 @@ def checked(copy: Path) -> str:
     return said
 
 
-@pytest.fixture
-def copy(root: Path, files: list[Path], tmp_path: Path) -> Path:
-    folder = tmp_path / "copy"
-    for path in files:
-        there = folder / path.relative_to(root)
-        there.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, there)
-    (folder / ".venv").symlink_to(root / ".venv")
-    return folder
-
-
 def test_the_text_names_the_files_that_the_copy_below_loses_something_in(root: Path) -> None:
     assert sorted(told(root, "in")) == sorted(EDITS)
 
 
-def test_a_copy_without_kubernetes_passes_its_checks(root: Path, copy: Path) -> None:
+def test_a_copy_without_kubernetes_passes_its_checks(
+    root: Path, copied: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    copy = copied(tmp_path / "copy")
     for name in told(root, "delete"):
         gone = copy / name
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
