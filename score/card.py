@@ -26,22 +26,23 @@ def _block(lines: list[str]) -> str:
     if heading := _HEADING.fullmatch(lines[0]):
         level = min(len(heading[1]) + 2, 6)
         rest = _block(lines[1:]) if len(lines) > 1 else ""
-        return f"<h{level}>{_inline(heading[2])}</h{level}>{rest}"
+        return f"<h{level}>{inline(heading[2])}</h{level}>{rest}"
     if all(line.startswith("- ") for line in lines):
-        return f"<ul>{''.join(f'<li>{_inline(line[2:])}</li>' for line in lines)}</ul>"
+        return f"<ul>{''.join(f'<li>{inline(line[2:])}</li>' for line in lines)}</ul>"
     if len(lines) > 1 and all(line.startswith("|") for line in lines):
         head, rule, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
         kinds = [' class="number"' if cell.endswith(":") and not cell.startswith(":") else "" for cell in rule]
         titles = f"<thead><tr>{_cells('th', head, kinds)}</tr></thead>" if any(head) else ""
         body = "".join(f"<tr>{_cells('td', row, kinds)}</tr>" for row in rows)
         return f'<div class="scroll"><table>{titles}<tbody>{body}</tbody></table></div>'
-    return f"<p>{_inline(' '.join(lines))}</p>"
+    return f"<p>{inline(' '.join(lines))}</p>"
 
 
 def _cells(tag: str, cells: list[str], kinds: list[str]) -> str:
-    return "".join(f"<{tag}{kind}>{_inline(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=False))
+    return "".join(f"<{tag}{kind}>{inline(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=False))
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
+    """`code` and **bold** of one line."""
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)

@@ -6,8 +6,10 @@ import json
 from html import escape
 from typing import Any
 
+from score.card import inline
+
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
-pre{background:#f4f4f4;padding:1rem;overflow:auto;font-size:13px}h2 code{font-size:1.1rem}
+pre{background:#f4f4f4;padding:1rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:13px}h2 code{font-size:1.1rem}
 td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}"""
 
 
@@ -43,7 +45,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         parts.append(_schema("Request", content["schema"]))
     rows = []
     for status, response in operation["responses"].items():
-        rows.append(f"<tr><th>{escape(status)}</th><td>{escape(response['description'])}</td></tr>")
+        rows.append(f"<tr><th>{escape(status)}</th><td>{inline(response['description'])}</td></tr>")
     parts.append(f"<h3>Answers</h3><table>{''.join(rows)}</table>")
     for response in operation["responses"].values():
         parts += [

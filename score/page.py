@@ -77,7 +77,7 @@ def _thresholds(scorer: Scorer) -> str:
     heads = scorer.manifest.heads
     rows = {"anomaly": "no head" if heads.anomaly is None else f"score {heads.anomaly.threshold:.2f}"}
     for name, head in heads.failure.items():
-        rows[name] = "no head" if head is None else f"probability {head.threshold:.1%}"
+        rows[name] = "no head" if head is None else f"probability {100 * head.threshold:.1f} %"
     return "".join(f'<tr><td>{escape(name)}</td><td class="number">{text}</td></tr>' for name, text in rows.items())
 
 

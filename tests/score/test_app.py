@@ -293,6 +293,7 @@ def test_the_documentation_needs_nothing_from_elsewhere(client):
     assert page.headers["content-type"].startswith("text/html")
     assert re.findall(r"(?:src|href)=\"([^\"]*)\"", page.text) == ["openapi.json"]
     assert "<script" not in page.text
+    assert "<code>errors</code> points to each fault" in page.text
     for path in client.get("/openapi.json").json()["paths"]:
         method = "POST" if path in ("/score", "/feedback") else "GET"
         assert f"<code>{method} {path}</code>" in page.text
