@@ -60,7 +60,7 @@ retrain: $(INSTALLED) ## train on what the log added; until the log is read, on 
 	cp model/data.lock.json build/decision.json build/report/summary.md build/evidence
 
 promote: $(INSTALLED) ## register the last run's model (RUN=id: that one's) in MLflow as champion, never against its verdict
-	$(strip $(BIN)/python -m model.promote $(if $(RUN),--run "$(RUN)"))
+	$(strip $(BIN)/python -m model.register $(if $(RUN),--run "$(RUN)"))
 
 accept: $(INSTALLED) ## let a red verdict pass: WHY="…", written with CI's decision (DECISION=path) to model/accepted.json
 	$(strip $(BIN)/python -m model.accept --why "$$WHY" $(if $(DECISION),--decision "$(DECISION)"))
@@ -140,7 +140,7 @@ lint: $(INSTALLED) ## style of Python, YAML, shell and Dockerfile
 	$(BIN)/hadolint docker/Dockerfile
 
 types: $(INSTALLED) ## types, and which room may import which
-	$(BIN)/mypy src model score .ci/*.py docker/*.py
+	$(BIN)/mypy src model score .ci/pipeline .ci/dev docker/*.py
 	$(BIN)/lint-imports --no-logo
 
 lock-check: $(INSTALLED) ## whether the locks still are what pyproject.toml asks for

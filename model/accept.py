@@ -16,7 +16,7 @@ from typing import Any
 
 from closedloop.data.schema import DataError
 from closedloop.judge.gate import ACCEPTABLE
-from model import cli, provenance
+from model.common import cli, provenance
 from model.data import LOCK
 
 WORKFLOW, ARTIFACT = "ci.yml", "report"  # where the decision of a pull request is made, and what holds it

@@ -24,7 +24,7 @@ from closedloop.data.schema import DataError
 from closedloop.data.stream import Stream
 from closedloop.heads.bundle import Bundle, load
 from closedloop.judge.truth import PredictionTable
-from model import cli, params
+from model.common import cli, params
 from model.predict import predict
 
 OUT = cli.BUILD / "batch.parquet"

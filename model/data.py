@@ -15,7 +15,7 @@ import pandas as pd
 
 from closedloop.data import simulate, sources
 from closedloop.data.schema import DataError, Schema
-from model import cli, logged, params, timescale
+from model.common import cli, logged, params, timescale
 
 LOCK = Path(__file__).with_name("data.lock.json")
 

@@ -18,11 +18,11 @@ from closedloop.data import adapters, expectations, sources
 from closedloop.data.frames import Frames
 from closedloop.data.guess import Guess, guess
 from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Schema, Tables, microseconds
-from closedloop.features.split import split
+from closedloop.judge.split import split
 from closedloop.judge.truth import Grid, Intervals, Settings, Truth
-from model import cli, params, starting
-from model.starting import Fleet
-from model.timescale import LEAST_HISTORY
+from model.common import cli, params, starting
+from model.common.starting import Fleet
+from model.common.timescale import LEAST_HISTORY
 from model.train import headless
 from model.validate import holdout
 

@@ -15,12 +15,13 @@ import yaml
 from closedloop.data import sources
 from closedloop.data.schema import DataError, Schema
 from closedloop.heads.bundle import load as load_bundle
-from closedloop.judge import card, gate, report
+from closedloop.judge import gate
 from closedloop.judge.checks import Candidate
-from closedloop.judge.importance import importance
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import Intervals, PredictionTable, Settings, Truth
-from model import champion, cli, commits, params, provenance, tracking
+from closedloop.report import card, report
+from closedloop.report.importance import importance
+from model.common import champion, cli, commits, params, provenance, tracking
 from model.predict import predict
 from model.train import ABLATIONS
 

@@ -1,7 +1,7 @@
 """Record a run that CI made, and mirror its verdict, where MLFLOW_TRACKING_URI points.
 
 The training job of CI has no credentials, so its figures, verdict, report and bundle come here as files, and become the
-run that it would have recorded. Then the registry follows as ``python -m model.promote`` does it.
+run that it would have recorded. Then the registry follows as ``python -m model.register`` does it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from closedloop.data.schema import DataError
-from model import cli, promote, tracking
+from model import register
+from model.common import cli, tracking
 
 
 def main(words: list[str]) -> None:
@@ -29,7 +30,7 @@ def main(words: list[str]) -> None:
     run = tracking.log(args.params, args.bundle, files["data"], files["metrics"], files["decision"], args.out)
     cli.say(f"recorded as run {run}")
     if files["decision"]["becomes_reference"]:
-        promote.main(["--run", run, "--out", str(args.out)])
+        register.main(["--run", run, "--out", str(args.out)])
     else:
         print(f"the alias stays: {files['decision']['verdict']}")
 

@@ -12,7 +12,7 @@ from closedloop.data import sources
 from closedloop.data.schema import Tables
 from closedloop.heads.bundle import Bundle, load
 from closedloop.judge.truth import ANOMALY, PredictionTable
-from model import cli
+from model.common import cli
 
 
 def predict(bundle: Bundle, tables: Tables, last_only: bool = False) -> PredictionTable:

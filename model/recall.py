@@ -6,7 +6,7 @@ where MLFLOW_TRACKING_URI points. The tables are still those of the pin, or of P
 
 from __future__ import annotations
 
-from model import cli, tracking
+from model.common import cli, tracking
 
 
 def main(words: list[str]) -> None:

@@ -20,18 +20,19 @@ from closedloop.data import sources
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables, microseconds
 from closedloop.features.kernel import compute
-from closedloop.features.labels import in_failure_hour, labels
 from closedloop.features.spec import Constants, FeatureSpec, fit_constants
+from closedloop.heads import drift
 from closedloop.heads.bundle import Bundle, write
 from closedloop.heads.bundle import Training as TrainedOn
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head, machine_folds
 from closedloop.heads.scorers import AnomalyHead, FailureHead
-from closedloop.judge import card, drift
+from closedloop.judge.labels import in_failure_hour, labels
 from closedloop.judge.truth import Bool, Grid, Settings, Truth
-from model import cli, provenance
-from model.params import Params, load
-from model.thresholds import budget_threshold, cost_threshold
+from closedloop.report import card
+from model.common import cli, provenance
+from model.common.params import Params, load
+from model.common.thresholds import budget_threshold, cost_threshold
 
 ABLATIONS = {"no_telemetry": "telemetry", "no_errors": "errors"}  # name: the group of features it does without
 

@@ -19,8 +19,8 @@ from closedloop.data import expectations, sources
 from closedloop.data.expectations import Usual
 from closedloop.data.schema import DataError, Schema, Tables
 from closedloop.features.spec import FeatureSpec
-from closedloop.features.split import Split, split
-from model import cli, params
+from closedloop.judge.split import Split, split
+from model.common import cli, params
 from model.data import LOCK
 
 

@@ -22,7 +22,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"score: {error}", file=sys.stderr)
         return 2
-    from score.process import serve  # takes a second or two, in which a signal should be heard
+    from score.server import serve  # takes a second or two, in which a signal should be heard
 
     return serve(settings, host)
 

@@ -18,16 +18,17 @@ from starlette.types import ASGIApp
 
 from closedloop.data.feedback import FeedbackDecoder
 from closedloop.log.spool import Spool
-from score import docs, openapi, page, score
+from score import score
 from score.auth import Tokens
-from score.edge import Edge, on_http_exception
-from score.journal import Journal
-from score.load import Load
-from score.posts import Post, score_machines, take_feedback
+from score.endpoints import Post, score_machines, take_feedback
+from score.limits import Load
+from score.log.journal import Journal
+from score.log.supervisor import Supervisor
+from score.middleware import Edge, on_http_exception
+from score.pages import docs, openapi, page
 from score.problems import Problem
 from score.service import Service
 from score.settings import Settings
-from score.shipper import Shipper
 
 POSTS: dict[str, ASGIApp] = {"/score": Post(score_machines), "/feedback": Post(take_feedback)}
 ROUTES = frozenset({*POSTS, "/", "/livez", "/readyz", "/version", "/metrics", "/state", "/docs", "/openapi.json"})
@@ -39,7 +40,7 @@ class State(TypedDict):
     service: Service
 
 
-def create_app(settings: Settings, shipper: Shipper | None = None) -> FastAPI:
+def create_app(settings: Settings, shipper: Supervisor | None = None) -> FastAPI:
     """The ASGI application. Bundle and spool are opened when it starts; the shipper is shown, not started."""
 
     @asynccontextmanager
@@ -94,7 +95,7 @@ def _service(
     settings: Settings,
     spool: Spool,
     tokens: Tokens | None,
-    shipper: Shipper | None,
+    shipper: Supervisor | None,
     large: ThreadPoolExecutor,
 ) -> Service:
     scorer = score.scorer

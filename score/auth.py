@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from score.logs import say
+from score.console import say
 from score.problems import Problem
 from score.settings import SettingsError
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from score.load import Load
+from score.limits import Load
 from score.problems import MEDIA_TYPE, Problem
 
 _PATIENCE_SECONDS = 7.0  # for a request to arrive, an answer to be taken, a closed connection to go away

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from closedloop.data.feedback import Feedback, FeedbackDecoder
-from score import shipper as shipping
 from score.answer import Scorer
 from score.auth import Scope, Tokens
-from score.journal import Journal
-from score.load import Load
-from score.observability import Metrics
+from score.limits import Load
+from score.log import supervisor as shipping
+from score.log.journal import Journal
+from score.log.supervisor import Supervisor
+from score.metrics import Metrics
 from score.settings import Settings
-from score.shipper import Shipper
 
 _THREAD_BYTES = 256 << 10  # a longer body would keep the probes waiting, and goes to a thread
 _RECENT = 20
@@ -39,7 +39,7 @@ class Service:
     feedback: FeedbackDecoder
     journal: Journal
     tokens: Tokens | None
-    shipper: Shipper | None
+    shipper: Supervisor | None
     large: ThreadPoolExecutor
     load: Load
     served: dict[str, str | None]

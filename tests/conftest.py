@@ -15,11 +15,11 @@ import yaml
 from closedloop.data.schema import HOUR_US, Schema
 from closedloop.data.simulate import simulate
 from closedloop.features.kernel import compute
-from closedloop.features.labels import labels
 from closedloop.features.spec import FeatureSpec, fit_constants
 from closedloop.heads.bundle import Bundle, Training, write
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head
+from closedloop.judge.labels import labels
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = yaml.safe_load((ROOT / "model" / "params.yaml").read_text())

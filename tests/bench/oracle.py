@@ -35,12 +35,12 @@ from sklearn.metrics import average_precision_score
 
 from closedloop.data import simulate as sim
 from closedloop.data.schema import HOUR_US
-from closedloop.features.split import split
 from closedloop.judge.episodes import FALSE, foresee, overlap
 from closedloop.judge.metrics import BIN_EDGES, judge
+from closedloop.judge.split import split
 from closedloop.judge.truth import ANOMALY, Grid, Intervals, PredictionTable, Settings, Truth
-from model import cli
-from model.params import PARAMS, Params, load
+from model.common import cli
+from model.common.params import PARAMS, Params, load
 
 sys.path.insert(0, str(Path(__file__).parent))  # the tests run with -P, which leaves a script's own folder out
 from oracle_machine import ask

@@ -24,7 +24,7 @@ from closedloop.data import sources
 from closedloop.heads.bundle import load
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import Settings, Truth
-from model import params
+from model.common import params
 from model.predict import predict
 from model.train import ABLATIONS
 

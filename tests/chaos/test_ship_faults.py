@@ -39,7 +39,7 @@ KILLS, CUTS = 50, 10
 
 def start(folder, sink, environ=None, under=()):
     return subprocess.Popen(
-        [*under, sys.executable, "-m", "score.ship"],
+        [*under, sys.executable, "-m", "score.log.ship"],
         env={**os.environ, "LOG_DIR": str(folder), "LOG_SINK": str(sink), **(environ or {})},
         stdout=subprocess.DEVNULL,
         start_new_session=True,

@@ -14,12 +14,12 @@ import numpy as np
 
 from closedloop.data.schema import HOUR_US
 from closedloop.data.simulate import simulate
-from closedloop.features.labels import labels
 from closedloop.judge.checks import Candidate
 from closedloop.judge.gate import decide
+from closedloop.judge.labels import labels
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import ANOMALY, Intervals, PredictionTable, Settings, Truth
-from model.params import load
+from model.common.params import load
 
 HERE = Path(__file__).parent
 COMMITS = {"champion": "c" * 40, "challenger": "d" * 40}

@@ -7,10 +7,10 @@ from threadpoolctl import threadpool_limits
 from closedloop.data.schema import HOUR_US, Events, Schema, Tables
 from closedloop.features.kernel import compute
 from closedloop.features.spec import FeatureSpec, fit_constants
+from closedloop.heads import drift
 from closedloop.heads.bundle import Bundle, Training
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head
-from closedloop.judge import drift
 
 
 @pytest.fixture(autouse=True)

@@ -396,7 +396,7 @@ def test_the_gate_changes_nothing_it_is_given(ask, good):
 
 @pytest.fixture
 def package(tmp_path):
-    for path in ("features/labels.py", "judge/metrics.py", "judge/gate.py", "judge/report.py"):
+    for path in ("judge/labels.py", "judge/metrics.py", "judge/gate.py", "report/report.py"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text("pass\n")
     return tmp_path
@@ -424,9 +424,9 @@ def test_labels_judge_costs_gate_and_split_are_the_ruler(build, package, section
 
 def test_code_that_measures_is_the_ruler_and_the_report_is_not(build, package):
     first = ruler(package, build.params, PARTS)
-    (package / "judge/report.py").write_text("prettier\n")
+    (package / "report/report.py").write_text("prettier\n")
     assert ruler(package, build.params, PARTS) == first
-    (package / "features/labels.py").write_text("kinder\n")
+    (package / "judge/labels.py").write_text("kinder\n")
     assert ruler(package, build.params, PARTS) != first
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from closedloop.data.schema import HOUR_US, Events
 from closedloop.data.simulate import START_US, VISIT_HOURS, simulate
-from model.params import load
+from model.common.params import load
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 

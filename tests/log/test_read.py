@@ -15,12 +15,13 @@ from closedloop.data import sources
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, DataError, Schema, Tables
 from closedloop.data.simulate import simulate
-from closedloop.features.split import split
 from closedloop.heads.bundle import write
+from closedloop.judge.split import split
 from closedloop.log import union
 from closedloop.log.read import Loser, read
 from closedloop.log.sink import Sink
-from model import data, params
+from model import data
+from model.common import params
 from model.train import train
 from score.app import create_app
 from score.settings import Settings

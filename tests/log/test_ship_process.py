@@ -1,4 +1,4 @@
-"""``python -m score.ship`` as a process: it ships until it is told to stop, and its exit code says what is left."""
+"""``python -m score.log.ship`` as a process: it ships until it is told to stop, and its exit code says what is left."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 @contextmanager
 def shipper(folder, *words, **environ):
     process = subprocess.Popen(
-        [sys.executable, "-m", "score.ship", *words],
+        [sys.executable, "-m", "score.log.ship", *words],
         env={**os.environ, "LOG_DIR": str(folder), **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -9,10 +9,10 @@ import pytest
 
 from closedloop.data.schema import HOUR_US, Tables
 from closedloop.data.simulate import simulate
-from closedloop.features.split import split
 from closedloop.heads.bundle import Bundle
+from closedloop.judge.split import split
 from closedloop.judge.truth import Intervals, Settings, Truth
-from model.params import Params, load
+from model.common.params import Params, load
 from model.train import train
 
 MACHINES, DAYS, SEED = 24, 210, 11

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from closedloop.data.schema import DataError
-from model import accept, cli, provenance
+from model import accept
+from model.common import cli, provenance
+from model.common.params import PARAMS
 from model.data import LOCK
-from model.params import PARAMS
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "decision.json").read_text(encoding="utf-8"))
 CI = {"repository": "someone/fleet", "run_id": "7", "commit": "e" * 40}

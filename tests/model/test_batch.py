@@ -20,7 +20,7 @@ from closedloop.data.stream import Stream
 from closedloop.heads.bundle import load
 from closedloop.judge.truth import PredictionTable
 from model import batch
-from model.params import PARAMS
+from model.common.params import PARAMS
 from model.predict import predict
 
 COLUMNS = ["machineID", "datetime", "head", "score", "alarm"]

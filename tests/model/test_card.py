@@ -9,10 +9,10 @@ from itertools import groupby
 import numpy as np
 import pytest
 
-from closedloop.judge import card, report
 from closedloop.judge.checks import Candidate
 from closedloop.judge.gate import decide
 from closedloop.judge.metrics import judge
+from closedloop.report import card, report
 from model.predict import predict
 
 

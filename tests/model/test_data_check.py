@@ -13,8 +13,9 @@ import pytest
 from closedloop.data import sources
 from closedloop.data.expectations import validate
 from closedloop.data.schema import DataError
-from model import cli, data, data_check, evaluate, params, predict, starting, tracking, train
+from model import data, data_check, evaluate, predict, train
 from model import validate as validation
+from model.common import cli, params, starting, tracking
 
 DAY = 144  # rows of ten minutes
 MACHINES = ("press-a", "press-b", "press-c")

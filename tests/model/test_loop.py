@@ -12,7 +12,7 @@ import pytest
 
 from closedloop.data.simulate import simulate
 from closedloop.data.sources import write_tables
-from model.params import load
+from model.common.params import load
 
 VERBS = ("validate", "train", "predict", "evaluate")
 

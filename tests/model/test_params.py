@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from closedloop.data.schema import DataError
-from model import cli, evaluate, validate
-from model.params import PARAMS, load
+from model import evaluate, validate
+from model.common import cli
+from model.common.params import PARAMS, load
 
 
 def changed(folder: Path, pattern: str, by: str) -> Path:

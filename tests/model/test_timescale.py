@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from closedloop.data.schema import HOUR_US, DataError, microseconds
 from closedloop.features.spec import FeatureSpec
 from closedloop.judge.truth import Settings
-from model import params
-from model.timescale import history, scale, tidy, training_hours
+from model.common import params
+from model.common.timescale import history, scale, tidy, training_hours
 
 RAW = params.load().raw
 HISTORY = RAW["features"]["history_hours"]

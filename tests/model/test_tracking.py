@@ -16,8 +16,9 @@ import pytest
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, DataError
 from closedloop.heads.bundle import write
-from model import cli, mirror, promote, recall, tracking
-from model.params import PARAMS
+from model import mirror, recall, register
+from model.common import cli, tracking
+from model.common.params import PARAMS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, in this process
 
@@ -174,21 +175,21 @@ def registry(mlflow) -> dict[str, int]:
 
 def test_only_a_verdict_that_makes_a_reference_moves_the_alias(runs, here, capsys):
     mlflow = stored(runs[0])
-    promote.main(["--run", here["first"]])
+    register.main(["--run", here["first"]])
     assert {"champion": 1, "versions": 1} == registry(mlflow)
     for verdict in ("inconclusive", "worse"):
         with pytest.raises(cli.RefusedError, match=f"is {verdict}, and only .*It is {verdict}."):
-            promote.main(["--run", here[verdict]])
-    promote.main(["--run", here["identical"]])
+            register.main(["--run", here[verdict]])
+    register.main(["--run", here["identical"]])
     assert {"champion": 1, "versions": 1} == registry(mlflow)
-    promote.main(["--run", here["better"]])
-    promote.main(["--run", here["accepted"][:12]])
+    register.main(["--run", here["better"]])
+    register.main(["--run", here["accepted"][:12]])
     assert {"champion": 3, "versions": 3} == registry(mlflow)
     capsys.readouterr()
-    promote.main(["--run", here["accepted"]])  # again: nothing to do
+    register.main(["--run", here["accepted"]])  # again: nothing to do
     assert "nothing to do: models:/plant@champion is version 3" in capsys.readouterr().out
     assert {"champion": 3, "versions": 3} == registry(mlflow)
-    promote.main(["--run", here["first"]])  # an older one on purpose: its version, no new one
+    register.main(["--run", here["first"]])  # an older one on purpose: its version, no new one
     assert {"champion": 1, "versions": 3} == registry(mlflow)
     version = mlflow.MlflowClient().get_model_version_by_alias("plant", "champion")
     assert here["first"] == version.run_id
@@ -199,11 +200,11 @@ def test_only_a_verdict_that_makes_a_reference_moves_the_alias(runs, here, capsy
 
 def test_the_run_that_is_promoted_is_the_one_judged_last_here(runs, here, capsys):
     cli.write_json(Path("build/decision.json"), {"inputs_digest": "sha256:inputs-of-better"})
-    promote.main([])
+    register.main([])
     assert here["better"] in capsys.readouterr().out
     cli.write_json(Path("build/decision.json"), {"inputs_digest": "sha256:other"})
     with pytest.raises(DataError, match="no recorded run has the inputs"):
-        promote.main([])
+        register.main([])
 
 
 def test_a_run_gives_its_parameters_back_as_they_were(here):
@@ -224,7 +225,7 @@ def test_an_unknown_run_is_answered_with_those_that_exist(here):
 
 def test_where_nothing_was_recorded_nothing_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for verb, words in ((recall, ["--run", "a"]), (promote, [])):
+    for verb, words in ((recall, ["--run", "a"]), (register, [])):
         with pytest.raises(DataError, match="no run is recorded yet; run: make run"):
             verb.main(words)
     assert not (tmp_path / "build").exists()

@@ -16,10 +16,10 @@ import pytest
 from closedloop.data import sources
 from closedloop.data.schema import DataError
 from closedloop.data.simulate import simulate
-from closedloop.heads import bundle
-from closedloop.judge import drift
-from model import cli, data, validate
-from model.params import load
+from closedloop.heads import bundle, drift
+from model import data, validate
+from model.common import cli
+from model.common.params import load
 
 
 @pytest.fixture(scope="module")

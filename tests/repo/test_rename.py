@@ -49,7 +49,8 @@ def test_no_code_changes_but_its_title(program: Program, copy: Path) -> None:
     program("rename").rename(copy, "press-line")
     after = texts(copy)
     changed = {name for name in before if before[name] != after[name] and name.endswith(".py")}
-    assert {name for name in changed if not name.startswith("tests/e2e/")} == {"score/openapi.py", ".ci/rename.py"}
+    python = {name for name in changed if not name.startswith("tests/e2e/")}
+    assert python == {"score/pages/openapi.py", ".ci/dev/rename.py"}
     assert before["LICENSE"] == after["LICENSE"]
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from score import process
+from score.server import Server as Process
 from score.settings import Settings
 
 MAX_BODY_BYTES = 1 << 20
@@ -26,7 +26,7 @@ class Server:
 
     def __init__(self, settings, shipper=None):
         self.log_dir = settings.log_dir
-        self._server = process.Server(settings, shipper=shipper)
+        self._server = Process(settings, shipper=shipper)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         deadline = time.monotonic() + 60

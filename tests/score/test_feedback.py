@@ -9,9 +9,10 @@ import pytest
 
 from closedloop.log import record
 from closedloop.log.spool import read
-from score import auth, shipper
+from score import auth
 from score.auth import Tokens
-from score.journal import in_sample
+from score.log import supervisor
+from score.log.journal import in_sample
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CORPUS = sorted((GOLDEN / "feedback").iterdir())
@@ -24,7 +25,7 @@ def stored(folder):
     return [record.decode(entry.payload) for entry in read(folder, pytest.fail)]
 
 
-class Idle(shipper.Shipper):
+class Idle(supervisor.Supervisor):
     """Never starts its child."""
 
     def begin(self):
@@ -182,7 +183,7 @@ def test_other_origins_may_ask_from_a_browser_only_where_they_are_named(server, 
 
 
 def test_what_the_shipper_writes_of_itself_is_shown(serve, tmp_path):
-    assert shipper.figures(tmp_path) is None
+    assert supervisor.figures(tmp_path) is None
     server = serve(shipper=Idle())
     ship = {"pid": 1, "shipped_segments": 3, "shipped_records": 30, "last_shipped_segment": 3, "failures": 2}
     ship |= {"last_error": None, "unsent_segments": 4, "unsent_bytes": 400, "oldest_unsent_us": 0}

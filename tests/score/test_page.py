@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from score import card, page
+from score.pages import markdown, page
 
 _spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
 browser = importlib.util.module_from_spec(_spec)
@@ -103,8 +103,8 @@ def test_it_needs_nothing_from_elsewhere_and_runs_no_script_but_its_own(server):
 
 
 def test_a_card_is_text_and_never_markup_of_its_own():
-    markdown = "# A <b>\n\n| a | b |\n| :-- | --: |\n| `x<y` | **1** |\n\n- one\n- two\n\n```python\n# <c>\n```\nend"
-    shown = card.html(markdown)
+    text = "# A <b>\n\n| a | b |\n| :-- | --: |\n| `x<y` | **1** |\n\n- one\n- two\n\n```python\n# <c>\n```\nend"
+    shown = markdown.html(text)
     assert "<h3>A &lt;b&gt;</h3>" in shown
     assert '<td><code>x&lt;y</code></td><td class="number"><strong>1</strong></td>' in shown
     assert "<ul><li>one</li><li>two</li></ul>" in shown

@@ -1,6 +1,6 @@
 """The drift reference: what the training tables looked like, in a few kilobytes whatever the fleet.
 
-:mod:`closedloop.judge.drift` computes it. Its form stands here, since a bundle checks it on loading, and heads know
+:mod:`closedloop.heads.drift` computes it. Its form stands here, since a bundle checks it on loading, and heads know
 nothing of the judge.
 """
 

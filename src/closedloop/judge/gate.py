@@ -25,8 +25,8 @@ ACCEPTABLE = {"incomparable", "worse", "inconclusive"}
 
 # What measures. The report is not among them: its words may change without a new reference.
 RULER_CODE = {
-    "labels": "features/labels.py",
-    "split": "features/split.py",
+    "labels": "judge/labels.py",
+    "split": "judge/split.py",
     "episodes": "judge/episodes.py",
     "outcomes": "judge/outcomes.py",
     "truth": "judge/truth.py",

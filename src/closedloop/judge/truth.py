@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from closedloop.data.schema import HOUR_US, DataError, Float64, Int16, Int64, Schema, Tables
-from closedloop.features.labels import UNKNOWN, in_failure_hour, labels
 from closedloop.judge.episodes import Rules
+from closedloop.judge.labels import UNKNOWN, in_failure_hour, labels
 
 Bool = NDArray[np.bool_]
 

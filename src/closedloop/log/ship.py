@@ -21,7 +21,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from closedloop.log.frame import OPEN, SEALED, SegmentError, damage, read_segment
-from closedloop.log.mend import take_back_torn
+from closedloop.log.repair import take_back_torn
 from closedloop.log.segment import sync_folder
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.state import SpoolError, lock, make_folder, read_state

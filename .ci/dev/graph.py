@@ -1,0 +1,101 @@
+"""Run the graph of ci.yml on this machine: the same jobs in the same order, each make target once, then the verdict.
+
+What the verdict waits for is run, with the steps of the file that a job names; what follows it tells people or ships,
+and has no place here. A job whose target needs a container engine is skipped by name where none answers. Actions
+(checkout, Python, artifacts) are what one folder makes needless. Exit code: that of the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOW = ROOT / ".github/workflows/ci.yml"
+ENGINE = "image"  # the one job that cannot do without
+VERDICT = "required"
+
+
+def needed(job: dict[str, Any]) -> list[str]:
+    """The jobs that this one waits for."""
+    names = job.get("needs", [])
+    return [names] if isinstance(names, str) else names
+
+
+def steps(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """A job's steps: its own, or those of the one job in the file of this repository that it names."""
+    if "uses" not in job:
+        return job["steps"]
+    called = yaml.safe_load((ROOT / job["uses"].removeprefix("$/")).read_text(encoding="utf-8"))["jobs"]
+    (only,) = called.values()
+    return only["steps"]
+
+
+def judged(jobs: dict[str, Any]) -> list[str]:
+    """The jobs that the verdict waits for, in order."""
+    return [name for name in order(jobs) if name in needed(jobs[VERDICT])]
+
+
+def order(jobs: dict[str, Any]) -> list[str]:
+    """The jobs, each after what it needs, else as the file has them."""
+    sorter = TopologicalSorter({name: needed(job) for name, job in jobs.items()})
+    sorter.prepare()
+    done: list[str] = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready(), key=list(jobs).index)
+        done += ready
+        sorter.done(*ready)
+    return done
+
+
+def make(target: str, **extra: str) -> bool:
+    """Make one target, its output shown; True if it went well."""
+    print(f"\n== {target}", flush=True)
+    command = ["make", "--no-print-directory", target]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **extra}, check=False).returncode == 0
+
+
+def run(job: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Run a job's make targets; its result and its outputs. After a failure only steps with an ``if`` still run."""
+    fine = True
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as file:
+        for step in steps(job):
+            if "run" in step and (fine or "if" in step):
+                fine = make(step["run"].removeprefix("make "), GITHUB_OUTPUT=file.name) and fine
+        return "success" if fine else "failure", dict(re.findall(r"^(\w+)=(.*)$", file.read(), re.MULTILINE))
+
+
+def main() -> int:
+    """Run the graph and print a line for each job."""
+    jobs = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
+    needs: dict[str, dict[str, Any]] = {}
+    rows = []
+    for name in judged(jobs):
+        start = time.monotonic()
+        result, note = "skipped", ""
+        outputs: dict[str, str] = {}
+        if blocked := [other for other in needed(jobs[name]) if needs[other]["result"] != "success"]:
+            note = f": behind {', '.join(blocked)}"
+        elif name == ENGINE and not make("engine"):
+            note = ": it needs a container engine"
+            needs["plan"]["outputs"][name] = "false"
+        else:
+            result, outputs = run(jobs[name])
+        needs[name] = {"result": result, "outputs": outputs}
+        rows.append(f"{time.monotonic() - start:6.0f} s  {name:10} {result}{note}")
+    print("\n" + "\n".join(rows))
+    return 0 if make(VERDICT, NEEDS=json.dumps(needs)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

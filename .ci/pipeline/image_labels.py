@@ -1,0 +1,73 @@
+"""Print what `make image` tells the build of itself, as ``--build-arg NAME=value …``; docker/README.md explains each.
+
+All of it follows from the commit and the bundle, so that the same commit gives the same labels: ``CREATED`` is the
+commit's time. A value that is not to be had is left out. Nothing printed holds a space, so a shell may split it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def git(*words: str) -> str:
+    """What git says, or nothing where it cannot: a downloaded copy has no history."""
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def source(remote: str) -> str:
+    """The web address of a remote, without any login in it; nothing where it has none."""
+    if short := re.fullmatch(r"[\w.-]+@([\w.-]+):(?!/)(.+)", remote):
+        remote = f"ssh://{short[1]}/{short[2]}"
+    try:
+        parts = urlsplit(remote)
+    except ValueError:
+        return ""
+    if parts.scheme not in {"https", "http", "ssh", "git"} or not parts.hostname:
+        return ""
+    path = parts.path.removesuffix("/").removesuffix(".git")
+    return f"https://{parts.hostname}{path}" if re.fullmatch(r"[\w./~-]+", path) else ""
+
+
+def labels() -> dict[str, str]:
+    """Each build argument with its value.
+
+    Raises:
+        OSError, KeyError, ValueError: there is no bundle, or it is none.
+    """
+    manifest = json.loads((ROOT / "build/bundle/manifest.json").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    seconds = git("show", "--no-patch", "--format=%ct", "HEAD")
+    found = {
+        "COMMIT": git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
+        "CREATED": datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else "",
+        "SOURCE": source(git("remote", "get-url", "origin")),
+        "VERSION": project["version"],
+        "MODEL_DIGEST": manifest["model_digest"],
+        "BUNDLE_DIGEST": manifest["bundle_digest"],
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def main() -> int:
+    """Print them. Exit code 1: build/bundle is no bundle."""
+    try:
+        found = labels()
+    except (OSError, KeyError, ValueError) as error:
+        print(f"build/bundle/manifest.json is no bundle's manifest ({error}); make one with: make run", file=sys.stderr)
+        return 1
+    print(*(f"--build-arg {name}={value}" for name, value in found.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

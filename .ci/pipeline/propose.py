@@ -1,0 +1,49 @@
+"""Open the pull request of a retraining: it moves the data pin and nothing else, and only where the model is better."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pipeline import branches, comment, github
+
+EVIDENCE = Path("build/evidence")
+PIN = "model/data.lock.json"
+
+
+def worth() -> str:
+    """Why there is nothing to propose, or an empty text where there is."""
+    verdict = json.loads((EVIDENCE / "decision.json").read_text(encoding="utf-8"))["verdict"]
+    if (EVIDENCE / "data.lock.json").read_bytes() == Path(PIN).read_bytes():
+        return f"the data pin is as it was, so a pull request would change nothing (verdict: {verdict})"
+    return "" if verdict == "better" else f"the verdict is {verdict}, and only a better model is proposed"
+
+
+def main() -> None:
+    """Propose it, or say why not."""
+    if why := worth():
+        github.tell(f"Nothing proposed: {why}.")
+        return
+    branch = f"retrain/{github.setting('GITHUB_RUN_ID')}"
+    summary = (EVIDENCE / "summary.md").read_text(encoding="utf-8", errors="replace")
+    title = "Retrain on newer data"
+    branches.push(
+        branches.changed(PIN, EVIDENCE / "data.lock.json"), branch, f"{title}\n\nEvidence: {github.run_url()}"
+    )
+    branches.propose(
+        branch, title, f"{comment.harmless(summary)}\n\nThe evidence is in [the run]({github.run_url()}#artifacts)."
+    )
+    branches.check(branch)
+    github.tell(f"Proposed: the pull request of `{branch}`.")
+
+
+def judge() -> None:
+    """Hand on whether there is anything to propose, and say why not."""
+    why = worth()
+    github.tell(f"Nothing to propose: {why}." if why else "A better model: its pull request follows.")
+    github.output(worth=not why)
+
+
+if __name__ == "__main__":
+    sys.exit(github.main({"": main, "judge": judge}))

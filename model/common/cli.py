@@ -1,0 +1,80 @@
+"""What every verb shares: flags, progress, exit codes, and one line for an error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from closedloop.data.schema import DataError
+from model.common.params import PARAMS
+
+BUILD = Path("build")
+DATA, HOLDOUT, BUNDLE = BUILD / "data", BUILD / "holdout", BUILD / "bundle"
+PREDICTIONS = BUILD / "predictions.parquet"
+CHAMPIONS = BUILD / "champion"  # by source
+DONE, REFUSED, USAGE = 0, 1, 2
+
+_START = time.monotonic()
+
+
+class RefusedError(Exception):
+    """The data or the model was refused: exit code 1."""
+
+
+def say(text: str) -> None:
+    """Tell the person who waits what is going on, with the seconds since the start."""
+    print(f"[{time.monotonic() - _START:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def parser(
+    doc: str | None, *, data: Path = DATA, out: Path = BUNDLE, writes: str = "what to write"
+) -> argparse.ArgumentParser:
+    """A parser with the flags that all verbs have, and the verb's docstring as its help."""
+    started = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {started.name}" if started else None  # argparse would name the file
+    result = argparse.ArgumentParser(program, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--params", type=Path, default=PARAMS, help="parameter file (default: model/params.yaml)")
+    result.add_argument("--data", type=Path, default=data, help="folder of the tables (default: %(default)s)")
+    result.add_argument("--bundle", type=Path, default=BUNDLE, help="folder of the bundle (default: %(default)s)")
+    result.add_argument("--out", type=Path, default=out, help=f"{writes} (default: %(default)s)")
+    return result
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys, so that equal content is an equal file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, mend: str) -> Any:
+    """Read JSON.
+
+    Raises:
+        DataError: it is not there, or is not JSON; ``mend`` says what makes it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there; {mend}") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON ({error}); {mend}") from None
+
+
+def main(verb: Callable[[list[str]], int | None]) -> None:
+    """Run a verb; a refusal exits 1 and a wrong input 2, each with one line on standard error."""
+    try:
+        sys.exit(verb(sys.argv[1:]) or DONE)
+    except RefusedError as refused:
+        print(f"refused: {refused}", file=sys.stderr)
+        sys.exit(REFUSED)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}; mend it and run again", file=sys.stderr)
+        sys.exit(USAGE)

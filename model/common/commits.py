@@ -1,0 +1,93 @@
+"""Other commits of this repository, each run with its own code and its own lock."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from closedloop.data.schema import DataError
+from model.common import cli
+from model.common.provenance import ROOT, git
+
+LOCK = "requirements/train.txt"
+
+
+def asked(variable: str) -> str | None:
+    """The commit that the environment's ``BASE_COMMIT`` or ``REFERENCE_COMMIT`` names, or None.
+
+    Raises:
+        DataError: it names no commit that is here.
+    """
+    name = os.environ.get(variable, "")
+    if not name:
+        return None
+    found = git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if found is None:
+        raise DataError(f"{variable} is {name!r}, which is no commit here; fetch it (git fetch --unshallow)")
+    return found
+
+
+def base() -> str | None:
+    """The commit whose labels, costs and gate rule: ``BASE_COMMIT``, else the merge base with ``main``.
+
+    None where there is no such commit; then a commit is judged by its own ruler.
+    """
+    if found := asked("BASE_COMMIT"):
+        return found
+    for name in ("origin/main", "main"):
+        if found := git("merge-base", "HEAD", name):
+            return found
+    return None
+
+
+def worktree(commit: str) -> Path:
+    """A folder that holds just this commit, made once.
+
+    Raises:
+        DataError: the commit is not here.
+    """
+    folder = cli.BUILD / "commits" / commit[:12]
+    if not (folder / "pyproject.toml").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        git("worktree", "prune")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if git("worktree", "add", "--quiet", "--detach", str(folder.resolve()), commit) is None:
+            raise DataError(f"commit {commit[:12]} is not here; fetch it (git fetch --unshallow)")
+    return folder
+
+
+def run(commit: str, *words: str) -> None:
+    """Run ``python -m`` with these words in the commit's worktree, under the commit's lock.
+
+    The environment at hand serves where both locks are equal; else one is made below build/commits, which takes uv and
+    the network.
+
+    Raises:
+        DataError: the environment cannot be made, or the command fails; with the command's last line.
+    """
+    folder = worktree(commit).resolve()
+    lock = (folder / LOCK).read_bytes()
+    python = Path(sys.executable)
+    if lock != (ROOT / LOCK).read_bytes():
+        environment = (cli.BUILD / "commits" / f"env-{hashlib.sha256(lock).hexdigest()[:12]}").resolve()
+        python = environment / "bin" / "python"
+        if not python.exists():
+            cli.say(f"making the environment that commit {commit[:12]} locks")
+            uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+            if uv is None:
+                raise DataError(f"commit {commit[:12]} locks other libraries, and uv is not here to install them")
+            _call([uv, "venv", "--quiet", "--python", sys.executable, str(environment)], folder)
+            _call([uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(python), LOCK], folder)
+    _call([str(python), "-m", *words], folder)
+
+
+def _call(words: list[str], folder: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)])}
+    done = subprocess.run(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DataError(f"{' '.join(words[1:4])} in commit {folder.name} exited {done.returncode}: {last}")

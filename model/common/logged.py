@@ -1,0 +1,41 @@
+"""The tables of a fleet from its request log, as the shipper left it in Delta tables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from closedloop.data import sources
+from closedloop.data.schema import DataError, Schema
+from closedloop.log.read import read
+from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
+from closedloop.log.tables import REQUESTS
+from model.common import cli
+
+
+def is_log(source: str) -> bool:
+    """Whether a source is an address, or a folder that holds a shipped log."""
+    return "://" in source or (Path(source) / REQUESTS / "_delta_log").is_dir()
+
+
+def fetch(source: str, schema: Schema) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """The frames of a log, and the part of a pin that names just them.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        log = read(Sink.at(source, os.environ), schema)
+    except SinkError as error:
+        raise DataError(str(error)) from None
+    except DataError:
+        raise
+    except FAULTS as error:
+        raise DataError(f"{source}: the log cannot be read: {one_line(error)}") from error
+    again = f", {log.replayed:,} of them sent again" if log.replayed else ""
+    cli.say(f"read {log.records:,} records{again}; {len(log.losers):,} values were replaced by later ones")
+    frames = sources.tables_to_frames(log.tables, schema)
+    return frames, {"kind": "log", "location": source, "versions": log.versions}

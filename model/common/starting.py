@@ -1,0 +1,211 @@
+"""The parameter file that ``data-check`` proposes: that of this commit, with what it says of the fleet replaced."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from closedloop.data.frames import Frames
+from closedloop.data.schema import CODE_COLUMN, Schema, microseconds
+from closedloop.features.spec import FeatureSpec, label
+from closedloop.judge.split import PREFIX, held_out
+from model.common import params, timescale
+
+FAR = 10  # spans of the middle 99.8 % of the readings: what lies further off is no reading, but 9999 for none
+FEWEST = 5  # machines on either side of the split by machine and time
+
+
+@dataclass
+class Fleet:
+    """What a parameter file must know of a fleet: names, mapping, schema, split and time scale, as in ``params.yaml``.
+
+    ``notes`` are comments for its keys, such as ``schema.components``.
+    """
+
+    source: str
+    schema: dict[str, Any]
+    split: dict[str, Any]
+    history_hours: float
+    files: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
+    machine_numbers: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def machine_numbers(names: Iterable[str], known: Mapping[str, int] | None = None) -> dict[str, int]:
+    """A number for each name: the digits it ends in where they tell all of them apart, else its place in the order.
+
+    Numbers that are ``known`` stay, since they decide who is held out; new names get the next ones.
+    """
+    ordered = sorted(set(names))
+    if known:
+        new = [name for name in ordered if name not in known]
+        return {**known, **{name: number for number, name in enumerate(new, start=max(known.values()) + 1)}}
+    digits = [name[len(name.rstrip("0123456789")) :] for name in ordered]
+    own = [int(text) if text else 0 for text in digits]
+    if all(own) and len(set(own)) == len(own):
+        return dict(zip(ordered, own, strict=True))
+    return {name: number for number, name in enumerate(ordered, start=1)}
+
+
+def plausible(readings: pd.Series) -> list[float]:
+    """A range that refuses the absurd: half of what was seen wider on either side, and not below 0 if all is above.
+
+    What lies very far from all the rest, as 9999 for a missing reading does, is left outside.
+    """
+    values = readings.dropna().to_numpy(np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return [-1e6, 1e6]
+    low, high = np.quantile(values, [0.001, 0.999])
+    within = values[(values >= low - FAR * (high - low)) & (values <= high + FAR * (high - low))]
+    low, high = float(within.min()), float(within.max())
+    margin = (high - low) / 2 or abs(high) or 1.0
+    step = 10.0 ** np.floor(np.log10(margin) - 0.5)
+    bottom, top = np.floor((low - margin) / step) * step, np.ceil((high + margin) / step) * step
+    return [float(f"{max(0.0, bottom) if low >= 0 else bottom:.6g}"), float(f"{top:.6g}")]
+
+
+def schema_of(frames: Frames, sensors: Iterable[str], notes: dict[str, str]) -> dict[str, Any]:
+    """The section ``schema:`` that fits the frames, and notes on what was counted."""
+
+    def counted(key: str, tables: Mapping[str, str]) -> list[str]:
+        counts = {table: Counter(frames[table][name].dropna()) for table, name in tables.items() if table in frames}
+        said = [
+            f"{table}: {', '.join(f'{name} {n:,}' for name, n in of.most_common(6))}" for table, of in counts.items()
+        ]
+        notes[f"schema.{key}"] = "; ".join(said) or "none known"
+        return sorted(set().union(*counts.values()))
+
+    telemetry = frames["telemetry"]
+    return {
+        "sampling_minutes": sampling_minutes(telemetry),
+        "sensors": {name: plausible(pd.to_numeric(telemetry[name], errors="coerce")) for name in sensors},
+        "components": counted("components", {"failures": CODE_COLUMN["failures"], "maint": CODE_COLUMN["maint"]}),
+        "errors": counted("errors", {"errors": CODE_COLUMN["errors"]}),
+        "models": counted("models", {"machines": "model"}),
+    }
+
+
+def steps_minutes(telemetry: pd.DataFrame) -> pd.Series:
+    """Minutes from each row to the machine's next one."""
+    ordered = telemetry[["machineID", "datetime"]].sort_values(["machineID", "datetime"])
+    steps = ordered.groupby("machineID")["datetime"].diff().dt.total_seconds() / 60
+    return steps[steps > 0]
+
+
+def sampling_minutes(telemetry: pd.DataFrame) -> int:
+    """The commonest step between rows, in whole minutes, 1 or more."""
+    steps = steps_minutes(telemetry)
+    return max(1, round(float(steps.mode().iloc[0]))) if len(steps) else 60
+
+
+def split_of(machines: pd.Series, source: str, salt: str) -> tuple[dict[str, Any], str]:
+    """The split rule for these machines, and why."""
+    held = held_out(machines.dropna().unique().astype(np.int64), source, salt)
+    out, left = int(held.sum()), int((~held).sum())
+    if min(out, left) >= FEWEST:
+        return {"rule": "fleet"}, f"{left} machines train, {out} are held out and judge in the last third of the time"
+    why = f"by machine {left} would train and {out} judge, and it takes {FEWEST} of each"
+    return {"rule": "prefix", "prefix": round(PREFIX, 2)}, f"the first third of each machine's rows trains: {why}"
+
+
+def history_of(telemetry: pd.DataFrame, asked: params.Params, split: Mapping[str, Any], minutes: int) -> float:
+    """The length of the history that suits how long and how often these machines were watched."""
+    watched = timescale.watched_hours(telemetry, minutes)
+    span = timescale.training_hours(watched, split["rule"], split.get("prefix", PREFIX), minutes)
+    return timescale.history(asked.features["history_hours"], span, minutes)
+
+
+def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
+    """The text of the parameter file, with the comments of this commit's own where they still hold."""
+    editor = YAML()
+    editor.width = 120
+    text = template.read_text(encoding="utf-8")
+    content, own = editor.load(text), yaml.safe_load(text)
+    scaled = timescale.scale(own, fleet.history_hours, fleet.schema["sampling_minutes"])
+    skipped = {
+        reason.partition(":")[0]
+        for reason in FeatureSpec.from_params(scaled["features"], Schema.from_dict(fleet.schema)).skipped
+    }
+    scaled["anomaly"]["features"] = [name for name in scaled["anomaly"]["features"] if name not in skipped]
+    scaled |= {"source": fleet.source, "schema": fleet.schema, "split": own["split"] | {"rule": fleet.split["rule"]}}
+    _replace(content, scaled)
+    del content["columns"]
+    content.insert(2, "columns", _flow(fleet.columns), comment="your column names for ours, by table")
+    if fleet.machine_numbers:
+        content.insert(2, "machine_numbers", _flow(fleet.machine_numbers), comment="a new machine gets a new number")
+    if fleet.files:
+        content.insert(2, "files", _flow(fleet.files), comment="your file of each table")
+    for key, note in fleet.notes.items():
+        section, name = key.split(".")
+        content[section].yaml_add_eol_comment(note, name)
+    out = io.StringIO()
+    editor.dump(content, out)
+    body = re.sub(r"\A(#.*\n|\s)*", "", out.getvalue())
+    body = re.sub(r"\n+(?=\w+:)", "\n\n", body)
+    if prefix := fleet.split.get("prefix"):
+        said = f"\\1\n  prefix: {prefix:g} # the rows that train: a share of each machine's, or their number"
+        body = re.sub(r"^(  rule: prefix.*)$", said, body, count=1, flags=re.MULTILINE)
+    return (
+        f"# A start for the fleet in {fleet.source}, proposed by make data-check: read it, correct it, make it yours.\n"
+        f"# Every key is described in model/README.md. Lengths of time are model/params.yaml's times "
+        f"{fleet.history_hours / own['features']['history_hours']:.3g}.\n\n{body}"
+    )
+
+
+def _replace(old: CommentedMap, new: Mapping[str, Any]) -> None:
+    """Put new values below the old keys, in place, so that comments stay; what is equal is left as it is written."""
+    for key, value in new.items():
+        if key in old and old[key] == value:
+            continue
+        if isinstance(value, Mapping) and isinstance(old.get(key), CommentedMap) and set(value) <= set(old[key]):
+            _replace(old[key], value)
+        elif isinstance(value, Mapping):
+            old[key] = CommentedMap({_text(name): _flow(item) for name, item in value.items()})
+        else:
+            old[key] = _flow(value)
+            if note := _minutes(key, value):
+                old.yaml_add_eol_comment(note, key)
+
+
+def _minutes(key: str, value: Any) -> str:
+    """Lengths of time as people say them, where hours do not come out even."""
+    if not str(key).endswith("_hours"):
+        return ""
+    said = ", ".join(label(microseconds(item)) for item in (value if isinstance(value, list) else [value]))
+    return said if "min" in said else ""
+
+
+def _flow(value: Any) -> Any:
+    """The value as YAML on one line, its texts quoted where YAML would read something else."""
+    new: CommentedMap | CommentedSeq
+    if isinstance(value, Mapping):
+        new = CommentedMap({_text(name): _flow(item) for name, item in value.items()})
+    elif isinstance(value, list):
+        new = CommentedSeq(_flow(item) for item in value)
+    else:
+        return _text(value)
+    new.fa.set_flow_style()
+    return new
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return int(value) if isinstance(value, float) and value == int(value) and abs(value) < 1e15 else value
+    try:
+        return value if yaml.safe_load(value) == value else DoubleQuotedScalarString(value)
+    except yaml.YAMLError:
+        return DoubleQuotedScalarString(value)

@@ -1,0 +1,177 @@
+"""One run, one record: parameters, figures, tables, verdict, report, bundle and model in MLflow.
+
+The store is the one that ``MLFLOW_TRACKING_URI`` names, else ``mlflow.db`` beside the bundle. Nothing here needs a
+network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+from closedloop.data.request import openapi
+from closedloop.data.schema import DataError, Schema
+from model.common import provenance
+
+PARAMS, DECISION = "params.yaml", "decision.json"  # artifacts; the first is the file as it was, not flattened
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that is down is said in seconds, not in minutes
+}
+SHOWN = 10  # runs that a message lists
+DIGEST_LENGTH = 36  # of a data set, the most that MLflow stores; the tag "fingerprint" has it whole
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, ``a.b.c: value``; lists stay whole."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: leaf for name, child in value.items() for key, leaf in flat(child, f"{prefix}.{name}".strip(".")).items()
+    }
+
+
+@contextmanager
+def store(out: Path, reading: bool = False) -> Iterator[ModuleType]:
+    """MLflow, pointed at the store of this project. Importing it takes two seconds, so nothing else does.
+
+    Raises:
+        DataError: the store cannot be reached or refuses what is asked; or, for ``reading``, it is not there yet.
+    """
+    server, database = os.environ.get("MLFLOW_TRACKING_URI"), (out / "mlflow.db").resolve()
+    if reading and not server and not database.exists():
+        raise DataError(f"{out / 'mlflow.db'} is not there, so no run is recorded yet; run: make run")
+    for name, value in QUIET.items():  # read when mlflow loads
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    try:
+        mlflow.set_tracking_uri(server or f"sqlite:///{database}")
+        yield mlflow
+    except mlflow.exceptions.MlflowException as error:
+        where = f"MLFLOW_TRACKING_URI={server}" if server else str(database)
+        raise DataError(f"MLflow ({where}): {' '.join(str(error).split())}") from error
+    finally:
+        if not server:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets it, and it would look like a person's choice
+
+
+def find(mlflow: ModuleType, wanted: str) -> Any:
+    """The run whose id begins with ``wanted``.
+
+    Raises:
+        DataError: no run's does, or more than one; the message lists those that there are, the newest first.
+    """
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    found = [run for run in runs if run.info.run_id.startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    shown = [f"{run.info.run_id} ({run.data.tags.get('verdict', 'not judged')})" for run in (found or runs)[:SHOWN]]
+    problem = f"{len(found)} runs have an id that begins" if found else "no run has an id that begins"
+    raise DataError(f"{problem} with {wanted!r}; there are {', '.join(shown) or 'none yet'}")
+
+
+def log(
+    params: Path, bundle: Path, data: dict[str, Any], metrics: dict[str, Any], decision: dict[str, Any], out: Path
+) -> str:
+    """Record a run, with the parameter file and the bundle it used, and its files in ``out``; returns its id."""
+    text = params.read_text(encoding="utf-8")
+    artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else (out / "mlartifacts").resolve().as_uri()
+    with store(out) as mlflow:
+        experiment = mlflow.get_experiment_by_name(data["source"])
+        if experiment is None:
+            experiment = mlflow.get_experiment(mlflow.create_experiment(data["source"], artifact_location=artifacts))
+        with mlflow.start_run(experiment_id=experiment.experiment_id) as run:
+            mlflow.set_tags(
+                {
+                    "mlflow.source.git.commit": provenance.commit(),
+                    "verdict": decision["verdict"],
+                    "inputs_digest": decision["inputs_digest"],
+                    "fingerprint": data["fingerprint"],
+                }
+            )
+            mlflow.log_params({key: str(value)[:6000] for key, value in flat(yaml.safe_load(text)).items()})
+            mlflow.log_text(text, PARAMS)
+            numbers = {key: value for key, value in flat(metrics).items() if isinstance(value, int | float)}
+            mlflow.log_metrics({key: float(value) for key, value in numbers.items()})
+            _log_datasets(mlflow, data)
+            for name in ("metrics.json", DECISION):
+                mlflow.log_artifact(str(out / name))
+            mlflow.log_artifacts(str(out / "report"), "report")
+            mlflow.log_artifacts(str(bundle), "bundle")
+            _log_model(mlflow, Schema.from_dict(data["schema"]), bundle)
+            return str(run.info.run_id)
+
+
+def _log_datasets(mlflow: ModuleType, data: dict[str, Any]) -> None:
+    """Name the tables that trained and those that judged: what they are made of and their digest, no copy of them."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+
+    source = CodeDatasetSource({"parts": json.dumps(data["parts"])})
+    columns = _signature(Schema.from_dict(data["schema"])).inputs
+    for context, key in (("training", "fingerprint"), ("holdout", "holdout_fingerprint")):
+        digest = data[key].removeprefix("sha256:")[:DIGEST_LENGTH]
+        tables = MetaDataset(source, f"{data['source']} {context}", digest, columns)  # type: ignore[abstract]  # is none
+        mlflow.log_input(tables, context=context)
+
+
+def _signature(schema: Schema) -> Any:
+    """What model.common.mlflow_model reads, every column of every table, and what it answers.
+
+    Readings are of any type: MLflow would refuse a column of whole numbers or of nulls alone, which a request may hold.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, TensorSpec
+    from mlflow.types.schema import Schema as Columns
+
+    any_type = AnyType()  # type: ignore[no-untyped-call]
+    kinds = {"string": DataType.string, "integer": DataType.long}
+    request = openapi(schema)
+    inputs: list[ColSpec | TensorSpec] = []
+    for name, table in request["properties"].items():
+        columns = {
+            column: Array(kinds.get(str(values["items"]["type"]), any_type))
+            for column, values in table["properties"].items()
+        }
+        properties = [Property(column, kind) for column, kind in columns.items()]
+        inputs.append(ColSpec(Object(properties), name, required=name in request["required"]))
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.long, "machineID"),
+        ColSpec(DataType.datetime, "datetime"),
+        ColSpec(DataType.double, "history_hours"),
+    ]
+    for head in ("anomaly", *schema.components):
+        outputs += [ColSpec(DataType.double, head), ColSpec(DataType.boolean, f"{head}_alarm")]
+    return ModelSignature(Columns(inputs), Columns(outputs))
+
+
+def _log_model(mlflow: ModuleType, schema: Schema, bundle: Path) -> None:
+    """Log the bundle as a model that loads by itself, with the code that reads it and the locked versions it needs."""
+    locks = provenance.ROOT.glob("requirements/serve.txt")  # a wheel carries none
+    lines = [line for lock in locks for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line]
+    pins = [line.removesuffix(" \\") for line in lines]
+    recent = [f"{name}=={version(name)}" for name in ("mlflow", "pandas")]
+    mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(Path(__file__).with_name("mlflow_model.py")),
+        artifacts={"bundle": str(bundle)},
+        code_paths=[str(provenance.NOUNS)],
+        conda_env={  # whole: of requirements alone MLflow makes one by the pip that is installed, and uv installs none
+            "channels": ["conda-forge"],
+            "dependencies": [f"python={platform.python_version()}", "pip", {"pip": [*pins, *recent]}],
+        },
+        signature=_signature(schema),
+        input_example=openapi(schema)["examples"][0],
+    )

@@ -1,0 +1,1 @@
+"""The request log as the service keeps and ships it."""

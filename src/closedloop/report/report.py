@@ -1,0 +1,318 @@
+"""The report: one page a person wants to read, and its short form for a step summary or a pull request.
+
+``index.html`` holds everything (style and pictures inside, no script, nothing fetched); ``summary.md`` the verdict and
+the tables; ``card.md`` what the model is, and how it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from closedloop.data.schema import Float64
+from closedloop.judge.checks import Candidate, faults
+from closedloop.judge.compare import Ratio
+from closedloop.judge.episodes import Outcome
+from closedloop.judge.metrics import Assessment, assess
+from closedloop.judge.operating import BUDGETS, Curve, curves, read
+from closedloop.judge.truth import ANOMALY, Grid, PredictionTable, Settings, Truth, align
+from closedloop.report import card, plots
+from closedloop.report.pictures import Seen, importance_of, machines, operating_curves, pictures
+
+Bounds = tuple[float, float]
+BOUND = 0.05  # each bound of an interval is one-sided at this level, as the gate's are
+
+HEADLINES = {
+    "refused": ("bad", "Refused", "Mend what is named above, and push again. A refusal cannot be accepted."),
+    "identical": ("good", "Identical", "Nothing to do: what is served stays."),
+    "incomparable": ("bad", "Not comparable", "Undo the change of the ruler, or ask a code owner to accept it."),
+    "worse": ("bad", "Worse", "Improve the model, or ask a code owner to accept it: make accept WHY=…"),
+    "first": ("good", "First model", "Nothing to do: merging makes it the reference for those that follow."),
+    "better": ("good", "Better", "Nothing to do: merging makes it the new reference."),
+    "inconclusive": ("even", "Not proven either way", "It may be served, and the reference stays what it is."),
+}
+GUARDRAILS = {
+    "false_alarm_ratio": "False alarms, ratio to the reference",
+    "brier_ratio": "Brier score, ratio to the reference",
+    "calibration_excess": "Calibration error, in excess of the reference",
+    "segment_cost_ratio": "Cost of {}, ratio to the reference",
+}
+# figure: (heading, digits, whether more is better)
+FAILURE = {
+    "event_recall": ("Failures foreseen", 2, True),
+    "false_alarms_per_machine_year": ("False alarms per machine-year", 2, False),
+    "lead_time_hours_median": ("Median lead, hours", 1, True),
+    "pr_auc": ("PR-AUC, by row", 3, True),
+    "brier": ("Brier score, by row", 5, False),
+    "precision": ("Precision, by row", 2, True),
+    "recall": ("Recall, by row", 2, True),
+    "f1": ("F1, by row", 2, True),
+    "cost_per_machine_year": ("Cost per machine-year", 0, False),
+}
+ANOMALIES = {
+    "event_recall": ("Anomalies seen", 2, True),
+    "false_alarms_per_machine_year": ("False alarms per machine-year", 2, False),
+    "pr_auc": ("PR-AUC, by row", 3, True),
+    "f1": ("F1, by row", 2, True),
+    "false_alarm_rate": ("False-alarm rate, by row", 4, False),
+}
+SEGMENT = ("event_recall", "false_alarms_per_machine_year", "lead_time_hours_median", "pr_auc", "cost_per_machine_year")
+ABLATION = ("pr_auc", "f1", "event_recall", "false_alarms_per_machine_year", "cost_per_machine_year")
+
+
+def write(
+    folder: Path,
+    metrics: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    predictions: PredictionTable,
+    truth: Truth,
+    settings: Settings,
+    reference: Candidate | None = None,
+    importance: Mapping[str, Mapping[str, float]] | None = None,
+    model: Mapping[str, Any] | None = None,
+) -> None:
+    """Write ``index.html`` and ``summary.md`` into a folder, and ``card.md`` where the model is described.
+
+    Args:
+        folder: made where it is missing.
+        metrics: content of ``metrics.json`` of the challenger.
+        decision: content of ``decision.json``.
+        predictions: the challenger's answers.
+        truth: what they were judged by.
+        settings: the ruler.
+        reference: the model that the challenger was held against.
+        importance: what :func:`closedloop.report.importance.importance` gives.
+        model: what :func:`closedloop.report.card.describe` says of the challenger.
+    """
+    grid = Grid.of(truth, settings)
+    heads = align(predictions, grid)
+    mine = assess(heads, grid, settings, truth.schema)
+    theirs: Assessment | None = None
+    their_curves: dict[str, Curve | None] = {}
+    if reference is not None:
+        answers = {} if reference.predictions is None else align(reference.predictions, grid)
+        if not faults(reference, answers, grid, truth):
+            theirs = assess(answers, grid, settings, truth.schema)
+            their_curves = curves(answers, grid, settings.rules, truth.schema)
+    my_curves = curves(heads, grid, settings.rules, truth.schema)
+    seen = Seen(heads, mine, theirs, my_curves, their_curves, grid, settings, truth)
+    page = _page(metrics, decision, seen)
+    page |= {"alarms": operating_curves(seen), "pictures": pictures(seen), "machines": machines(seen)}
+    page["importance"] = importance_of(importance or {})
+    rendered = {"index.html": ("report.html.j2", page), "summary.md": ("summary.md.j2", page)}
+    if model is not None:
+        rendered["card.md"] = (card.TEMPLATE, {**page, **model})
+    environment = card.environment()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (template, content) in rendered.items():
+        text = environment.get_template(template).render(content)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _page(metrics: Mapping[str, Any], decision: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
+    """All words and figures of the report, as text."""
+    mine, theirs, grid = seen.mine, seen.theirs, seen.grid
+    tone, headline, advice = HEADLINES[decision["verdict"]]
+    if decision["accepted"]:
+        tone, advice = "good", "Accepted by a code owner: merging makes it the new reference."
+    elif decision["verdict"] == "inconclusive" and not decision["green"]:
+        tone, advice = "bad", "params.yaml asks for a person here: make accept WHY=…"
+    holdout, delta = decision["holdout"], decision["delta"]["cost_per_machine_year"]
+    other = {} if theirs is None else theirs.metrics
+    known = "the known anomalies" if grid.events == "anomalies" else "failures, since no anomalies are known"
+    notes = {"failure": "All components together.", "anomaly": f"Judged by {known}."}
+    sections = []
+    for part, title, figures in (("failure", "Failure heads", FAILURE), ("anomaly", "Anomaly head", ANOMALIES)):
+        if metrics[part] is not None:
+            bounds = _bounds(part, mine), _bounds(part, theirs)
+            rows = _comparison(figures, metrics[part], other.get(part), *bounds)
+            sections.append({"title": title, "note": notes[part], "rows": rows})
+    return {
+        "source": seen.truth.source,
+        "verdict": decision["verdict"],
+        "tone": tone,
+        "headline": headline,
+        "advice": advice,
+        "reason": decision["reason"],
+        "sign": {"good": "🟢", "bad": "🔴", "even": "🟡"}[tone],
+        "facts": _facts(decision, holdout, grid),
+        "tiles": _tiles(metrics, mine, theirs),
+        "delta": None
+        if delta["estimate"] is None
+        else {key: _number(value, 0) for key, value in delta.items()} | {"svg": _delta(delta)},
+        "sections": sections,
+        "guardrails": [_guardrail(one) for one in decision["guardrails"]],
+        "floors": [_floor(one) for one in decision["floors"]],
+        "budgets": _budgets(metrics, seen),
+        "tables": _tables(metrics),
+        "has_reference": theirs is not None,
+    }
+
+
+def _facts(decision: Mapping[str, Any], holdout: Mapping[str, Any], grid: Grid) -> list[tuple[str, str]]:
+    events = f"{holdout['failures']:,} failures" if grid.supervised else f"{grid.event_count:,} anomalies"
+    champion = decision["champion"]
+    return [
+        ("This model", _name(decision["challenger"])),
+        ("Reference", "none yet" if champion is None else _name(champion)),
+        ("Judged on", f"{holdout['machines']:,} machines, {events}, {holdout['machine_years']:.1f} machine-years"),
+    ]
+
+
+def _name(model: Mapping[str, Any]) -> str:
+    commit, digest = model["commit"] or "unknown", (model["model_digest"] or "unknown").removeprefix("sha256:")
+    return f"commit {commit[:9]}, model {digest[:12]}"
+
+
+def _tiles(metrics: Mapping[str, Any], mine: Assessment, theirs: Assessment | None) -> list[dict[str, str]]:
+    """The four figures to read first."""
+    part = "failure" if metrics["failure"] is not None else "anomaly"
+    names = FAILURE if part == "failure" else ANOMALIES
+    other = {} if theirs is None else theirs.metrics[part] or {}
+    result = [
+        {
+            "label": "Cost per machine-year, all heads",
+            "value": _number(Ratio(mine.cost, mine.years).estimate if mine.outcomes else None, 0),
+            "reference": "" if theirs is None else _number(Ratio(theirs.cost, theirs.years).estimate, 0),
+        }
+    ]
+    for key in ("event_recall", "false_alarms_per_machine_year", "pr_auc"):
+        label, digits, _ = names[key]
+        value = _number((metrics[part] or {}).get(key), digits)
+        result.append(
+            {"label": label, "value": value, "reference": _number(other[key], digits) if key in other else ""}
+        )
+    return result
+
+
+def _comparison(
+    figures: Mapping[str, tuple[str, int, bool]],
+    mine: Mapping[str, Any],
+    theirs: Mapping[str, Any] | None,
+    my_bounds: Mapping[str, Bounds],
+    their_bounds: Mapping[str, Bounds],
+) -> list[dict[str, str]]:
+    """One row for each figure: reference and challenger, coloured where their intervals lie apart."""
+    rows = []
+    for key, (label, digits, more_is_better) in figures.items():
+        (low, high), (their_low, their_high) = (b.get(key, (np.nan, np.nan)) for b in (my_bounds, their_bounds))
+        rose, fell = low > their_high, high < their_low
+        rows.append(
+            {
+                "label": label,
+                "mine": _number(mine[key], digits),
+                "my_bounds": _range(low, high, digits),
+                "theirs": _number(None if theirs is None else theirs[key], digits),
+                "their_bounds": _range(their_low, their_high, digits),
+                "trend": ("good" if rose == more_is_better else "bad") if rose or fell else "",
+            }
+        )
+    return rows
+
+
+def _budgets(metrics: Mapping[str, Any], seen: Seen) -> dict[str, Any] | None:
+    """What the best threshold could have caught at so many false alarms."""
+    rows = []
+    for part, names in (("failure", FAILURE), ("anomaly", ANOMALIES)):
+        if seen.my_curves[part] is not None:
+            label = names["event_recall"][0]
+            rows.append([label, *(_number(one, 2) for one in metrics[part]["event_recall_at"].values())])
+            if (other := seen.their_curves.get(part)) is not None:
+                rows.append([f"{label}, reference", *(_number(one, 2) for one in read(other).values())])
+    head = ["False alarms per machine-year, at most", *(f"{budget:g}" for budget in BUDGETS)]
+    return {"head": head, "rows": rows} if rows else None
+
+
+def _bounds(part: str, one: Assessment | None) -> dict[str, Bounds]:
+    """The interval of each figure that is a ratio of sums over machines."""
+    if one is None:
+        return {}
+    chosen = [outcomes for head, outcomes in one.outcomes.items() if (head == ANOMALY) == (part == "anomaly")]
+
+    def total(count: Callable[[Outcome], int]) -> Float64:
+        return np.array([[count(outcome) for outcome in head] for head in chosen], float).sum(axis=0)
+
+    detected = total(lambda outcome: outcome.detected)
+    ratios = {
+        "event_recall": (Ratio(detected, detected + total(lambda outcome: outcome.missed)), 1.0),
+        "false_alarms_per_machine_year": (Ratio(total(lambda outcome: outcome.false_alarms), one.years), np.inf),
+    }
+    if part == "failure":
+        ratios["brier"] = (Ratio(one.squared_error, one.rows), 1.0)
+    result = {}
+    for key, (ratio, most) in ratios.items():
+        low, high = ratio.interval(BOUND) if np.isfinite(ratio.above).all() else (None, None)
+        if low is not None and high is not None:
+            result[key] = (max(low, 0.0), min(high, most))
+    return result
+
+
+def _range(low: float, high: float, digits: int) -> str:
+    return f"{_number(low, digits)} to {_number(high, digits)}" if np.isfinite(low) else ""
+
+
+def _guardrail(one: Mapping[str, Any]) -> dict[str, str]:
+    kind, _, segment = one["name"].partition(":")
+    known = one["low"] is not None or one["high"] is not None
+    bounds = f"{_number(one['low'], 2)} to {_number(one['high'], 2)}" if known else "—"
+    return {
+        "label": GUARDRAILS[kind].format(segment),
+        "estimate": _number(one["estimate"], 2),
+        "bounds": bounds,
+        "limit": f"at most {one['limit']:.2f}",
+        "state": _state(one["holds"], "broken"),
+    }
+
+
+def _floor(one: Mapping[str, Any]) -> dict[str, str]:
+    part, _, key = one["name"].partition(".")
+    label = (FAILURE if part == "failure" else ANOMALIES).get(key, (key, 2, True))[0]
+    return {
+        "label": label,
+        "estimate": _number(one["estimate"], 2),
+        "reference": _number(one["champion"], 2),
+        "limit": f"at least {one['limit']:.2f}",
+        "state": _state(one["holds"], "missed"),
+    }
+
+
+def _state(holds: bool | None, word: str) -> str:
+    return "not judged" if holds is None else "holds" if holds else word
+
+
+def _tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Components, machine models and ablations."""
+    result = []
+    failure = metrics["failure"]
+    if failure is not None:
+        for key, title, counts in (
+            ("by_component", "Each component", ("failures",)),
+            ("by_model", "Each machine model", ("machines", "failures")),
+        ):
+            head = ["", *(count.capitalize() for count in counts), *(FAILURE[name][0] for name in SEGMENT)]
+            rows = [
+                [name, *(f"{of_one[count]:,}" for count in counts)]
+                + [_number(of_one[figure], FAILURE[figure][1]) for figure in SEGMENT]
+                for name, of_one in failure[key].items()
+            ]
+            result.append({"title": title, "note": "", "head": head, "rows": rows})
+    ablations = {name: figures for name, figures in metrics["ablations"].items() if figures is not None}
+    if ablations and failure is not None:
+        named = {"everything": failure} | {name.replace("_", " "): figures for name, figures in ablations.items()}
+        rows = [[name, *(_number(of_one[key], FAILURE[key][1]) for key in ABLATION)] for name, of_one in named.items()]
+        note = "The same training without one source of knowledge. What hardly changes was hardly needed."
+        head = ["Trained with", *(FAILURE[key][0] for key in ABLATION)]
+        result.append({"title": "Ablations", "note": note, "head": head, "rows": rows})
+    return result
+
+
+def _delta(delta: Mapping[str, float | None]) -> str:
+    estimate = delta["estimate"] or 0.0
+    return plots.interval(estimate, delta["low"], delta["high"], "saved for each machine-year")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "—" if value is None or not np.isfinite(value) else f"{value:,.{digits}f}"
