@@ -1,1 +1,1 @@
-"""The online verbs: the scoring contract and the service around it."""
+"""The scoring contract, ``score.py``, and the service around it."""

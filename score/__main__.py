@@ -1,4 +1,4 @@
-"""Serve: ``python -m score [--host 0.0.0.0]``. One worker; a second one needs a LOG_DIR of its own."""
+"""Serve: ``python -m score [--host 0.0.0.0]``. One process is one worker; each needs its own LOG_DIR."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from score.settings import Settings, SettingsError
 
 
 def main() -> int:
-    """Serve until told to stop. Exit code 2: a setting is wrong; 3: the bundle, the log or the port was refused."""
+    """Serve until a signal. Exit code 2: a setting is wrong; 3: the bundle, the log or the port was refused."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))  # as the first process of a container it would not hear it
+        signal.signal(number, lambda *_: os._exit(0))  # as process 1 of a container it would ignore them
     parser = argparse.ArgumentParser(prog="python -m score", description="Serve the scoring API; see score/README.md")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     host = parser.parse_args().host
@@ -22,7 +22,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"score: {error}", file=sys.stderr)
         return 2
-    from score.server import serve  # takes a second or two, in which a signal should be heard
+    from score.server import serve  # takes a second or two, during which signals must work
 
     return serve(settings, host)
 

@@ -1,4 +1,4 @@
-"""Request in, answer out: the one path behind both doors, ``score.py`` and the app."""
+"""The answer to a request: decoded, predicted, with warnings. ``score.py`` and the service share it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ from closedloop.heads.bundle import Bundle, Predictions
 
 
 class Scorer:
-    """A bundle that answers requests of at most ``max_rows`` rows a table.
+    """Answers requests with one bundle.
 
-    It answers its own example once when it is made: compiled code is then ready, and a bundle that cannot answer is
-    found before anyone asks it.
+    Answers the bundle's own example when it is made. That compiles all code, and finds a bundle that cannot answer
+    before the first request.
+
+    Args:
+        bundle: a bundle that was loaded.
+        max_rows: the largest number of rows in one table of a request.
     """
 
     def __init__(self, bundle: Bundle, max_rows: int) -> None:
         if bundle.manifest is None:
-            raise ValueError("this bundle was never written: load one")
+            raise ValueError("this bundle has no manifest: write it and load it")
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.max_rows = max_rows
@@ -50,7 +54,7 @@ class Scorer:
 
 
 def results(tables: Tables, predictions: Predictions, schema: Schema, history_us: int) -> list[dict[str, Any]]:
-    """The answer's results. A head that is not there, or could not tell, is null."""
+    """The results of an answer. A head that is missing or has no score is None."""
     warnings = _warnings(tables, predictions, schema, history_us)
     probability, alarm = predictions.probability.T.tolist(), predictions.alarm.T.tolist()
     rows = zip(
@@ -69,45 +73,45 @@ def results(tables: Tables, predictions: Predictions, schema: Schema, history_us
             "datetime": to_text(time),
             "anomaly": None if math.isnan(score) else {"score": score, "alarm": anomaly_alarm},
             "failure": {
-                component: None if math.isnan(chance) else {"probability": chance, "alarm": rings}
-                for component, chance, rings in zip(schema.components, chances, alarms, strict=True)
+                component: None if math.isnan(chance) else {"probability": chance, "alarm": raised}
+                for component, chance, raised in zip(schema.components, chances, alarms, strict=True)
             },
-            "warnings": said,
+            "warnings": lines,
         }
-        for machine, time, score, anomaly_alarm, chances, alarms, said in rows
+        for machine, time, score, anomaly_alarm, chances, alarms, lines in rows
     ]
 
 
 def _warnings(tables: Tables, predictions: Predictions, schema: Schema, history_us: int) -> list[list[str]]:
-    """For each result, what its answer had to do without."""
+    """The warnings of each result: what its machine's data lacked."""
     machines, times = predictions.machine.tolist(), predictions.time.tolist()
-    windows, sound = np.empty((len(machines), 2), np.int64), np.empty(len(machines), np.bool_)
+    windows, complete = np.empty((len(machines), 2), np.int64), np.empty(len(machines), np.bool_)
     answered = (predictions.machine, predictions.time)
-    _look(*answered, tables.machine, tables.time, tables.values, history_us, schema.limits, windows, sound)
+    _find_windows(*answered, tables.machine, tables.time, tables.values, history_us, schema.limits, windows, complete)
     described = set(tables.machine_ids.tolist())
     replaced = _replaced(tables, dict(zip(machines, times, strict=True)))
     components = range(len(schema.components))
-    said: list[list[str]] = []
-    for machine, (first, stop), fits, hours in zip(
-        machines, windows.tolist(), sound.tolist(), predictions.history_hours.tolist(), strict=True
+    warnings: list[list[str]] = []
+    for machine, (first, stop), whole, hours in zip(
+        machines, windows.tolist(), complete.tolist(), predictions.history_hours.tolist(), strict=True
     ):
         seen_us = microseconds(hours)
         lines = [] if seen_us >= history_us else [f"{hours:g} of {history_us / HOUR_US:g} hours of history"]
         expected = seen_us // schema.period_us
         if stop - first < expected:
             lines.append(f"{expected - stop + first} of {expected} rows of the history are missing")
-        if not fits:
+        if not whole:
             lines += _readings(tables.values[:, first:stop], schema)
         if machine not in described and schema.models:
             lines.append("no machine description")
         if missing := [schema.components[code] for code in components if (machine, code) not in replaced]:
             lines.append(f"no replacement known of {', '.join(missing)}")
-        said.append(lines)
-    return said
+        warnings.append(lines)
+    return warnings
 
 
 @njit(cache=True, nogil=True)
-def _look(
+def _find_windows(
     machines: Int64,
     last: Int64,
     machine: Int64,
@@ -116,11 +120,11 @@ def _look(
     history_us: int,
     limits: Float64,
     windows: Int64,
-    sound: NDArray[np.bool_],
+    complete: NDArray[np.bool_],
 ) -> None:
-    """First and last + 1 row of each machine's window, and whether every reading in it is there and within limits.
+    """Fill in the first and last + 1 row of each machine's window, and whether all its readings are within limits.
 
-    Machines are those of the telemetry, both sorted.
+    ``machines`` are those of the telemetry, in the same order. A missing reading is outside the limits.
     """
     stop = 0
     for m in range(len(machines)):
@@ -130,22 +134,22 @@ def _look(
         while time[first] <= last[m] - history_us:
             first += 1
         windows[m, 0], windows[m, 1] = first, stop
-        fits = True
+        whole = True
         for s in range(len(values)):
             for r in range(first, stop):
-                fits &= values[s, r] >= limits[s, 0] and values[s, r] <= limits[s, 1]  # False where none is there, too
-        sound[m] = fits
+                whole &= values[s, r] >= limits[s, 0] and values[s, r] <= limits[s, 1]  # NaN compares as False
+        complete[m] = whole
 
 
 def _replaced(tables: Tables, times: dict[int, int]) -> set[tuple[int, int]]:
-    """The (machine, component) pairs that have a replacement up to the time of the machine's answer."""
+    """The (machine, component) pairs with a replacement up to the time of the machine's result."""
     maint = tables.maint
     events = zip(maint.machine.tolist(), maint.code.tolist(), maint.time.tolist(), strict=True)
     return {(machine, code) for machine, code, time in events if machine in times and time <= times[machine]}
 
 
 def _readings(values: Float64, schema: Schema) -> list[str]:
-    """What is wrong with the readings of one machine's window, shape (sensors, rows)."""
+    """Warnings about the readings of one machine's window, shape (sensors, rows)."""
     lines = []
     for sensor, readings, (low, high) in zip(schema.sensors, values, schema.ranges, strict=True):
         if missing := int(np.isnan(readings).sum()):
@@ -158,18 +162,18 @@ def _readings(values: Float64, schema: Schema) -> list[str]:
 def _answer_schema(schema: Schema, example: dict[str, Any]) -> dict[str, Any]:
     """The JSON Schema of an answer."""
 
-    def judged(figure: str, minimum: float | None) -> dict[str, Any]:
+    def head(figure: str, minimum: float | None) -> dict[str, Any]:
         number: dict[str, Any] = (
             {"type": "number"} if minimum is None else {"type": "number", "minimum": 0, "maximum": 1}
         )
         properties = {figure: number, "alarm": {"type": "boolean"}}
         return {"type": ["object", "null"], "properties": properties, "required": list(properties)}
 
-    failure = {component: judged("probability", 0) for component in schema.components}
+    failure = {component: head("probability", 0) for component in schema.components}
     properties = {
         "machineID": {"type": "integer"},
         "datetime": {"type": "string", "format": "date-time", "description": "The machine's last telemetry row."},
-        "anomaly": {**judged("score", None), "description": "null: the bundle has no anomaly head."},
+        "anomaly": {**head("score", None), "description": "null: the bundle has no anomaly head."},
         "failure": {
             "type": "object",
             "description": "By component, null where the bundle has no head for it.",

@@ -1,4 +1,4 @@
-"""Who may ask what: bearer tokens with scopes, from a mounted file."""
+"""Authentication: bearer tokens with scopes, from a mounted file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from score.problems import Problem
 from score.settings import SettingsError
 
 Scope = Literal["score", "feedback"]
-_SHORTEST = 16  # fewer characters could be guessed
-_LOOK_SECONDS = 1.0  # how often the file is looked at
+_SHORTEST = 16  # characters: a shorter token could be guessed
+_CHECK_SECONDS = 1.0  # between checks for a changed file
 _Callers = dict[bytes, tuple[str, frozenset[Scope]]]
 
 
@@ -27,58 +27,61 @@ class _Caller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tokens:
-    """The callers of a tokens file, found by the digest of their token, so that the time it takes tells nothing of it.
+    """The callers of a tokens file. They are looked up by the digest of their token, against timing attacks.
 
     The file is JSON, ``{"<caller>": {"token": "<at least 16 characters>", "scopes": ["score", "feedback"]}}``. It is
-    read again when it has changed; a new one that is wrong is said once, and the old tokens stay. ``stale`` says that
-    this is so, ``refused`` counts who was turned away, by reason.
+    read again when it has changed. If the new content is invalid, that is logged once and the previous tokens stay in
+    use; ``stale`` is then true. ``refused`` counts refused requests, by reason.
 
     Raises:
-        SettingsError: the file cannot be read, or holds no such thing. The message never shows a token.
+        SettingsError: the file cannot be read or is invalid. The message never contains a token.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp = _stamp(path)
         self._callers = _read(path)
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
         self.stale = False
         self.reloads = 0
         self.refused = {"token": 0, "scope": 0}
 
     def caller(self, authorization: str, scope: Scope) -> str:
-        """The name of who sent this ``Authorization`` header.
+        """The name of the caller who sent this ``Authorization`` header.
 
         Raises:
             Problem: 401 without a known token, 403 without the scope.
         """
-        if (now := time.monotonic()) - self._looked >= _LOOK_SECONDS:
-            self._looked = now
-            self._look()
+        if (now := time.monotonic()) - self._checked >= _CHECK_SECONDS:
+            self._checked = now
+            self._read_again()
         kind, _, token = authorization.partition(" ")
         found = self._callers.get(sha256(token.strip().encode()).digest()) if kind.lower() == "bearer" else None
         if found is None:
             self.refused["token"] += 1
             raise Problem(
-                401, "send a known token: Authorization: Bearer <token>", headers={"WWW-Authenticate": "Bearer"}
+                401,
+                "no known token: send the header Authorization: Bearer <token>",
+                headers={"WWW-Authenticate": "Bearer"},
             )
         name, scopes = found
         if scope not in scopes:
             self.refused["scope"] += 1
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
-            raise Problem(403, f"the token of {name} lacks the scope {scope}", headers={"WWW-Authenticate": challenge})
+            detail = f"the token of {name} lacks the scope {scope}: send one that has it"
+            raise Problem(403, detail, headers={"WWW-Authenticate": challenge})
         return name
 
-    def _look(self) -> None:
-        """Read the file again if it is another than before; the stamp is taken first, so that no change is missed."""
+    def _read_again(self) -> None:
+        """Read the file again if it has changed; its stamp is taken first, so that no change is missed."""
         stamp = _stamp(self._path)
         if stamp == self._stamp and not self.stale:
             return
         try:
             self._callers = _read(self._path)
-        except SettingsError as error:  # perhaps for a moment only: it is read again at the next look
+        except SettingsError as error:  # perhaps only for a moment: the next check reads it again
             if not self.stale or stamp != self._stamp:
-                say("the new tokens file is wrong: the old tokens stay", logging.ERROR, reason=str(error))
+                say("the new tokens file is invalid: the old tokens stay", logging.ERROR, reason=str(error))
             self.stale, self._stamp = True, stamp
             return
         self.stale, self._stamp = False, stamp
@@ -87,7 +90,7 @@ class Tokens:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes with the file; empty where there is none."""
+    """What identifies the file's version; empty if there is no file."""
     try:
         found = os.stat(path)  # noqa: PTH116 - half the time, in the path of every request
     except OSError:
@@ -103,13 +106,13 @@ def _read(path: Path) -> _Callers:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"AUTH_TOKENS_FILE={path}: {error}; see score/README.md for its form") from None
     if not named:
-        raise SettingsError(f"AUTH_TOKENS_FILE={path}: names no caller, so that nobody could ask")
+        raise SettingsError(f"AUTH_TOKENS_FILE={path}: no callers: add at least one")
     callers: _Callers = {}
     for name, caller in named.items():
         key = sha256(caller.token.encode()).digest()
         if len(caller.token) < _SHORTEST:
-            raise SettingsError(f"AUTH_TOKENS_FILE={path}: the token of {name} is shorter than {_SHORTEST}")
+            raise SettingsError(f"AUTH_TOKENS_FILE={path}: the token of {name} has fewer than {_SHORTEST} characters")
         if key in callers:
-            raise SettingsError(f"AUTH_TOKENS_FILE={path}: {name} has the token of {callers[key][0]}")
+            raise SettingsError(f"AUTH_TOKENS_FILE={path}: {name} and {callers[key][0]} have the same token")
         callers[key] = name, frozenset(caller.scopes)
     return callers

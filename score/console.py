@@ -1,4 +1,4 @@
-"""What the service says on stderr: one JSON object a line, one line an event; never a body, a token or a header."""
+"""The service's events on stderr: one JSON object on each line; never a body, a token or a header."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ log = logging.getLogger("score")
 class JsonFormatter(logging.Formatter):
     """``{"time", "level", "event"}`` and the event's own fields.
 
-    Of an exception it gives the kind and the places it came through. Its message is left out: it may quote what was
-    sent.
+    Of an exception it writes the type and the traceback's lines. The message is left out, because it may quote what
+    was sent.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """The line of a log record."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -39,11 +39,11 @@ def say(event: str, level: int = logging.INFO, **fields: Any) -> None:
 
 
 def to_stderr() -> None:
-    """Send all that is logged in this process to stderr as JSON; of the server under us only what is amiss."""
+    """Write all logging of this process to stderr as JSON; uvicorn's only from warnings up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     server = logging.getLogger("uvicorn.error")
     server.setLevel(logging.WARNING)
-    # who sends no HTTP is counted (score/protocol.py): a line each would let anyone fill the disk
+    # such requests are counted (score/protocol.py): with one line for each, anyone could fill the disk
     server.addFilter(lambda record: "Invalid HTTP request" not in record.msg and "upgrade" not in record.msg.lower())

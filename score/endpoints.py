@@ -1,29 +1,36 @@
-"""The two routes that are logged, as plain ASGI: at 64 connections the framework would cost more than the answer."""
+"""All routes of the service.
+
+``/score`` and ``/feedback`` are plain ASGI applications, which the middleware calls past the framework: with 64
+connections the framework would cost more than the answer. All other routes are FastAPI's.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette import types
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Route
 
 from closedloop.log.record import Record
 from score.auth import Scope
+from score.pages import docs, page
 from score.problems import Problem
-
-if TYPE_CHECKING:
-    from score.service import Service
+from score.service import Service
 
 Headers = list[tuple[bytes, bytes]]
+router = APIRouter()
 
 
 @dataclass(frozen=True)
-class Post:
-    """An ASGI application that sends what ``answer`` makes of a request: the content, and headers of its own."""
+class LoggedPost:
+    """An ASGI application that sends what ``answer`` returns for a request: the content and extra headers."""
 
     answer: Callable[[types.Scope, types.Receive], Awaitable[tuple[bytes, Headers]]]
 
@@ -36,30 +43,104 @@ class Post:
 
 
 async def score_machines(scope: types.Scope, receive: types.Receive) -> tuple[bytes, Headers]:
-    """Score every machine of the request at its last telemetry row; answered when it is durably logged."""
+    """Score each machine of the request at its last telemetry row; return once the record is durable."""
     received = time.time_ns() // 1000
     service: Service = scope["state"]["service"]
     caller = _admit(scope, "score")
     body = await _body(receive)
     results, content = await service.work(service.score, body, scope["state"]["request_id"])
     await _keep(scope["state"], "score", received, caller, body, content)
-    service.metrics.scored(len(results))
-    service.recent.extend(results[-20:])
+    service.status.scored(results)
     return content, [(b"x-model-digest", service.scorer.manifest.model_digest.encode())]
 
 
 async def take_feedback(scope: types.Scope, receive: types.Receive) -> tuple[bytes, Headers]:
-    """Take failures and replacements that happened; answered when they are durably logged."""
+    """Take failures and replacements that happened; return once the record is durable."""
     received = time.time_ns() // 1000
     service: Service = scope["state"]["service"]
     request_id: str = scope["state"]["request_id"]
     caller = _admit(scope, "feedback")
     body = await _body(receive)
-    said = await service.work(service.take, body, request_id)
-    content = msgspec.json.encode({"request_id": request_id, "stored": said.rows})
+    feedback = await service.work(service.take, body, request_id)
+    content = msgspec.json.encode({"request_id": request_id, "stored": feedback.rows})
     await _keep(scope["state"], "feedback", received, caller, body, content)
-    service.metrics.fed_back(said.rows)
+    service.metrics.feedback_taken(feedback.rows)
     return content, []
+
+
+LOGGED_POSTS: dict[str, types.ASGIApp] = {"/score": LoggedPost(score_machines), "/feedback": LoggedPost(take_feedback)}
+
+
+@router.get("/livez", summary="Whether the process answers", response_class=PlainTextResponse)
+async def livez() -> PlainTextResponse:
+    """Answer, whatever the state of the disk: a restart would not fix it."""
+    return PlainTextResponse("alive\n")
+
+
+@router.get("/readyz", summary="Whether requests can be scored and logged", response_class=PlainTextResponse)
+async def readyz(request: Request) -> PlainTextResponse:
+    """Answer 503 while the log cannot be written, and when the service is stopping."""
+    if (reason := _service(request).status.unready()) is not None:
+        raise Problem(503, reason, headers={"Retry-After": "2"})
+    return PlainTextResponse("ready\n")
+
+
+@router.get("/version", summary="What is served: model, data, commit, image", response_class=Response)
+async def version(request: Request) -> Response:
+    """The digests of what is served."""
+    return _json(_service(request).status.served)
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
+async def metrics(request: Request) -> PlainTextResponse:
+    """The metrics in Prometheus' text format."""
+    return PlainTextResponse(_service(request).metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+@router.get("/state", summary="Live figures, and with a token the last results", response_class=Response)
+async def state(request: Request) -> Response:
+    """The live figures; the last results only with a token for /score, or with ``AUTH=open``."""
+    service = _service(request)
+    authorization = request.headers.get("authorization", "")
+    if authorization:
+        service.caller(authorization, "score")
+    figures = service.status.state(recent=service.tokens is None or bool(authorization))
+    return _json(figures, {"Cache-Control": "no-store"})
+
+
+@router.get("/", include_in_schema=False)
+async def home(request: Request) -> HTMLResponse:
+    """The page for people."""
+    return HTMLResponse(_service(request).pages["/"], headers=page.HEADERS)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs_page(request: Request) -> HTMLResponse:
+    """The documentation of the API, for people."""
+    return HTMLResponse(_service(request).pages["/docs"], headers=docs.HEADERS)
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi_document(request: Request) -> Response:
+    """The documentation of the API, for machines."""
+    return Response(_service(request).pages["/openapi.json"], media_type="application/json")
+
+
+# the framework knows the logged posts too, so that it answers other methods with 405
+ROUTES: list[BaseRoute] = [
+    *(Route(path, answer, methods=["POST"]) for path, answer in LOGGED_POSTS.items()),
+    *router.routes,
+]
+PATHS = frozenset(route.path for route in ROUTES if isinstance(route, Route))
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.state.service
+    return service
+
+
+def _json(content: object, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), headers=headers, media_type="application/json")
 
 
 async def _body(receive: types.Receive) -> bytes:
@@ -78,15 +159,20 @@ def _part(message: types.Message) -> bytes:
 
 
 def _admit(scope: types.Scope, right: Scope) -> str:
-    """The caller's name; who may not ask, or sends no JSON, is refused before the body is read."""
+    """The caller's name, checked before the body is read.
+
+    Raises:
+        Problem: 401 or 403, the caller has no right to ask; 415, the body is not plain JSON.
+    """
     service: Service = scope["state"]["service"]
-    headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # the first counts, if one comes twice
+    headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated header the first counts
     caller = service.caller(headers.get(b"authorization", b"").decode("latin-1"), right)
     _require_plain_json(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
     return caller
 
 
 async def _keep(state: dict[str, Any], kind: Scope, received: int, caller: str, body: bytes, content: bytes) -> None:
+    """Write the record of an answer to the log; return once it is durable."""
     service: Service = state["service"]
     record = Record(
         kind=kind,
@@ -105,10 +191,10 @@ async def _keep(state: dict[str, Any], kind: Scope, received: int, caller: str, 
 
 
 def _require_plain_json(content_type: bytes, content_encoding: bytes) -> None:
-    """Refuse what says that it is something else; who says nothing is believed to send JSON."""
+    """Refuse a body declared as anything but plain JSON; without a declaration it is taken for JSON."""
     if content_type != b"application/json":
         kind = content_type.decode("latin-1").partition(";")[0].strip().lower()
         if kind and kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise Problem(415, f"Content-Type {kind[:60]!r}: send application/json")
     if content_encoding.strip().lower() not in (b"", b"identity"):
-        raise Problem(415, "Content-Encoding: send the body as it is, not compressed")
+        raise Problem(415, "Content-Encoding: send the body uncompressed")

@@ -1,4 +1,4 @@
-"""How much is going on: what the limits are held against, and whether the service is about to stop."""
+"""The limits of a service, and what is in flight of each."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 
 from score.settings import Settings
 
-_OTHER_DESCRIPTORS = 48  # listener, loop, log, shipper, libraries, and some to spare
+_OTHER_DESCRIPTORS = 48  # listener, event loop, log, shipper, libraries, and a reserve
 
 
 @dataclass
 class Load:
-    """Live figures of one service, changed in the event loop's thread alone.
+    """The limits and the live figures of one service; changed by the event loop's thread alone.
 
-    ``requests`` are those of /score and /feedback between head and answer, ``body_bytes`` what was read of their
-    bodies. ``shed`` and ``closed`` count what was turned away, by reason.
+    ``requests`` counts those of /score and /feedback that are not answered yet, ``body_bytes`` what was read of their
+    bodies. ``shed`` counts refused requests and ``closed`` closed connections, by reason. ``stopping`` is set by the
+    first signal.
     """
 
     max_requests: int
@@ -33,7 +34,7 @@ class Load:
 
     @classmethod
     def of(cls, settings: Settings) -> Load:
-        """The limits of the settings, and no more connections than the process may have descriptors for."""
+        """The limits in the settings; no more connections than the process can have file descriptors."""
         return cls(
             max_requests=settings.max_in_flight,
             max_body_bytes=settings.max_body_bytes,
@@ -43,13 +44,13 @@ class Load:
 
 
 def descriptors() -> int:
-    """How many descriptors this process may have."""
+    """How many file descriptors this process may have."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 20 if limit == resource.RLIM_INFINITY else limit
 
 
 def raise_descriptors(settings: Settings) -> None:
-    """Let the process have as many descriptors as its connections need, if the system allows it."""
+    """Raise the process's limit of file descriptors to what its connections need, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = settings.max_connections + _OTHER_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:

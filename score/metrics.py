@@ -1,41 +1,37 @@
-"""The service's figures, for Prometheus."""
+"""The figures of ``/metrics``, in Prometheus' text format."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from score.log import supervisor
-
-if TYPE_CHECKING:
-    from score.service import Service
+from closedloop.log.spool import Spool
+from score.status import ServiceStatus
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """Counters of one service, in a registry of their own."""
+    """The counters of requests and feedback, and a collector of the status, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: ServiceStatus) -> None:
         self._registry = CollectorRegistry()
         labels = ("route", "status")
         self._requests = Counter("closedloop_requests", "Requests answered", labels, registry=self._registry)
         self._seconds = Histogram(
-            "closedloop_request_seconds", "From head to answer", ("route",), registry=self._registry, buckets=_SECONDS
+            "closedloop_request_seconds",
+            "Seconds from the request's headers to its answer",
+            ("route",),
+            registry=self._registry,
+            buckets=_SECONDS,
         )
-        self._machines = Counter("closedloop_machines_scored", "Results answered", registry=self._registry)
-        self._feedback = Counter("closedloop_feedback_rows", "Rows of feedback", ("table",), registry=self._registry)
+        self._feedback = Counter("closedloop_feedback_rows", "Feedback rows", ("table",), registry=self._registry)
+        self._registry.register(_StatusCollector(status))
         self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # looking labels up costs more than counting
-        self.machines = 0
-
-    def watch(self, service: Service) -> None:
-        """Show what the parts of a service count, too."""
-        self._registry.register(_Collector(service))
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one request."""
@@ -44,83 +40,95 @@ class Metrics:
         bound[0].inc()
         bound[1].observe(seconds)
 
-    def scored(self, machines: int) -> None:
-        """Count the results of one answer."""
-        self._machines.inc(machines)
-        self.machines += machines
-
-    def fed_back(self, rows: dict[str, int]) -> None:
-        """Count the rows of one acknowledged feedback."""
+    def feedback_taken(self, rows: dict[str, int]) -> None:
+        """Count the rows of one acknowledged feedback request, by table."""
         for table, count in rows.items():
             self._feedback.labels(table).inc(count)
 
     def text(self) -> bytes:
-        """The figures in Prometheus' text format."""
+        """All figures in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-class _Collector(Collector):
-    """What the parts count, read when asked."""
+class _StatusCollector(Collector):
+    """The figures of a status, read at each scrape."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, status: ServiceStatus) -> None:
+        self._status = status
+        self._created = time.time()
 
     def collect(self) -> Iterable[Metric]:
-        service, load, journal = self._service, self._service.load, self._service.journal
-        served = {name: value or "" for name, value in service.served.items()}
+        """The metrics of each part of the service."""
+        status = self._status
+        served = {name: value or "" for name, value in status.served.items()}
         build = GaugeMetricFamily("closedloop_build_info", "What is served", labels=list(served))
         build.add_metric(list(served.values()), 1)
         yield build
-        yield _gauge("ready", "Whether requests are wanted", service.unready() is None)
-        yield _gauge("requests_in_flight", "Requests between head and answer", load.requests)
-        yield _gauge("body_bytes_in_flight", "Bytes of their bodies", load.body_bytes)
-        yield _gauge("connections", "Open connections", load.connections)
-        yield _labelled("requests_shed", "Requests turned away by a limit", load.shed)
-        yield _labelled("connections_closed", "Connections closed on their clients", load.closed)
-        if service.tokens is not None:
-            yield _labelled("auth_failures", "Requests without a known token or its scope", service.tokens.refused)
-            yield _counter("tokens_reloads", "Times the tokens file was read again", service.tokens.reloads)
-            yield _gauge("tokens_stale", "Whether the tokens file is wrong and older tokens hold", service.tokens.stale)
-        yield _counter("log_offered", "Requests that could be logged", journal.offered)
-        yield _counter("log_sampled_out", "Requests that the sample left out", journal.sampled_out)
-        yield _counter("log_rejected", "Requests answered without a record", journal.rejected)
-        yield from _spool(journal.spool)
-        yield from _shipper(service)
+        yield _gauge("ready", "Whether requests are accepted", status.unready() is None)
+        yield CounterMetricFamily(
+            "closedloop_machines_scored", "Results answered", value=status.machines_scored, created=self._created
+        )
+        yield from _load(status)
+        yield from _tokens(status)
+        yield _counter("log_offered", "Requests that could be logged", status.journal.offered)
+        yield _counter("log_sampled_out", "Requests left out by LOG_SAMPLE", status.journal.sampled_out)
+        yield _counter("log_rejected", "Requests answered without a record", status.journal.rejected)
+        yield from _spool(status.journal.spool)
+        yield from _shipper(status)
 
 
-def _spool(spool: Any) -> Iterable[Metric]:
+def _load(status: ServiceStatus) -> Iterable[Metric]:
+    load = status.load
+    yield _gauge("requests_in_flight", "Requests of /score and /feedback that are not answered yet", load.requests)
+    yield _gauge("body_bytes_in_flight", "Bytes read of their bodies", load.body_bytes)
+    yield _gauge("connections", "Open connections", load.connections)
+    yield _by_reason("requests_shed", "Requests refused by a limit", load.shed)
+    yield _by_reason("connections_closed", "Connections closed by the service", load.closed)
+
+
+def _tokens(status: ServiceStatus) -> Iterable[Metric]:
+    if (tokens := status.tokens) is None:
+        return
+    yield _by_reason("auth_failures", "Requests without a known token or without the scope", tokens.refused)
+    yield _counter("tokens_reloads", "Times the tokens file was read again", tokens.reloads)
+    yield _gauge("tokens_stale", "Whether the tokens file is invalid and the previous tokens are used", tokens.stale)
+
+
+def _spool(spool: Spool) -> Iterable[Metric]:
     counts = spool.counts
     counters = {
-        "records": ("Requests stored", counts.records),
+        "records": ("Records stored", counts.records),
         "bytes": ("Bytes stored", counts.bytes),
         "commits": ("Group commits", counts.commits),
-        "failures": ("Times the disk refused", counts.failures),
-        "lost": ("Requests answered at once (LOG_DURABILITY=off) that the disk then refused", counts.lost),
+        "failures": ("Failed writes", counts.failures),
+        "lost": ("Requests answered at once (LOG_DURABILITY=off) whose write then failed", counts.lost),
         "segments_sealed": ("Segments sealed", counts.sealed),
-        "recovered_records": ("Records found in a segment that a crash left open", counts.recovered),
-        "torn_bytes": ("Bytes cut from such a segment's end", counts.torn_bytes),
+        "recovered_records": ("Records recovered from a segment that a crash left open", counts.recovered),
+        "torn_bytes": ("Incomplete bytes cut from the end of such segments", counts.torn_bytes),
         "corrupt_stretches": ("Damaged stretches found in such segments", counts.corrupt),
     }
     for name, (text, value) in counters.items():
         yield _counter(f"log_{name}", text, value)
-    yield _gauge("log_ready", "Whether it can be written", spool.failure is None)
+    yield _gauge("log_ready", "Whether the log can be written", spool.failure is None)
 
 
-def _shipper(service: Service) -> Iterable[Metric]:
-    if service.shipper is None:
+def _shipper(status: ServiceStatus) -> Iterable[Metric]:
+    if status.supervisor is None:
         return
-    yield _gauge("log_shipper_running", "Whether there is a shipper", service.shipper.running)
-    yield _counter("log_shipper_starts", "Times a shipper was started", service.shipper.starts)
-    if (figures := supervisor.figures(service.settings.log_dir)) is None:
+    yield _gauge("log_shipper_running", "Whether the shipper is running", status.supervisor.running)
+    yield _counter("log_shipper_starts", "Times the shipper was started", status.supervisor.starts)
+    if (report := status.shipping()) is None:
         return
-    yield _counter("log_shipped_segments", "Segments that the shipper has shipped", figures.get("shipped_segments", 0))
-    yield _counter("log_shipped_records", "Records in them", figures.get("shipped_records", 0))
-    yield _counter("log_ship_failures", "Times the shipper failed", figures.get("failures", 0))
-    quarantined = figures.get("quarantined_records", 0)
-    yield _counter("log_quarantined_records", "Records kept aside since they cannot be shipped", quarantined)
-    yield _gauge("log_unsent_segments", "Segments that wait for it", figures.get("unsent_segments", 0))
-    yield _gauge("log_unsent_bytes", "Bytes of them", figures.get("unsent_bytes", 0))
-    oldest = figures.get("oldest_unsent_us")
+    yield _counter(
+        "log_shipped_segments", "Segments shipped since the shipper started", report.get("shipped_segments", 0)
+    )
+    yield _counter("log_shipped_records", "Records in them", report.get("shipped_records", 0))
+    yield _counter("log_ship_failures", "Times that shipping failed", report.get("failures", 0))
+    quarantined = report.get("quarantined_records", 0)
+    yield _counter("log_quarantined_records", "Records that cannot be shipped, kept in quarantine", quarantined)
+    yield _gauge("log_unsent_segments", "Sealed segments not yet shipped", report.get("unsent_segments", 0))
+    yield _gauge("log_unsent_bytes", "Bytes in them", report.get("unsent_bytes", 0))
+    oldest = report.get("oldest_unsent_us")
     age = 0.0 if oldest is None else max(time.time() - oldest / 1e6, 0.0)
     yield _gauge("log_oldest_unsent_seconds", "Age of the oldest of them", age)
 
@@ -133,7 +141,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"closedloop_{name}", text, value=float(value))
 
 
-def _labelled(name: str, text: str, by_reason: dict[str, int]) -> Metric:
+def _by_reason(name: str, text: str, by_reason: dict[str, int]) -> Metric:
     family = CounterMetricFamily(f"closedloop_{name}", text, labels=["reason"])
     for reason, value in by_reason.items():
         family.add_metric([reason], value)

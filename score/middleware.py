@@ -1,4 +1,4 @@
-"""What every request passes first: its id, the limit of its body, its figures, and the answer to what went wrong."""
+"""What surrounds every request: its id, the limits, its metrics, and the answer to each error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import os
 import re
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import Any
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -24,135 +25,188 @@ from closedloop.log.spool import SpoolError
 from score.console import say
 from score.log.journal import in_sample
 from score.problems import MEDIA_TYPE, Problem
+from score.service import Service
 from score.settings import SettingsError
 
-if TYPE_CHECKING:
-    from score.service import Service
-
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_REFUSALS = (SettingsError, BundleError, SpoolError, SegmentError, OSError)
-_BUSY = "more requests at once than this service takes: ask again"
+_START_ERRORS = (SettingsError, BundleError, SpoolError, SegmentError, OSError)
+_BUSY = "too many requests at once: try again later"
 _SHED_SECONDS = 1.0
-_CLOSED = 499  # the client went away before its answer; nginx's number, never sent
+_CLOSED = 499  # the client closed the connection before its answer; nginx's number, never sent
 log = logging.getLogger("score")
 
 
-class Edge:
-    """Plain ASGI middleware: it reads no body itself, and costs a few microseconds.
+class RequestMiddleware:
+    """Plain ASGI middleware, made once. Each request gets an :class:`_Exchange`.
 
-    A body longer than ``max_body_bytes`` is refused by its declared length before a byte is read, and one that declares
-    none as soon as it has grown too long. Of requests that would be logged no more are let in than the limits allow;
-    the others wait a moment for their 503, so that who asks again at once cannot eat up the processor. Those that are
-    logged go to ``posts`` past the framework, which is there for all others.
+    Args:
+        app: the framework's application.
+        paths: all paths that are routes; metrics count every other path as ``other``.
+        logged_posts: applications by path, for POST. They are called past the framework and held to the limits.
+        access_log: the fraction of requests that get a line on stderr.
     """
 
-    def __init__(self, app: ASGIApp, routes: frozenset[str], posts: dict[str, ASGIApp], access_log: float) -> None:
+    def __init__(
+        self, app: ASGIApp, paths: frozenset[str], logged_posts: dict[str, ASGIApp], access_log: float
+    ) -> None:
         self._app = app
-        self._routes = routes
-        self._posts = posts
+        self._paths = paths
+        self._logged_posts = logged_posts
         self._access_log = access_log
-        self._start = os.urandom(8).hex()  # ids of this process: unique, not secret, and no system call for each
+        self._prefix = os.urandom(8).hex()  # request ids are unique, not secret: one system call serves them all
         self._count = itertools.count()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one connection scope."""
         if scope["type"] != "http":
-            await self._app(scope, receive, _briefly(send))
-            return
-        start = time.perf_counter()
-        status = 0
-        read = 0
+            return self._app(scope, receive, _one_line(send))
+        path = scope["path"]
+        post = self._logged_posts.get(path) if scope["method"] == "POST" else None
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given.decode() if _ID.fullmatch(given) else f"{self._start}{next(self._count):016x}"
+        request_id = given.decode() if _ID.fullmatch(given) else f"{self._prefix}{next(self._count):016x}"
+        route = path if path in self._paths else "other"
+        exchange = _Exchange(scope, receive, send, request_id, route, self._access_log)
+        return exchange.serve(post or self._app, headers.get(b"content-length", b""), logged=post is not None)
+
+
+class _Exchange:
+    """One request and its answer.
+
+    A body longer than the limit is refused by its declared length before a byte is read, and without a declared length
+    as soon as it has grown too long. Requests above the limits wait for a moment before their 503, so that a client
+    that retries at once cannot use up the processor.
+    """
+
+    __slots__ = (
+        "_access_log",
+        "_admitted",
+        "_load",
+        "_logged",
+        "_read",
+        "_receive",
+        "_request_id",
+        "_route",
+        "_scope",
+        "_send",
+        "_service",
+        "_start",
+        "_status",
+    )
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, route: str, access_log: float
+    ) -> None:
+        self._start = time.perf_counter()
+        self._scope, self._receive, self._send = scope, receive, send
+        self._request_id, self._route, self._access_log = request_id, route, access_log
         state: dict[str, Any] = scope["state"]
         state["request_id"] = request_id
-        service: Service = state["service"]
-        load, path = service.load, scope["path"]
-        post = self._posts.get(path) if scope["method"] == "POST" else None
-        admitted = False
+        self._service: Service = state["service"]
+        self._load = self._service.load
+        self._status = self._read = 0
+        self._logged = self._admitted = False
 
-        async def count(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        async def limit() -> Message:
-            nonlocal read
-            message = await receive()
-            if size := len(message.get("body", b"")):
-                read += size
-                load.body_bytes += size
-                if read > load.max_body_bytes:
-                    raise _too_large(load.max_body_bytes)
-                if load.body_bytes > load.max_bytes:
-                    load.shed["bytes"] += 1
-                    raise Problem(503, _BUSY, headers={"Retry-After": "1", "Connection": "close"})
-            return message
-
+    async def serve(self, app: ASGIApp, declared_length: bytes, *, logged: bool) -> None:
+        """Let the application answer; answer for it what it raises."""
+        self._logged = logged
         try:
-            if post is not None:
-                service.journal.offered += 1
-                if load.requests >= load.max_requests:
-                    load.shed["requests"] += 1
-                    await asyncio.sleep(_SHED_SECONDS)
-                    raise Problem(503, _BUSY, headers={"Retry-After": "1"})
-                load.requests += 1
-                admitted = True
-            length = headers.get(b"content-length", b"")
-            if length.isdigit() and int(length[:20]) > load.max_body_bytes:
-                raise _too_large(load.max_body_bytes)
-            await (post or self._app)(scope, limit, count)
+            if logged:
+                self._service.journal.offered += 1
+                if self._load.requests >= self._load.max_requests:
+                    await self._shed()
+                self._load.requests += 1
+                self._admitted = True
+            if declared_length.isdigit() and int(declared_length[:20]) > self._load.max_body_bytes:
+                raise self._too_large()
+            await app(self._scope, self.receive, self.send)
         except ClientDisconnect:
-            status = _CLOSED
+            self._status = _CLOSED
         except RequestError as error:
-            await respond(Problem.of(error), request_id)(scope, receive, count)
+            await self._refuse(Problem.of(error))
         except Problem as problem:
-            await respond(problem, request_id)(scope, receive, count)
-        except Exception:  # the last door: whatever it is, the client gets a problem and the log its traceback
-            log.exception("request %s failed", request_id)
-            if not status:
-                ours = Problem(500, "an error of ours: tell us the request id")
-                await respond(ours, request_id)(scope, receive, count)
+            await self._refuse(problem)
+        except Exception:  # the outermost handler: the client gets a problem, the log the traceback
+            log.exception("request %s failed", self._request_id)
+            if not self._status:
+                await self._refuse(Problem(500, "internal error; quote the request id when you report it"))
         finally:
-            load.body_bytes -= read
-            load.requests -= admitted
-            if post is not None and "settled" not in state:
-                service.journal.rejected += 1
-            seconds = time.perf_counter() - start
-            route = path if path in self._routes else "other"
-            service.metrics.answered(route, status or _CLOSED, seconds)
-            if self._access_log and in_sample(request_id, self._access_log):
-                say("answered", request_id=request_id, route=route, status=status, seconds=round(seconds, 6))
+            self._settle()
 
+    async def receive(self) -> Message:
+        """The next message of the request, counted against the limits."""
+        message = await self._receive()
+        if size := len(message.get("body", b"")):
+            load = self._load
+            self._read += size
+            load.body_bytes += size
+            if self._read > load.max_body_bytes:
+                raise self._too_large()
+            if load.body_bytes > load.max_bytes:
+                load.shed["bytes"] += 1
+                raise Problem(503, _BUSY, headers={"Retry-After": "1", "Connection": "close"})
+        return message
 
-def _too_large(limit: int) -> Problem:
-    return Problem(413, f"the body is longer than {limit} bytes: send smaller batches", headers={"Connection": "close"})
+    async def send(self, message: Message) -> None:
+        """Send a message of the answer, the first one with the request's id."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            message["headers"] = [*message["headers"], (b"x-request-id", self._request_id.encode())]
+        await self._send(message)
+
+    async def _shed(self) -> None:
+        self._load.shed["requests"] += 1
+        await asyncio.sleep(_SHED_SECONDS)
+        raise Problem(503, _BUSY, headers={"Retry-After": "1"})
+
+    def _too_large(self) -> Problem:
+        detail = f"the body is longer than {self._load.max_body_bytes} bytes: send smaller batches"
+        return Problem(413, detail, headers={"Connection": "close"})
+
+    async def _refuse(self, problem: Problem) -> None:
+        await respond(problem, self._request_id)(self._scope, self._receive, self.send)
+
+    def _settle(self) -> None:
+        """Give back what the limits count, and count the request."""
+        service, load = self._service, self._load
+        load.body_bytes -= self._read
+        load.requests -= self._admitted
+        if self._logged and "settled" not in self._scope["state"]:
+            service.journal.rejected += 1
+        seconds = time.perf_counter() - self._start
+        service.metrics.answered(self._route, self._status or _CLOSED, seconds)
+        if self._access_log and in_sample(self._request_id, self._access_log):
+            say(
+                "answered",
+                request_id=self._request_id,
+                route=self._route,
+                status=self._status,
+                seconds=round(seconds, 6),
+            )
 
 
 def respond(problem: Problem, request_id: str) -> Response:
-    """The problem over HTTP."""
+    """The HTTP response of a problem."""
     content = msgspec.json.encode(problem.body(request_id))
     return Response(content, problem.status, problem.headers, MEDIA_TYPE)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """What the framework refuses, as a problem: no such route (404), no such method (405)."""
+    """The problem of an error of the framework: an unknown route (404) or method (405)."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
-    detail = {404: f"no route {request.url.path}: see /docs", 405: f"no {request.method} here: see /docs"}
+    path = request.url.path
+    detail = {404: f"no route {path}: see /docs", 405: f"{path} does not accept {request.method}: see /docs"}
     problem = Problem(error.status_code, detail.get(error.status_code, error.detail), headers=dict(error.headers or {}))
     return respond(problem, request.state.request_id)
 
 
-def _briefly(send: Send) -> Send:
-    """Tell the server in one line why it cannot start, where that was foreseen, and not by a traceback."""
+def _one_line(send: Send) -> Send:
+    """``send`` for the lifespan: an expected error at the start becomes one line instead of a traceback."""
 
-    async def brief(message: Message) -> None:
+    async def send_one_line(message: Message) -> None:
         error = sys.exception()
-        if message["type"] == "lifespan.startup.failed" and isinstance(error, _REFUSALS):
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, _START_ERRORS):
             message["message"] = f"cannot start: {error}"
         await send(message)
 
-    return brief
+    return send_one_line

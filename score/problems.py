@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem+json: what is wrong, where, and how to mend it."""
+"""Errors as RFC 9457 problem+json: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # RFC 9110; 
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
-    """An answer that is no result. ``errors`` are RFC 6901 pointers into the body, each with its detail."""
+    """An error answer. ``errors`` lists faults of the body, each with an RFC 6901 pointer and a detail."""
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
 
     @classmethod
     def of(cls, error: RequestError) -> Problem:
-        """A refused request: 400 where it is no JSON at all, 422 where it is not what the schema asks for."""
+        """The problem of a refused request: 400 if it is not JSON, 422 if it does not match the schema."""
         return cls(400 if error.syntax else 422, str(error), errors=error.errors)
 
     def body(self, request_id: str | None) -> dict[str, Any]:
-        """The members of the problem."""
+        """The problem as a JSON object."""
         members: dict[str, Any] = {
             "type": "about:blank",
             "title": _TITLES.get(self.status) or HTTPStatus(self.status).phrase,

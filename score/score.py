@@ -15,7 +15,7 @@ from score.settings import max_rows, model_dir
 
 try:
     from azureml_inference_server_http.api.aml_response import AMLResponse  # type: ignore[import-not-found]
-except ImportError:  # it exists only inside that server, which turns what is raised into a 500
+except ImportError:  # exists only in that server, which answers 500 to anything raised
     AMLResponse = None
 
 scorer: Scorer
@@ -28,7 +28,7 @@ def init() -> None:
 
 
 def run(raw_data: str) -> dict[str, Any]:
-    """Answer a request; a bad one is answered with a problem (RFC 9457), never raised."""
+    """The answer to a request; a bad request gets a problem (RFC 9457), nothing is raised."""
     request_id = uuid4().hex
     try:
         return scorer.answer(raw_data, request_id)

@@ -1,4 +1,4 @@
-"""The process: one worker under uvicorn, parent of the shipper, and how both come to their end."""
+"""The server process: one worker under uvicorn, parent of the shipper; how both start and stop."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ from score.protocol import Protocol
 from score.settings import Settings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SWITCH_SECONDS = 0.0005  # a large body's thread gives way this often; the loop asks for its turn at every event
-_SHARE_OF_REQUESTS = 0.6  # of the time after the drain; the rest is the shipper's
+_SWITCH_SECONDS = 0.0005  # the thread of a large body yields to the event loop this often
+_SHARE_OF_REQUESTS = 0.6  # of the time after the drain; the shipper gets the rest
 
 
 class Server(uvicorn.Server):
-    """Stops so: not ready, serve on for ``drain_seconds``, no more connections, what has begun, log, shipper.
+    """uvicorn that drains before it stops.
 
-    A second signal ends the drain at once. Before the service is ready nothing can be lost, and one signal ends it.
+    After the first signal ``/readyz`` says 503 and requests are served for ``drain_seconds``. Then no more connections
+    are accepted, the requests in flight are answered, the log is sealed, and the shipper ships it. A second signal
+    ends the drain at once. Before the service is ready nothing can be lost, so one signal ends the process.
     """
 
-    def __init__(self, settings: Settings, host: str = "127.0.0.1", shipper: Supervisor | None = None) -> None:
+    def __init__(self, settings: Settings, host: str = "127.0.0.1", supervisor: Supervisor | None = None) -> None:
         self._settings = settings
-        self._shipper = shipper
-        self._stop_at: float | None = None  # when the drain is over
-        self._end_at = 0.0  # when the process should have ended
-        self._told = self._serving = False
+        self._supervisor = supervisor
+        self._drained_at: float | None = None  # when the drain ends; None while serving
+        self._deadline = 0.0  # when the process should have ended
+        self._announced = self._serving = False
         rest = settings.stop_seconds - settings.drain_seconds
         config = uvicorn.Config(
-            create_app(settings, shipper),
+            create_app(settings, supervisor),
             host=host,
             port=settings.port,
             loop="auto",
@@ -49,52 +51,52 @@ class Server(uvicorn.Server):
             ws="none",
             lifespan="on",
             access_log=False,
-            proxy_headers=False,  # nothing asks who the client is
+            proxy_headers=False,  # nothing depends on the client's address
             log_config=None,
             server_header=False,
         )
-        config.timeout_graceful_shutdown = _SHARE_OF_REQUESTS * rest  # type: ignore[assignment] # a part of a second will do
+        config.timeout_graceful_shutdown = _SHARE_OF_REQUESTS * rest  # type: ignore[assignment] # fractions work too
         super().__init__(config)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Begin to serve, then to ship."""
+        """Start to serve, then to ship."""
         await super().startup(sockets)
         service = self.lifespan.state["service"]
         self.load: Load = service.load
-        if self._shipper is not None:
-            self._shipper.begin()
+        if self._supervisor is not None:
+            self._supervisor.begin()
         self._serving = True
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        say(f"ready: running on http://{host}:{port}", **service.served)
+        say(f"ready: running on http://{host}:{port}", **service.status.served)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: see to the connections, and whether it is time to stop."""
+        """Check the connections and the drain; called ten times a second. True ends serving."""
         if counter % 10 == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
-                connection.sweep(now)  # type: ignore[union-attr]
-        if self._stop_at is not None:
-            if not self._told:
-                self._told = True
+                connection.check_time(now)  # type: ignore[union-attr]
+        if self._drained_at is not None:
+            if not self._announced:
+                self._announced = True
                 say("stopping: not ready any more", drain_seconds=self._settings.drain_seconds)
                 for connection in list(self.server_state.connections):
-                    connection.hurry()  # type: ignore[union-attr]
-            if time.monotonic() >= self._stop_at:
+                    connection.close_after_answer()  # type: ignore[union-attr]
+            if time.monotonic() >= self._drained_at:
                 return True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Answer what has begun, close the log, let the shipper end."""
-        end_at = self._end_at or time.monotonic() + self._settings.stop_seconds
+        """Answer the requests in flight, close the log, end the shipper."""
+        deadline = self._deadline or time.monotonic() + self._settings.stop_seconds
         say("no more connections", requests=self.load.requests)
         await super().shutdown(sockets)
-        if self._shipper is not None:
-            await self._shipper.end(end_at - time.monotonic())
+        if self._supervisor is not None:
+            await self._supervisor.end(deadline - time.monotonic())
         say("stopped")
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Hear the signals; once all is over none matters any more, where uvicorn would raise them again."""
+        """Handle signals while serving, and ignore them afterwards; uvicorn would raise them again."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -107,30 +109,30 @@ class Server(uvicorn.Server):
                 signal.signal(number, signal.SIG_IGN)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop, by a signal."""
+        """Handle a signal: start the drain, or end it."""
         if not self._serving:
             leave()
         now = time.monotonic()
-        if self._stop_at is None:
+        if self._drained_at is None:
             self.load.stopping = True
-            self._stop_at, self._end_at = now + self._settings.drain_seconds, now + self._settings.stop_seconds
+            self._drained_at, self._deadline = now + self._settings.drain_seconds, now + self._settings.stop_seconds
         else:
-            self._stop_at = now
+            self._drained_at = now
 
 
 def leave(*_: object) -> None:
-    """End at once: nothing was answered yet, and the log's recovery survives a kill."""
+    """End the process at once: nothing was answered yet, and the log survives a kill."""
     os.write(2, b'{"level": "info", "event": "stopped before it was ready"}\n')
     os._exit(0)
 
 
 def serve(settings: Settings, host: str) -> int:
-    """Serve until told to stop; returns 0. Exits with 3 where bundle, log or port were refused."""
+    """Serve until a signal; return 0. Exits with 3 if the bundle, the log or the port was refused."""
     to_stderr()
     sys.setswitchinterval(_SWITCH_SECONDS)
     raise_descriptors(settings)
     auth = "open" if settings.tokens_file is None else "tokens"
     say("starting", pid=os.getpid(), auth=auth, durability=settings.log_durability, sample=settings.log_sample)
-    shipper = None if settings.log_sink is None else Supervisor()
-    Server(settings, host, shipper).run()
+    supervisor = None if settings.log_sink is None else Supervisor()
+    Server(settings, host, supervisor).run()
     return 0

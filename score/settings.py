@@ -1,4 +1,4 @@
-"""The service's settings, from the environment. Whatever is missing or wrong stops the start, by its name."""
+"""The service's settings, from the environment. A missing or invalid one stops the start, and the error names it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _ORIGIN = re.compile(r"https?://[^/\s,*]+")
 
 
 class SettingsError(ValueError):
-    """A setting is missing or wrong. The message begins with its name and says how to mend it."""
+    """A setting is missing or invalid. The message begins with its name and says how to fix it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service needs beside the bundle.
+    """The settings of one service, apart from its bundle.
 
-    ``tokens_file`` is None where everyone may ask (``AUTH=open``), ``log_sink`` where nothing is shipped, a limit of
-    the log where it is off. Fractions are from 0 to 1, times in seconds.
+    ``tokens_file`` is None with ``AUTH=open``, ``log_sink`` is None with ``LOG_SINK=none``, and a limit of the log is
+    None if it is off. Fractions are from 0 to 1.
     """
 
     log_dir: Path
@@ -49,19 +49,19 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
-        """Read them all.
+        """The settings of an environment.
 
         Raises:
-            SettingsError: the first that is missing or wrong.
+            SettingsError: a setting is missing or invalid; only the first one is reported.
         """
         durability = environ.get("LOG_DURABILITY") or "fsync"
         if durability not in get_args(Durability):
             raise SettingsError(f"LOG_DURABILITY={durability}: choose fsync, os or off")
         log_dir = environ.get("LOG_DIR")
         if not log_dir:
-            raise SettingsError("LOG_DIR is not set: name the folder on a local disk that keeps the request log")
+            raise SettingsError("LOG_DIR is not set: set it to a folder on a local disk, for the request log")
         sink = log_sink(environ)
-        # what nobody takes away may fill the disk: that is what LOG_SINK=none asks for
+        # with LOG_SINK=none nothing is shipped, so segments may fill the disk
         log_max_bytes = _whole(environ, "LOG_MAX_BYTES", 4 << 30 if sink else 0, low=0, high=1 << 50)
         max_body = _whole(environ, "MAX_BODY_BYTES", cls.max_body_bytes, low=1, high=1 << 30)
         if 0 < log_max_bytes < 2 * max_body:
@@ -93,23 +93,23 @@ class Settings:
 
 
 def log_sink(environ: Mapping[str, str]) -> str | None:
-    """Where the log is shipped: ``LOG_SINK``, else ``delta`` in ``LOG_DIR``; None for ``none``.
+    """Where the log is shipped: ``LOG_SINK``, or else the folder ``delta`` in ``LOG_DIR``; None for ``none``.
 
     Raises:
-        SettingsError: it is neither a path nor an address of a kind that is known.
+        SettingsError: it is neither a path nor an address of a supported kind.
     """
     sink = environ.get("LOG_SINK") or str(Path(environ.get("LOG_DIR", "")) / "delta")
     if "://" in sink and not _SINK.fullmatch(sink):
-        shown = sink.partition("://")[0]  # the rest may hold a credential
-        raise SettingsError(f"LOG_SINK={shown}://…: name a local path, az://…, s3://… or gs://…, or none")
+        shown = sink.partition("://")[0]  # the rest may contain a credential
+        raise SettingsError(f"LOG_SINK={shown}://…: set it to a local path, az://…, s3://…, gs://… or none")
     return None if sink == "none" else sink
 
 
 def model_dir(environ: Mapping[str, str]) -> Path:
-    """The bundle's folder: ``MODEL_DIR``, else ``AZUREML_MODEL_DIR`` or the only folder in it.
+    """The bundle's folder: ``MODEL_DIR``, or else ``AZUREML_MODEL_DIR`` or the only folder in it.
 
     Raises:
-        SettingsError: neither is set, or there is no bundle.
+        SettingsError: neither is set, or the folder holds no bundle.
     """
     if named := environ.get("MODEL_DIR"):
         name, folder = "MODEL_DIR", Path(named)
@@ -120,7 +120,7 @@ def model_dir(environ: Mapping[str, str]) -> Path:
             folder = folders[0] if len(folders) == 1 else folder
     else:
         raise SettingsError(
-            "MODEL_DIR is not set: name the folder of a bundle, as `make run` leaves it in build/bundle"
+            "MODEL_DIR is not set: set it to the folder of a bundle; `make run` writes one to build/bundle"
         )
     if not (folder / "manifest.json").is_file():
         raise SettingsError(f"{name}={named}: no bundle there (no manifest.json): make one with `make run`")
@@ -128,10 +128,10 @@ def model_dir(environ: Mapping[str, str]) -> Path:
 
 
 def max_rows(environ: Mapping[str, str]) -> int:
-    """The most rows that one table of a request may have.
+    """The largest number of rows in one table of a request.
 
     Raises:
-        SettingsError: it is no such number.
+        SettingsError: ``MAX_ROWS`` is not a whole number in range.
     """
     return _whole(environ, "MAX_ROWS", 200_000, low=1, high=100_000_000)
 
@@ -141,10 +141,10 @@ def _tokens_file(environ: Mapping[str, str]) -> Path | None:
     if auth == "open":
         return None
     if auth != "tokens":
-        raise SettingsError(f"AUTH={auth}: choose tokens (the default), or open to let everyone ask")
+        raise SettingsError(f"AUTH={auth}: choose tokens (the default), or open to serve without tokens")
     if not (named := environ.get("AUTH_TOKENS_FILE")):
         raise SettingsError(
-            "AUTH_TOKENS_FILE is not set: name the file of tokens, or set AUTH=open to let everyone ask"
+            "AUTH_TOKENS_FILE is not set: set it to the tokens file, or set AUTH=open to serve without tokens"
         )
     return Path(named)
 
@@ -155,7 +155,7 @@ def _log_fields(environ: Mapping[str, str]) -> frozenset[str]:
         return frozenset(LOG_FIELDS)
     fields = frozenset(field.strip() for field in named.split(","))
     if unknown := sorted(fields - set(LOG_FIELDS)):
-        raise SettingsError(f"LOG_FIELDS={named}: {unknown[0]!r} is unknown; choose among {','.join(LOG_FIELDS)}")
+        raise SettingsError(f"LOG_FIELDS={named}: {unknown[0]!r} is unknown: choose from {','.join(LOG_FIELDS)}")
     return fields
 
 
@@ -165,7 +165,7 @@ def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
     for origin in origins:
         if not _ORIGIN.fullmatch(origin):
             raise SettingsError(
-                f"CORS_ORIGINS={named}: write each as https://host, without a path or *, and commas between them"
+                f"CORS_ORIGINS={named}: write each origin as https://host, without a path or *, separated by commas"
             )
     return origins
 

@@ -1,1 +1,1 @@
-"""The request log as the service keeps and ships it."""
+"""The request log of a service: writing it, shipping it, and inspecting it on disk."""

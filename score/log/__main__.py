@@ -1,8 +1,8 @@
-"""Look at a request log on disk: ``python -m score.log inspect|verify|recover FOLDER``.
+"""Inspect a request log on disk: ``python -m score.log inspect|verify|recover FOLDER``.
 
-FOLDER is a LOG_DIR, its quarantine, or a copy of either; it is only read. ``inspect`` shows its segments and what they
-hold, ``verify`` only what is damaged or cannot be read, ``recover`` copies all good records into a new spool. Exit code
-0: all is well; 1: something is damaged or lost, and the output says what; 2: wrong usage, or no log there.
+FOLDER is a LOG_DIR, its quarantine, or a copy of either; it is only read. ``inspect`` lists the segments and their
+records, ``verify`` lists what is damaged or unreadable, ``recover`` copies all intact records to a new spool. Exit code
+0: no damage; 1: something is damaged or lost, and the output says what; 2: wrong usage, or FOLDER holds no log.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from closedloop.log.state import SpoolError, make_folder, read_state, write_stat
 
 @dataclass
 class Found:
-    """A folder as it was read: its segments in order, and each loss in one line."""
+    """The content of a folder: its segments in order, and one line for each loss."""
 
     spool: str | None
     segments: list[tuple[Path, Segment]] = field(default_factory=list)
@@ -34,19 +34,19 @@ class Found:
 
     @property
     def records(self) -> int:
-        """How many good records there are."""
+        """The number of intact records."""
         return sum(len(segment.records) for _, segment in self.segments)
 
 
-def look(folder: Path) -> Found:
-    """Read a folder.
+def read_folder(folder: Path) -> Found:
+    """The content of a folder.
 
     Raises:
-        FileNotFoundError: there is no log.
+        FileNotFoundError: the folder holds no log.
     """
     state = folder / "state"
     if not any([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN), state.exists()]):
-        raise FileNotFoundError(f"{folder}: there is no log here: name a LOG_DIR, its quarantine, or a copy of one")
+        raise FileNotFoundError(f"{folder}: no log here: name a LOG_DIR, its quarantine, or a copy of one")
     found = Found(None)
     if state.exists():
         try:
@@ -54,32 +54,32 @@ def look(folder: Path) -> Found:
         except SpoolError as error:
             found.losses.append(str(error))
     elif folder.name != "quarantine":
-        found.losses.append(f"{state} is lost: nothing can be added to this log, what is in it remains readable")
+        found.losses.append(f"{state} is missing: the log can be read, but no service can add to it")
     for path, segment in segments(folder, found.spool, found.losses.append):
         found.segments.append((path, segment))
-        # what an open segment ends with, a worker is just writing, or did not acknowledge before it died
+        # the incomplete end of an open segment is being written now, or was never acknowledged
         whole = replace(segment, torn=0) if path.suffix == OPEN else segment
         found.losses += [f"{path}: {lost}" for lost in damage(whole)]
     return found
 
 
 def inspect(folder: Path) -> int:
-    """Show every segment."""
-    found = look(folder)
+    """Print each segment and its records; return the exit code."""
+    found = read_folder(folder)
     print(f"spool {found.spool or 'unknown'}: {len(found.segments)} segments, {found.records} records")
     for path, segment in found.segments:
         records = [record for payload in segment.records if (record := _decoded(payload)) is not None]
         kinds = Counter(record.kind for record in records)
-        what = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no record that can be read"
+        what = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no readable record"
         times = [record.received_us for record in records]
         span = f", received {_text(min(times))} to {_text(max(times))}" if times else ""
         print(f"  {path.name}  {path.stat().st_size:>12,} bytes  {what}{span}")
-    return _tell(found.losses)
+    return _report(found.losses)
 
 
 def verify(folder: Path) -> int:
-    """Hold every checksum, and decode every record."""
-    found = look(folder)
+    """Check each checksum and decode each record; return the exit code."""
+    found = read_folder(folder)
     for path, segment in found.segments:
         bad = sum(_decoded(payload) is None for payload in segment.records)
         if bad:
@@ -87,14 +87,14 @@ def verify(folder: Path) -> int:
                 f"{path}: {bad} of {len(segment.records)} records have a format unknown to this version"
             )
     print(f"{folder}: {len(found.segments)} segments, {found.records} records; {len(found.losses)} faults")
-    return _tell(found.losses)
+    return _report(found.losses)
 
 
 def recover(folder: Path, to: Path) -> int:
-    """Copy all good records into a new spool with an id of its own, which a shipper takes like any other."""
-    found = look(folder)
+    """Copy all intact records to a new spool, which can be shipped like any other; return the exit code."""
+    found = read_folder(folder)
     if to.exists():
-        raise FileExistsError(f"{to} is there already: name a new folder with --to")
+        raise FileExistsError(f"{to} exists: name a new folder with --to")
     make_folder(to)
     spool = uuid4().hex
     write_state(to, spool, len(found.segments) + 1)
@@ -103,11 +103,12 @@ def recover(folder: Path, to: Path) -> int:
         if segment.records:
             opened.append(segment.records, sync=True)
         opened.seal()
-    print(f"{to}: {found.records} records recovered as spool {spool}; {folder} is as it was")
-    return _tell(found.losses)
+    print(f"{to}: {found.records} records recovered as spool {spool}; {folder} is unchanged")
+    return _report(found.losses)
 
 
-def _tell(losses: list[str]) -> int:
+def _report(losses: list[str]) -> int:
+    """Print the losses; return the exit code."""
     for lost in losses:
         print(f"  lost: {lost}")
     return 1 if losses else 0
@@ -125,24 +126,24 @@ def _text(time_us: int) -> str:
 
 
 def main() -> int:
-    """Run one of the three."""
-    parser = argparse.ArgumentParser(prog="python -m score.log", description="Look at a request log on disk")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, about in (
-        ("inspect", "show its segments"),
-        ("verify", "say what is damaged"),
-        ("recover", "copy all good records into a new spool"),
+    """Run one of the three commands; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m score.log", description="Inspect a request log on disk")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, about in (
+        ("inspect", "list the segments and their records"),
+        ("verify", "list what is damaged or unreadable"),
+        ("recover", "copy all intact records to a new spool"),
     ):
-        flags = verbs.add_parser(verb, help=about)
+        flags = commands.add_parser(command, help=about)
         flags.add_argument("folder", type=Path, metavar="FOLDER")
-        if verb == "recover":
+        if command == "recover":
             flags.add_argument("--to", type=Path, help="the new folder (default: FOLDER.recovered)")
     args = parser.parse_args()
     try:
-        if args.verb == "recover":
+        if args.command == "recover":
             folder: Path = args.folder
             return recover(folder, args.to or folder.with_name(folder.name + ".recovered"))
-        return inspect(args.folder) if args.verb == "inspect" else verify(args.folder)
+        return inspect(args.folder) if args.command == "inspect" else verify(args.folder)
     except (OSError, OverflowError) as error:
         print(f"score.log: {error}", file=sys.stderr)
         return 2

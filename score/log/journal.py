@@ -1,4 +1,4 @@
-"""What of the requests becomes the log: which are kept, which of their fields, and the account of all of them."""
+"""Which requests are logged, with which fields, and the count of all of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Journal:
-    """The way into the spool.
+    """Writes records to the spool.
 
-    When nothing is in flight, ``offered`` = records stored + ``sampled_out`` + ``rejected``, exactly
-    (and + the spool's ``lost`` where durability is off). A request is
-    offered when its head has arrived, and rejected when it was answered without a record.
+    A request is ``offered`` when its headers have arrived, and ``rejected`` when it was answered without a record.
+    With nothing in flight, ``offered`` = records stored + ``sampled_out`` + ``rejected``, exactly; with
+    ``LOG_DURABILITY=off`` the spool's ``lost`` is added.
     """
 
     def __init__(self, spool: Spool, settings: Settings) -> None:
@@ -30,10 +30,10 @@ class Journal:
         self._dropped = frozenset(LOG_FIELDS) - settings.log_fields
 
     async def keep(self, record: Record) -> None:
-        """Return when the record is durable, or is one of those that the sample leaves out.
+        """Write a record, unless LOG_SAMPLE leaves it out; return once it is durable.
 
         Raises:
-            Problem: 503, it is not durable.
+            Problem: 503, the record could not be written.
         """
         if record.kind == "score" and not in_sample(record.request_id, self._sample):
             self.sampled_out += 1
@@ -41,12 +41,12 @@ class Journal:
         try:
             await self.spool.append(encode(self._thinned(record) if self._dropped else record))
         except SpoolFull as full:
-            raise Problem(503, f"more than the log can take: {full}", headers={"Retry-After": "1"}) from None
+            raise Problem(503, f"the request log is full: {full}", headers={"Retry-After": "1"}) from None
         except SpoolError as error:
-            raise Problem(503, f"not logged, so not answered: {error}", headers={"Retry-After": "2"}) from None
+            raise Problem(503, f"the request log cannot be written: {error}", headers={"Retry-After": "2"}) from None
 
     def _thinned(self, record: Record) -> Record:
-        """The record with what may be kept; the tables of feedback are what it is for, and stay."""
+        """The record with only the fields of LOG_FIELDS; the tables of feedback are always kept."""
         empty: dict[str, str | bytes] = {"caller": "", "image": "", "answer": b""}
         changes = {name: value for name, value in empty.items() if name in self._dropped}
         if record.kind == "score" and (tables := self._dropped & _TABLES):
@@ -56,5 +56,5 @@ class Journal:
 
 
 def in_sample(request_id: str, fraction: float) -> bool:
-    """Whether a request is among the fraction that is kept: by its id alone, so that every replica agrees."""
+    """Whether a request is in the sample: decided by its id alone, so that all replicas agree."""
     return fraction >= 1.0 or crc32(request_id.encode()) < fraction * 2**32

@@ -1,8 +1,7 @@
-"""Ship the log: ``python -m score.log.ship [--parent PID]``, beside the worker whose LOG_DIR it is.
+"""The shipper: ``python -m score.log.ship [--parent PID]``, beside the worker that writes LOG_DIR.
 
-Moves each sealed segment to LOG_SINK until told to stop by SIGTERM, or until the parent is gone; then ships what is
-sealed by then, and ends. Exit code 0: nothing is left; 1: something is, and goes at the next start; 2: a setting is
-wrong.
+Moves each sealed segment to LOG_SINK until SIGTERM, or until the parent is gone; then it ships what is sealed by then,
+and ends. Exit code 0: all sealed segments are shipped; 1: some are left for the next start; 2: a setting is wrong.
 """
 
 from __future__ import annotations
@@ -26,100 +25,102 @@ from score.console import say, to_stderr
 from score.settings import SettingsError, log_sink
 
 _ROUND_SECONDS = 1.0
-_LONGEST_SECONDS = 60.0  # between attempts while the sink refuses
+_LONGEST_SECONDS = 60.0  # between attempts while the sink fails
 _NAP_SECONDS = 0.2
 
 
 def warn(event: str) -> None:
-    """Say on stderr what a person should know."""
+    """Log a warning of the shipper."""
     say(event, logging.WARNING, part="ship")
 
 
-def place(environ: Mapping[str, str]) -> tuple[Path, Sink | None]:
-    """The spool's folder and the sink; None where segments are to be kept.
+def source_and_sink(environ: Mapping[str, str]) -> tuple[Path, Sink | None]:
+    """The spool's folder and the sink; None for ``LOG_SINK=none``.
 
     Raises:
-        SettingsError: LOG_DIR is missing, or LOG_SINK is no place.
+        SettingsError: LOG_DIR is missing, or LOG_SINK is invalid.
+        SinkError: the environment lacks what the sink needs.
     """
     folder = environ.get("LOG_DIR")
     if not folder:
-        raise SettingsError("LOG_DIR is not set: name the folder on a local disk that keeps the request log")
+        raise SettingsError("LOG_DIR is not set: set it to the folder of the request log")
     named = log_sink(environ)
     return Path(folder), None if named is None else Sink.at(named, environ)
 
 
-class Patience:
-    """Waits that end early when the shipper is told to stop, or its parent is gone."""
+class StopSignal:
+    """Whether to stop: after SIGTERM or SIGINT, or once the parent is gone. Waits end early then."""
 
     def __init__(self, parent: int | None) -> None:
         self._parent = parent
-        self._told = Event()
+        self._received = Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+            signal.signal(number, self._receive)
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._told.set()
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received.set()
 
-    @property
-    def over(self) -> bool:
-        """Whether to stop."""
-        return self._told.is_set() or (self._parent is not None and os.getppid() != self._parent)
+    def __bool__(self) -> bool:
+        return self._received.is_set() or (self._parent is not None and os.getppid() != self._parent)
 
     def wait(self, seconds: float) -> None:
-        """Wait, at most so long."""
+        """Wait for at most so many seconds."""
         until = time.monotonic() + seconds
-        while not self.over and (left := until - time.monotonic()) > 0:
-            self._told.wait(min(left, _NAP_SECONDS))
+        while not self and (left := until - time.monotonic()) > 0:
+            self._received.wait(min(left, _NAP_SECONDS))
 
 
-def ship(folder: Path, sink: Sink, patience: Patience) -> bool:
-    """Ship until told to stop; whether nothing is left."""
-    shipper = _begin(folder, sink, patience)
+def ship(folder: Path, sink: Sink, stop: StopSignal) -> bool:
+    """Ship until the stop signal; return whether all sealed segments are shipped."""
+    shipper = _wait_for_lock(folder, sink, stop)
     if shipper is None:
         return False
-    refused = 0
+    failed = 0
     try:
-        while not patience.over:
+        while not stop:
             shipper.round()
-            refused = refused + 1 if shipper.status.last_error else 0
-            longest = min(_ROUND_SECONDS * 2**refused, _LONGEST_SECONDS)
-            patience.wait(random.uniform(longest / 2, longest) if refused else _ROUND_SECONDS)  # noqa: S311
-        return shipper.round()  # what was sealed meanwhile
+            failed = failed + 1 if shipper.status.last_error else 0
+            longest = min(_ROUND_SECONDS * 2**failed, _LONGEST_SECONDS)
+            stop.wait(random.uniform(longest / 2, longest) if failed else _ROUND_SECONDS)  # noqa: S311
+        return shipper.round()  # what was sealed in the meantime
     finally:
         shipper.close()
 
 
-def _begin(folder: Path, sink: Sink, patience: Patience) -> Shipper | None:
-    """The shipper, as soon as no other one ships the folder; None if told to stop before."""
-    said = False
+def _wait_for_lock(folder: Path, sink: Sink, stop: StopSignal) -> Shipper | None:
+    """The shipper, as soon as no other one holds the folder; None if the stop signal comes first."""
+    warned = False
     while True:
         try:
             return Shipper(folder, sink, warn)
         except SpoolError as error:
-            if not said:
+            if not warned:
                 warn(f"waiting: {error}")
-            said = True
-        if patience.over:
+            warned = True
+        if stop:
             return None
-        patience.wait(_ROUND_SECONDS)
+        stop.wait(_ROUND_SECONDS)
 
 
 def main() -> int:
-    """Run until told to stop."""
+    """Run the shipper until the stop signal."""
     to_stderr()
     parser = argparse.ArgumentParser(prog="python -m score.log.ship", description="Ship the log; see score/README.md")
-    parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process, which started it, is gone")
-    patience = Patience(parser.parse_args().parent)
+    parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process, the parent, is gone")
+    stop = StopSignal(parser.parse_args().parent)
     try:
-        folder, sink = place(os.environ)
+        folder, sink = source_and_sink(os.environ)
     except (SettingsError, SinkError) as error:
         print(f"score.log.ship: {error}", file=sys.stderr)
         return 2
     if sink is None:
-        print("score.log.ship: LOG_SINK=none keeps the segments in LOG_DIR: there is nothing to ship", file=sys.stderr)
+        print(
+            "score.log.ship: LOG_SINK=none keeps the segments in LOG_DIR: set a sink to ship them",
+            file=sys.stderr,
+        )
         return 2
     try:
-        return 0 if ship(folder, sink, patience) else 1
+        return 0 if ship(folder, sink, stop) else 1
     except OSError as error:
         print(f"score.log.ship: {one_line(error)}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""The child process that ships the log (``python -m score.log.ship``): started, started again, and told to end."""
+"""The parent of the shipper: it runs ``python -m score.log.ship`` as a child process and restarts it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ import msgspec
 from score.console import say
 
 COMMAND = (sys.executable, "-m", "score.log.ship")
-_STEADY_SECONDS = 60.0  # who ran so long is started again after the shortest pause
+_STEADY_SECONDS = 60.0  # a shipper that ran this long is restarted after the shortest pause
+_SHORTEST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Supervisor:
-    """Keeps one child going. ``starts`` counts them; the service goes on whatever becomes of the child.
+    """Keeps one shipper running; serving goes on whatever happens to it. ``starts`` counts the shippers started.
 
-    The child is told whose it is: it ends with this process, even if that is killed.
+    The shipper is told this process's id: it ends with this process, even if that is killed.
     """
 
     def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
@@ -35,15 +36,15 @@ class Supervisor:
 
     @property
     def running(self) -> bool:
-        """Whether there is a child now."""
+        """Whether a shipper is running now."""
         return self._process is not None and self._process.returncode is None
 
     def begin(self) -> None:
-        """Start the child, and go on doing so."""
-        self._task = asyncio.get_running_loop().create_task(self._keep_going())
+        """Start the shipper, and restart it whenever it ends."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_running())
 
     async def end(self, seconds: float) -> None:
-        """Let the child ship what is left, for so long at most. What remains is shipped after the next start."""
+        """Give the shipper at most this long to ship what is left. What remains is shipped after the next start."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -57,16 +58,16 @@ class Supervisor:
         except TimeoutError:
             process.kill()
             await process.wait()
-            say("shipper cut short: the rest is shipped after the next start", logging.WARNING)
+            say("shipper killed at the deadline: the rest is shipped after the next start", logging.WARNING)
         else:
             say("shipper ended", code=code)
 
-    async def _keep_going(self) -> None:
-        pause = 0.5
+    async def _keep_running(self) -> None:
+        pause = _SHORTEST_PAUSE_SECONDS
         while True:
-            began = time.monotonic()
+            start = time.monotonic()
             try:
-                # a session of its own: Ctrl-C is for this process, which tells the child when its turn has come
+                # a session of its own: Ctrl-C reaches this process alone, which stops the shipper last
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command, "--parent", str(os.getpid()), stdin=DEVNULL, start_new_session=True
                 )
@@ -75,15 +76,16 @@ class Supervisor:
                 reason = f"exit code {await self._process.wait()}"
             except OSError as error:
                 reason = str(error)
-            pause = 0.5 if time.monotonic() - began > _STEADY_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            say("shipper ended: starting it again", logging.WARNING, reason=reason, pause_seconds=pause)
+            steady = time.monotonic() - start > _STEADY_SECONDS
+            pause = _SHORTEST_PAUSE_SECONDS if steady else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            say("shipper ended: restarting it", logging.WARNING, reason=reason, pause_seconds=pause)
             await asyncio.sleep(pause)
 
 
-def figures(log_dir: Path) -> dict[str, Any] | None:
-    """What the shipper last wrote of itself in ``ship.json``; None while it has written nothing."""
+def shipper_report(log_dir: Path) -> dict[str, Any] | None:
+    """The shipper's last report on itself, ``ship.json``; None until it has written one."""
     try:
-        found = msgspec.json.decode((log_dir / "ship.json").read_bytes())
+        report = msgspec.json.decode((log_dir / "ship.json").read_bytes())
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return found if isinstance(found, dict) else None
+    return report if isinstance(report, dict) else None

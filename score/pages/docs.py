@@ -1,4 +1,4 @@
-"""The page at ``/docs``: the OpenAPI document for people, in plain HTML that needs nothing from elsewhere."""
+"""The page at ``/docs``: the OpenAPI document in plain HTML, which loads nothing from other hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model card's Markdown as HTML: just what ``closedloop.report.card`` writes, and everything escaped first."""
+"""A model card's Markdown as HTML: only the syntax that ``closedloop.report.card`` writes. All text is escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HEADING = re.compile(r"(#{1,4}) (.*)")
 
 
 def html(markdown: str) -> str:
-    """Headings (two levels down), paragraphs, lists, tables, fenced code, `code` and **bold**; links stay text."""
+    """The HTML of headings (two levels lower), paragraphs, lists, tables, fenced code, `code` and **bold**."""
     prose, *rest = re.split(r"^```.*$", markdown, flags=re.MULTILINE)
     parts = [_blocks(prose)]
     for i, part in enumerate(rest):
@@ -43,6 +43,6 @@ def _cells(tag: str, cells: list[str], kinds: list[str]) -> str:
 
 
 def inline(text: str) -> str:
-    """`code` and **bold** of one line."""
+    """The HTML of one line with `code` and **bold**."""
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)

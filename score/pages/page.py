@@ -1,4 +1,4 @@
-"""The page at ``/``, for people: the model and its card, how it goes, the last scores, and a request to try."""
+"""The page at ``/``: the model and its card, live figures, the last scores, and a form to try a request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STYLE, _SCRIPT, _PAGE = (
 )
 _CREDENTIALS = """<label for="token">Token</label>
 <input id="token" type="password" autocomplete="off" spellcheck="false" aria-describedby="token-hint">
-<p class="hint" id="token-hint">One with the scope “score”. It stays in this page.</p>"""
+<p class="hint" id="token-hint">With the scope “score”. It is not stored.</p>"""
 
 
 def _hash(text: str) -> str:
@@ -36,7 +36,7 @@ HEADERS = {
 
 
 def page(scorer: Scorer, served: dict[str, str | None], *, closed: bool) -> str:
-    """The page of a bundle; ``closed`` says that tokens are asked for."""
+    """The HTML of a bundle's page; ``closed`` tells whether tokens are required."""
     return Template(_PAGE).substitute(
         fleets=escape(" and ".join(scorer.manifest.training.machines) or "no fleet"),
         hours=f"{scorer.manifest.history_hours:g}",
@@ -51,7 +51,7 @@ def page(scorer: Scorer, served: dict[str, str | None], *, closed: bool) -> str:
 
 
 def _columns(example: dict[str, Any]) -> str:
-    """The example as JSON, one column a line."""
+    """The example as JSON, with one column on each line."""
     tables = []
     for table, columns in example.items():
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(column)}" for name, column in columns.items())
@@ -82,9 +82,9 @@ def _thresholds(scorer: Scorer) -> str:
 
 
 def _digest(text: str | None) -> str:
-    """A digest's first characters, and all of it where the pointer rests."""
+    """A digest's first characters; its title is all of it."""
     if not text:
-        return "not known"
+        return "unknown"
     kind, _, rest = text.rpartition(":")
     short = f"{kind}:{rest[:12]}…".lstrip(":") if len(rest) > 14 else text
     return f'<code title="{escape(text, quote=True)}">{escape(short)}</code>'

@@ -24,9 +24,9 @@ def environ(tiny_bundle):
 class Server:
     """The app under uvicorn in a thread, as ``python -m score`` runs it."""
 
-    def __init__(self, settings, shipper=None):
+    def __init__(self, settings, supervisor=None):
         self.log_dir = settings.log_dir
-        self._server = Process(settings, shipper=shipper)
+        self._server = Process(settings, supervisor=supervisor)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         deadline = time.monotonic() + 60
@@ -47,8 +47,8 @@ def serve(environ, tmp_path):
     """Start servers; they are stopped when the test ends."""
     running = []
 
-    def start(shipper=None, **settings):
-        running.append(Server(Settings(**{"log_dir": tmp_path / "log", "port": 0, **settings}), shipper))
+    def start(supervisor=None, **settings):
+        running.append(Server(Settings(**{"log_dir": tmp_path / "log", "port": 0, **settings}), supervisor))
         return running[-1]
 
     yield start

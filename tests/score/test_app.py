@@ -16,7 +16,7 @@ import pytest
 from closedloop.log import record
 from closedloop.log.spool import read
 from score import score
-from score.app import ROUTES
+from score.endpoints import PATHS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BODY = (GOLDEN / "request.json").read_bytes()
@@ -136,7 +136,7 @@ def test_more_than_the_disk_can_take_is_shed(ask, monkeypatch):
     client = ask()
     monkeypatch.setattr("closedloop.log.spool.Spool.append", _full)
     answer = client.post("/score", content=BODY, headers=JSON)
-    assert "more than the log can take" in problem(answer, 503)["detail"]
+    assert "the request log is full" in problem(answer, 503)["detail"]
     assert answer.headers["retry-after"] == "1"
 
 
@@ -324,7 +324,7 @@ def test_the_documented_answer_is_that_of_the_documented_example(client):
 
 def test_every_route_is_documented(client):
     readme = (Path(score.__file__).parent / "README.md").read_text()
-    for path in ROUTES:
+    for path in PATHS:
         assert f"`{path}`" in readme.replace("GET ", "").replace("POST ", "")
 
 

@@ -141,7 +141,7 @@ def test_a_tokens_file_that_could_not_be_read_for_a_moment_is_read_again(tokens,
     held = Tokens(path)
     new = "another-token-of-16"
     path.write_text(json.dumps({"b": {"token": new, "scopes": ["score"]}}))
-    monkeypatch.setattr(auth, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(auth, "_CHECK_SECONDS", 0.0)
     with monkeypatch.context() as out_of_descriptors:
 
         def fail(_):
@@ -183,8 +183,8 @@ def test_other_origins_may_ask_from_a_browser_only_where_they_are_named(server, 
 
 
 def test_what_the_shipper_writes_of_itself_is_shown(serve, tmp_path):
-    assert supervisor.figures(tmp_path) is None
-    server = serve(shipper=Idle())
+    assert supervisor.shipper_report(tmp_path) is None
+    server = serve(supervisor=Idle())
     ship = {"pid": 1, "shipped_segments": 3, "shipped_records": 30, "last_shipped_segment": 3, "failures": 2}
     ship |= {"last_error": None, "unsent_segments": 4, "unsent_bytes": 400, "oldest_unsent_us": 0}
     (server.log_dir / "ship.json").write_text(json.dumps(ship))

@@ -18,7 +18,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(protocol, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(protocol, "_TIMEOUT_SECONDS", 0.5)
 
 
 def connect(server):

@@ -114,4 +114,4 @@ def test_a_card_is_text_and_never_markup_of_its_own():
 def test_digests_are_short_and_whole_ones_can_be_read_off():
     digest = "sha256:" + "ab" * 32
     assert page._digest(digest) == f'<code title="{digest}">sha256:abababababab…</code>'
-    assert page._digest(None) == "not known"
+    assert page._digest(None) == "unknown"

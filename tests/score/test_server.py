@@ -161,7 +161,7 @@ def test_a_shipper_that_will_not_end_is_cut_short_in_time(launch):
         time.sleep(0.02)
     service.stop()
     assert service.process.wait(10) == 0
-    assert "shipper cut short" in service.events()[-2]["event"]
+    assert "shipper killed at the deadline" in service.events()[-2]["event"]
 
 
 def test_nothing_that_was_sent_is_ever_said(launch, tmp_path):
