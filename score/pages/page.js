@@ -6,7 +6,7 @@ const make = (tag, text, name) => {
   if (name) element.className = name;
   return element;
 };
-const whole = new Intl.NumberFormat("en");
+const integer = new Intl.NumberFormat("en");
 const figure = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const percent = (value) => (value > 0 && value < 0.001 ? "< 0.1 %" : figure(100 * value, 1) + " %");
 const token = find("token");
@@ -25,8 +25,8 @@ function since(seconds) {
   return Math.floor(seconds / 86400) + " d " + Math.floor((seconds % 86400) / 3600) + " h";
 }
 
-function status(is, text) {
-  find("status").dataset.is = is;
+function status(kind, text) {
+  find("status").dataset.is = kind;
   if (find("status").textContent !== text) find("status").textContent = text;
 }
 
@@ -38,11 +38,11 @@ async function refresh() {
     const now = await answer.json();
     status(now.unready === null ? "ready" : "unready", now.unready === null ? "Ready" : "Not ready: " + now.unready);
     for (const name of ["machines_scored", "offered", "stored", "rejected", "in_flight", "unsent_segments"])
-      find(name).textContent = now[name] === null ? "–" : whole.format(now[name]);
+      find(name).textContent = now[name] === null ? "–" : integer.format(now[name]);
     find("uptime").textContent = since(now.uptime_seconds);
     recent(now.recent);
   } catch {
-    status("unready", "No answer from the service");
+    status("unready", "The service does not answer");
   }
 }
 
@@ -51,7 +51,7 @@ function recent(results) {
   table.hidden = !results || !results.length;
   find("nothing").hidden = !table.hidden;
   find("nothing").textContent = results
-    ? "Nothing was scored since the service started."
+    ? "Nothing has been scored since the service started."
     : "Enter a token with the scope “score” in the form to see the last results.";
   table.tBodies[0].replaceChildren(
     ...(results || []).map((result) =>
@@ -87,7 +87,7 @@ find("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const send = find("send");
   send.disabled = true;
-  find("told").textContent = "Sending…";
+  find("outcome").textContent = "Sending…";
   find("scores").hidden = true;
   find("warnings").replaceChildren();
   try {
@@ -103,12 +103,12 @@ find("form").addEventListener("submit", async (event) => {
     try {
       body = JSON.parse(text);
     } catch {
-      // shown as it came
+      // not JSON: shown as text
     }
-    find("told").textContent = answer.ok
-      ? "Answered in " + took + " ms, and logged."
+    find("outcome").textContent = answer.ok
+      ? "Answered in " + took + " ms and logged."
       : answer.status + " " + (body ? body.title + ". " + body.detail : "");
-    find("told").className = answer.ok ? "" : "alarm";
+    find("outcome").className = answer.ok ? "" : "alarm";
     if (answer.ok) {
       find("scores").tBodies[0].replaceChildren(...shown(body.results));
       find("scores").hidden = false;
@@ -116,10 +116,10 @@ find("form").addEventListener("submit", async (event) => {
         for (const warning of result.warnings) find("warnings").append(make("li", "Machine " + result.machineID + ": " + warning));
     }
     find("raw").textContent = body ? JSON.stringify(body, null, 1) : text;
-    find("whole").hidden = false;
+    find("details").hidden = false;
   } catch {
-    find("told").textContent = "No answer from the service.";
-    find("told").className = "alarm";
+    find("outcome").textContent = "The service does not answer.";
+    find("outcome").className = "alarm";
   }
   send.disabled = false;
   refresh();

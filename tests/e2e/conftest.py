@@ -1,4 +1,4 @@
-"""A service that runs somewhere, the bundle it must serve, and everything that was ever asked of one."""
+"""What the tests of a running service share: the bundle it must serve, and the corpus of requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CORPUS = [*sorted((ROOT / "tests/golden/requests").glob("*.json")), ROOT / "test
 
 @pytest.fixture(scope="session")
 def bundle() -> Path:
-    """The bundle that `make run` left."""
+    """The bundle written by `make run`."""
     return ROOT / "build/bundle"
 
 
@@ -32,7 +32,7 @@ def manifest(bundle: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def wait_ready() -> Callable[..., None]:
-    """Return when the service is ready; fail with what ``ended`` says as soon as it says something."""
+    """Wait until the service is ready; fail with what ``ended`` returns as soon as it is not None."""
 
     def wait(client: httpx.Client, ended: Callable[[], str | None], path: str = "/readyz") -> None:
         deadline = time.monotonic() + 60
@@ -73,7 +73,7 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture(scope="session")
 def example() -> Callable[..., dict[str, Any]]:
-    """The request that the service's own OpenAPI document shows: it fits the schema of the bundle, whatever that is."""
+    """The example request in the service's OpenAPI document, which fits the schema of any bundle."""
 
     def read(client: httpx.Client, route: str = "/score") -> dict[str, Any]:
         operation = client.get("/openapi.json").json()["paths"][route]["post"]
@@ -84,5 +84,5 @@ def example() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(params=CORPUS, ids=lambda path: path.stem)
 def request_body(request: pytest.FixtureRequest) -> bytes:
-    """Each of the golden requests, good and hostile."""
+    """Each of the golden requests, valid and hostile."""
     return request.param.read_bytes()

@@ -1,6 +1,6 @@
-"""The third door: score.py as it is, in Azure's own inference server, with the bundle of this run.
+"""score.py, unmodified, in Azure's own inference server, with the bundle of this run.
 
-The server's libraries are older than ours, so it gets an environment of its own below build/, from a lock of its own.
+The server's libraries are older than the service's, so it has its own environment below build/, from its own lock.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# What its command `azmlinfsrv` runs, but on loopback alone: the address is no option of it.
+# What the command `azmlinfsrv` runs, but on loopback: it has no option for the address.
 COMMAND = "from azureml_inference_server_http import amlserver as s; s.DEFAULT_HOST = '127.0.0.1'; s.run()"
 BOOT_ERROR = 3  # gunicorn's
 
 
 @pytest.fixture(scope="session")
 def python(locked: Callable[[str], Path]) -> Path:
-    """The interpreter of an environment with the server in it."""
+    """The interpreter of an environment with the server installed."""
     return locked("azmlinfsrv")
 
 
 @pytest.fixture(scope="session")
 def azmlinfsrv(python: Path, free_port: Callable[[], int]) -> Callable[..., tuple[subprocess.Popen, int, Path]]:
-    """Start the server for a script and a bundle, in a folder that holds nothing of ours: (process, port, output)."""
+    """Start the server for a script and a bundle, in a folder without our code: (process, port, output)."""
 
     def start(script: Path, model: Path, folder: Path) -> tuple[subprocess.Popen, int, Path]:
         site = os.environ.get("CLOSEDLOOP_WHEEL") or os.pathsep.join([str(ROOT / "src"), str(ROOT)])
@@ -65,7 +65,7 @@ def azure(
 def test_azures_server_gives_the_status_and_body_of_run(
     azure: httpx.Client, run: Callable[[str], dict[str, Any]], request_body: bytes
 ) -> None:
-    """And so of the service (test_contract); what is no text the server refuses itself."""
+    """And of the service (test_contract). The server itself refuses bytes that are not text."""
     over_http = azure.post("/score", content=request_body, headers={"Content-Type": "application/json"})
     try:
         text = request_body.decode()
@@ -80,8 +80,8 @@ def test_azures_server_gives_the_status_and_body_of_run(
     assert over_http.headers["x-ms-run-function-failed"] == "False"
 
 
-def test_a_form_is_refused_and_not_an_error_of_ours(azure: httpx.Client) -> None:
-    """The server hands run() an empty text for it; the service answers 415."""
+def test_a_form_is_refused_and_is_not_an_internal_error(azure: httpx.Client) -> None:
+    """The server passes an empty text to run() for it; the service answers 415."""
     answer = azure.post("/score", data={"telemetry": "1"})
     assert answer.status_code == 400, answer.text
     assert "the body is empty" in answer.json()["detail"]

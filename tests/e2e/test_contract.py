@@ -1,4 +1,4 @@
-"""The bundle of this run, asked through both doors: score.py in this process, and the service over HTTP."""
+"""The bundle of this run gives the same answers through score.py in this process and the service over HTTP."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_its_own_example_gets_a_probability_for_each_head(
         assert all(0 <= head["probability"] <= 1 for head in told)
 
 
-def test_both_doors_give_the_same_body(
+def test_score_py_and_the_service_give_the_same_body(
     client: httpx.Client, run: Callable[[str], dict[str, Any]], request_body: bytes
 ) -> None:
-    """Whatever is asked; what is no text cannot reach run(), and must only not break the service."""
+    """For every request. Bytes that are not text cannot reach run(); they must not break the service."""
     over_http = client.post("/score", content=request_body, headers={"Content-Type": "application/json"})
     assert over_http.status_code < 500, over_http.text
     try:

@@ -1,4 +1,4 @@
-"""The image, run without any privilege and asked. `make image-test` says which: IMAGE, by the engine DOCKER."""
+"""The image, run without privileges and called over HTTP. `make image-test` sets IMAGE, and the engine DOCKER."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ IMAGE = os.environ.get("IMAGE", "closedloop:dev")
 ROOT = Path(__file__).resolve().parents[2]
 MB = 1_000_000
 MOST_MB = 250  # of the whole image, compressed
-BASE_MB = 50  # python:3.13-slim-trixie on linux/amd64 takes 42 to 45 MB of it; a stand-in for it may be of any size
+BASE_MB = 50  # python:3.13-slim-trixie on linux/amd64 takes 42 to 45 MB; a substitute may have any size
 UID = random.SystemRandom().randrange(100_000, 1_000_000)
-# Its group is ours, so that we can read the log it writes.
+# Its group is that of the tests, so that they can read its log.
 UNPRIVILEGED = (
     "--read-only",
     "--cap-drop=ALL",
@@ -100,7 +100,7 @@ def logged(folder: Path) -> list[record.Record]:
 
 
 def routes(client: httpx.Client) -> set[tuple[str, str]]:
-    """Method and path of all that it answers: by its OpenAPI document, and by its README, which has also the pages."""
+    """Method and path of every route: from its OpenAPI document, and from its README, which also lists the pages."""
     described = client.get("/openapi.json").json()["paths"].items()
     readme = (ROOT / "score/README.md").read_text(encoding="utf-8")
     told = re.findall(r"`(GET|POST) (/[\w.]*)`", readme)
@@ -131,7 +131,7 @@ def test_the_model_inside_answers_and_its_answer_is_in_the_log(
 
 
 def test_a_log_survives_kill_and_restart(start: Callable[..., Container], example: Callable[..., Any]) -> None:
-    """Killed without a warning, and started again on the same volume: what was answered is there, once."""
+    """After a kill and a restart on the same volume, each answered request is in the log once."""
     container = start()
     asked = example(container.client)
     answered = [container.client.post("/score", json=asked).json()["request_id"] for _ in range(3)]
@@ -149,7 +149,7 @@ def test_a_log_survives_kill_and_restart(start: Callable[..., Container], exampl
 def test_as_its_own_user_it_can_write_a_volume_that_the_engine_made(
     wait_ready: Callable[..., None], example: Callable[..., Any]
 ) -> None:
-    """As docker/README.md runs it: a new named volume, which takes the owner that /log has in the image."""
+    """As docker/README.md runs it: a new named volume gets the owner of /log in the image."""
     volume = f"closedloop-test-{UID}"
     words = ("--read-only", "--cap-drop=ALL", "--publish=127.0.0.1::8000", f"--volume={volume}:/log", "--env=AUTH=open")
     name = docker("run", "--detach", *words, IMAGE).stdout.strip()
@@ -177,7 +177,7 @@ def test_told_to_stop_it_seals_its_log_and_exits_with_0(
 
 
 def test_all_compiled_code_comes_from_the_cache_of_the_build(start: Callable[..., Container]) -> None:
-    """Also on a read-only root, as an unknown user, and whatever is asked."""
+    """Also on a read-only root, as an unknown user, for every request."""
     container = start("--env=NUMBA_DEBUG_CACHE=1")
     for path in sorted((ROOT / "tests/golden").glob("requests/*.json")):
         answer = container.client.post("/score", content=path.read_bytes())
@@ -188,7 +188,7 @@ def test_all_compiled_code_comes_from_the_cache_of_the_build(start: Callable[...
 
 
 def test_that_code_suits_every_processor() -> None:
-    """Numba looks for code by the processor's name and features: those of the machine that built it must not count."""
+    """Numba's cache depends on the processor's name and features: the build machine's must not matter."""
     read = """
 import pathlib, pickle
 found = set()
@@ -212,7 +212,7 @@ def test_the_health_check_tells_alive_from_dead(start: Callable[..., Container])
 
 
 def test_without_tokens_it_does_not_start(manifest: dict[str, Any]) -> None:
-    """The image is closed until someone says who may ask."""
+    """The image does not start without a decision about tokens."""
     done = docker("run", "--rm", *UNPRIVILEGED, "--tmpfs=/log:mode=1777", IMAGE, check=False)
     assert done.returncode == 2, done.stdout
     assert "AUTH_TOKENS_FILE" in done.stdout
@@ -236,7 +236,7 @@ def test_it_says_what_it_is_and_holds_nothing_of_training(manifest: dict[str, An
 
 
 def compressed(tmp_path: Path) -> list[float]:
-    """Each layer of the image as a registry stores it, in MB: gzip as Docker does it."""
+    """The size of each layer of the image in a registry, in MB: gzip, as Docker compresses."""
     archive = tmp_path / "image.tar"
     docker("save", f"--output={archive}", IMAGE)
     sizes = []
@@ -250,7 +250,7 @@ def compressed(tmp_path: Path) -> list[float]:
 
 
 def test_it_is_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Compressed, what we add to the base and the official base together; the base here may be a stand-in."""
+    """The compressed size of our layers and the official base; the base of this image may be another one."""
     final = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").rsplit("\nFROM ", 1)[1]
     ours = compressed(tmp_path)[-len(re.findall(r"^(?:COPY|RUN|ADD|WORKDIR) ", final, re.M)) :]
     with capsys.disabled():

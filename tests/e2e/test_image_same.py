@@ -1,4 +1,4 @@
-"""Two builds of one commit, each from nothing, are the same files: `make image-same`. It takes minutes."""
+"""Two builds of one commit, each without a cache, give the same files: `make image-same`. It takes minutes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 DOCKER = os.environ.get("DOCKER", "docker")
 ROOT = Path(__file__).resolve().parents[2]
-# What the engine itself puts into each container that it makes.
+# What the engine itself adds to each container.
 ENGINES = {".dockerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab"}
 ENGINES_FOLDERS = ("dev", "proc", "sys")
 
@@ -46,7 +46,7 @@ def build(tag: str, context: Path, told: list[str]) -> None:
 
 
 def inventory(tag: str) -> dict[str, tuple[object, ...]]:
-    """Every file of an image: kind, mode, owner, size, date, where a link points, and the sha256 of its content."""
+    """Every file of an image: kind, mode, owner, size, date, the target of a link, and the sha256 of its content."""
     container = docker("create", tag)
     found: dict[str, tuple[object, ...]] = {}
     try:
@@ -68,7 +68,7 @@ def inventory(tag: str) -> dict[str, tuple[object, ...]]:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Two images of one commit: of this folder, and of a copy of what it is made of, whose files are all younger."""
+    """Two images of one commit: built from this folder, and from a copy of its files with later dates."""
     copy = tmp_path_factory.mktemp("elsewhere")
     for name in (".dockerignore", "docker", "requirements", "build/wheel", "build/bundle"):
         source = ROOT / name

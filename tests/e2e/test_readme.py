@@ -1,4 +1,4 @@
-"""The commands of README.md as they stand, on a copy of what is committed, by a stranger with a fleet of CSV files."""
+"""The commands of README.md, unchanged, on a fresh copy of the commit, with a fleet of CSV files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from closedloop.data.frames import tables_to_frames
 from closedloop.data.schema import Schema
 from closedloop.data.simulate import simulate
 
-JOBS = {"make run": "train.yml", "make test": "test.yml"}  # too long to be run twice
+JOBS = {"make run": "train.yml", "make test": "test.yml"}  # too long to run twice
 ANYWHERE = "path/to/folder"
-SERVED = "make serve"  # told in a sentence, for a terminal of its own
+SERVED = "make serve"  # in a sentence, for another terminal
 PORT = "8000"
 STRANGER = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTHON"))}
 
 
 def commands(root: Path) -> list[str]:
-    """What the README's code blocks tell to run, in order."""
+    """The commands in the README's code blocks, in order."""
     text = (root / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [line.partition("  #")[0].strip() for kind, block in blocks if not kind for line in block.splitlines()]
@@ -33,7 +33,7 @@ def commands(root: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def copy(root: Path, copied: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository, and somebody's fleet in it."""
+    """A copy of the repository with a fleet in it."""
     folder = copied(tmp_path_factory.mktemp("readme") / "copy")
     schema = Schema.from_dict(yaml.safe_load((root / "model/params.yaml").read_text(encoding="utf-8"))["schema"])
     theirs = folder / ANYWHERE
@@ -44,7 +44,7 @@ def copy(root: Path, copied: Callable[[Path], Path], tmp_path_factory: pytest.Te
 
 
 def in_copy(copy: Path, command: str) -> str:
-    """What a command prints there; it must go well."""
+    """What a command prints in the copy; its exit code must be 0."""
     done = subprocess.run(["bash", "-ec", command], cwd=copy, env=STRANGER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
@@ -61,7 +61,7 @@ def test_every_command_is_run_somewhere(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(root: Path, copy: Path) -> Path:
-    """The copy after the README's commands for a fleet of one's own."""
+    """The copy after the README's commands for your own fleet."""
     for command in commands(root):
         if ANYWHERE in command:
             in_copy(copy, command)
@@ -72,7 +72,7 @@ def trained(root: Path, copy: Path) -> Path:
 def served(
     root: Path, trained: Path, wait_ready: Callable[..., None], free_port: Callable[[], int], tmp_path: Path
 ) -> Iterator[int]:
-    """The port at which `make serve` answers in the copy."""
+    """The port of `make serve` in the copy."""
     assert f"`{SERVED}`" in (root / "README.md").read_text(encoding="utf-8")
     port, output = free_port(), tmp_path / "output"
     with output.open("wb") as file:

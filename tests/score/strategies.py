@@ -1,4 +1,4 @@
-"""Requests as Hypothesis draws them, from the service's own JSON Schema: valid ones, and what is made of them."""
+"""Hypothesis strategies from the service's own JSON Schema: valid requests, and mutations of them."""
 
 import datetime as dt
 import json
@@ -14,13 +14,13 @@ HOSTILE = [
 
 
 def text_of(instant, offset):
-    """A time as RFC 3339, as it stands at this offset; none means UTC."""
+    """A time in RFC 3339 with this offset; without an offset it is UTC."""
     shift = dt.timedelta(hours=int(offset[:3])) if offset[:1] in ("+", "-") else dt.timedelta()
     return (instant + shift).isoformat() + offset
 
 
 def cell(schema):
-    """A value that the schema of a column's items allows."""
+    """A value allowed by the schema of a column's items."""
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     if schema["type"] == "integer":
@@ -31,7 +31,7 @@ def cell(schema):
 
 @st.composite
 def table(draw, name, schema, few):
-    """A table with columns of one length; no key occurs twice where the service refuses that."""
+    """A table with columns of equal length, without duplicate keys where the service refuses them."""
     columns = schema["properties"]
     fewest = columns["machineID"]["minItems"]
     ids = st.sampled_from(few) if "datetime" in columns else st.integers(-(2**63), 2**63 - 1)
@@ -51,7 +51,7 @@ def table(draw, name, schema, few):
 
 @st.composite
 def valid_requests(draw, schema):
-    """A request that the schema allows: any tables beside telemetry, in any order."""
+    """A request allowed by the schema: telemetry and any other tables, in any order."""
     few = draw(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=3))
     names = [name for name in schema["properties"] if name == "telemetry" or draw(st.booleans())]
     body = {name: draw(table(name, schema["properties"][name], few)) for name in names}
@@ -59,7 +59,7 @@ def valid_requests(draw, schema):
 
 
 def places(value, path=()):
-    """The path of everything in a JSON document."""
+    """The path of every value in a JSON document."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -68,7 +68,7 @@ def places(value, path=()):
 
 @st.composite
 def mutated_requests(draw, schema):
-    """The bytes of a valid request with something replaced, taken out, added or doubled, or with bytes changed."""
+    """The bytes of a valid request with a value replaced, removed, added or doubled, or with bytes changed."""
     body = draw(valid_requests(schema))
     if draw(st.booleans()):
         data = bytearray(json.dumps(body).encode())

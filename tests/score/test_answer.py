@@ -1,4 +1,4 @@
-"""The answer's form, and its warnings: whatever the model had to do without is said."""
+"""The answer's form, and its warnings about everything that the request lacked."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The service over real sockets: what it answers, what it refuses, and no answer is sent before its record is safe."""
+"""The service over real sockets: its answers, its refusals, and that no answer is sent before its record is durable."""
 
 import errno
 import json
@@ -32,7 +32,7 @@ def client(server):
 
 @pytest.fixture
 def ask(serve):
-    """A client of a server of its own; the server's settings are the arguments."""
+    """Start a server with the given settings; return a client of it."""
     clients = []
 
     def start(**settings):
@@ -64,7 +64,7 @@ def figure(client, name):
 
 
 def raw(server, data, *, until=b"\r\n\r\n"):
-    """Send bytes as they are; what came back up to the end of the head and the body it declares."""
+    """Send raw bytes; return what came back up to ``until``."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.sendall(data)
         received = b""
@@ -194,7 +194,7 @@ def test_each_request_without_an_id_gets_its_own(client):
 def test_a_long_body_is_refused_before_it_is_read(server, declared):
     received = raw(server, b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % declared)
     head = received.lower()
-    assert b" 413 " in head or b" 400 " in head  # a length that no parser takes is no HTTP
+    assert b" 413 " in head or b" 400 " in head  # a length that no parser accepts is not HTTP
     assert b"connection: close" in head
 
 

@@ -1,4 +1,4 @@
-"""Nobody asks without a token unless AUTH=open, and no message ever shows one."""
+"""A token is required unless AUTH=open, and no message contains one."""
 
 import json
 

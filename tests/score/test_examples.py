@@ -1,4 +1,4 @@
-"""The examples of score/README.md, run as they stand against a live service."""
+"""The examples of score/README.md, run unchanged against a live service."""
 
 import json
 import re
@@ -20,7 +20,7 @@ SCORES = [(language, code) for language, code in EXAMPLES if f"{HERE}/score" in 
 
 
 def run(language, code, server):
-    """What an example prints, asked of this server instead of the one on :8000."""
+    """What an example prints when it calls this server instead of the one on :8000."""
     assert HERE in code
     words = {
         "sh": ["sh", "-euc"],

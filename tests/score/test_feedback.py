@@ -1,4 +1,4 @@
-"""POST /feedback over real sockets, and what of all requests the log keeps."""
+"""POST /feedback over real sockets, and which requests and fields are logged."""
 
 import json
 import time
@@ -26,7 +26,7 @@ def stored(folder):
 
 
 class Idle(supervisor.Supervisor):
-    """Never starts its child."""
+    """Never starts its shipper."""
 
     def begin(self):
         pass

@@ -1,4 +1,4 @@
-"""Whatever is sent, the service answers: a valid request with an answer of its schema, all else with a problem.
+"""The service answers whatever is sent: a valid request with an answer of its schema, anything else with a problem.
 
 The examples are drawn from the schema that the service itself publishes (see strategies.py), or made from the tables of
 that schema one fault at a time.
@@ -77,7 +77,7 @@ def test_any_valid_request_gets_an_answer_of_the_schema(client, request_schema, 
 
 
 def test_a_mutated_request_is_refused_or_was_still_valid(client, request_schema, fits):
-    """What is answered fits the schema as it was sent: nothing is turned into what it is not."""
+    """An answered request fits the schema as it was sent: no value is converted."""
 
     @MANY
     @given(st.data())
@@ -173,7 +173,7 @@ def test_a_batch_of_a_million_rows_is_refused_by_its_bytes_or_by_its_rows(limit,
         assert client.get("/livez").status_code == 200
 
 
-# --- JSON that is none, and numbers at the edges ----------------------------------------------------------------------
+# --- invalid JSON, and numbers at the limits --------------------------------------------------------------------------
 
 NUMBERS = {
     True: ["0", "-0", "-0.0", "1", "1E22", "1e-2", "0.1e+3", "123.456", "20e1", "0e+1", "1.7976931348623157e308",

@@ -1,4 +1,4 @@
-"""Who is slow, deaf, endless or one too many is turned away in time, and nobody else notices."""
+"""Clients that are slow, never read, never end or are too many are cut off in time, and others are not affected."""
 
 import contextlib
 import socket
@@ -26,7 +26,7 @@ def connect(server):
 
 
 def drain(connection):
-    """All that comes until the server closes."""
+    """What is received until the server closes."""
     received = b""
     try:
         while part := connection.recv(65536):

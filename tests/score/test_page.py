@@ -1,4 +1,4 @@
-"""The page at / in a real browser: it shows how things are, sends a request, and loads nothing from elsewhere."""
+"""The page at / in a real browser: it shows live figures, sends a request, and loads nothing from other hosts."""
 
 import importlib.util
 import json
@@ -43,7 +43,7 @@ def test_it_sends_the_example_and_shows_the_answer_and_that_it_was_logged(serve,
     assert text(shown, "stored") == "0"
     shown.ask("document.getElementById('send').click()")
     shown.wait("document.getElementById('stored').textContent === '1'")
-    assert re.fullmatch(r"Answered in \d+ ms, and logged\.", text(shown, "told"))
+    assert re.fullmatch(r"Answered in \d+ ms and logged\.", text(shown, "outcome"))
     assert shown.ask("document.querySelectorAll('#scores tbody tr').length") == 5  # the anomaly and four components
     assert shown.ask("document.querySelectorAll('#recent tbody tr').length") == 1
     assert json.loads(text(shown, "raw"))["results"][0]["machineID"] == 1
@@ -54,8 +54,8 @@ def test_it_shows_what_was_wrong_as_text_whatever_was_sent(serve, look):
     shown = look(serve().url)
     shown.ask("document.getElementById('body').value = '{\"<img src=x onerror=alert(1)>\": 1}'")
     shown.ask("document.getElementById('send').click()")
-    shown.wait("document.getElementById('told').textContent.startsWith('422')")
-    assert "<img" in text(shown, "told")
+    shown.wait("document.getElementById('outcome').textContent.startsWith('422')")
+    assert "<img" in text(shown, "outcome")
     assert shown.ask("document.images.length") == 0
 
 
@@ -65,7 +65,7 @@ def test_where_tokens_are_asked_for_it_asks_for_one_and_shows_no_scores_without(
     shown.wait("document.getElementById('status').textContent === 'Ready'")
     assert "Enter a token" in text(shown, "nothing")
     shown.ask("document.getElementById('send').click()")
-    shown.wait("document.getElementById('told').textContent.startsWith('401')")
+    shown.wait("document.getElementById('outcome').textContent.startsWith('401')")
     shown.ask(f"document.getElementById('token').value = '{token}'")
     shown.ask("document.getElementById('send').click()")
     shown.wait("document.querySelectorAll('#recent tbody tr').length === 1")

@@ -1,4 +1,4 @@
-"""Training equals serving: one machine's life, asked of the service hour by hour, gives the bits of the fleet run.
+"""Training equals serving: a machine scored hour by hour by the service gets the same bits as in a fleet run.
 
 Whatever stands between: rows shuffled, hours missing, another replica, a restart.
 """
@@ -31,7 +31,7 @@ MACHINE = 2
 
 @pytest.fixture(scope="module")
 def fleet():
-    """Three machines, with hours missing and readings missing."""
+    """Three machines, with missing hours and missing readings."""
     tables = simulate("default", 3, 40, 9, Schema.from_dict(PARAMS["schema"])).tables
     rng = np.random.default_rng(1)
     tables.values[:, rng.random(len(tables.time)) < 0.03] = np.nan
@@ -69,7 +69,7 @@ def window(tables, schema, history_us, until, rng):
 
 
 def expected_of(bundle, whole, row):
-    """What the fleet run says of a row, as the service would write it."""
+    """The fleet run's result for a row, in the form of the service's answer."""
     failure = {
         component: {"probability": float(whole.probability[c, row]), "alarm": bool(whole.alarm[c, row])}
         if component in bundle.failures
@@ -85,7 +85,7 @@ def test_a_machine_replayed_over_http_gets_the_bits_of_the_fleet_run(server, tin
     whole = bundle.predict(fleet)
     mine = np.flatnonzero(whole.machine == MACHINE)
     rng = np.random.default_rng(2)
-    asked = mine[rng.permutation(len(mine))[:150]]  # out of order: nothing may depend on what was asked before
+    asked = mine[rng.permutation(len(mine))[:150]]  # out of order: no answer may depend on earlier requests
     with httpx.Client(base_url=server.url) as client:
         for row in asked.tolist():
             body = window(fleet, schema, bundle.spec.history_us, int(whole.time[row]), rng)
@@ -99,7 +99,7 @@ def test_a_machine_replayed_over_http_gets_the_bits_of_the_fleet_run(server, tin
 
 @contextmanager
 def replica(bundle, folder):
-    """``python -m score`` as a process of its own, with a log of its own: a client of it."""
+    """A client of ``python -m score`` in its own process, with its own log."""
     output = folder.with_suffix(".output")
     settings = {"MODEL_DIR": str(bundle), "LOG_DIR": str(folder), "LOG_SINK": "none", "AUTH": "open", "PORT": "0"}
     with output.open("wb") as file:
@@ -118,7 +118,7 @@ def replica(bundle, folder):
 
 
 def test_two_replicas_and_a_restart_in_between_change_no_bit(tiny_bundle, fleet, tmp_path):
-    """Each row is asked of both, in another order of rows; halfway the first is started anew."""
+    """Both replicas score each row, with the request's rows in another order; the first is restarted halfway."""
     bundle = load(tiny_bundle)
     whole = bundle.predict(fleet)
     rng = np.random.default_rng(3)
@@ -147,7 +147,7 @@ def test_the_features_of_a_request_have_the_bits_of_the_fleets(tiny_bundle, flee
 
 
 def test_a_batch_answers_what_the_service_answers(server, tiny_bundle, fleet):
-    """model.batch asks predict for the last row of each machine; so does /score."""
+    """model.batch predicts the last row of each machine, as /score does."""
     bundle = load(tiny_bundle)
     rng = np.random.default_rng(5)
     with httpx.Client(base_url=server.url) as client:

@@ -1,4 +1,4 @@
-"""A bundle that is not whole starts no service: exit code 3 and one line that names the file (fault 23)."""
+"""A damaged bundle stops the start: exit code 3 and one line that names the file (fault 23)."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def folder(tiny_bundle, tmp_path):
 
 
 def started(folder, tmp_path):
-    """What a service says that is to serve this bundle, and its exit code."""
+    """The exit code and stderr of a service started with this bundle."""
     settings = {
         "MODEL_DIR": str(folder),
         "LOG_DIR": str(tmp_path / "log"),

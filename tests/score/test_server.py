@@ -1,4 +1,4 @@
-"""The process: what its signals do, in what order it stops, and its child."""
+"""The server process: its signals, the order in which it stops, and its shipper."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Settings fail closed: what is missing or wrong stops the start, and the message begins with its name."""
+"""Settings fail closed: a missing or invalid one stops the start, and the message begins with its name."""
 
 import os
 import subprocess
@@ -184,7 +184,7 @@ def test_every_setting_is_documented():
 
 
 def serve(environ, folder):
-    """What ``python -m score`` says when it cannot start."""
+    """``python -m score`` with settings that it refuses, after it ended."""
     clean = {name: value for name, value in os.environ.items() if name not in NAMES.split()} | environ
     return subprocess.run(
         [sys.executable, "-m", "score"], env=clean, cwd=folder, capture_output=True, text=True, check=False, timeout=60
