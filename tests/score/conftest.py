@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from score.server import Server as Process
+from score.server import Server
 from score.settings import Settings
 
 MAX_BODY_BYTES = 1 << 20
@@ -21,12 +21,12 @@ def environ(tiny_bundle):
         yield
 
 
-class Server:
+class ServerThread:
     """The app under uvicorn in a thread, as ``python -m score`` runs it."""
 
     def __init__(self, settings, supervisor=None):
         self.log_dir = settings.log_dir
-        self._server = Process(settings, supervisor=supervisor)
+        self._server = Server(settings, supervisor=supervisor)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         deadline = time.monotonic() + 60
@@ -48,7 +48,7 @@ def serve(environ, tmp_path):
     running = []
 
     def start(supervisor=None, **settings):
-        running.append(Server(Settings(**{"log_dir": tmp_path / "log", "port": 0, **settings}), supervisor))
+        running.append(ServerThread(Settings(**{"log_dir": tmp_path / "log", "port": 0, **settings}), supervisor))
         return running[-1]
 
     yield start
@@ -59,7 +59,7 @@ def serve(environ, tmp_path):
 @pytest.fixture(scope="session")
 def server(environ, tmp_path_factory):
     """One open server for all tests that leave it as it was."""
-    running = Server(Settings(log_dir=tmp_path_factory.mktemp("log"), port=0, max_body_bytes=MAX_BODY_BYTES))
+    running = ServerThread(Settings(log_dir=tmp_path_factory.mktemp("log"), port=0, max_body_bytes=MAX_BODY_BYTES))
     yield running
     running.stop()
 

@@ -78,6 +78,23 @@ def test_the_account_is_exact(serve):
     assert {entry.kind for entry in stored(server.log_dir)} == {"score", "feedback"}
 
 
+def test_state_and_metrics_show_the_same_figures(serve):
+    server = serve(log_sample=0.5)
+    with httpx.Client(base_url=server.url, headers=JSON) as client:
+        for number in range(10):
+            client.post("/score", content=REQUEST, headers={"X-Request-ID": f"id-{number}"})
+        client.post("/score", content=b"{")
+        client.post("/feedback", content=BOTH)
+        state = client.get("/state").json()
+    found = figures(server)
+    names = {name: f"closedloop_log_{name}_total" for name in ("offered", "sampled_out", "rejected")}
+    names |= {"stored": "closedloop_log_records_total", "machines_scored": "closedloop_machines_scored_total"}
+    names["in_flight"] = "closedloop_requests_in_flight"
+    assert {name: found[metric] for name, metric in names.items()} == {name: state[name] for name in names}
+    assert (12, 10, 1) == (state["offered"], state["machines_scored"], state["rejected"])
+    assert 0 < state["sampled_out"] < 10
+
+
 def test_the_sample_is_the_fraction_that_was_asked_for_and_grows_with_it():
     ids = [f"request-{number}" for number in range(10_000)]
     some = {one for one in ids if in_sample(one, 0.2)}

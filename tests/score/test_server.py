@@ -39,7 +39,7 @@ sys.exit(main())
 """
 
 
-class Service:
+class ServiceProcess:
     def __init__(self, folder, bundle, *command, **settings):
         self.log_dir = folder / "log"
         self._output = folder / "stderr"
@@ -78,7 +78,7 @@ def launch(tiny_bundle, tmp_path):
     running = []
 
     def start(*command, **settings):
-        running.append(Service(tmp_path, tiny_bundle, *command, **settings))
+        running.append(ServiceProcess(tmp_path, tiny_bundle, *command, **settings))
         return running[-1]
 
     yield start
