@@ -64,10 +64,10 @@ class RequestMiddleware:
         post = self._logged_posts.get(path) if scope["method"] == "POST" else None
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given.decode() if _ID.fullmatch(given) else f"{self._prefix}{next(self._count):016x}"
+        request_id = given.decode() if given and _ID.fullmatch(given) else f"{self._prefix}{next(self._count):016x}"
+        exchange = _Exchange(scope, receive, send, request_id, post is not None)
         route = path if path in self._paths else "other"
-        exchange = _Exchange(scope, receive, send, request_id, route, self._access_log)
-        return exchange.serve(post or self._app, headers.get(b"content-length", b""), logged=post is not None)
+        return exchange.serve(post or self._app, headers.get(b"content-length", b""), route, self._access_log)
 
 
 class _Exchange:
@@ -78,46 +78,32 @@ class _Exchange:
     that retries at once cannot use up the processor.
     """
 
-    __slots__ = (
-        "_access_log",
-        "_admitted",
-        "_load",
-        "_logged",
-        "_read",
-        "_receive",
-        "_request_id",
-        "_route",
-        "_scope",
-        "_send",
-        "_service",
-        "_start",
-        "_status",
-    )
+    __slots__ = ("_admitted", "_logged", "_read", "_receive", "_request_id", "_scope", "_send", "_service", "_status")
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, request_id: str, route: str, access_log: float
-    ) -> None:
-        self._start = time.perf_counter()
-        self._scope, self._receive, self._send = scope, receive, send
-        self._request_id, self._route, self._access_log = request_id, route, access_log
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, logged: bool) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._request_id = request_id
+        self._logged = logged
+        self._admitted = False
+        self._read = self._status = 0
         state: dict[str, Any] = scope["state"]
         state["request_id"] = request_id
         self._service: Service = state["service"]
-        self._load = self._service.load
-        self._status = self._read = 0
-        self._logged = self._admitted = False
 
-    async def serve(self, app: ASGIApp, declared_length: bytes, *, logged: bool) -> None:
-        """Let the application answer; answer for it what it raises."""
-        self._logged = logged
+    async def serve(self, app: ASGIApp, declared_length: bytes, route: str, access_log: float) -> None:
+        """Let the application answer; answer for it what it raises; count the request."""
+        start = time.perf_counter()
+        service, load = self._service, self._service.load
         try:
-            if logged:
-                self._service.journal.offered += 1
-                if self._load.requests >= self._load.max_requests:
+            if self._logged:
+                service.journal.offered += 1
+                if load.requests >= load.max_requests:
                     await self._shed()
-                self._load.requests += 1
+                load.requests += 1
                 self._admitted = True
-            if declared_length.isdigit() and int(declared_length[:20]) > self._load.max_body_bytes:
+            if declared_length.isdigit() and int(declared_length[:20]) > load.max_body_bytes:
                 raise self._too_large()
             await app(self._scope, self.receive, self.send)
         except ClientDisconnect:
@@ -132,12 +118,17 @@ class _Exchange:
                 await self._refuse(Problem(500, "internal error; quote the request id when you report it"))
         finally:
             self._settle()
+            seconds = time.perf_counter() - start
+            service.metrics.answered(route, self._status or _CLOSED, seconds)
+            if access_log and in_sample(self._request_id, access_log):
+                took = round(seconds, 6)
+                say("answered", request_id=self._request_id, route=route, status=self._status, seconds=took)
 
     async def receive(self) -> Message:
         """The next message of the request, counted against the limits."""
         message = await self._receive()
         if size := len(message.get("body", b"")):
-            load = self._load
+            load = self._service.load
             self._read += size
             load.body_bytes += size
             if self._read > load.max_body_bytes:
@@ -155,34 +146,24 @@ class _Exchange:
         await self._send(message)
 
     async def _shed(self) -> None:
-        self._load.shed["requests"] += 1
+        self._service.load.shed["requests"] += 1
         await asyncio.sleep(_SHED_SECONDS)
         raise Problem(503, _BUSY, headers={"Retry-After": "1"})
 
     def _too_large(self) -> Problem:
-        detail = f"the body is longer than {self._load.max_body_bytes} bytes: send smaller batches"
+        detail = f"the body is longer than {self._service.load.max_body_bytes} bytes: send smaller batches"
         return Problem(413, detail, headers={"Connection": "close"})
 
     async def _refuse(self, problem: Problem) -> None:
         await respond(problem, self._request_id)(self._scope, self._receive, self.send)
 
     def _settle(self) -> None:
-        """Give back what the limits count, and count the request."""
-        service, load = self._service, self._load
+        """Give back what the limits count; a logged route without a record counts as rejected."""
+        service, load = self._service, self._service.load
         load.body_bytes -= self._read
         load.requests -= self._admitted
         if self._logged and "settled" not in self._scope["state"]:
             service.journal.rejected += 1
-        seconds = time.perf_counter() - self._start
-        service.metrics.answered(self._route, self._status or _CLOSED, seconds)
-        if self._access_log and in_sample(self._request_id, self._access_log):
-            say(
-                "answered",
-                request_id=self._request_id,
-                route=self._route,
-                status=self._status,
-                seconds=round(seconds, 6),
-            )
 
 
 def respond(problem: Problem, request_id: str) -> Response:
