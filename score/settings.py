@@ -101,7 +101,7 @@ def log_sink(environ: Mapping[str, str]) -> str | None:
     sink = environ.get("LOG_SINK") or str(Path(environ.get("LOG_DIR", "")) / "delta")
     if "://" in sink and not _SINK.fullmatch(sink):
         shown = sink.partition("://")[0]  # the rest may contain a credential
-        raise SettingsError(f"LOG_SINK={shown}://…: set it to a local path, az://…, s3://…, gs://… or none")
+        raise SettingsError(f"LOG_SINK={shown}://…: name a local path, az://…, s3://…, gs://… or none")
     return None if sink == "none" else sink
 
 
