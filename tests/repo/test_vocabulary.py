@@ -46,7 +46,7 @@ WORDS = [
         "the pipeline",
         # a line of text, or one that is drawn
         phrases=r"(on|in|at|end of|clears|print|read|write) the line"
-        r"|the line('s end| of| above| below| number| break| itself| that begins| says)",
+        r"|the line('s end| of| above| below| number| break| itself| that begins| with| says)",
     ),
     Word(r"promot(e[sdr]?|ing|ions?)", "release or publish (an image), register (in MLflow), become the champion"),
     Word(
