@@ -124,7 +124,7 @@ def without_blocks(content: str, begins: Callable[[list[str], int], bool]) -> tu
         else:
             kept.append(rows[at])
             at += 1
-    return "".join(kept), found
+    return re.sub(r"\n+\Z", "\n", "".join(kept)), found
 
 
 def block_end(rows: list[str], at: int) -> int:

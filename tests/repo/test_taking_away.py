@@ -23,7 +23,7 @@ CHECKS = [
     "workflows",
 ]  # the quick ones of tests/repo that look at what a part may leave behind
 # They install an environment or ask a machine, which is not about this.
-LESS = ("-k", "not name_the_same_jobs and not machine_without_python and not engine and not retraining")
+LESS = ("-k", "not machine_without_python and not engine and not retraining")
 
 
 def said_by_checks(copy: Path, *more: list[Path | str]) -> str:
@@ -94,7 +94,11 @@ def unlocked(copy: Path) -> list[str]:
     for name, requirements in asked.items():
         lock = (copy / f"requirements/{name}.txt").read_text(encoding="utf-8")
         pinned = set(re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE))
-        found += [f"{name}: {one}" for one in requirements if re.split(r"[^A-Za-z0-9.-]", one)[0] not in pinned]
+        found += [
+            f"{name}: {one}"
+            for one in requirements
+            if re.split(r"[^A-Za-z0-9.-]", one)[0].replace(".", "-") not in pinned
+        ]
     named = set(re.findall(r'"(\w+\.txt)"', (copy / ".ci/dev/locks.py").read_text(encoding="utf-8")))
     return found + sorted(named - {path.name for path in (copy / "requirements").glob("*.txt")})
 

@@ -65,12 +65,12 @@ LOG = "the whole file is about the log, which is shipped"
 DRIFT = "code of the drift reference, the only one that this file knows"
 KEPT = [
     Kept("tests/repo/test_vocabulary.py", "", "the list itself"),
-    Kept("src/closedloop/log/*", r"(?i)\bship", LOG),
-    Kept("score/log/*", r"(?i)\bship", LOG),
-    Kept("score/s*.py", r"(?i)\bship", LOG),
-    Kept("score/README.md", r"(?i)\bship", LOG),
-    Kept("tests/log/*", r"(?i)\bship", LOG),
-    Kept("tests/chaos/*", r"(?i)\bship", LOG),
+    Kept("src/closedloop/log/*", r"(?i)ship", LOG),
+    Kept("score/log/*", r"(?i)ship", LOG),
+    Kept("score/s*.py", r"(?i)ship", LOG),
+    Kept("score/README.md", r"(?i)ship", LOG),
+    Kept("tests/log/*", r"(?i)ship", LOG),
+    Kept("tests/chaos/*", r"(?i)ship", LOG),
     Kept("tests/bench/*serve.py", r"(?i)shipping", LOG),
     Kept("src/closedloop/heads/*", r"(?i)reference", DRIFT),
     Kept("tests/heads/*", r"(?i)reference", DRIFT),
@@ -176,9 +176,13 @@ def test_no_file_uses_an_old_word(root: Path, files: list[Path]) -> None:
 
 
 def test_every_exception_is_needed(root: Path, files: list[Path]) -> None:
-    """One that covers nothing any more is to be taken out, or it would hide the next slip."""
+    """One that covers nothing any more is to be taken out, or it would hide the next slip.
+
+    A copy may have deleted all files that one is about; that is no slip.
+    """
+    names = [path.relative_to(root).as_posix() for path in files]
     _, used = scan(root, files)
-    assert [one for one in KEPT if one not in used] == []
+    assert [one for one in KEPT if one not in used and any(fnmatch(name, one.path) for name in names)] == []
 
 
 def test_the_old_signer_is_accepted_in_one_place(root: Path, files: list[Path]) -> None:
