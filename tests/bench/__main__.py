@@ -1,6 +1,6 @@
-"""Every bench, one after the other, and one table of what they found: ``make bench``.
+"""Run every bench and print one table of all figures: ``make bench``.
 
-Exit code 1: a target was missed, or a bench failed; the others run all the same.
+Exit code 1: a target was missed or a bench failed. The other benches run all the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAMES = (
 
 
 def main() -> int:
-    """Run all, print the summary."""
+    """Run all of them and print the summary. Returns the exit code."""
     failed, points = [], []
     for name in NAMES:
         written = OUT / f"{name}.json"
@@ -36,7 +36,7 @@ def main() -> int:
         "\n" + table([Point(*(point[key] for key in ("what", "figure", "unit", "least", "most"))) for point in points])
     )
     if failed:
-        print(f"\nmissed a target, or failed: {', '.join(failed)}")
+        print(f"\nmissed a target or failed: {', '.join(failed)}")
     return 1 if failed else 0
 
 

@@ -1,10 +1,10 @@
-"""What one answer costs, part by part: from the bytes of a request to the bytes of its reply, without a socket.
+"""What each part of one answer costs, from the bytes of a request to the bytes of its reply, without a socket.
 
-    MODEL_DIR=build/bundle python tests/bench/answer_parts.py
+    python tests/bench/answer_parts.py
 
-One machine with 72 hours of history. Figures are the least processor time of a round, all threads counted, so that
-they mean something on a busy machine too; parts repeat alone, with warm caches, and add up to less than the whole. To
-compare two states of the code, put the other one on PYTHONPATH, with a bundle of its own.
+The request is one machine with 72 hours of history. Each figure is the least processor time of all rounds, over all
+threads, so that it holds on a busy machine too. Each part runs alone with warm caches, so the parts add up to less than
+the whole. To compare another state of the code, put it on PYTHONPATH and set MODEL_DIR to a bundle that it trained.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import serve_data
-from harness import Point, by_turns, finish, say
+from harness import Point, by_turns, finish, require_bundle, say
 
 from closedloop.features.kernel import compute
 from closedloop.features.spec import FeatureSpec
@@ -31,7 +31,7 @@ from closedloop.log.frame import pack
 from closedloop.log.record import Record, encode
 from score.answer import Scorer, results
 from score.app import create_app
-from score.settings import Settings, max_rows, model_dir
+from score.settings import Settings, max_rows
 
 HOURS = 72.0
 TOGETHER = 64  # requests in flight at once
@@ -39,7 +39,7 @@ Ways = dict[str, Callable[[], object]]
 
 
 def parts(scorer: Scorer, body: bytes) -> Ways:
-    """The steps of an answer, each on what the one before gave."""
+    """The steps of an answer. Each works on the result of the one before."""
     bundle, decode = scorer.bundle, scorer._decode
     schema, spec, constants = bundle.schema, bundle.spec, bundle.constants
     params = {name: value for name, value in spec.to_dict().items() if name not in ("names", "groups", "custom")}
@@ -73,7 +73,7 @@ def parts(scorer: Scorer, body: bytes) -> Ways:
 
 
 class Asked:
-    """One request to an ASGI application, as a server would pass it on; what is sent is checked."""
+    """One request to an ASGI application, as a server passes it on. The answer must have status 200."""
 
     def __init__(self, app: Any, state: dict[str, Any], body: bytes) -> None:
         self._app = app
@@ -116,7 +116,7 @@ class Asked:
 
 
 def finished(runner: asyncio.Runner, ask: Callable[[], Any], count: int) -> None:
-    """Ask so many times at once and wait for all."""
+    """Send ``count`` requests at once and wait for all answers."""
 
     async def together() -> None:
         await asyncio.gather(*(ask() for _ in range(count)))
@@ -125,14 +125,15 @@ def finished(runner: asyncio.Runner, ask: Callable[[], Any], count: int) -> None
 
 
 def main(words: list[str]) -> int:
-    """Check, time, print and write."""
+    """Time the parts, print the table and write the JSON file. Returns the exit code."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--out", type=Path)
     flags.add_argument("--rounds", type=int, default=40)
     flags.add_argument("--body", type=Path, help="a request to ask, instead of one of a simulated machine")
     args = flags.parse_args(words)
     body = args.body.read_bytes() if args.body else serve_data.bodies([1], HOURS)[1]
-    scorer = Scorer(load(model_dir(os.environ)), max_rows(os.environ))
+    os.environ["MODEL_DIR"] = str(require_bundle())  # where the app below looks for it
+    scorer = Scorer(load(Path(os.environ["MODEL_DIR"])), max_rows(os.environ))
     say(f"{len(body)} bytes")
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         app = create_app(Settings(log_dir=Path(folder), port=0))
@@ -157,7 +158,7 @@ def main(words: list[str]) -> int:
 
 
 async def kept(spool: Any, payload: bytes, count: int) -> None:
-    """Append so many records and wait until all are durable."""
+    """Append ``count`` records to the log and wait until all of them are durable."""
     await asyncio.gather(*(spool.append(payload) for _ in range(count)))
 
 

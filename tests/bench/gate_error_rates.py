@@ -1,13 +1,13 @@
-"""How often the gate errs: false promotions, false reds and power, on simulated fleets.
+"""How often the gate errs on simulated fleets: false `better`, false `worse`, and its power.
 
     python tests/bench/gate_error_rates.py
 
-Each comparison simulates what two models did on the machines of one holdout (their last third of a year) and asks
-``compare`` for its verdict, with the settings of ``model/params.yaml``. A machine's failures are Poisson around its own
-rate (gamma, 7.6 a year on average); either model foresees each with its own recall, and both are lucky with the same
-ones (``alike``); false alarms are Poisson around a machine's own rate, a part of them shared. ``patchy`` models are
-good on some machines and bad on others, each on its own. Probabilities follow from all that. Floors are not simulated:
-they are hard lines, and a reference that stands on one errs as a coin does.
+Each comparison simulates what two models did on the held-out machines in a third of a year, and asks ``compare`` for
+its verdict with the settings of ``model/params.yaml``. A machine's failures are Poisson around its own rate (gamma, 7.6
+a year on average). Each model foresees a failure with its own recall; ``alike`` is the share of failures for which both
+models have the same luck. False alarms are Poisson around a machine's own rate, and both models share a part of them.
+``patchy`` models are good on some machines and bad on others, each on its own. Floors are not simulated: they are fixed
+limits, and a champion whose figure lies exactly on one meets it in half of the cases.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SHARES = (0.16, 0.17, 0.35, 0.32)
 
 @dataclass(frozen=True)
 class Quality:
-    """What a model is truly like; rates are for each machine-year."""
+    """The true quality of a model. Rates are for each machine-year."""
 
     recall: float = 0.9
     false_alarms: float = 1.5  # of the failure heads
@@ -51,7 +51,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Two models on one kind of fleet; ``truth`` says what a right verdict is: tie, better or worse."""
+    """Two models on one kind of fleet. ``truth`` is the right verdict: tie, better or worse."""
 
     name: str
     truth: str
@@ -63,14 +63,15 @@ class Scenario:
 
 
 def _both(rng: np.random.Generator, count: int, alike: float, *chances: np.ndarray) -> list[np.ndarray]:
-    """For each model whether each event is seen; with probability ``alike`` both look at the same luck."""
+    """Whether each model sees each event. With probability ``alike`` both draw the same random number."""
     common = rng.random(count)
     same = rng.random(count) < alike
     return [np.where(same, common, rng.random(count)) < chance for chance in chances]
 
 
+# long: one draw of random numbers, in an order that the results depend on
 def simulate(scenario: Scenario, costs: dict[str, float], rng: np.random.Generator) -> list[Assessment]:
-    """What the gate needs to know of champion and challenger on one simulated holdout."""
+    """The assessments of champion and challenger on one simulated holdout."""
     n = scenario.machines
     model = rng.choice(len(MODELS), n, p=SHARES).astype(np.int16)
     sides = (scenario.champion, scenario.challenger)
@@ -139,7 +140,7 @@ def cost_per_year(quality: Quality, costs: dict[str, float]) -> float:
 def scenarios(costs: dict[str, float]) -> list[Scenario]:
     """Ties of several kinds, and true differences of 10, 20 and 40 % of the cost."""
     good, fair = Quality(), Quality(recall=0.6)
-    # As dear, with other virtues: fewer false alarms and fewer detections.
+    # The same cost in other ways: fewer false alarms and fewer detections, or more of both.
     price = (costs["unplanned"] - costs["planned"]) * FAILURES_PER_YEAR
     quieter = Quality(recall=0.9 - 3.0 * costs["false_alarm"] / price, false_alarms=0.5, anomaly_false_alarms=2.0)
     sharper = Quality(recall=0.9 + 0.5 * costs["false_alarm"] / price, anomaly_false_alarms=4.5)
@@ -166,7 +167,7 @@ def scenarios(costs: dict[str, float]) -> list[Scenario]:
 
 
 def rates(work: tuple[int, Scenario], settings: Settings, comparisons: int, seed: int) -> dict[str, Any]:
-    """What the gate said of one scenario, as shares of the comparisons."""
+    """The share of each verdict among the comparisons of one scenario."""
     number, scenario = work
     rng = np.random.default_rng([seed, number])
     found = [compare(*simulate(scenario, settings.costs, rng), settings, MODELS) for _ in range(comparisons)]
@@ -186,17 +187,17 @@ def rates(work: tuple[int, Scenario], settings: Settings, comparisons: int, seed
 
 
 def points(rows: list[dict[str, Any]], promised: float) -> Iterator[Point]:
-    """The worst error rates of the ties, and how often each true difference is found."""
+    """The highest error rates among the ties, and how often each true difference is found."""
     ties = [row for row in rows if row["truth"] == "tie"]
-    yield Point("ties: false promotions, the worst", max(row["better"] for row in ties) * 100, "%", most=promised * 100)
-    yield Point("ties: false reds, the worst", max(row["worse"] for row in ties) * 100, "%", most=promised * 100)
+    yield Point("ties: false better, the worst", max(row["better"] for row in ties) * 100, "%", most=promised * 100)
+    yield Point("ties: false worse, the worst", max(row["worse"] for row in ties) * 100, "%", most=promised * 100)
     for row in rows:
         if row["truth"] != "tie":
             yield Point(f"{row['scenario']}: found", row[row["truth"]] * 100, "%")
 
 
 def main(words: list[str]) -> int:
-    """Simulate, print both tables, write the JSON."""
+    """Simulate, print both tables and write the JSON file. Returns the exit code."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--out", type=Path)
     flags.add_argument("--comparisons", type=int, default=1000)

@@ -1,4 +1,4 @@
-"""What the benches share: ways timed by turns, points with their targets, one table and one JSON for each bench."""
+"""What the benches share: the bundle, timing in turns, figures with their targets, one table and one JSON file each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 BENCHES = Path(__file__).resolve().parent
+BUNDLE = Path(os.environ.get("MODEL_DIR") or "build/bundle").absolute()  # what is measured
 OUT = Path("build/bench")
 _START = time.monotonic()
 
 
 @dataclass(frozen=True)
 class Point:
-    """One figure, and the least or most that it may be; None where it is only shown."""
+    """One figure and its target: the least or the most that it may be. Without either it is only shown."""
 
     what: str
     figure: float
@@ -43,27 +44,27 @@ class Point:
 
 
 def say(text: str) -> None:
-    """Tell the person who waits what is going on."""
+    """Print progress to standard error, with the seconds since the start."""
     print(f"[{time.monotonic() - _START:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """What each way took in each round, by the clock and of all processors together."""
+    """The seconds that each way took in each round: by the clock, and of processor time over all threads."""
 
     wall: dict[str, list[float]]
     processor: dict[str, list[float]]
 
     def ratio(self, slow: str, fast: str) -> float:
-        """How many times as long the slow way took by the clock: a ratio of medians."""
+        """The ratio of the median times by the clock: how many times as long the slow way took."""
         return statistics.median(self.wall[slow]) / statistics.median(self.wall[fast])
 
 
 def by_turns(ways: dict[str, Callable[[], object]], rounds: int, least_s: float = 0.0) -> Seconds:
-    """Time each way in each round; the caller has warmed them up, when it compared what they give.
+    """Time each way in each round. The caller has run each of them before, so that caches are warm.
 
-    The ways take turns, so that whatever else this machine does meets all of them. A way that takes less than
-    ``least_s`` is repeated until it has run so long, and its mean counts.
+    The ways take turns, so that other load on this machine slows all of them alike. A way that takes less than
+    ``least_s`` is repeated for that long, and the mean of its repeats is what counts.
     """
     repeats = dict.fromkeys(ways, 1)
     for name, way in ways.items() if least_s else ():
@@ -84,7 +85,7 @@ def by_turns(ways: dict[str, Callable[[], object]], rounds: int, least_s: float 
 
 
 def table(points: list[Point]) -> str:
-    """The points as a table for a person."""
+    """The points as a table of plain text."""
     width = max(len(point.what) for point in points)
     word = {True: "holds", False: "MISSED", None: ""}
     lines = [
@@ -94,8 +95,19 @@ def table(points: list[Point]) -> str:
     return "\n".join(lines)
 
 
+def require_bundle() -> Path:
+    """The bundle to measure: the folder ``MODEL_DIR``, else ``build/bundle``.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    if not (BUNDLE / "manifest.json").exists():
+        raise SystemExit(f"there is no bundle in {BUNDLE}; run: make run, or set MODEL_DIR to the folder of one")
+    return BUNDLE
+
+
 def finish(name: str, points: list[Point], out: Path | None = None, **details: Any) -> int:
-    """Print the table, write ``build/bench/<name>.json``; returns 1 where a target was missed, else 0."""
+    """Print the table and write ``build/bench/<name>.json``. Returns 1 if a target was missed, else 0."""
     path = out or OUT / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     shown = [asdict(point) | {"target": point.target, "holds": point.holds} for point in points]
@@ -106,6 +118,6 @@ def finish(name: str, points: list[Point], out: Path | None = None, **details: A
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print(table(points))
     if load > processors + 1:
-        print(f"This machine is busy (load {load:.1f} on {processors} processors): times are long, and ratios lean")
-        print("to the shorter way; the JSON has what the processors spent, which leans less.")
+        print(f"This machine is busy (load {load:.1f} on {processors} processors): times are too long, and ratios are")
+        print("biased towards the shorter way. The JSON file also has processor times, which are biased less.")
     return 0 if holds else 1

@@ -1,10 +1,10 @@
-"""What a large batch does to small requests: one 1,000-machine request after the other while 64 clients ask for one.
+"""How much large requests slow small ones: 1,000-machine requests in sequence, beside 64 clients with one machine.
 
     python tests/bench/large_and_small.py [--seconds 10]
 
-The service runs as ``python -m score`` with its log durable, the clients in this process. Each round has a stretch
-without large requests and one with; the 99th percentiles of the small ones are compared, and a probe is asked ten times
-a second all the while.
+The service runs as ``python -m score`` with its log durable, the clients in this process. Each round has a period
+without large requests and one with them. The 99th percentiles of the small ones are compared. A probe is sent ten times
+a second throughout.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ from typing import Any
 import httptools
 import numpy as np
 import uvloop
-from harness import Point, finish, say
+from harness import Point, finish, require_bundle, say
 
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US
 
-BUNDLE = Path("build/bundle")
 HOURS = 72
 LARGE_MACHINES = 1000
 MOST = {"ratio": 3.0, "probe": 100.0}
 
 
 def request(machines: int) -> bytes:
-    """A request of so many machines with the whole history each."""
-    schema = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))["schema"]
+    """The body of a request of so many machines, each with its whole history."""
+    schema = json.loads((require_bundle() / "manifest.json").read_text(encoding="utf-8"))["schema"]
     rng = np.random.default_rng(1)
     times = [to_text(1_420_070_400_000_000 + hour * HOUR_US) for hour in range(HOURS)]
     telemetry: dict[str, Any] = {"datetime": times * machines}
@@ -52,10 +51,10 @@ def request(machines: int) -> bytes:
 
 @contextmanager
 def service():
-    """The service as a process of its own: its port."""
+    """Run the service as a process of its own; yields its port."""
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder) / "said"
-        settings = {"MODEL_DIR": str(BUNDLE.resolve()), "LOG_DIR": f"{folder}/log", "LOG_SINK": "none"}
+        settings = {"MODEL_DIR": str(require_bundle()), "LOG_DIR": f"{folder}/log", "LOG_SINK": "none"}
         settings |= {"AUTH": "open", "PORT": "0"}
         with said.open("wb") as output:
             process = subprocess.Popen([sys.executable, "-m", "score"], env=os.environ | settings, stderr=output)
@@ -71,7 +70,7 @@ def service():
 
 
 class Client(asyncio.Protocol):
-    """One connection that is kept; one request at a time."""
+    """One kept connection that sends one request at a time."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -91,7 +90,7 @@ class Client(asyncio.Protocol):
             self.done.set_exception(error or ConnectionError("closed by the service"))
 
     async def ask(self, sent: bytes) -> float:
-        """Seconds until the answer was there."""
+        """Send a request; returns the seconds until its answer has come."""
         self.parser = httptools.HttpResponseParser(self)
         self.done = asyncio.get_running_loop().create_future()
         start = time.perf_counter()
@@ -108,8 +107,8 @@ def http(path: str, body: bytes = b"") -> bytes:
     return head.encode() + body
 
 
-async def stretch(port: int, seconds: float, clients: int, small: bytes, large: bytes | None) -> dict[str, list[float]]:
-    """Seconds of each small request, probe and large request."""
+async def period(port: int, seconds: float, clients: int, small: bytes, large: bytes | None) -> dict[str, list[float]]:
+    """The seconds of each small request, each probe and each large request in one period."""
     until = time.perf_counter() + seconds
     took: dict[str, list[float]] = {"small": [], "probe": [], "large": []}
 
@@ -132,10 +131,10 @@ def p99_ms(seconds: list[float]) -> float:
 
 
 def main(words: list[str]) -> int:
-    """Ask, compare, print and write."""
+    """Ask, compare, print the table and write the JSON file. Returns the exit code."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--out", type=Path)
-    flags.add_argument("--seconds", type=float, default=10.0, help="of each stretch")
+    flags.add_argument("--seconds", type=float, default=10.0, help="of each period")
     flags.add_argument("--rounds", type=int, default=3)
     flags.add_argument("--clients", type=int, default=64)
     flags.add_argument("--machines", type=int, default=LARGE_MACHINES, help="of the large request")
@@ -143,10 +142,10 @@ def main(words: list[str]) -> int:
     small, large = http("/score", request(1)), http("/score", request(args.machines))
     rounds = []
     with service() as port:
-        uvloop.run(stretch(port, 1.0, args.clients, small, large))
+        uvloop.run(period(port, 1.0, args.clients, small, large))
         for turn in range(args.rounds):
-            alone = uvloop.run(stretch(port, args.seconds, args.clients, small, None))
-            beside = uvloop.run(stretch(port, args.seconds, args.clients, small, large))
+            alone = uvloop.run(period(port, args.seconds, args.clients, small, None))
+            beside = uvloop.run(period(port, args.seconds, args.clients, small, large))
             rounds.append((alone, beside))
             said = f"alone {p99_ms(alone['small']):.1f} ms, beside {p99_ms(beside['small']):.1f} ms"
             say(f"round {turn + 1} of {args.rounds}: p99 of small requests {said}")

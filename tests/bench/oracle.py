@@ -1,4 +1,4 @@
-"""The ceiling: what the best possible model of the simulated fleet would reach, as the judge counts.
+"""The upper limit: how good the best possible model of the simulated fleet could be, by the judge's figures.
 
     python tests/bench/oracle.py --out build/bench/oracle.json
 

@@ -168,6 +168,7 @@ def _errors_of_decoy(start, length, t, oldest, errors_before, error_rate):
     return 1 - P_DECOY_ERROR + P_DECOY_ERROR * announced / (length + 1)
 
 
+# long: one compiled loop over time, whose state is two dozen scalars
 @njit(nogil=True, error_model="numpy")
 def follow(
     residual, same, failed, begin, weights, deviation, shapes, errors_before, error_rate, visit, prior, rates, memory,
@@ -175,8 +176,8 @@ def follow(
 ):  # fmt: skip
     """Follow one sensor from hour ``begin`` on and write ``result`` (hours, 8).
 
-    ``residual`` (deviations, less offset and load) is mended as faults and failures are met; ``same`` marks a reading
-    equal to the one before (stuck, or a spike that lasts), ``failed`` a failure of the sensor's component.
+    ``residual`` (deviations, less offset and load) is corrected as faults and failures are met; ``same`` marks a
+    reading equal to the one before (stuck, or a spike that lasts), ``failed`` a failure of the sensor's component.
     ``errors_before`` (codes, hours + 1) counts the errors that announce it, ``error_rate`` those at random in an hour;
     no codes where errors are not to be used. ``visit`` is each hour's next visit, ``prior`` (hours, 2) what one pair
     (failure, onset) is among those of this cycle and of the next.

@@ -1,10 +1,10 @@
-"""What the template reaches on public sets, untuned: every figure with both ablations, or with its false-alarm rate.
+"""How good the untuned template is on public data sets: each figure with both ablations, or its false-alarm rate.
 
     python tests/bench/public_sets.py azure-pdm=PATH skab=PATH cmapss=PATH nab=PATH
 
-Name the sets that you have (a folder each). On ``azure-pdm`` a model judges that never saw it: trained on the
-simulator's ``azure`` profile alone, it answers for all machines and rows. The others train and judge as their own split
-says: SKAB and NAB on the first rows of each file, C-MAPSS by unit.
+Name the sets that you have, with the folder of each. For ``azure-pdm`` the model is trained on the simulator's
+``azure`` profile alone and judged on all real machines and rows. The others train and judge by their own split: SKAB
+and NAB train on the first rows of each file, C-MAPSS splits by unit.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ SHOWN = {
 
 
 def run(folder: Path, *words: str) -> None:
-    """One verb in ``folder``; evaluate's verdict is not asked for, so a red one is no failure.
+    """Run one command in ``folder``. A red verdict of evaluate is no failure, since only its figures are wanted.
 
     Raises:
-        SystemExit: the verb failed.
+        SystemExit: the command failed.
     """
     environment = {name: value for name, value in os.environ.items() if name != "BASE_COMMIT"}
     command = [sys.executable, "-m", *words]
@@ -49,10 +49,10 @@ def run(folder: Path, *words: str) -> None:
 
 
 def simulated_judged_on(location: Path, folder: Path) -> dict[str, Any]:
-    """The figures of a model of the simulator's ``azure`` profile on all machines and rows of real tables."""
+    """The figures on all real tables of a model that was trained on the simulator's ``azure`` profile."""
     run(folder, "model.data", "--profile", "azure")
-    for verb in ("model.validate", "model.train"):
-        run(folder, verb)
+    for command in ("model.validate", "model.train"):
+        run(folder, command)
     bundle = load(folder / "build" / "bundle")
     tables = sources.read_tables(location, bundle.schema, {})
     without = {name: predict(load(folder / "build" / "ablations" / name), tables) for name in ABLATIONS}
@@ -61,16 +61,16 @@ def simulated_judged_on(location: Path, folder: Path) -> dict[str, Any]:
 
 
 def of_itself(location: Path, folder: Path) -> dict[str, Any]:
-    """The figures of a set that trains and judges by its own split."""
+    """The figures of a set that is trained and judged by its own split."""
     run(folder, "model.data", "--source", str(location))
-    for verb in ("model.validate", "model.train", "model.predict", "model.evaluate"):
-        run(folder, verb)
+    for command in ("model.validate", "model.train", "model.predict", "model.evaluate"):
+        run(folder, command)
     metrics: dict[str, Any] = json.loads((folder / "build" / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 
 
 def points(name: str, metrics: dict[str, Any]) -> list[Point]:
-    """What a person asks of one set."""
+    """The figures of one set that are shown."""
     found = [
         Point(f"{name}: {part} {key}", float(metrics[part][key]), "")
         for part, keys in SHOWN.items()
@@ -87,7 +87,7 @@ def points(name: str, metrics: dict[str, Any]) -> list[Point]:
 
 
 def main(words: list[str]) -> int:
-    """Train and judge each set that is named, print and write."""
+    """Train and judge each named set, print the table and write the JSON file. Returns the exit code."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("sets", nargs="+", metavar="SET=PATH", help=f"SET is one of {', '.join(FORMATS)}")
     flags.add_argument("--out", type=Path)

@@ -1,14 +1,14 @@
-"""Rolling means and deviations over 3 h and 24 h of four sensors, by our kernel and by what people use instead.
+"""Time of rolling means and deviations (3 h, 24 h, four sensors): our kernel, pandas, polars and a notebook.
 
     python tests/bench/rolling_features.py --machines 100 1000
 
-All values are compared before any time is taken. Ours are streamed machine by machine on two threads, as training of
-large fleets and prediction do; making the whole matrix is timed too. pandas and polars roll over windows of hours as we
-do, which honour a gap; their windows of so many rows, which do not, are shown beside.
+All values are compared before anything is timed. Our kernel streams machine by machine on two threads, as training on
+large fleets and prediction do; the time for the whole matrix is shown too. pandas and polars use windows of hours, as
+our kernel does, which respect gaps in time. Their windows of a number of rows, which do not, are shown beside.
 
-The reference notebook is Microsoft's Modelling Guide for Predictive Maintenance in today's pandas. It gives every third
-hour only: its 3 h figures at label T are ours of T - 1 h, its 24 h figures (the first of each bin) ours of T - 3 h.
-Ours are timed at every hour, three times as many rows: the comparison leans its way.
+The notebook is Microsoft's Modelling Guide for Predictive Maintenance, in today's pandas. It computes every third hour
+only: its 3 h figures at label T are ours of T - 1 h, its 24 h figures (the first of each bin) ours of T - 3 h. Our
+kernel is timed at every hour, on three times as many rows, which favours the notebook.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def schema_and_spec() -> tuple[Schema, FeatureSpec, Constants]:
 
 
 class Ways:
-    """One fleet and every way to its figures. Each way returns what it made; the method after it, that as columns."""
+    """One fleet and every way to compute its figures. ``<way>_columns`` puts what a way returns into columns."""
 
     def __init__(self, machines: int, days: int, seed: int = 7) -> None:
         self.schema, self.spec, self.constants = schema_and_spec()
@@ -77,12 +77,12 @@ class Ways:
         self.polars = pl.DataFrame(columns)
 
     def ours(self) -> None:
-        """Streamed through reused buffers."""
+        """Our kernel, streamed through reused buffers."""
         for _ in iter_machines(self.tables, self.spec, self.constants, self.schema, threads=2):
             pass
 
     def timed(self) -> dict[str, Callable[[], object]]:
-        """All of them by name, ours first."""
+        """Every way by its name, ours first."""
         return {
             "ours": self.ours,
             "ours, whole": self.our_matrix,
@@ -94,7 +94,7 @@ class Ways:
         }
 
     def our_columns(self) -> Columns:
-        """What streaming gives, kept."""
+        """The streamed values, by sensor, kind and hours."""
         X = np.empty((len(self.spec.names), len(self.tables.time)))
         start = 0
         for part in iter_machines(self.tables, self.spec, self.constants, self.schema, threads=2):
@@ -104,7 +104,7 @@ class Ways:
         return {(s, kind, h): X[names.index(f"{s}_{kind}_{h}h")] for s in self.sensors for kind, h in FIGURES}
 
     def our_matrix(self) -> object:
-        """The whole matrix in fresh memory."""
+        """Our kernel, with the whole matrix in new memory."""
         return compute(self.tables, self.spec, self.constants, self.schema, threads=2)
 
     def pandas(self) -> list[Any]:
@@ -113,13 +113,13 @@ class Ways:
         return [figure for window in windows for figure in (window.mean(), window.std())]
 
     def pandas_by_rows(self) -> list[Any]:
-        """Plain ``groupby.rolling`` over so many rows."""
+        """Plain ``groupby.rolling`` over a number of rows."""
         grouped = self.frame.groupby("machineID")[self.sensors]
         windows = [grouped.rolling(hours, min_periods=1) for hours in HOURS]
         return [figure for window in windows for figure in (window.mean(), window.std())]
 
     def pandas_columns(self, made: list[Any]) -> Columns:
-        """By sensor, kind and hours."""
+        """The values by sensor, kind and hours."""
         return {
             (s, kind, h): frame[s].to_numpy()
             for (kind, h), frame in zip(FIGURES, made, strict=True)
@@ -136,7 +136,7 @@ class Ways:
         ]
 
     def polars_by_rows(self) -> Any:
-        """``rolling_mean`` and ``rolling_std`` over so many rows, by machine."""
+        """``rolling_mean`` and ``rolling_std`` over a number of rows, by machine."""
         every = pl.col(self.sensors)
         return self.polars.select(
             figure.over("machineID").name.suffix(f"_{kind}_{hours}")
@@ -148,7 +148,7 @@ class Ways:
         )
 
     def polars_columns(self, made: list[Any]) -> Columns:
-        """By sensor, kind and hours; polars says null where we say NaN."""
+        """The values by sensor, kind and hours. Where our kernel gives NaN, polars gives null."""
         return {
             (s, kind, h): made[HOURS.index(h)][f"{s}_{kind}"].fill_null(np.nan).to_numpy()
             for s in self.sensors
@@ -156,7 +156,7 @@ class Ways:
         }
 
     def notebook(self) -> Any:
-        """The reference notebook's telemetry features, line by line."""
+        """The notebook's telemetry features, statement by statement."""
 
         def pivot(sensor: str) -> Any:
             return pd.pivot_table(self.frame, index="datetime", columns="machineID", values=sensor)
@@ -238,7 +238,7 @@ def check(ways: Ways) -> dict[str, dict[str, float]]:
 
 
 def peak(machines: int, days: int) -> float:
-    """Peak memory in MiB that streaming takes beyond the tables, in this very process; NaN off Linux."""
+    """The peak memory in MiB that streaming takes beyond the tables, in this process. NaN where it is not Linux."""
 
     def memory(field: str) -> float:
         status = Path("/proc/self/status")
@@ -257,7 +257,7 @@ def peak(machines: int, days: int) -> float:
         nothing = Events.empty()
         return Tables(machine, time, values, nothing, nothing, None, ids, ids.astype(np.int16), ids.astype(float))
 
-    for _ in iter_machines(fleet(4), spec, constants, schema, threads=2):  # code and threads are no part of it
+    for _ in iter_machines(fleet(4), spec, constants, schema, threads=2):  # so that code and threads are loaded before
         pass
     tables = fleet(machines)
     before = memory("VmRSS")
@@ -267,7 +267,7 @@ def peak(machines: int, days: int) -> float:
 
 
 def peaks(sizes: list[int], days: int) -> dict[int, float]:
-    """Peak memory beyond the tables for each size, each in a process of its own."""
+    """The peak memory beyond the tables for each size, each measured in its own process."""
     # the harness is found even where a script's own folder is no place to import from, as under make test
     environment = os.environ | {"PYTHONPATH": f"{BENCHES}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     found = {}
@@ -279,7 +279,7 @@ def peaks(sizes: list[int], days: int) -> dict[int, float]:
 
 
 def main(words: list[str]) -> int:
-    """Check, time, print and write."""
+    """Compare, time, print the table and write the JSON file. Returns the exit code."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--out", type=Path)
     flags.add_argument("--machines", type=int, nargs="+", default=[100, 1000])

@@ -1,10 +1,10 @@
-"""Our service, what a user would pick instead, and a bare echo, on one core each by turns: ``make bench-serve``.
+"""Our service, its alternatives and a bare echo, measured in turns on one core: ``make bench-serve``.
 
     python tests/bench/serve.py [--quick] [--connections 64] [--machines 1 32] [--peers fastapi mlserver]
 
-Every server answers the same requests with one worker on one core; the load comes from another core where there is one.
+Every server answers the same requests with one worker on one core. The load comes from another core if there is one.
 Column A is the peer as a user writes it (``peers/window.py``), column B the peer with our own predict inside and
-without any log. Ours logs durably all the while. What the servers answer is compared before any time is taken.
+without a log. Our service logs durably. The answers are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Any
 import serve_data
 import serve_load
 import serve_ways
-from harness import OUT, Point, finish, say
+from harness import BUNDLE, OUT, Point, finish, require_bundle, say
 from serve_load import Load
-from serve_ways import BUNDLE, NAMES, PEERS, SITE, WORK, Way
+from serve_ways import NAMES, PEERS, SITE, WORK, Way
 
 from closedloop.log.segment import SEALED
 
@@ -42,9 +42,9 @@ Cell = tuple[int, int]
 
 @dataclass
 class Figures:
-    """What one server did in one cell: answers a second of each round, and the latencies at half of the median.
+    """The figures of one server in one cell: answers a second in each round, and latencies at half of their median.
 
-    ``processor_ms`` is what an answer cost it in each round, which another's load on this machine hardly changes.
+    ``processor_ms`` is the processor time of an answer in each round, which other load on this machine hardly changes.
     """
 
     rates: list[float] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Figures:
 
     @property
     def rate(self) -> float:
-        """Answers a second, the median of the rounds."""
+        """Answers a second: the median of the rounds."""
         return statistics.median(self.rates) if self.rates else 0.0
 
 
@@ -65,14 +65,14 @@ Found = dict[Cell, dict[str, Figures]]
 
 
 class Run:
-    """The servers, and what was found so far."""
+    """The servers and the figures found so far."""
 
     def __init__(self, ways: dict[str, Way], bodies: dict[int, bytes], server: set[int] | None) -> None:
         self.ways, self.bodies, self.server = ways, bodies, server
         self.found: Found = {}
 
     def _asked(self, name: str, cell: Cell, ask: Callable[[Way, bytes], Load]) -> tuple[Figures, Load]:
-        """One load on one server; one that ends, or is left with work, is started again and counts as it counted."""
+        """Put one load on one server. A server that ended, or still has work, is started again afterwards."""
         way, figures = self.ways[name], self.found.setdefault(cell, {}).setdefault(name, Figures())
         try:
             load = ask(way, way.request(self.bodies[cell[1]]))
@@ -91,7 +91,7 @@ class Run:
         return figures, load
 
     def flat_out(self, cell: Cell, rounds: int, seconds: float, names: list[str]) -> None:
-        """The peak of each server, by turns that begin with another one each round."""
+        """Measure the peak of each server, in turns; each round begins with another server."""
         for turn in range(rounds):
             first = turn * len(names) // max(rounds, 1)
             for name in names[first:] + names[:first]:
@@ -107,7 +107,7 @@ class Run:
         say(f"{cell[0]} connections, {cell[1]} machines, answers/s: " + ", ".join(f"{n} {r:,.4g}" for r, n in rates))
 
     def at_half(self, cell: Cell, rounds: int, seconds: float, names: list[str], rate: float | None = None) -> None:
-        """The latencies of each server at half of its own peak, or at a rate; by turns."""
+        """Measure the latencies of each server at half of its own peak, or at a given rate, in turns."""
         for turn in range(rounds):
             for name in names:
                 asked = rate or self.found[cell][name].rate / 2
@@ -126,7 +126,7 @@ class Run:
 
 
 def points(found: Found, log: Found) -> list[Point]:
-    """The targets, as ratios of one run. ``log`` has our service with the log durable, off, and shipping."""
+    """The figures with their targets, as ratios of one run. ``log`` has our service: log durable, off and shipped."""
     judged, made = found[JUDGED], []
     ours = judged[OURS].rate
     where = f"{JUDGED[0]} connections, {JUDGED[1]} machine"
@@ -170,7 +170,7 @@ def points(found: Found, log: Found) -> list[Point]:
 
 
 def page(found: Found) -> str:
-    """The grid in Markdown."""
+    """The whole grid as Markdown."""
     lines = []
     for (connections, machines), ways in found.items():
         peak = ways[OURS].rate
@@ -191,10 +191,10 @@ def page(found: Found) -> str:
 
 
 def compare(answers: dict[str, Any]) -> None:
-    """Every B gives our own results, and every A the same as the other As.
+    """Check that every column B gives our own results, and that all columns A give the same.
 
     Raises:
-        SystemExit: one does not.
+        SystemExit: a server gives another answer.
     """
     first_user = next((name for name in answers if name.endswith(" A")), None)
     for name, answer in answers.items():
@@ -206,7 +206,10 @@ def compare(answers: dict[str, Any]) -> None:
 def start(
     wanted: list[str], bodies: dict[int, bytes], server: set[int] | None, stack: ExitStack
 ) -> tuple[dict[str, Way], dict[str, str]]:
-    """The servers that answer, and why the others do not. Ours comes first, and compiles for all."""
+    """Start the servers. Returns those that answer, and for the others why not.
+
+    Our own service starts first and fills the cache of compiled code for all.
+    """
     history = json.loads((BUNDLE / "manifest.json").read_text())["history_hours"]
     sources = [PEERS / "window.py", Path(serve_data.__file__), serve_data.PARAMS, PEERS / "fastapi.txt"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
@@ -245,8 +248,31 @@ def start(
     return {way.name: way for way in ways if way.name in answers}, skipped
 
 
+def measure(run: Run, log: Run, grid: list[Cell], rounds: int, seconds: float, end: float) -> dict[str, str]:
+    """Measure every cell of the grid, and the log in three ways. Returns the cells that were left out, and why."""
+    compared, skipped = [name for name in run.ways if name != SHIPPING], {}
+    run.flat_out(JUDGED, 2 * rounds, seconds, compared)
+    run.at_half(JUDGED, 1, 2 * seconds, compared)
+    say("the log: durable and off, in turns")
+    log.flat_out(JUDGED, 3 * rounds, seconds, [OURS, OFF])
+    log.at_half(JUDGED, 4 * rounds, 2 * seconds, [OURS, OFF], rate=log.found[JUDGED][OURS].rate / 2)
+    for cell in grid:
+        if cell == JUDGED:
+            continue
+        if time.monotonic() > end:
+            skipped[f"{cell[0]} connections, {cell[1]} machines"] = "not begun within --minutes"
+            continue
+        run.flat_out(cell, 1 if cell[1] == max(MACHINES) else rounds, seconds, compared)
+        run.at_half(cell, 1, 2 * seconds, compared)
+    if SHIPPING in run.ways:  # last: its shipper works on when the load has ended, beside whatever comes next
+        say("the log while it is shipped")
+        log.flat_out(JUDGED, 3 * rounds, seconds, [SHIPPING])
+        log.at_half(JUDGED, 4 * rounds, 2 * seconds, [SHIPPING], rate=log.found[JUDGED][OURS].rate / 2)
+    return skipped
+
+
 def plain(found: Found) -> list[dict[str, Any]]:
-    """The figures for JSON."""
+    """The figures as plain dictionaries, for JSON."""
     return [
         {"connections": cell[0], "machines": cell[1], "server": name, "answers_per_second": one.rate} | vars(one)
         for cell, ways in found.items()
@@ -255,7 +281,7 @@ def plain(found: Found) -> list[dict[str, Any]]:
 
 
 def main(words: list[str]) -> int:
-    """Start, compare, time by turns, print and write."""
+    """Start the servers, compare, measure, print the tables and write the JSON file. Returns the exit code."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--quick", action="store_true", help="a minute: two cells, short, to see that all works")
     flags.add_argument("--connections", type=int, nargs="+", choices=CONNECTIONS, default=CONNECTIONS)
@@ -264,9 +290,9 @@ def main(words: list[str]) -> int:
     flags.add_argument("--minutes", type=float, default=12, help="no cell begins later (default: %(default)g)")
     flags.add_argument("--out", type=Path)
     args = flags.parse_args(words)
-    for path, target in ((BUNDLE / "manifest.json", "make run"), (SITE / "score/app.py", "make build/wheel/.built")):
-        if not path.exists():
-            raise SystemExit(f"{path} is not there: {target}")
+    require_bundle()
+    if not (SITE / "score/app.py").exists():
+        raise SystemExit(f"there is no built wheel in {SITE}; run: make build/wheel/.built")
     cores = sorted(os.sched_getaffinity(0))
     server = {cores[0]} if len(cores) > 1 else None
     if server is None:
@@ -288,26 +314,8 @@ def main(words: list[str]) -> int:
         if server:
             os.sched_setaffinity(0, set(cores) - server)
             stack.callback(os.sched_setaffinity, 0, set(cores))
-        run = Run(ways, bodies, server)
-        compared = [name for name in ways if name != SHIPPING]
-        run.flat_out(JUDGED, 2 * rounds, seconds, compared)
-        run.at_half(JUDGED, 1, 2 * seconds, compared)
-        say("the log: durable and off, by turns")
-        log = Run(ways, bodies, server)
-        log.flat_out(JUDGED, 3 * rounds, seconds, [OURS, OFF])
-        log.at_half(JUDGED, 4 * rounds, 2 * seconds, [OURS, OFF], rate=log.found[JUDGED][OURS].rate / 2)
-        for cell in grid:
-            if cell == JUDGED:
-                continue
-            if time.monotonic() - begun > 60 * args.minutes:
-                skipped[f"{cell[0]} connections, {cell[1]} machines"] = f"not begun within {args.minutes:g} minutes"
-                continue
-            run.flat_out(cell, 1 if cell[1] == max(MACHINES) else rounds, seconds, compared)
-            run.at_half(cell, 1, 2 * seconds, compared)
-        if SHIPPING in ways:  # last: its shipper works on when the load has ended, beside whatever comes next
-            say("the log while it is shipped")
-            log.flat_out(JUDGED, 3 * rounds, seconds, [SHIPPING])
-            log.at_half(JUDGED, 4 * rounds, 2 * seconds, [SHIPPING], rate=log.found[JUDGED][OURS].rate / 2)
+        run, log = Run(ways, bodies, server), Run(ways, bodies, server)
+        skipped |= measure(run, log, grid, rounds, seconds, begun + 60 * args.minutes)
     path = args.out or OUT / "serve.json"
     path.with_suffix(".md").write_text(page(run.found), encoding="utf-8")
     print(page(run.found))

@@ -1,4 +1,4 @@
-"""What is asked, and what answers in column A: requests from a simulated fleet, and scikit-learn's own model of it."""
+"""The requests, from a simulated fleet, and the scikit-learn model that answers in column A."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fleet(machines: int, days: int, seed: int) -> Frames:
 
 
 def cut(frames: Frames, end: pd.Timestamp, hours: float) -> Frames:
-    """What a caller sends at a time: the last hours, and the last replacement of each component, however old."""
+    """The tables that a caller sends at a time: the last hours, and each component's last replacement, however old."""
     since = end - pd.Timedelta(hours=hours)
     telemetry, errors, maint = (
         frames[name][frames[name]["datetime"] <= end] for name in ("telemetry", "errors", "maint")
@@ -51,7 +51,7 @@ def cut(frames: Frames, end: pd.Timestamp, hours: float) -> Frames:
 
 
 def body(frames: Frames, machines: int) -> bytes:
-    """The request of the first machines."""
+    """The body of a request of the first ``machines`` machines."""
 
     def columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
         own = frame[frame["machineID"] <= machines]
@@ -63,14 +63,14 @@ def body(frames: Frames, machines: int) -> bytes:
 
 
 def bodies(sizes: list[int], hours: float) -> dict[int, bytes]:
-    """One request for each number of machines."""
+    """The body of one request for each number of machines."""
     frames = fleet(max(sizes), DAYS_BEFORE, seed=3)
     frames = cut(frames, frames["telemetry"]["datetime"].max(), hours)
     return {size: body(frames, size) for size in sizes}
 
 
 def fit(path: Path, hours: float) -> None:
-    """Train column A's model: rows by the very function that serves, labels 24 hours ahead."""
+    """Train column A's model on rows from the function that serves it, with labels 24 hours ahead."""
     frames = fleet(60, 120, seed=5)
     parameters = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["failure"]["parameters"]
     first, last = frames["telemetry"]["datetime"].agg(["min", "max"])

@@ -1,7 +1,7 @@
-"""A load of HTTP/1.1 requests on raw sockets and epoll: some 15 µs an answer, so that the server is what is measured.
+"""A client of HTTP/1.1 on raw sockets and epoll that costs some 15 µs an answer, so that it measures the server.
 
-``flat_out`` keeps every connection busy and counts; ``at_rate`` sends at times drawn beforehand, whatever has been
-answered, and a request that had to wait for a free connection has waited: its time counts from when it was due.
+``flat_out`` keeps every connection busy and counts answers. ``at_rate`` sends at random times, whether or not earlier
+requests were answered; the latency of a request counts from when it was due, also if it had to wait for a connection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 @dataclass
 class Load:
-    """What came of one load. ``seconds`` holds one latency for each answer with status 200."""
+    """The result of one load. ``seconds`` holds one latency for each answer with status 200."""
 
     wall_s: float = 0.0
     seconds: list[float] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Load:
 
 
 class _Connection:
-    """One socket with at most one request under way; it connects again where the server closes after an answer."""
+    """One socket with at most one request in flight. It connects again if the server closes after an answer."""
 
     def __init__(self, port: int, poll: select.epoll) -> None:
         self._port, self._poll = port, poll
@@ -88,11 +88,11 @@ class _Connection:
                 self._left = self._left[self.socket.send(self._left[:_CHUNK]) :]
         except BlockingIOError:
             return
-        except ConnectionError:  # the next read tells
+        except ConnectionError:  # the next read reports it
             self._left = memoryview(b"")
 
     def pull(self) -> tuple[int, bytes, bool] | None:
-        """Status, body and whether the server will close, once an answer is whole; status 0 where it hung up."""
+        """Status, body and whether the server will close, once an answer is complete; status 0 if it closed before."""
         assert self.socket is not None
         try:
             part = self.socket.recv(_CHUNK)
@@ -159,10 +159,10 @@ def request(path: str, body: bytes, content_type: str = "application/json") -> b
 
 
 def flat_out(port: int, sent: bytes, connections: int, seconds: float, patience_s: float = 20.0) -> Load:
-    """Every connection sends again as soon as it is answered, for so many seconds; then what is under way is awaited.
+    """Send on every connection again as soon as it is answered, for some seconds; then wait for what is in flight.
 
-    The time counts up to the last answer, so that a slow server is not rounded to whole answers, and is left without
-    work. What has no answer after ``patience_s`` is given up and counted as ``unanswered``.
+    The time counts up to the last answer, so that the rate of a slow server is not rounded to whole answers. Requests
+    without an answer after ``patience_s`` are given up and counted as ``unanswered``.
     """
     load = Load()
     with _connections(port, connections) as (poll, open_):
@@ -183,9 +183,9 @@ def flat_out(port: int, sent: bytes, connections: int, seconds: float, patience_
 
 
 def at_rate(port: int, sent: bytes, connections: int, rate: float, seconds: float, seed: int = 1) -> Load:
-    """So many requests a second at random times (Poisson), each on the first free connection.
+    """Send ``rate`` requests a second at random times (Poisson), each on the first free connection.
 
-    What is not answered within as long again counts with the time it has waited so far, and as ``unanswered``.
+    A request without an answer within as long again counts as ``unanswered``, with the time it has waited so far.
     """
     load = Load()
     draw = random.Random(seed)  # noqa: S311
@@ -216,7 +216,7 @@ def at_rate(port: int, sent: bytes, connections: int, rate: float, seconds: floa
 
 
 def _answers(poll: select.epoll, open_: dict[int, _Connection], load: Load, timeout: float) -> list[_Connection]:
-    """The connections whose answer has come, free again."""
+    """The connections whose answer has come, which are free again."""
     freed = []
     for number, event in poll.poll(timeout):
         one = open_[number]

@@ -1,7 +1,7 @@
-"""What is compared: our service, each peer in an environment of its own and in two columns, and a bare echo.
+"""The servers that are compared: our service, each peer in two columns and its own environment, and a bare echo.
 
-An environment is made once from its lock in ``peers/`` and made again when the lock has changed. A peer that cannot be
-installed or does not start is left out, and said. To lock again: ``python tests/bench/serve_ways.py``.
+An environment is made from its lock in ``peers/``, and made again when the lock has changed. A peer that cannot be
+installed or does not start is left out and named. To compile the locks again: ``python tests/bench/serve_ways.py``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import serve_load
-from harness import BENCHES, OUT, say
+from harness import BENCHES, BUNDLE, OUT, say
 
 ROOT = BENCHES.parents[1]
 PEERS = BENCHES / "peers"
 WORK = OUT.absolute() / "serve"
 ENVIRONMENTS = OUT.absolute() / "peers"
 SITE = ROOT / "build/wheel/site"
-BUNDLE = ROOT / "build/bundle"
 NAMES = ("fastapi", "mlflow", "mlserver", "bentoml", "azmlinfsrv")
 UV = Path(sys.executable).with_name("uv")
 LOCK_FLAGS = (
@@ -44,7 +43,7 @@ START_S = 240.0  # the first start of all compiles, on one core
 
 @dataclass
 class Way:
-    """One server and how it is asked. ``wrap`` makes its body from that of our service."""
+    """One server and how it is asked. ``wrapped`` says how its body is made from that of our service."""
 
     name: str
     command: list[str]
@@ -66,11 +65,11 @@ class Way:
 
     @property
     def log(self) -> Path:
-        """What the server said."""
+        """The file with the output of the server."""
         return WORK / f"{self.name.replace(' ', '-')}.log"
 
     def start(self, cores: set[int] | None) -> None:
-        """Start it on these cores, in a session of its own; :func:`wait` tells when it answers."""
+        """Start the server on these cores, in a session of its own. :meth:`wait` returns when it answers."""
         own = os.sched_getaffinity(0)
         if cores:
             os.sched_setaffinity(0, cores)
@@ -89,7 +88,7 @@ class Way:
             os.sched_setaffinity(0, own)
 
     def stop(self) -> None:
-        """End it and all that it started: gently, then not."""
+        """End the server and all that it started: with SIGTERM, then with SIGKILL."""
         if self.process is None:
             return
         started = family(self.process.pid)  # some servers put their workers into sessions of their own
@@ -105,7 +104,7 @@ class Way:
         self.process = None
 
     def wait(self, sent: bytes, patience_s: float = START_S) -> bytes | None:
-        """The body of the first 200, or None where none came in time or the server ended."""
+        """The body of the first answer with status 200; None if none came in time or the server ended."""
         end = time.monotonic() + patience_s
         while time.monotonic() < end and self.process is not None and self.process.poll() is None:
             with suppress(OSError):
@@ -116,7 +115,7 @@ class Way:
         return None
 
     def processor_s(self) -> float:
-        """What all its processes that still run have spent, in seconds of a processor."""
+        """The processor time in seconds of all processes of the server that still run."""
         ticks = 0
         for process in family(self.process.pid) if self.process is not None else ():
             with suppress(OSError):
@@ -125,7 +124,7 @@ class Way:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def last_words(self) -> str:
-        """The last line that the server said."""
+        """The last line of the server's output."""
         lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
         return next((line for line in reversed(lines) if line.strip()), "nothing")[:200]
 
@@ -143,7 +142,7 @@ def family(root: int) -> list[int]:
 
 
 def environment(name: str) -> str | None:
-    """Make the peer's environment where it is not there as locked; None, or why that cannot be."""
+    """Make the peer's environment if it is missing or its lock changed. Returns None, or why that failed."""
     lock, folder = PEERS / f"{name}.txt", ENVIRONMENTS / name
     stamp, digest = folder / ".locked", hashlib.sha256(lock.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
@@ -162,7 +161,7 @@ def environment(name: str) -> str | None:
 
 
 def ports(count: int) -> list[int]:
-    """Free ports of this machine."""
+    """Some free ports of this machine."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     found = [one.getsockname()[1] for one in held]
     for one in held:
@@ -171,7 +170,7 @@ def ports(count: int) -> list[int]:
 
 
 def environ(**more: str) -> dict[str, str]:
-    """What every server gets: our wheel (compiled once for all), and no word to anyone outside."""
+    """The environment of every server: our wheel, one cache of compiled code, and no telemetry."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "BENTOML_", "MLSERVER_"))}
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True"}
     ours = {"MODEL_DIR": str(BUNDLE), "NUMBA_CPU_NAME": os.environ.get("NUMBA_CPU_NAME", "generic")}
@@ -181,7 +180,7 @@ def environ(**more: str) -> dict[str, str]:
 
 
 def service(name: str, **settings: str) -> Way:
-    """Our service on its wheel, with a log of its own."""
+    """Our service from its wheel, with a log of its own."""
     log = WORK / f"log-{name.replace(' ', '-')}"
     shutil.rmtree(log, ignore_errors=True)
     (port,) = ports(1)
@@ -191,13 +190,14 @@ def service(name: str, **settings: str) -> Way:
 
 
 def echo() -> Way:
-    """The ceiling: uvicorn as we run it, and an application that sends back what came."""
+    """The upper limit: uvicorn as our service runs it, with an application that sends back the body."""
     (port,) = ports(1)
     words = ["uvicorn", "echo:app", "--app-dir", str(PEERS), "--http", "httptools", "--loop", "uvloop"]
     words += ["--no-access-log", "--no-server-header", "--log-level", "warning", "--port", str(port)]
     return Way("echo", [sys.executable, "-m", *words], environ(), port)
 
 
+# long: one branch for each peer, and they share nothing
 def peer(name: str, column: str, model: Path) -> Way:
     """A peer in column A (pandas and scikit-learn) or B (our predict), one worker, without any log."""
     port, grpc, metrics = ports(3)

@@ -1,10 +1,10 @@
-"""From start to ready, and what worker and shipper then hold in memory: on two cores, in the image where there is one.
+"""Time from start to ready, and the memory of worker and shipper, on two cores; in the image if there is one.
 
     python tests/bench/start_to_ready.py [--image closedloop:dev] [--starts 5]
 
-The clock runs from the start of the process (or of ``docker run``, its image already here) to the first 200 of
-``/readyz``. Memory is the resident set of all the service's processes after some answers, shared pages counted in each.
-Compiled code comes from its cache, as in the image: the first start, which may fill it, is not counted.
+The time is from the start of the process (or of ``docker run``) to the first 200 of ``/readyz``. Memory is the resident
+set of all processes of the service after some answers; shared pages count in each. Compiled code comes from its cache,
+as in the image: the first start, which may fill the cache, does not count.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ DOCKER = os.environ.get("DOCKER", "docker")
 
 
 def ready(port: int, start: float, ended: Callable[[], str | None]) -> float:
-    """Seconds from ``start`` to the first 200 of /readyz.
+    """The seconds from ``start`` to the first 200 of /readyz.
 
     Raises:
-        SystemExit: it ended, or was not ready in time.
+        SystemExit: the service ended, or was not ready in time.
     """
     while time.perf_counter() - start < PATIENCE_S:
         with suppress(OSError, http.client.HTTPException):
@@ -63,7 +63,7 @@ def memory_mib(root: int, name: str = "Rss") -> float:
 
 
 def ask(port: int) -> None:
-    """Make the service answer its own example, so that what it loads at the first answer is loaded."""
+    """Ask the service its own example, so that everything it loads for the first answer is loaded."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/openapi.json")
     document = json.loads(connection.getresponse().read())
@@ -100,7 +100,7 @@ def from_venv(cores: set[int], stack: ExitStack) -> tuple[float, float, float]:
 
 
 def from_image(image: str, cores: set[int], stack: ExitStack) -> tuple[float, float, float]:
-    """The same of the image: read-only root, a random user, no privilege."""
+    """The same three figures of the image, with a read-only root, a random user and no privilege."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
     folder.chmod(0o777)
     user = random.SystemRandom().randrange(100_000, 1_000_000)
@@ -127,14 +127,14 @@ def from_image(image: str, cores: set[int], stack: ExitStack) -> tuple[float, fl
 
 
 def there_is(image: str) -> bool:
-    """Whether an engine answers and has the image."""
+    """Whether a container engine answers and has the image."""
     if shutil.which(DOCKER) is None:
         return False
     return subprocess.run([DOCKER, "image", "inspect", image], capture_output=True, check=False).returncode == 0
 
 
 def points(starts: list[tuple[float, float, float]], where: str) -> list[Point]:
-    """The targets: the median start, and the most memory of any."""
+    """The figures with their targets: the median time, and the most memory of all starts."""
     seconds, resident, shared_once = zip(*starts, strict=True)
     return [
         Point(f"{where}: start to ready", statistics.median(seconds), "s", most=MOST_S),
@@ -144,7 +144,7 @@ def points(starts: list[tuple[float, float, float]], where: str) -> list[Point]:
 
 
 def main(words: list[str]) -> int:
-    """Start some times, print and write."""
+    """Start the service several times, print the table and write the JSON file. Returns the exit code."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--image", default=os.environ.get("IMAGE", "closedloop:dev"))
     flags.add_argument("--starts", type=int, default=5)

@@ -18,7 +18,7 @@ BENCHES = Path(__file__).resolve().parent
 
 @pytest.fixture
 def bench(monkeypatch) -> Callable[[str], ModuleType]:
-    """A bench by its name, as Python finds it where it runs alone."""
+    """Import a bench by its name, as Python does where the bench runs as a script."""
     monkeypatch.syspath_prepend(str(BENCHES))
     return importlib.import_module
 

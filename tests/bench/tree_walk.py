@@ -1,9 +1,9 @@
-"""Our walk over flattened trees against scikit-learn, bit for bit, for one row and for many.
+"""Time of our walk over flattened trees against scikit-learn, for one row and for many, with equal answers.
 
     python tests/bench/tree_walk.py
 
-The failure head is that of ``model/params.yaml``, on as many features. What both answer is compared before any time is
-taken. For one row scikit-learn is spared the start of threads, which would cost it more than they give.
+The failure head has the parameters of ``model/params.yaml`` and about as many features. All answers are compared before
+anything is timed. For one row scikit-learn uses one thread, since starting threads would cost it more than they save.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Answer = Callable[[Floats], Floats]
 
 
 def rows(count: int, seed: int = 1) -> Floats:
-    """Features by row, one in fifty missing."""
+    """Random features by row, one in fifty missing."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((count, FEATURES))
     X[rng.random(X.shape) < 0.02] = np.nan
@@ -44,7 +44,7 @@ def rows(count: int, seed: int = 1) -> Floats:
 
 
 def models(trees: int) -> dict[str, tuple[Answer, Answer, Answer]]:
-    """For each kind of ensemble scikit-learn's answers to rows, to compare with and to time, and ours to columns."""
+    """For each kind of ensemble: scikit-learn's answer to compare with, the one to time, and ours (on columns)."""
     X = rows(8_000, seed=0)
     y = np.nansum(X[:, :5], axis=1) + np.random.default_rng(2).standard_normal(len(X)) > 3
     parameters = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["failure"]["parameters"]
@@ -62,7 +62,7 @@ def models(trees: int) -> dict[str, tuple[Answer, Answer, Answer]]:
         return forest.predict_proba(X)[:, 1]
 
     def many_vote(X: Floats) -> Floats:
-        """Fast, but of no use to compare with: its threads add up the trees in any order, and so give any last bit."""
+        """Faster, but not to compare with: its threads add up the trees in any order, so the last bit varies."""
         return vote(X, 1 if len(X) == 1 else -1)
 
     def boost(X: Floats) -> Floats:
@@ -79,7 +79,7 @@ def models(trees: int) -> dict[str, tuple[Answer, Answer, Answer]]:
 
 
 def check(name: str, theirs: Answer, ours: Answer, X: Floats) -> None:
-    """Compare the answers; an isolation forest's to one unit in the last place, since 2 ** x is the C library's.
+    """Compare the answers: exactly, but an isolation forest's to one unit in the last place (2 ** x is libc's).
 
     Raises:
         SystemExit: they differ.
@@ -91,7 +91,7 @@ def check(name: str, theirs: Answer, ours: Answer, X: Floats) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Check, time, print and write."""
+    """Compare, time, print the table and write the JSON file. Returns the exit code."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--out", type=Path)
     flags.add_argument("--rows", type=int, nargs="+", default=[1, 1000, 100_000])

@@ -1,10 +1,9 @@
-"""The verbs of ``make run`` one after the other in a fresh folder: seconds and peak memory of each, twice.
+"""Time and peak memory of each command of ``make run``, in a fresh folder, twice.
 
     python tests/bench/whole_run.py
 
-The first run starts without compiled code, Numba's or Python's own; the second has what the first has cached, and must
-compile nothing. The second is what counts: the promise is for an installed copy. Peak memory is that of the largest
-process.
+The first run starts without compiled code, neither Numba's nor Python's. The second run uses what the first has cached
+and must compile nothing; its figures are held to the targets. Peak memory is that of the largest process.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ MOST_S, MOST_MIB = 90.0, 2048.0
 
 @dataclass(frozen=True)
 class Step:
-    """What one verb took. ``compiled`` is how many functions it had to compile."""
+    """The cost of one command. ``compiled`` is the number of functions that it had to compile."""
 
-    verb: str
+    command: str
     wall_s: float
     processor_s: float
     peak_mib: float
     compiled: int
 
 
-def verbs() -> list[list[str]]:
-    """The commands of the target ``run``, as make would run them."""
+def commands() -> list[list[str]]:
+    """The commands that ``make run`` runs, as lists of words."""
     makeless = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "--dry-run", "--no-print-directory", "run", "PROFILE=", "DATA="]
     said = subprocess.run(command, cwd=ROOT, env=makeless, check=True, capture_output=True, text=True).stdout
@@ -45,7 +44,7 @@ def verbs() -> list[list[str]]:
 
 
 def run(command: list[str], folder: Path, cache: Path) -> Step:
-    """One verb, run in ``folder``.
+    """Run one command in ``folder`` and measure it.
 
     Raises:
         SystemExit: it failed.
@@ -55,7 +54,7 @@ def run(command: list[str], folder: Path, cache: Path) -> Step:
     environment = {
         name: value for name, value in os.environ.items() if name not in {"BASE_COMMIT", "PYTHONDONTWRITEBYTECODE"}
     } | caches
-    verb, log = command[2].removeprefix("model."), folder / "log.txt"
+    name, log = command[2].removeprefix("model."), folder / "log.txt"
     start = time.perf_counter()
     with log.open("w", encoding="utf-8") as out:
         child = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
@@ -63,21 +62,21 @@ def run(command: list[str], folder: Path, cache: Path) -> Step:
     child.returncode = os.waitstatus_to_exitcode(status)
     wall = time.perf_counter() - start
     if child.returncode:
-        raise SystemExit(f"{verb} exited with {child.returncode}:\n{log.read_text(encoding='utf-8')}")
+        raise SystemExit(f"{name} exited with {child.returncode}:\n{log.read_text(encoding='utf-8')}")
     unit = 2**20 if sys.platform == "darwin" else 2**10
     compiled = len(list(cache.rglob("*.nbc"))) - before
-    step = Step(verb, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / unit, compiled)
-    say(f"{verb}: {wall:.1f} s, {step.processor_s:.1f} s of processors, {step.peak_mib:,.0f} MiB, {compiled} compiled")
+    step = Step(name, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / unit, compiled)
+    say(f"{name}: {wall:.1f} s, {step.processor_s:.1f} s of processors, {step.peak_mib:,.0f} MiB, {compiled} compiled")
     return step
 
 
 def points(first: list[Step], second: list[Step]) -> list[Point]:
-    """Each verb of the second run, all of them, and what the first run paid for its compiled code."""
+    """The figures of each command of the second run, of the whole run, and of compiling in the first run."""
     found = []
     for step in second:
         found += [
-            Point(f"{step.verb}: time", step.wall_s, "s"),
-            Point(f"{step.verb}: peak memory", step.peak_mib, "MiB"),
+            Point(f"{step.command}: time", step.wall_s, "s"),
+            Point(f"{step.command}: peak memory", step.peak_mib, "MiB"),
         ]
     whole = sum(step.wall_s for step in second)
     return [
@@ -92,12 +91,12 @@ def points(first: list[Step], second: list[Step]) -> list[Point]:
 
 
 def main(words: list[str]) -> int:
-    """Run twice, print and write."""
+    """Run everything twice, print the table and write the JSON file. Returns the exit code."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--out", type=Path)
-    flags.add_argument("--only", nargs="+", metavar="VERB", help="these verbs only, for a trial")
+    flags.add_argument("--only", nargs="+", metavar="COMMAND", help="run only these, as a trial")
     args = flags.parse_args(words)
-    commands = [command for command in verbs() if not args.only or command[2].removeprefix("model.") in args.only]
+    chosen = [words for words in commands() if not args.only or words[2].removeprefix("model.") in args.only]
     with tempfile.TemporaryDirectory(prefix="whole-run-") as temporary:
         cache, runs = Path(temporary) / "cache", []
         cache.mkdir()
@@ -105,7 +104,7 @@ def main(words: list[str]) -> int:
             folder = Path(temporary) / name
             folder.mkdir()
             say(f"the {name} run, in a fresh folder")
-            runs.append([run(command, folder, cache) for command in commands])
+            runs.append([run(command, folder, cache) for command in chosen])
     steps = {name: [asdict(step) for step in steps] for name, steps in zip(("first", "second"), runs, strict=True)}
     return finish("whole_run", points(*runs), args.out, steps=steps)
 

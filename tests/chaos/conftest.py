@@ -1,4 +1,4 @@
-"""Faults that are made for real. They are slow and some need root: every test here carries the marker ``chaos``."""
+"""Fixtures for faults that are caused for real. Every test here has the marker ``chaos``: slow, and may need root."""
 
 import itertools
 import os
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def progress(request):
-    """Say on the terminal how far a long test is."""
+    """A function that prints the progress of a long test on the terminal."""
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
     capture = request.config.pluginmanager.get_plugin("capturemanager")
 
@@ -44,7 +44,7 @@ def progress(request):
 
 @pytest.fixture
 def mount(tmp_path):
-    """Mount a file system; skipped where that is not allowed. All are unmounted when the test ends."""
+    """A function that mounts a file system, or skips if that is not allowed. All are unmounted when the test ends."""
     mounted, numbers = [], itertools.count()
 
     def attach(*options, source):
@@ -71,7 +71,7 @@ def mount(tmp_path):
 
 @pytest.fixture
 def disk(tmp_path, mount):
-    """Make a file system in a file, and mount it: (image, where it is mounted)."""
+    """A function that makes a file system in a file and mounts it. It returns (image, mount point)."""
 
     def make(kind, *options):
         command, size = FILE_SYSTEMS[kind]
@@ -88,7 +88,7 @@ def disk(tmp_path, mount):
 
 @pytest.fixture
 def strace():
-    """The words before a command that let strace inject a fault into its calls: strace(fault, *paths it is about)."""
+    """A function that returns the words before a command so that strace injects a fault: strace(fault, *paths)."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     probe = subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)
@@ -115,7 +115,7 @@ def strace():
 
 @pytest.fixture
 def cgroup():
-    """Make a control group of version 1: cgroup(controller, **{file: value}) gives its folder; removed at the end."""
+    """A function that makes a cgroup of version 1: cgroup(controller, **{file: value}) returns its folder."""
     made = []
 
     def make(controller, **limits):
@@ -147,7 +147,7 @@ def faketime():
 
 @pytest.fixture
 def write(tmp_path):
-    """Start the writer of a spool (see writer.py) as a process: (process, what it has said as (verb, id) pairs)."""
+    """A function that starts writer.py. It yields the process and a function that returns its (kind, number) pairs."""
     started = []
 
     @contextmanager
@@ -175,7 +175,7 @@ def write(tmp_path):
 
 
 def end(process):
-    """Kill what was started in a session of its own, whole, and wait until all of it is gone."""
+    """Kill a process and all others of its session, and wait until they are gone."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -186,7 +186,7 @@ def alive(session):
     """The processes of a session that have not ended."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the process has just ended
             state, _, _, its = path.read_text().rpartition(")")[2].split()[:4]
             if int(its) == session and state != "Z":
                 found.append(int(path.parent.name))
@@ -208,7 +208,7 @@ def environ(tiny_bundle, tmp_path):
 
 @pytest.fixture
 def launch(environ, tmp_path):
-    """Start ``python -m score`` as a process of its own; (process, its stderr's file), before it is ready."""
+    """A function that starts ``python -m score`` and yields (process, file of its stderr) before it is ready."""
     outputs = []
 
     @contextmanager
@@ -234,7 +234,7 @@ def launch(environ, tmp_path):
 
 @pytest.fixture
 def serve(launch, environ):
-    """Start the service and wait until it is ready."""
+    """A function that starts the service, waits until it is ready, and yields it."""
 
     @contextmanager
     def start(*, under=(), **settings):
@@ -246,7 +246,7 @@ def serve(launch, environ):
 
 
 def port_of(process, output):
-    """The port that a service says it listens on, as soon as it says so."""
+    """Wait until a service has printed the port that it listens on. Returns the port."""
     deadline = time.monotonic() + faults.START_SECONDS
     while not (running := re.search(r"running on http://127\.0\.0\.1:(\d+)", output.read_text())):
         assert process.poll() is None, output.read_text()
@@ -257,5 +257,5 @@ def port_of(process, output):
 
 @pytest.fixture
 def ledger():
-    """One account over all lives of a service."""
+    """One ledger over all starts of a service."""
     return faults.Ledger()

@@ -1,8 +1,8 @@
-"""What the fault tests share: the oracle over each of them, the clients, and the service as a process of its own.
+"""What the fault tests share: the checks, the clients, and the service as a process.
 
-The oracle, as ../README.md's table counts it: every acknowledged id is in the recovered log exactly once (O1), every
-logged id was issued (O2), every payload is what was sent and answered (O3), a fresh request is answered within 5 s of
-the fault's end (O4), no answer is 5xx other than 503 and 507 with Retry-After (O5), memory stays bounded (O6).
+Each test checks what it can of these: every acknowledged id is in the recovered log exactly once (O1), every logged id
+was issued (O2), every payload is what was sent and answered (O3), a new request is answered within 5 s of the fault's
+end (O4), no answer is 5xx other than 503 and 507 with Retry-After (O5), memory stays bounded (O6).
 """
 
 import contextlib
@@ -30,19 +30,19 @@ _JSON = {"Content-Type": "application/json"}
 
 
 def until(condition, seconds=30):
-    """Wait for it."""
+    """Wait until the condition holds. Returns its value."""
     deadline = time.monotonic() + seconds
     while not (met := condition()):
-        assert time.monotonic() < deadline, "what was waited for did not come"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.01)
     return met
 
 
 def check_log(folder, issued, acked, identify, *, resent=False):
-    """O1 to O3 over the folder, once a spool has been opened on it; how often each id is there.
+    """Check O1 to O3 for a log that is recovered first. Returns how often each id is there.
 
-    ``identify`` gives the id of a payload, and asserts what else the payload must be. With ``resent`` the same id may
-    be there again: the reader removes it.
+    ``identify`` returns the id of a payload, and checks the rest of it. With ``resent`` an id may be there more than
+    once, since the reader of the log removes repetitions.
     """
     Spool(folder).close()
     found, places = Counter(), Counter()
@@ -60,7 +60,7 @@ def check_log(folder, issued, acked, identify, *, resent=False):
 
 
 class Ledger:
-    """What clients sent and what they were told, over all lives of a service."""
+    """What clients sent and were answered, over all starts of a service."""
 
     def __init__(self):
         self.issued = {}  # id -> body
@@ -78,7 +78,7 @@ class Ledger:
         return request_id
 
     def answered(self, request_id, status, headers, content):
-        """Count an answer; O5."""
+        """Count an answer and check O5."""
         with self._lock:
             self.statuses[status] += 1
         if status == 200:
@@ -89,7 +89,7 @@ class Ledger:
             assert int(headers["retry-after"]) >= 1
 
     def check(self, folder, **options):
-        """O1 to O3."""
+        """Check O1 to O3 for the log in a folder."""
 
         def identify(payload):
             kept = record.decode(payload)
@@ -102,7 +102,7 @@ class Ledger:
 
 
 def ask(port, request_id, body=BODY, timeout=30, path="/score", headers=()):
-    """One request on a connection of its own: (status, headers with small letters, content)."""
+    """Send one request on its own connection. Returns (status, headers with lower-case names, content)."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("POST", path, body, {**_JSON, "X-Request-ID": request_id, **dict(headers)})
@@ -113,7 +113,7 @@ def ask(port, request_id, body=BODY, timeout=30, path="/score", headers=()):
 
 
 def get(port, path, timeout=30):
-    """(status, text)."""
+    """GET a path. Returns (status, text)."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", path)
@@ -124,17 +124,17 @@ def get(port, path, timeout=30):
 
 
 def metric(port, name):
-    """The figure of a metric without labels."""
+    """The value of a metric without labels."""
     return float(re.search(rf"^{name} (\S+)$", get(port, "/metrics")[1], re.MULTILINE)[1])
 
 
 class Load:
-    """Threads that ask as fast as they can until told to stop; ``lasting`` ones come back when they are cut off."""
+    """Threads that ask as fast as they can until they are stopped; ``lasting`` ones connect again when cut off."""
 
     def __init__(self, port, ledger, clients=8, *, lasting=False, body=BODY):
         self._port, self._ledger, self._lasting, self._body = port, ledger, lasting, body
         self._stop = threading.Event()
-        self.errors = []  # of the oracle, in a client's thread
+        self.errors = []  # checks that failed in a client's thread
         self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
         for thread in self._threads:
             thread.start()
@@ -147,7 +147,7 @@ class Load:
         self.join()
 
     def join(self):
-        """Wait until all have ended, and raise what the oracle had to say."""
+        """Wait until all threads have ended, and fail if a check in one of them did."""
         for thread in self._threads:
             thread.join()
         assert self.errors == []
@@ -184,13 +184,13 @@ class Service:
 
     @property
     def pid(self):
-        """The worker's, also where a tool such as strace stands before it."""
+        """The process id of the worker, also where it runs below a tool such as strace."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         command = Path(f"/proc/{self.process.pid}/comm").read_text()
         return self.process.pid if command.startswith("python") or not children else int(children[0])
 
     def fresh(self, ledger):
-        """O4: a new request is answered within 5 s from now, however often one must ask."""
+        """Check O4: a new request is answered within 5 s from now, with as many attempts as it takes."""
         deadline = time.monotonic() + FRESH_SECONDS
         while True:
             request_id = ledger.issue(BODY)
@@ -199,25 +199,25 @@ class Service:
                 ledger.answered(request_id, status, headers, content)
                 if status == 200:
                     return
-            assert time.monotonic() < deadline, "no fresh request was answered in time"
+            assert time.monotonic() < deadline, "no new request was answered in time"
             time.sleep(0.02)
 
     def peak_bytes(self):
-        """The most memory that the worker has ever held."""
+        """The peak of the worker's resident memory."""
         return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())[1]) << 10
 
     def bytes(self):
-        """The memory that the worker holds."""
+        """The worker's resident memory."""
         return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())[1]) << 10
 
     def stop(self):
-        """Tell it to end, and give its exit code."""
+        """Send SIGTERM and wait. Returns the exit code."""
         os.kill(self.pid, signal.SIGTERM)
         return self.process.wait(timeout=30)
 
 
 def larger(machines, hours):
-    """A request of that many machines and hours each, made of the golden one."""
+    """The golden request, repeated for that many machines and hours."""
     one = json.loads(BODY)["telemetry"]
     columns = {name: [] for name in one}
     for machine in range(1, machines + 1):
@@ -230,5 +230,5 @@ def larger(machines, hours):
 
 
 def run(*words, **options):
-    """A command that must work."""
+    """Run a command that must succeed."""
     return subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True, **options)

@@ -1,4 +1,4 @@
-"""Object stores on this machine, and a proxy before them that makes faults. Run by the tests of the shipper."""
+"""Object stores on this machine, and a proxy in front of them that makes faults, for the tests of the shipper."""
 
 import http.client
 import http.server
@@ -89,10 +89,10 @@ def s3_environ(port):
 
 
 class Proxy:
-    """A proxy before a store, in a process of its own: a shipper in this one may hold the interpreter while it waits.
+    """A proxy in front of a store. It is a process, since a shipper in ours may hold the interpreter while it waits.
 
-    ``fault`` has one of every ``nth`` requests fail: ``503`` and ``429`` answer so; ``reset`` closes before the request
-    is passed on; ``lost`` passes it on and closes before the answer, so that nobody knows whether it was done.
+    ``fault`` makes every ``nth`` request fail: ``503`` and ``429`` are sent as the status; ``reset`` closes before the
+    request is passed on; ``lost`` passes it on and closes before the answer, so that nobody knows the outcome.
     """
 
     def __init__(self, target, control):
@@ -116,7 +116,7 @@ class _Server(http.server.ThreadingHTTPServer):
     counter = itertools.count(1)
 
     def handle_error(self, request, client_address):
-        """A client that goes away is no news here."""
+        """Print nothing when a client goes away."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -1,7 +1,7 @@
-"""A disk that keeps no more than POSIX promises, so that every missing sync shows.
+"""A simulated disk that keeps no more than POSIX promises, so that every missing sync shows.
 
-Real file systems forgive much: on ext4 and XFS the sync of a new file makes its name durable too, so that no power cut
-of theirs can miss the sync of a folder. Here a file holds after the cut what it held when it was last synced, and a
+Real file systems keep more: on ext4 and XFS the sync of a new file makes its name durable too, so that no power cut
+there shows that the sync of a folder is missing. Here a file holds after the cut what it held at its last sync, and a
 folder names what it named when it was last synced; whatever was not synced is gone.
 
 ``install`` watches the syncs of this process and keeps a shadow of that state: ``inode-<n>`` are files, ``names-<n>``
@@ -19,7 +19,7 @@ _ROOT = "root"
 
 
 def install(root, shadow, without=""):
-    """Watch this process; ``root`` is the folder that was there, and durable, before."""
+    """Record the syncs of this process. ``root`` is the folder that was durable before."""
     shadow.mkdir()
     (shadow / _ROOT).write_text(str(root.stat().st_ino))
     for path in (root, *root.rglob("*")):
@@ -45,17 +45,17 @@ def install(root, shadow, without=""):
 
 
 def rebuild(shadow, target):
-    """Make ``target`` what the disk holds after the cut. A file that was named but never synced is empty."""
+    """Write to ``target`` what the disk holds after the cut. A file that was named but never synced is empty."""
     _fill(shadow, (shadow / _ROOT).read_text(), target)
 
 
 def calls(shadow):
-    """The names of the syncs there were."""
+    """The names of all syncs that were called."""
     return set((shadow / "calls").read_text().split())
 
 
 def _record(shadow, path):
-    """Take a file or folder as it is now. A kill in between leaves what was there before."""
+    """Record a file or folder as it is now. If killed in between, the record of before remains."""
     if path.is_dir():
         kept = shadow / f"names-{path.stat().st_ino}"
         content = json.dumps({entry.name: [entry.inode(), entry.is_dir()] for entry in os.scandir(path)}).encode()

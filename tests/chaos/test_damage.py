@@ -1,4 +1,4 @@
-"""Files cut short and bytes flipped, at every place: the rest is recovered, and the loss is told (rows 10 and 11)."""
+"""Files cut short and bytes flipped at every place: the rest is recovered and the loss reported (rows 10 and 11)."""
 
 import asyncio
 import os
@@ -60,7 +60,7 @@ def test_an_open_segment_cut_at_any_byte_gives_the_records_before_the_cut(crashe
 
 
 def test_any_byte_flipped_costs_at_most_its_record_and_is_told(crashed, tmp_path, progress):
-    """In every file of the folder but the lock, and through recovery: nothing is invented, nothing else is lost."""
+    """In every file of the folder except the lock, and through recovery: no other record is lost, and none appears."""
     everything = [*RECORDS, *[100 + number for number in RECORDS]]
     places = [(path, place) for path in sorted(crashed.glob("0*")) for place in range(path.stat().st_size)]
     for done, (path, place) in enumerate(places, 1):
@@ -112,7 +112,7 @@ def test_two_writers_of_one_folder_the_second_is_refused(write, tmp_path, ledger
         faults.until(lambda: len(said()) > before)
         first.kill()
         first.wait()
-        found = {verb: {int(number) for kind, number in said() if kind == verb} for verb in ("issued", "acked")}
+        found = {kind: {int(number) for word, number in said() if word == kind} for kind in ("issued", "acked")}
     assert "is held by another process: give each worker a folder of its own" in (tmp_path / "errors").read_text()
     check_log(folder, found["issued"], found["acked"], writer.identify)
 

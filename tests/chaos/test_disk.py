@@ -11,8 +11,8 @@ from faults import Load, check_log, get, until
 from closedloop.log.spool import Spool
 
 
-def ids(words, verb):
-    return {int(word[1]) for word in words if word[0] == verb}
+def ids(words, kind):
+    return {int(word[1]) for word in words if word[0] == kind}
 
 
 def check(folder, words):
@@ -33,7 +33,7 @@ def refuses_then_recovers(service, ledger, end):
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
-def test_a_service_on_a_full_disk_refuses_and_recovers_when_there_is_room(kind, disk, mount, serve, ledger):
+def test_a_service_on_a_full_disk_refuses_and_recovers_when_there_is_space(kind, disk, mount, serve, ledger):
     point = mount("-t", "tmpfs", "-o", "size=2m", source="none") if kind == "tmpfs" else disk("ext4")[1]
     ballast = point / "ballast"
     with serve(LOG_DIR=str(point / "log")) as service:
@@ -46,7 +46,7 @@ def test_a_service_on_a_full_disk_refuses_and_recovers_when_there_is_room(kind, 
 
 
 def fill(path):
-    """Take all but a little of the room that is left."""
+    """Fill the disk except for a little space."""
     with path.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 14):
             while True:
@@ -126,7 +126,7 @@ def test_a_write_that_fails_or_lies_within_a_record_is_not_acknowledged(write, t
 
 
 def test_a_disk_that_fills_within_a_record_keeps_what_was_acknowledged(mount):
-    """A record longer than the room left is written in part, for real (row 5)."""
+    """A record longer than the space that is left is written in part, for real (row 5)."""
     point = mount("-t", "tmpfs", "-o", "size=1m", source="none")
     acked = []
 
@@ -166,7 +166,7 @@ def test_a_slow_disk_is_shared_by_many_and_what_would_wait_too_long_is_refused(s
 
 
 def test_a_disk_that_hangs_keeps_the_queue_bounded(serve, strace, ledger):
-    """64 KiB/s or worse: what waits for the disk has a limit, then 503; it is well when the disk is."""
+    """A disk that hangs for 4 s: what waits for it has a limit, then 503; afterwards the service answers again."""
     with serve(under=strace("fdatasync:delay_enter=4000000:when=3")) as service:
         with Load(service.port, ledger, clients=64, lasting=True):
             time.sleep(2)

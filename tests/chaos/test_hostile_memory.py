@@ -1,4 +1,4 @@
-"""Thousands of hostile requests leave a real server as large as it was, and it still answers."""
+"""After thousands of hostile requests a server holds no more memory than before, and still answers."""
 
 import os
 import re
@@ -12,12 +12,12 @@ import pytest
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ROUNDS = 40
-MOST_MB = 32  # what it may grow by between the second round and the last
+MOST_MB = 32  # of growth between the second round and the last
 
 
 @pytest.fixture
 def server(tiny_bundle, tmp_path):
-    """(process, client) of an open ``python -m score``."""
+    """An open ``python -m score``: (process, client)."""
     output = tmp_path / "output"
     settings = {"MODEL_DIR": str(tiny_bundle), "LOG_DIR": str(tmp_path / "log"), "LOG_SINK": "none", "AUTH": "open"}
     with output.open("wb") as file:
@@ -43,7 +43,7 @@ def resident_mb(process):
 
 
 def hostile():
-    """What is sent in one round: the golden corpus, and bodies that are large in every way."""
+    """The bodies of one round: the golden corpus, and several kinds of large bodies."""
     yield from (path.read_bytes() for path in sorted((GOLDEN / "requests").glob("4*.json")))
     yield b"[" * 4_000_000
     yield b'{"":' * 1_000_000

@@ -1,4 +1,4 @@
-"""Processes killed at any moment: what was acknowledged is there once, as it was sent (rows 1, 2, 13, 25)."""
+"""Processes killed at any moment: each acknowledged record is there once, as it was sent (rows 1, 2, 13, 25)."""
 
 import http.client
 import os
@@ -20,11 +20,11 @@ from faults import Load, check_log, until
 
 KILLS = int(os.environ.get("KILLS", "200"))
 CALLS = {"fdatasync": 200, "write": 200, "fsync": 40, "rename": 20}  # the n-th of each, up to this one
-ALL_AT_ONCE = 2  # lanes of independent kills; more would only wait for the cores
+ALL_AT_ONCE = 2  # independent kills in parallel; more would only wait for the cores
 
 
-def ids(words, verb):
-    return {int(word[1]) for word in words if word[0] == verb}
+def ids(words, kind):
+    return {int(word[1]) for word in words if word[0] == kind}
 
 
 def check(folder, words):
@@ -32,7 +32,7 @@ def check(folder, words):
 
 
 def test_a_killed_writer_loses_nothing_that_was_acknowledged(write, tmp_path, progress):
-    """One folder through all its lives, rotating every 50 records or so under 32 clients (row 13 with row 1)."""
+    """One folder over all kills; 32 clients, and a new segment every 50 records or so (row 13 with row 1)."""
     issued, acked = set(), set()
     for kill in range(KILLS):
         options = ["--first", str(1_000_000 * kill), "--clients", "32", "--segment-bytes", "12000"]
@@ -84,7 +84,7 @@ while True:
 
 @pytest.fixture
 def restarted(environ, tmp_path):
-    """The service under a supervisor that starts it again whenever it has died, forked warm to be there at once."""
+    """The service under a supervisor that forks it again, with everything loaded, when it has died."""
     output = tmp_path / "output"
     with output.open("ab") as file:
         process = subprocess.Popen(

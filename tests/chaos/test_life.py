@@ -1,4 +1,4 @@
-"""Signals, clocks, secrets, sinks and networks that fail while the service lives (rows 16, 17, 26, 30, 31, 34)."""
+"""Signals, clocks, secrets, sinks and networks that fail while the service runs (rows 16, 17, 26, 30, 31, 34)."""
 
 import contextlib
 import http.client
@@ -22,7 +22,7 @@ from closedloop.log.frame import OPEN
 from closedloop.log.spool import read
 
 STEPS = [0.02, 0.3, 0.7, 1.1, 1.5, 2.0, 2.6, 3.2]
-GRACE_SECONDS = 30  # the manifests' own; on a busy machine
+GRACE_SECONDS = 30  # the grace period of the manifests
 
 
 def test_told_to_stop_under_load_it_answers_what_has_begun_and_ends_well(serve, ledger):
@@ -47,7 +47,7 @@ def test_told_to_stop_twice_under_load_it_ends_well(serve, ledger):
 
 @pytest.mark.parametrize("seconds", STEPS)
 def test_told_to_stop_while_it_starts_it_ends_and_the_next_start_is_whole(launch, serve, ledger, seconds):
-    """Before it has said that it runs: while Python, the model or the log is being read."""
+    """Stopped before it is ready: while Python, the model or the log is being read."""
     with launch() as (process, output):
         time.sleep(seconds)
         process.terminate()
@@ -61,7 +61,7 @@ def test_told_to_stop_while_it_starts_it_ends_and_the_next_start_is_whole(launch
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_ended_in_the_middle_of_recovery_it_recovers_the_next_time(serve, launch, strace, ledger, number):
-    """Recovery stands still for 3 s where it cuts the segment that a kill left open."""
+    """strace halts recovery for 3 s where it cuts the segment that a kill left open."""
     with serve() as service, Load(service.port, ledger):
         until(lambda: len(ledger.acked) > 50)
         service.process.kill()
@@ -90,7 +90,7 @@ def at_ftruncate(pid):
 
 @pytest.mark.parametrize("jump", [False, True], ids=["at each start", "while it runs"])
 def test_the_log_keeps_its_order_when_the_clock_does_not(serve, faketime, ledger, tmp_path, jump):
-    """10 days back, 10 days on and back again: the order is that of the acknowledgements (row 26)."""
+    """The clock jumps 10 days back, 20 on and 20 back: the log has the order of the acknowledgements (row 26)."""
     clock = tmp_path / "clock"
     lies = ["-10d", "+10d", "-10d"]
     settings = {"LD_PRELOAD": faketime, "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
@@ -122,7 +122,7 @@ def test_the_log_keeps_its_order_when_the_clock_does_not(serve, faketime, ledger
 
 
 def test_a_thousand_secrets_reach_no_sink(serve, tmp_path):
-    """Tokens, headers, unknown fields, query strings, paths and broken bodies: no byte of them is written (row 30)."""
+    """Secrets in tokens, headers, fields, query strings, paths and broken bodies are not written (row 30)."""
     secrets = [f"canary-{number:04d}-{random.Random(number).getrandbits(64):016x}" for number in range(1000)]  # noqa: S311
     rest = iter(secrets)
     tokens = {f"caller-{number}": {"token": next(rest), "scopes": ["score"]} for number in range(50)}
@@ -178,7 +178,7 @@ def test_what_the_list_of_fields_leaves_out_is_not_written(serve, tmp_path):
 
 
 def test_while_the_sink_is_down_serving_goes_on_and_nothing_is_lost(serve, ledger):
-    """An S3 whose port nobody listens on: ready, answering, unsent segments kept, and an end in time (row 31)."""
+    """An S3 sink refuses connections: it stays ready, answers, keeps its segments and ends in time (row 31)."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = {
@@ -189,7 +189,7 @@ def test_while_the_sink_is_down_serving_goes_on_and_nothing_is_lost(serve, ledge
         "AWS_SECRET_ACCESS_KEY": "none",
         "AWS_REGION": "none",
     }
-    with serve(**settings) as service:  # what it seals at its end is what the next one cannot ship
+    with serve(**settings) as service:  # it seals a segment at its end, which the next one cannot ship
         service.fresh(ledger)
         assert service.stop() == 0
     with serve(**settings) as service:
@@ -205,7 +205,7 @@ def test_while_the_sink_is_down_serving_goes_on_and_nothing_is_lost(serve, ledge
 
 
 class Proxy:
-    """Between client and service: delays, cuts a request or an answer short, and resets, each by chance."""
+    """A proxy in front of the service that randomly delays, cuts a request or an answer short, or resets."""
 
     def __init__(self, port, seed):
         self._port, self._random = port, random.Random(seed)  # noqa: S311
@@ -251,7 +251,7 @@ class Proxy:
 
 
 def test_over_a_network_that_cuts_and_resets_each_request_is_in_the_log_once(serve, ledger):
-    """Clients ask again with the same id, at most 20 times and a little later each time (row 34, the client's side)."""
+    """Clients repeat a request with the same id, at most 20 times with growing pauses (row 34)."""
     with serve() as service:
         proxy = Proxy(service.port, seed=1)
         tries = []

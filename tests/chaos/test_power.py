@@ -1,4 +1,4 @@
-"""Power cuts: the disk keeps what was synced, and the spool had synced whatever it acknowledged (row 3)."""
+"""Power cuts: the disk keeps what was synced, and the spool synced everything it acknowledged (row 3)."""
 
 import os
 import random
@@ -33,12 +33,12 @@ SYNCS = {
 }
 
 
-def ids(words, verb):
-    return {int(word[1]) for word in words if word[0] == verb}
+def ids(words, kind):
+    return {int(word[1]) for word in words if word[0] == kind}
 
 
 def cut_power(image, point, mount, write, tmp_path, *options, under=(), enough=200):
-    """Copy the disk as it is while the writer stands still, and recover the copy: O1 to O3."""
+    """Copy the disk while the writer is stopped, recover the copy and check O1 to O3."""
     with write(point / "log", *options, under=under) as (process, said):
         until(lambda: len(ids(said(), "acked")) > enough)
         time.sleep(random.Random(process.pid).uniform(0.0, 0.2))  # noqa: S311
@@ -68,16 +68,17 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(kind, disk, mount, writ
 
 @pytest.mark.parametrize("kind", CUTS)
 def test_the_power_cut_sees_the_missing_sync_of_records(kind, disk, mount, write, tmp_path, strace):
-    """The kernel never hears of fdatasync: records that were acknowledged are gone."""
+    """strace drops every fdatasync: acknowledged records are lost, and the test sees it."""
     image, point = disk(kind)
     with pytest.raises(AssertionError, match="acknowledged are lost"):
         cut_power(image, point, mount, write, tmp_path, under=strace("fdatasync:retval=0"))
 
 
 def live_and_die(tmp_path, write, without=""):
-    """Two lives on a strict disk, each ended by a cut, with a shipper that takes sealed segments. Says what is lost.
+    """Run the writer twice on a strict disk, each run ended by a cut, and take sealed segments as a shipper does.
 
-    The fresh folder is cut soon after its first acknowledgement, and has the bytes of an unfinished record at its end.
+    Returns what is lost. The first cut comes soon after the first acknowledgement. Each cut leaves the bytes of an
+    unfinished record at the end.
     """
     shipped, issued, acked, seen = {}, set(), set(), set()
     folder = tmp_path / "disk"
@@ -97,8 +98,8 @@ def live_and_die(tmp_path, write, without=""):
         with write(folder / "log", *map(str, options)) as (process, said):
             until(lambda said=said, enough=enough: len(ids(said(), "acked")) > enough or process.poll() is not None)
             if (reason := process.poll()) is not None:
-                return f"the writer has ended: {reason}"
-            ship(folder / "log", shipped, but=1)  # what the first cut left open meets the second one
+                return f"the writer ended with exit code {reason}"
+            ship(folder / "log", shipped, but=1)  # so that what the first cut left open is there at the second one
             time.sleep(0.1 * life)
             process.kill()
             process.wait()
@@ -125,7 +126,7 @@ def live_and_die(tmp_path, write, without=""):
 
 
 def ship(folder, shipped, but=None):
-    """Take every sealed segment; one that was shipped before must be the same still."""
+    """Take every sealed segment as a shipper does. One that was shipped before must be unchanged."""
     for path in folder.glob("*" + SEALED):
         segment = read_segment(path)
         if segment.number == but:

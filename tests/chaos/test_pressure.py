@@ -1,4 +1,4 @@
-"""Too many, too slow, too long, too little of everything: some turned away, the rest served (18-20, 33)."""
+"""Overload, slow clients, long bodies, too few descriptors or threads: some are refused, others served (18-20, 33)."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from score.service import _THREAD_BYTES
 
 LIMIT_BYTES = 1 << 20
 CLOSED_SECONDS = 10
-SLACK_SECONDS = 5  # of a busy machine
+SLACK_SECONDS = 5  # for a busy machine
 HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
@@ -32,7 +32,7 @@ def connect(port):
 
 
 def until_closed(peer):
-    """What the server still sends before it closes."""
+    """Read until the server closes. Returns what it sent."""
     received = b""
     with contextlib.suppress(ConnectionError):
         while piece := peer.recv(65536):
@@ -41,7 +41,7 @@ def until_closed(peer):
 
 
 async def overload(port, ledger, connections, seconds):
-    """So many connections, each asking again as soon as it is answered; how many 200s there were a second."""
+    """Ask on many connections, again as soon as each is answered. Returns the answers with status 200 per second."""
     end = time.monotonic() + seconds
     good = 0
 
@@ -81,7 +81,7 @@ async def answer_of(reader):
 
 
 def test_ten_times_too_many_clients_cost_no_goodput_and_no_memory(serve, ledger):
-    """1,000 connections where 64 are enough: what is shed says when to come back, the rest is served (row 18)."""
+    """1,000 connections where 64 are enough: refusals say when to come back, the rest is served (row 18)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     try:
@@ -92,7 +92,7 @@ def test_ten_times_too_many_clients_cost_no_goodput_and_no_memory(serve, ledger)
             goodput = max(asyncio.run(overload(service.port, ledger, 1000, 4)) for _ in range(2))
             service.fresh(ledger)
             assert get(service.port, "/readyz")[0] == 200
-            # 90 % of the peak is the aim, which bench-serve measures on an idle machine; collapse is what shows here
+            # 90 % of the peak is the aim, for an idle machine; this test sees a collapse
             assert goodput >= 0.5 * peak
             assert service.peak_bytes() < held + (200 << 20)
             assert service.stop() == 0
@@ -113,7 +113,7 @@ SLOW = {
 
 @pytest.mark.parametrize("way", SLOW)
 def test_who_is_too_slow_is_cut_off_and_the_others_are_served(small, ledger, way):
-    """40 of them; each is closed within 10 s (row 19)."""
+    """40 slow clients: each is closed within 10 s (row 19)."""
     begin, again = SLOW[way]
     peers = [connect(small.port) for _ in range(40)]
     closed = []
@@ -149,7 +149,7 @@ def test_who_is_too_slow_is_cut_off_and_the_others_are_served(small, ledger, way
 
 
 def test_who_sends_no_more_but_listens_is_answered(small):
-    """A half-close after a whole request is no fault (row 19)."""
+    """A half-close after a complete request is not an error (row 19)."""
     with connect(small.port) as peer:
         peer.sendall(HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY) + BODY)
         peer.shutdown(socket.SHUT_WR)
@@ -168,7 +168,7 @@ def test_a_half_close_in_the_middle_of_a_body_ends_the_connection_and_nothing_el
 
 @pytest.mark.parametrize("length", [200 << 20, 10**12, 10**30])
 def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(small, ledger, length):
-    """Row 20: 200 MB, 1 TB, and more than any integer of the machine."""
+    """Row 20: 200 MB, 1 TB, and more than 64 bits can hold."""
     before = small.peak_bytes()
     with connect(small.port) as peer:
         peer.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % length)
@@ -181,7 +181,7 @@ def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(small, led
 @pytest.mark.parametrize("total", [200 << 20])
 @pytest.mark.parametrize("said", [True, False], ids=["with its length", "in chunks"])
 def test_a_body_sent_on_without_end_is_read_no_further_than_its_limit(small, ledger, said, total):
-    """Row 20: the client does not stop at the answer; the server closes, and holds no more than twice the limit."""
+    """Row 20: the client goes on sending after the answer; the server closes, and its memory is bounded."""
     before, sent = small.peak_bytes(), 0
     piece = b" " * 65536
     with connect(small.port) as peer:
@@ -219,7 +219,7 @@ def test_without_file_descriptors_it_refuses_and_recovers(serve, ledger):
 
 
 def test_without_threads_it_answers_what_needs_none_and_recovers(serve, cgroup, ledger):
-    """A pids cgroup that allows no thread more: a large body needs one (row 33)."""
+    """A pids cgroup allows no further thread, and a large body needs one (row 33)."""
     large = faults.larger(120, 60)
     assert len(large) > _THREAD_BYTES
     group = cgroup("pids")

@@ -1,4 +1,4 @@
-"""The service at its limits, for real: stopped again and again under load, out of descriptors, flooded, overloaded."""
+"""The service at its limits: stopped repeatedly under load, out of descriptors, sent endless bodies, overloaded."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ LIMIT = 16 << 20
 
 @pytest.fixture
 def serve(tiny_bundle, tmp_path):
-    """Start ``python -m score`` as a process of its own: (process, port), when it is ready."""
+    """A function that starts ``python -m score``, waits until it is ready, and yields (process, port)."""
 
     @contextmanager
     def start(*under, **settings):
@@ -55,7 +55,7 @@ def serve(tiny_bundle, tmp_path):
 
 
 async def ask_until_gone(port, told, began, failed, acked):
-    """Ask on one connection after another; what began before the service was told to stop must be answered."""
+    """Ask on one connection after another. What began before the service was told to stop must be answered."""
     while True:
         request_id = uuid4().hex
         start = time.monotonic()
@@ -155,7 +155,7 @@ def test_too_long_a_body_is_refused_within_its_limit_of_memory(serve, how):
                         connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
                         for _ in range(20_000):
                             connection.sendall(part)
-                        pytest.fail("it took everything")
+                        pytest.fail("the service read the whole body")
                     length = 200 << 20 if how == "declared" else 10**12
                     connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % length)
                     assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
@@ -166,7 +166,7 @@ def test_too_long_a_body_is_refused_within_its_limit_of_memory(serve, how):
 
 
 async def hammer(port, clients, seconds):
-    """Answered with 200 each second, and every other answer, by so many clients that never wait."""
+    """Ask with many clients that never wait. Returns the answers with 200 per second, and the heads of all others."""
     until, good, other = time.monotonic() + seconds, 0, []
 
     async def one():

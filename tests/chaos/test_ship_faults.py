@@ -1,4 +1,4 @@
-"""The shipper where things go wrong: whatever is killed, refused, lost or down, each record is in the table once."""
+"""Faults of the shipper: whatever is killed, refused, lost or down, each record is in the table once."""
 
 import base64
 import hashlib
@@ -117,7 +117,7 @@ def test_killed_at_the_nth_call_that_changes_a_folder_it_brings_each_record_once
     trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"]
     process = start(folder, sink, under=[*trace, "-e", f"inject={call}:signal=SIGKILL:when={when}"])
     until(lambda: process.poll() is not None or not left(folder))
-    with suppress(ProcessLookupError):  # the call that was to kill it never came, and strace outlives a signal
+    with suppress(ProcessLookupError):  # if the call that kills it never came; strace outlives a signal
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
     until(lambda: is_free(folder))  # it may outlive strace by a moment
@@ -128,7 +128,7 @@ def test_killed_at_the_nth_call_that_changes_a_folder_it_brings_each_record_once
 
 
 def test_a_power_cut_while_it_ships_loses_nothing_and_repeats_nothing(disk, mount, tmp_path):
-    """Spool and sink lie on one disk, of which a copy is made while the shipper stands still."""
+    """Spool and sink lie on one disk, which is copied while the shipper is stopped."""
     image, point = disk("ext4")
     torn = 0
     for cut in range(CUTS):

@@ -1,8 +1,8 @@
-"""Append to a spool for ever and say what happens: ``issued``, ``acked`` or ``refused``, and the record's number.
+"""Append to a spool and print each event: ``issued``, ``acked`` or ``refused``, and the record's number.
 
 usage: writer.py FOLDER [--first N] [--records N] [--clients N] [--segment-bytes N] [--strict SHADOW [--without SYNC]]
 
-With --strict, see strict.py: SHADOW holds what a disk that promises no more than POSIX would hold after a power cut.
+With --strict, SHADOW records what a disk that keeps no more than POSIX promises would hold (see strict.py).
 """
 
 import argparse
@@ -15,12 +15,12 @@ from closedloop.log.spool import Spool, SpoolError
 
 
 def payload(number):
-    """What record ``number`` holds: it can be checked from its number alone."""
+    """The payload of record ``number``, which can be checked from the number alone."""
     return b"%d %s" % (number, b"x" * (number % 500))
 
 
 def identify(found):
-    """The number of a payload, which must be whole."""
+    """The number of a payload, which must be complete."""
     number = int(found.split()[0])
     assert found == payload(number)
     return number

@@ -1,4 +1,4 @@
-"""A hook of schemathesis: what JSON Schema cannot say of a body that is to be accepted is mended before it is sent.
+"""A hook of schemathesis that corrects generated bodies where JSON Schema cannot express what is accepted.
 
 Columns become equally long, by repeating what they hold; a key that occurs again is left out with its row; 1.0, which
 JSON Schema calls an integer, becomes 1; and a time whose offset takes it out of the years 1 to 9999 loses its offset.
@@ -17,7 +17,7 @@ _KEYS = {"telemetry": ("machineID", "datetime"), "machines": ("machineID",)}
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
-    """Mend the body of a case that the schema calls valid."""
+    """Correct the body of a case that is valid by the schema."""
     if case.meta is None or case.meta.generation.mode.is_negative or not isinstance(case.body, dict):
         return
     (content,) = case.operation.definition.raw["requestBody"]["content"].values()

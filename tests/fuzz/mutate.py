@@ -1,4 +1,4 @@
-"""Mutants that are still JSON: bytes changed blindly seldom get past the parser, to what lies behind it."""
+"""Mutants that are still JSON, since bytes that are changed blindly seldom get past the parser."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import atheris
 
-_BLIND = 0.3  # of the mutants stay libFuzzer's own
+_BLIND = 0.3  # the share of mutants that libFuzzer makes itself
 _NUMBERS = (0, -1, -0.0, 0.5, 1e308, 5e-324, 2**31, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), 10**30)
 
 
 def mutate(data: bytes, max_size: int, seed: int) -> bytes:
-    """The body with cells changed, and rows repeated, dropped or moved."""
+    """A mutated body: cells changed, and rows repeated, dropped or moved."""
     chance = random.Random(seed)  # noqa: S311 - nothing secret
     try:
         body = json.loads(data)
@@ -60,7 +60,7 @@ def _number(chance: random.Random) -> Any:
 
 
 def _row(columns: list[list], chance: random.Random) -> None:
-    """One row of the whole table is repeated, dropped, or changes places with another."""
+    """Repeat or drop one row of the whole table, or swap it with another."""
     rows = min(map(len, columns))
     if not rows:
         return

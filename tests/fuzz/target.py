@@ -1,8 +1,7 @@
-"""What atheris drives, in the environment of the fuzzers: ``target.py NAME BUNDLE [options of libFuzzer] FOLDERS``.
+"""The targets that atheris runs, in the fuzzers' environment: ``target.py NAME BUNDLE [options of libFuzzer] FOLDERS``.
 
-``decode`` and ``feedback`` read a body, ``answer`` scores it as well, ``segment`` reads a spool's file. Only the
-refusals that the code promises may be raised; what is accepted must be answered. A file in place of the folders is read
-once: so a crash is seen again.
+``decode`` and ``feedback`` read a body, ``answer`` also scores it, ``segment`` reads a file of a spool. Only documented
+refusals may be raised, and what is accepted must be answered. To reproduce a crash, pass its file instead of folders.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from mutate import mutate
 
 NAME, BUNDLE = sys.argv[1], Path(sys.argv[2])
 if NAME == "answer":
-    # Compiled, or it would take seconds a body: numba cannot compile what was instrumented, so that is read before, or
-    # left out where it would bring along what the fuzzer should see into.
+    # Numba cannot compile instrumented code, and without compiling a body takes seconds. So the modules with compiled
+    # code are imported before, or excluded where they import what is to be instrumented.
     import closedloop.data.columns
     import closedloop.heads.bundle  # noqa: F401
 
     compiled = ["score.answer"]
 else:
-    os.environ["NUMBA_DISABLE_JIT"] = "1"  # loops run as Python, which the fuzzer sees into, and have an end of bounds
+    os.environ["NUMBA_DISABLE_JIT"] = "1"  # loops run as Python, which is instrumented and checks bounds
     compiled = []
 
 with atheris.instrument_imports(include=["closedloop", "score"], exclude=compiled):
@@ -42,7 +41,7 @@ FRAME_BYTES = len(pack(b"", 0))
 
 
 def decode() -> Callable[[bytes], None]:
-    """Whether a body is tables, sorted, or refused with a pointer to each fault."""
+    """Check that a body is decoded to sorted tables, or refused with a pointer to each fault."""
     decoder = Decoder(load(BUNDLE).schema, MAX_ROWS)
 
     def once(data: bytes) -> None:
@@ -60,7 +59,7 @@ def decode() -> Callable[[bytes], None]:
 
 
 def feedback() -> Callable[[bytes], None]:
-    """Whether a body is feedback, of which something happened."""
+    """Check that a body is feedback with at least one row, or refused."""
     decoder = FeedbackDecoder(load(BUNDLE).schema, MAX_ROWS)
 
     def once(data: bytes) -> None:
@@ -77,7 +76,7 @@ def feedback() -> Callable[[bytes], None]:
 
 
 def answer() -> Callable[[bytes], None]:
-    """Whether what is accepted is answered: one result a machine, in JSON that any client can read."""
+    """Check that what is accepted is answered: one result for each machine, in valid JSON."""
     scorer = Scorer(load(BUNDLE), MAX_ROWS)
 
     def once(data: bytes) -> None:
@@ -96,7 +95,7 @@ def answer() -> Callable[[bytes], None]:
 
 
 def segment() -> Callable[[bytes], None]:
-    """Whether a file is read to its last byte whatever is in it, and whole frames around damage are found."""
+    """Check that every byte of a file is accounted for, and that good frames around damage are found."""
     path = Path("00000000000000000007.seg")
 
     def once(data: bytes) -> None:
@@ -107,7 +106,7 @@ def segment() -> Callable[[bytes], None]:
             except SegmentError:
                 continue
             _accounted(data, found)
-        # nobody can forge a frame of a spool whose id he does not know
+        # a frame of a spool cannot be forged without the spool's id
         spool = os.urandom(16).hex()
         seed = seed_of(spool, 7)
         whole = header(spool, 7, 0) + pack(data[:7], seed) + data + pack(data, seed)
@@ -120,7 +119,7 @@ def segment() -> Callable[[bytes], None]:
 
 
 def _refused(error: RequestError) -> None:
-    """A refusal says what is wrong and where, and can be sent."""
+    """Check that a refusal says what is wrong and where, and can be encoded."""
     assert error.errors, "refused without a reason"
     for fault in error.errors:
         assert fault["detail"], fault
@@ -129,7 +128,7 @@ def _refused(error: RequestError) -> None:
 
 
 def _accounted(data: bytes, found: Segment) -> None:
-    """Every byte of a segment is a header's, a frame's, damaged or torn."""
+    """Check that every byte of a segment belongs to the header or a frame, or is damaged or torn."""
     frames = sum(FRAME_BYTES + len(record) for record in found.records)
     lost = sum(size for _, size in found.corrupt)
     assert min(HEADER_BYTES, len(data)) + frames + lost + found.torn == len(data), found

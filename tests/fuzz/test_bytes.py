@@ -1,4 +1,4 @@
-"""Bytes that a fuzzer makes up, led by what of our code they reach, from the golden corpus as seeds."""
+"""Coverage-guided fuzzing of the decoders, the scorer and the segment reader, with the golden corpus as seeds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_BYTES = 8192
 def test_only_the_refusals_that_are_promised_are_raised(
     fuzzers: Path, seconds: int, site: str, tiny_bundle: Path, tmp_path: Path, target: str, seeds: str
 ) -> None:
-    """What is accepted is sorted, answered, and accounted for to the last byte: see target.py."""
+    """What is accepted is sorted, answered and accounted for to the last byte (see target.py)."""
     if subprocess.run([fuzzers, "-c", "import atheris"], capture_output=True, check=False).returncode:
         pytest.skip("atheris has no wheel for this platform")
     FOUND.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The service is what its OpenAPI document says: schemathesis asks what the document allows, and what it does not."""
+"""The service does what its OpenAPI document says: schemathesis sends what it allows, and what it does not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 HERE = Path(__file__).parent
 TOKEN = "t" * 20
-LEAST_STORED = 100  # of the requests that schemathesis makes up; with columns left uneven it was 60 of 540
+LEAST_STORED = 100  # of the generated requests; without the hook in even.py it was 60 of 540
 
 
 @pytest.fixture(params=["open", "tokens"])
@@ -28,7 +28,7 @@ def auth(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def service(auth: str, tiny_bundle: Path, tmp_path: Path) -> Iterator[str]:
-    """Where it listens. It must end in peace when it is told to, and have had no error of its own."""
+    """The address of a running service. It must end with 0 on SIGTERM, and print no traceback."""
     tokens = tmp_path / "tokens.json"
     tokens.write_text(json.dumps({"fuzz": {"token": TOKEN, "scopes": ["score", "feedback"]}}))
     settings = {"LOG_DIR": "log", "LOG_SINK": "none", "LOG_DURABILITY": "off", "AUTH": auth, "PORT": "0"}
@@ -44,7 +44,7 @@ def service(auth: str, tiny_bundle: Path, tmp_path: Path) -> Iterator[str]:
             assert process.poll() is None, output.read_text()
             assert time.monotonic() < deadline, output.read_text()
             time.sleep(0.1)
-        yield ready[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - where it listens, not where we do
+        yield ready[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - its address, not ours
     finally:
         process.send_signal(signal.SIGTERM)
         ended = process.wait(timeout=60)
@@ -53,7 +53,7 @@ def service(auth: str, tiny_bundle: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def test_it_answers_as_its_document_says(service: str, auth: str, fuzzers: Path, seconds: int, tmp_path: Path) -> None:
-    """Every status, header and body is a documented one, and what is no request of the schema is refused."""
+    """Every status, header and body is documented, and what does not match the schema is refused."""
     config = tmp_path / "schemathesis.toml"
     config.write_text(f'[auth.openapi.token]\nbearer = "{TOKEN}"\n' if auth == "tokens" else "")
     words = ["--config-file", config, "run", f"{service}/openapi.json", "--checks", "all", "--max-time", str(seconds)]

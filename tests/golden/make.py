@@ -1,7 +1,7 @@
-"""Make the golden files of training and judging again: ``python tests/golden/make.py``.
+"""Write the golden files of training and judging: ``python tests/golden/make.py``.
 
-Only a change of format may change them, in the commit that changes it. Everything comes from the simulator and a seed;
-the answers are no model's, but failing hours blurred with noise, so that no library's version shows in them.
+Only a change of format may change them, in the same commit. Everything comes from the simulator and a seed. The answers
+are the true labels with noise, not those of a model, so that they do not depend on the version of a library.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def truth() -> Truth:
 
 
 def blurred(known: Truth, noise: float, seed: int) -> PredictionTable:
-    """Answers of every head: what will happen, blurred; the more noise, the worse."""
+    """Answers of every head: the true labels with noise. More noise makes a worse model."""
     rng = np.random.Generator(np.random.PCG64(seed))
     y = np.concatenate([labels(window, known.schema, 24 * HOUR_US) for window in known.tables.windows()], axis=1)
     heads = {}
@@ -46,7 +46,7 @@ def blurred(known: Truth, noise: float, seed: int) -> PredictionTable:
 
 
 def candidate(role: str, predictions: PredictionTable) -> Candidate:
-    """A model with just the parts of a manifest that the gate reads."""
+    """A model with only the parts of a manifest that the gate reads."""
     manifest: dict[str, Any] = {
         "model_digest": f"sha256:{role}",
         "provenance": {"commit": COMMITS[role]},
@@ -57,7 +57,7 @@ def candidate(role: str, predictions: PredictionTable) -> Candidate:
 
 
 def settings() -> Settings:
-    """The ruler of the golden files: written here, so that params.yaml can change without them."""
+    """The settings of the golden files, which do not change with params.yaml."""
     raw = {
         "labels": {"horizon_hours": 24},
         "judge": {
@@ -79,7 +79,7 @@ def settings() -> Settings:
 
 
 def verdict(known: Truth, predictions: PredictionTable) -> dict[str, Any]:
-    """The decision on the golden predictions against a champion that sees less, as CI writes it."""
+    """The decision on the golden predictions against a worse champion, as CI writes it."""
     champion = candidate("champion", blurred(known, 1.0, 1))
     return decide(champion, candidate("challenger", predictions), known, settings()) | {"ci": CI}
 

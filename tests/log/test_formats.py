@@ -1,4 +1,4 @@
-"""What older versions wrote is read and shipped; what a later one wrote is refused before anything is written."""
+"""What older versions wrote is read and shipped; what later ones wrote is refused before anything is written."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A segment proves its own bytes: whatever is cut or flipped, every other record is found, and the loss is told."""
+"""A segment checks its own bytes: whatever is cut or flipped, every other record is found and the loss reported."""
 
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def test_no_segment_is_refused(read):
 
 
 def test_the_golden_segment_is_what_we_write_and_read():
-    """A change of these bytes is a change of the log's format: say so, and read the old one too."""
+    """A change of these bytes is a change of the log's format: raise its number, and read the old one too."""
     golden = record.Record(
         kind="score",
         request_id="4f2c",

@@ -1,4 +1,4 @@
-"""What waits to be shipped is bounded: more is refused, never lost, until a shipper has caught up."""
+"""What waits to be shipped is bounded: more is refused, and nothing is lost, until a shipper has caught up."""
 
 import asyncio
 import os
@@ -52,7 +52,7 @@ def test_more_bytes_than_the_limit_are_refused_and_none_that_was_taken_is_lost(o
     assert 4_000 < sum(path.stat().st_size for path in (tmp_path / "log").glob("*.seg")) <= 5_000
 
 
-def test_refused_it_seals_what_is_open_so_that_it_can_be_shipped_and_goes_on_when_it_was(opened, tmp_path):
+def test_refused_it_seals_the_open_segment_so_that_it_can_be_shipped_and_then_goes_on(opened, tmp_path):
     spool = opened(limit_bytes=5_000)
 
     async def run():

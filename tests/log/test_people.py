@@ -1,4 +1,4 @@
-"""``python -m score.log``: what a spool on disk holds, what is damaged in it, and all that is good in it once more."""
+"""``python -m score.log``: inspect a spool on disk, verify it, and recover its good records into a new one."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""The tables that come back from the log are those that were sent, whatever overlaps, is repeated or was corrected."""
+"""The tables read back from the log are those that were sent, with overlaps, repetitions and corrections resolved."""
 
 import copy
 import http.client
@@ -36,7 +36,7 @@ def schema():
 
 @pytest.fixture
 def back(kit, folder, sink, schema):
-    """Write these records to a log, ship it, read it back."""
+    """A function that writes records to a log, ships it and reads it back."""
 
     def go(*segments, versions=None):
         if segments:
@@ -48,7 +48,7 @@ def back(kit, folder, sink, schema):
 
 
 def reading(kit, value, hour="2015-01-04T06:00:00Z"):
-    """A request of one row whose volt is this."""
+    """A request of one row with this value of volt."""
     columns = {"datetime": [hour], "machineID": [1], "volt": [value], "rotate": [1], "pressure": [2], "vibration": [3]}
     return {"telemetry": columns}
 
@@ -155,7 +155,7 @@ def test_repetitions_are_folded_while_reading(kit, back, monkeypatch):
 
 
 def requests(tables: Tables, schema: Schema):
-    """What the machines send: windows of 72 hours that overlap, with the last replacement of each component before."""
+    """The requests of the machines: overlapping windows of 72 hours, with each component's last replacement before."""
     for window in tables.windows():
         row = int(np.flatnonzero(tables.machine_ids == window.machine)[0])
         stops = [*range(STRIDE_HOURS, len(window.time), STRIDE_HOURS), len(window.time)]
@@ -194,7 +194,7 @@ def events(found, keep, column, names):
 
 
 def digest(tables, schema, asked, folder):
-    """The model_digest of what this commit's params.yaml makes of the tables."""
+    """The model_digest of the model that this commit's params.yaml trains on the tables."""
     history_us = int(asked.features["history_hours"] * HOUR_US)
     parts = split(tables, asked.source, asked.split["salt"], "fleet", asked.horizon_us, history_us)
     training = tables.select(parts.training_machines)
@@ -205,7 +205,7 @@ def digest(tables, schema, asked, folder):
 
 @contextmanager
 def service(bundle, folder):
-    """The service in a thread, as ``python -m score`` runs it: a connection to it."""
+    """Run the service in a thread, as ``python -m score`` does; yields a connection to it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODEL_DIR", str(bundle))
         app = create_app(Settings(log_dir=folder))

@@ -1,4 +1,4 @@
-"""A table in a local folder after a power cut: what is torn is taken back, and comes again from the spool."""
+"""A local table after a power cut: torn commits are taken back and shipped again from the spool."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from closedloop.log.repair import take_back_torn
 
 @pytest.fixture
 def cut(kit, folder, sink, tmp_path):
-    """Three segments in the sink, of which the last two are still in the spool, as no sync had come after them."""
+    """Three segments in the sink; the last two are still in the spool, since no sync followed them."""
     kit.fill(folder, [kit.scored("a")])
     kit.ship(folder, sink)
     kit.fill(folder, [kit.scored("b")], [kit.scored("c")])

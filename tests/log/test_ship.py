@@ -1,4 +1,4 @@
-"""Every record of a sealed segment is in its table exactly once, whoever else ships, and nothing goes before it is."""
+"""Every record of a sealed segment is in its table exactly once before the segment is removed, whoever else ships."""
 
 import json
 import shutil
@@ -231,7 +231,7 @@ def test_the_columns_hold_what_a_batch_holds_and_more_than_one_batch_goes_at_onc
 
 
 def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_no_shipping(kit, folder, sink):
-    """As on a full disk, where nothing but shipping makes room."""
+    """As on a full disk, where only shipping frees space."""
     kit.fill(folder, [kit.scored("a")], [kit.scored("b")])
     (folder / "ship.json.new").mkdir()
     status, said = kit.ship(folder, sink, rounds=2)

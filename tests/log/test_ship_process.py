@@ -1,4 +1,4 @@
-"""``python -m score.log.ship`` as a process: it ships until it is told to stop, and its exit code says what is left."""
+"""``python -m score.log.ship`` as a process: it ships until it is told to stop; the exit code tells what is left."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is acknowledged is there, once, whatever happened between; what is not acknowledged is said not to be."""
+"""Every acknowledged record is there once, whatever happens in between; what is not acknowledged is refused."""
 
 import asyncio
 import errno
@@ -16,7 +16,7 @@ from closedloop.log.spool import Spool, SpoolError, SpoolFull, read
 
 
 def append_all(spool, payloads):
-    """Append at once, and wait for all."""
+    """Append all payloads at once, and wait for all."""
 
     async def run():
         return await asyncio.gather(*[spool.append(payload) for payload in payloads], return_exceptions=True)
@@ -45,7 +45,7 @@ def spool(folder):
 
 
 def fail_once(monkeypatch, name, error):
-    """Let one call of ``os.name`` fail; the list of arguments of every call."""
+    """Let one call of ``os.<name>`` fail. Returns the list of the arguments of every call."""
     calls, real = [], getattr(os, name)
 
     def call(descriptor, *rest):
@@ -363,7 +363,7 @@ def test_a_writer_that_dies_leaves_nobody_waiting(spool, monkeypatch):
     (error,) = append_all(spool, [b"x"])
     assert "the writer has stopped" == str(error) == spool.failure
     asyncio.run(_refused(spool))
-    spool._thread.join()  # it says what it died of after it woke those who wait
+    spool._thread.join()  # it reports its error after it woke those who wait
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
@@ -372,7 +372,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         Spool(tmp_path / "file" / "log")
 
 
-def test_a_disk_without_room_for_a_segment_is_refused(folder, monkeypatch):
+def test_a_disk_without_space_for_a_segment_is_refused(folder, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", _no_space)
     with pytest.raises(OSError, match="No space left"):
         Spool(folder)

@@ -1,110 +1,152 @@
-"""docs/living-with-it.md says how to be rid of Kubernetes: done on a copy, which still passes its checks."""
+"""Parts of the template can go: what docs/taking-away.md says is done to a copy, which still passes its checks."""
 
 from __future__ import annotations
 
+import ast
 import re
-import shutil
 import subprocess
-import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from . import parts
 from .test_rename import ENVIRONMENT
 
-# What "take out" means in each file that the text names: patterns, each found exactly so often, and what remains.
-JOB_IN_A_LIST = (r', "manifests"(?=[,)}])', 1, "")
-EDITS: dict[str, list[tuple[str, int, str]]] = {
-    ".github/workflows/ci.yml": [
-        (r"\n  manifests:\n(?:    .*\n)+", 1, ""),
-        (r"(?<=image), manifests(?=\]\n    if: \$\{\{ always)", 1, ""),
-    ],
-    ".github/workflows/promote.yml": [
-        (
-            r"      - uses: actions/download-artifact.*\n        with:\n          name: manifests\n(?:          .*\n)+",
-            1,
-            "",
-        )
-    ],
-    "Makefile": [(r"(?<=engine) manifests(?= test)", 1, ""), (r"\nmanifests: .*\n(?:\t.*\n)+", 1, "")],
-    ".ci/rename.py": [(r'    "k8s/.*\n', 2, ""), (r"NAMESPACE = .*\n", 1, "")],
-    ".ci/doctor.py": [(r'    "kustomize": .*\n', 1, "")],
-    "README.md": [(r", \[`k8s/`\]\(k8s/README\.md\)", 1, "")],
-    ".ci/README.md": [(r"\| `manifests\.py` .*\n", 1, ""), (r" and `make manifests`", 1, "")],
-    ".github/README.md": [(r", `manifests\.yml`", 1, ""), (r"(?<=image), manifests", 1, "")],
-    ".github/CODEOWNERS": [(r"# /k8s/ .*\n", 1, "")],
-    "tests/repo/test_events.py": [JOB_IN_A_LIST],
-    "tests/repo/test_line.py": [JOB_IN_A_LIST],
-    "tests/repo/test_runner.py": [(r'    "manifests": .*\n', 1, ""), JOB_IN_A_LIST],
-    "tests/repo/mistakes.yaml": [(r"- name: .*\n  file: manifests\.yml\n(?:  .*\n)+", 1, "")],
-    "tests/repo/test_workflows.py": [(r'    \("name: Render and validate the manifests".*\n', 1, "")],
-    "tests/repo/test_rename.py": [
-        (r'(?<="test_text\.py"), "test_manifests\.py"', 1, ""),
-        (r"    .*\bmanifests\b.*\n", 3, ""),
-        (r"import re\n", 1, ""),
-    ],
-    "tests/repo/test_hostile.py": [(r', "k8s"', 1, "")],
-}
+PAGE = Path(__file__).resolve().parents[2] / "docs/taking-away.md"
+PARTS = parts.read(PAGE) if PAGE.exists() else {}
 CHECKS = [
-    "events",
     "files",
-    "line",
     "make",
-    "mistakes",
-    "rename",
-    "runner",
-    "settings_of_the_line",
     "text",
     "workflows",
-]
-
-LESS = ("-k", "not renamed_copy and not cannot_be_used and not machine_without_python")  # slow, and not about this
-
-
-def told(root: Path, head: str) -> list[str]:
-    """The paths in the first column of the table with that head."""
-    text = (root / "docs/living-with-it.md").read_text(encoding="utf-8")
-    table = re.search(rf"^\| {head} \|.*\n\| --- .*\n((?:\|.*\n)+)", text, re.MULTILINE)
-    assert table is not None
-    return [name for row in table[1].splitlines() for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+]  # the quick ones of tests/repo that look at what a part may leave behind
+# They install an environment or ask a machine, which is not about this.
+LESS = ("-k", "not machine_without_python and not engine and not retraining")
 
 
-def take_out(folder: Path, name: str) -> None:
-    path = folder / name
-    text = path.read_text(encoding="utf-8")
-    for pattern, times, left in EDITS[name]:
-        text, found = re.subn(pattern, left, text)
-        assert found == times, f"{name} holds {pattern} {found} times"
-    path.write_text(text, encoding="utf-8")
-
-
-def checked(copy: Path) -> str:
-    """What the checks of a copy say against it."""
+def said_by_checks(copy: Path, *more: list[Path | str]) -> str:
+    """What the checks of a copy say against it; ``more`` are checks that take longer."""
     tools = copy / ".venv/bin"
+    quick = ["-q", "-p", "no:cacheprovider", *(f"tests/repo/test_{name}.py" for name in CHECKS), *LESS]
+    commands: list[list[Path | str]] = [
+        ["ruff", "check", "--quiet", "."],
+        ["ruff", "format", "--quiet", "--check", "."],
+        ["yamllint", "--strict", "."],
+        ["lint-imports", "--no-logo", "--no-cache"],
+        ["pytest", *quick],
+        *more,
+    ]
     said = ""
-    for command in (
-        [tools / "ruff", "check", "--quiet", "."],
-        [tools / "yamllint", "--strict", "."],
-        [tools / "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/repo/test_{name}.py" for name in CHECKS), *LESS],
-        [sys.executable, ".ci/rename.py", "press-line"],
-    ):
-        done = subprocess.run(command, cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-        said += done.stdout + done.stderr if done.returncode else ""
+    for name, *words in commands:
+        done = subprocess.run(
+            [tools / name, *words], cwd=copy, env=of(copy), capture_output=True, text=True, check=False
+        )
+        said += f"{name}: {done.stdout[-3000:]}{done.stderr[-3000:]}" if done.returncode else ""
     return said
 
 
-def test_the_text_names_the_files_that_the_copy_below_loses_something_in(root: Path) -> None:
-    assert sorted(told(root, "in")) == sorted(EDITS)
+def of(copy: Path) -> dict[str, str]:
+    """The environment in which a copy's own code is imported, not that of the checkout, which .venv has installed."""
+    return ENVIRONMENT | {"PYTHONPATH": f"{copy / 'src'}:{copy}"}
 
 
-def test_a_copy_without_kubernetes_passes_its_checks(
-    root: Path, copied: Callable[[Path], Path], tmp_path: Path
-) -> None:
-    copy = copied(tmp_path / "copy")
-    for name in told(root, "delete"):
-        gone = copy / name
-        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-    for name in told(root, "in"):
-        take_out(copy, name)
-    for words in (["init", "--quiet"], ["add", "--all"]):
-        subprocess.run(["git", *words], cwd=copy, check=True)
-    assert checked(copy) == ""
+def lost_imports(copy: Path) -> list[str]:
+    """What modules import of our own packages that is no longer there."""
+    homes = {"closedloop": copy / "src", "model": copy, "score": copy, "pipeline": copy / ".ci", "dev": copy / ".ci"}
+    found = []
+    for path in copy.rglob("*.py"):
+        if ".venv" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names = [node.module, *(f"{node.module}.{name}" for name in names)]
+            for name in names:
+                head, *rest = name.split(".")
+                if head in homes and rest and not there(homes[head] / head, rest):
+                    found.append(f"{path.relative_to(copy)}: {name}")
+    return found
+
+
+def there(place: Path, rest: list[str]) -> bool:
+    """Whether a dotted name is a module, a package, or a name in the text of one."""
+    name, *more = rest
+    if (place / name).is_dir():
+        return not more or there(place / name, more)
+    if (place / f"{name}.py").exists():
+        return len(more) < 2 and (not more or holds(place / f"{name}.py", more[0]))
+    return not more and holds(place / "__init__.py", name)
+
+
+def holds(module: Path, name: str) -> bool:
+    """Whether a module's text has a name at all."""
+    return module.exists() and re.search(rf"\b{re.escape(name)}\b", module.read_text(encoding="utf-8")) is not None
+
+
+def unlocked(copy: Path) -> list[str]:
+    """The requirements of pyproject.toml that no lock pins, and locks that are asked for and are not there."""
+    project = tomllib.loads((copy / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = {"serve": project["dependencies"], "train": extras["train"], "dev": extras["dev"]}
+    found = []
+    for name, requirements in asked.items():
+        lock = (copy / f"requirements/{name}.txt").read_text(encoding="utf-8")
+        pinned = set(re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE))
+        found += [
+            f"{name}: {one}"
+            for one in requirements
+            if re.split(r"[^A-Za-z0-9.-]", one)[0].replace(".", "-") not in pinned
+        ]
+    named = set(re.findall(r'"(\w+\.txt)"', (copy / ".ci/dev/locks.py").read_text(encoding="utf-8")))
+    return found + sorted(named - {path.name for path in (copy / "requirements").glob("*.txt")})
+
+
+@pytest.fixture
+def copy(copied: Callable[[Path], Path], tmp_path: Path) -> Path:
+    """The repository's files, as a repository of their own."""
+    folder = copied(tmp_path / "copy")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+def take(copy: Path, *taken: parts.Part) -> None:
+    """Take parts away, and let git know what is left, which the checks ask."""
+    for part in taken:
+        parts.take(copy, part)
+    subprocess.run(["git", "add", "--all"], cwd=copy, check=True)
+
+
+@pytest.mark.parametrize("title", PARTS)
+def test_a_copy_without_a_part_passes_its_checks(copy: Path, title: str) -> None:
+    take(copy, PARTS[title])
+    assert lost_imports(copy) == []
+    assert unlocked(copy) == []
+    assert said_by_checks(copy) == ""
+
+
+def test_a_copy_without_all_of_them_does_so_too(copy: Path) -> None:
+    take(copy, *PARTS.values())
+    assert parts.read(copy / "docs/taking-away.md") == {}
+    programs = sorted((copy / "docker").glob("*.py"))
+    types: list[Path | str] = ["mypy", "src", "model", "score", ".ci/pipeline", ".ci/dev", *programs]
+    collected: list[Path | str] = ["pytest", "-q", "-p", "no:cacheprovider", "--collect-only", "tests"]
+    assert said_by_checks(copy, types, collected) == ""
+
+
+def test_a_part_that_leaves_something_behind_is_found(copy: Path) -> None:
+    """A list that forgot a file, an import or a lock."""
+    (copy / "model/common/tracking.py").unlink()
+    (copy / "requirements/azmlinfsrv.txt").unlink()
+    assert [one for one in lost_imports(copy) if one.startswith("model/evaluate.py")] == [
+        "model/evaluate.py: model.common.tracking"
+    ]
+    assert unlocked(copy) == ["azmlinfsrv.txt"]
+
+
+def test_what_is_not_where_the_page_says_is_named(copy: Path) -> None:
+    for kind, name in (("the target", "nowhere"), ("the text", "make")):
+        part = parts.Part("X", [], [(["Makefile"], kind, [name])])
+        with pytest.raises(AssertionError, match=rf"X: {kind} `{name}` in Makefile: found \d+ times"):
+            parts.take(copy, part)

@@ -29,7 +29,7 @@ else:
 
     @bentoml.service(workers=1, traffic={"timeout": 600})
     class Bench:  # type: ignore[no-redef]
-        """The body comes as plain text, so that BentoML does not parse what our decoder will."""
+        """The body is plain text, so that BentoML does not parse what our decoder parses."""
 
         def __init__(self) -> None:
             self.answer = handler.of_body()

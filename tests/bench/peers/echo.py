@@ -1,4 +1,4 @@
-"""The ceiling: the least that an ASGI application can do with a body."""
+"""The upper limit: an ASGI application that only sends the body back."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ HEADERS = [(b"content-type", b"application/json")]
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Send back what came."""
+    """Send the body back."""
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})

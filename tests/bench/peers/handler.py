@@ -1,4 +1,4 @@
-"""What each peer's handler calls, as ``BENCH_COLUMN`` says: A, the pandas way, or B, our own answer without any log."""
+"""What each peer's handler calls. ``BENCH_COLUMN`` chooses: A, pandas and scikit-learn, or B, our own answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLUMN = os.environ["BENCH_COLUMN"]
 
 
 def of_tables() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Column A: from the parsed tables of a request."""
+    """Column A: a function from the parsed tables of a request to its answer."""
     import joblib
     import window
 
@@ -20,7 +20,7 @@ def of_tables() -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def of_body() -> Callable[[bytes | str], dict[str, Any]]:
-    """Column B: from the body of a request, as it came."""
+    """Column B: a function from the raw body of a request to its answer."""
     from closedloop.heads.bundle import load
     from score.answer import Scorer
 

@@ -1,4 +1,4 @@
-"""``mlflow models serve``: a pyfunc model from code, asked for one record: the tables, or a body as a string."""
+"""``mlflow models serve``: a pyfunc model from code, which gets one record: the tables, or a body as a string."""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
 """Column A: the model as a data scientist would serve it, in pandas and scikit-learn.
 
 Only the last row of each machine is asked for, so no rolling window is computed for the others, and every step is
-vectorised over the machines: that is quicker than ``rolling`` and ``ewm``, for one machine as for a thousand. It makes
-fewer features than our own head reads (neither the shift family nor CUSUM), and so has less to do. The same function
-makes the rows to train on, cut by cut.
+vectorised over the machines: that is faster than ``rolling`` and ``ewm``, for one machine as for a thousand. It has
+fewer features than our own heads (neither the shift family nor CUSUM), and so less to compute. The same function makes
+the rows to train on.
 """
 
 from __future__ import annotations

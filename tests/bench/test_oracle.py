@@ -1,4 +1,4 @@
-"""The oracle that bounds every model sees no future, and its probabilities are what they say."""
+"""The oracle, which bounds every model, sees no future, and its probabilities are calibrated."""
 
 import json
 from dataclasses import replace
@@ -11,12 +11,12 @@ from closedloop.data.schema import HOUR_US, Events
 from closedloop.data.simulate import START_US, VISIT_HOURS, simulate
 from model.common.params import load
 
-BENCH = Path(__file__).resolve().parents[1] / "bench"
+BENCH = Path(__file__).resolve().parent
 
 
 @pytest.fixture
 def bench(monkeypatch):
-    """Imports a module of tests/bench."""
+    """Import a module of tests/bench."""
     monkeypatch.syspath_prepend(str(BENCH))
     return __import__
 

@@ -1,0 +1,191 @@
+"""One word for one thing: no tracked text, code or help uses a word that the project has given up."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+NEVER = r"(?!)"  # matches nothing
+
+
+class Word(NamedTuple):
+    """A word that was given up, as a pattern of whole words, and what to say instead.
+
+    ``phrases`` are those in which it is right; so is the word in a line that ``context`` matches.
+    """
+
+    pattern: str
+    instead: str
+    phrases: str = NEVER
+    context: str = NEVER
+
+
+class Kept(NamedTuple):
+    """Where an old word stays: in the lines that ``line`` matches, of the files that ``path`` matches."""
+
+    path: str
+    line: str
+    reason: str
+
+
+# Identifiers are read as words: snake_case and CamelCase are split before the patterns are tried.
+WORDS = [
+    Word(r"verbs?", "command"),
+    Word(r"nouns?", "library, package or folder"),
+    Word(r"rooms?", "package or folder", phrases=r"(no|less|more|without|makes?|made|leaves?|is|takes?|needs?) room"),
+    Word(r"mend(s|ed|ing)?", "fix or remedy"),
+    Word(r"desks?", "what it is: a client, a person's machine"),
+    Word(r"hubs?", "what it is: the client of GitHub", phrases=r"(git|docker|event) hubs?"),
+    Word(r"(?-i:Line Error)|class Line", "PipelineError, Pipeline"),
+    Word(
+        r"(the|this) line('s)?",
+        "the pipeline",
+        # a line of text, or one that is drawn
+        phrases=r"(on|in|at|end of|clears|print|read|write) the line"
+        r"|the line('s end| of| above| below| number| break| itself| that begins| with| says)",
+    ),
+    Word(r"promot(e[sdr]?|ing|ions?)", "release or publish (an image), register (in MLflow), become the champion"),
+    Word(
+        r"reference",
+        "champion (the model to beat) or drift reference",
+        phrases=r"drift[ .]reference|load reference|heads[./]reference|reference\.safetensors|every reference"
+        r"|reference (data|tables|layout|fleet)|--reference|args\.reference",
+    ),
+    Word(
+        r"ship(s|ped|ping)?",
+        "release or publish; only the log's segments are shipped",
+        context=r"\b(logs?|segments?|records?|shippers?|spools?|sinks?|unsent|quarantined?)\b",
+    ),
+]
+LOG = "the whole file is about the log, which is shipped"
+DRIFT = "code of the drift reference, the only one that this file knows"
+KEPT = [
+    Kept("tests/repo/test_vocabulary.py", "", "the list itself"),
+    Kept("src/closedloop/log/*", r"(?i)ship", LOG),
+    Kept("score/log/*", r"(?i)ship", LOG),
+    Kept("score/s*.py", r"(?i)ship", LOG),
+    Kept("score/README.md", r"(?i)ship", LOG),
+    Kept("tests/log/*", r"(?i)ship", LOG),
+    Kept("tests/chaos/*", r"(?i)ship", LOG),
+    Kept("tests/bench/*serve.py", r"(?i)shipping", LOG),
+    Kept("src/closedloop/heads/*", r"(?i)reference", DRIFT),
+    Kept("tests/heads/*", r"(?i)reference", DRIFT),
+    Kept("model/validate.py", r"\breference", DRIFT),
+    Kept("*", r"on_inconclusive|\"ship\", \"ask\"|ship or ask", "a value in params.yaml, which old commits hold"),
+    Kept("*", r"\bold (keys?|names?|releases?|files?)\b", "readers accept what old commits and releases wrote"),
+    Kept(".ci/pipeline/*", r"promote\.yml", "who signed the releases that were made before the rename"),
+]
+# Made by a tool or on purpose, not written by anyone.
+UNREAD = ("requirements/*.txt", "tests/bench/peers/*.txt", "tests/golden/requests/*", "tests/golden/feedback/*")
+
+
+def split(text: str) -> str:
+    """The text with the words of its identifiers apart: ``LineError`` and ``line_error`` hold ``line``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", text)
+
+
+def old_words(line: str) -> list[tuple[str, str]]:
+    """The old words in a line, each with what to say instead."""
+    text = split(line)
+    found = []
+    for word in WORDS:
+        if re.search(word.context, text, flags=re.IGNORECASE):
+            continue
+        rest = re.sub(whole(word.phrases), "", text, flags=re.IGNORECASE)
+        if hit := re.search(whole(word.pattern), rest, flags=re.IGNORECASE):
+            found.append((hit[0], word.instead))
+    return found
+
+
+def whole(pattern: str) -> str:
+    """A pattern that begins and ends where a word does."""
+    return rf"(?<![A-Za-z])(?:{pattern})(?![A-Za-z])"
+
+
+def kept(path: str, line: str, used: set[Kept]) -> bool:
+    """Whether an old word may stay in a line. What allows it is added to ``used``."""
+    allowing = [one for one in KEPT if fnmatch(path, one.path) and re.search(one.line, line)]
+    used.update(allowing)
+    return bool(allowing)
+
+
+def scan(root: Path, files: list[Path]) -> tuple[list[str], set[Kept]]:
+    """Every old word, as ``file:line: "word": say …``, and the exceptions that were needed."""
+    found, used = [], set()
+    for path in files:
+        name = path.relative_to(root).as_posix()
+        content = path.read_bytes()
+        if any(fnmatch(name, pattern) for pattern in UNREAD) or b"\0" in content:
+            continue
+        lines = [name, *content.decode("utf-8", errors="replace").splitlines()]  # a name is line 0
+        for number, line in enumerate(lines):
+            if (words := old_words(line)) and not kept(name, line, used):
+                found += [f'{name}:{number}: "{word}": say {instead}' for word, instead in words]
+    return found, used
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("for verb in VERBS:", "verb"),
+        ("NOUNS = 1", "NOUNS"),
+        ("each room of the house", "room"),
+        ("how to mend it", "mend"),
+        ("from dev.desk import run", "desk"),
+        ("raise github.LineError(x)", "Line Error"),
+        ("what the line decides", "the line"),
+        ("def test_settings_of_the_line():", "the line"),
+        ("make promote", "promote"),
+        ("false_promotions", "promotions"),
+        ('"becomes_reference": True', "reference"),
+        ("better than the reference", "reference"),
+        ("REFERENCE_COMMIT", "REFERENCE"),
+        ("this commit ships", "ships"),
+        ("make ship-plan", "ship"),
+    ],
+)
+def test_a_planted_old_word_is_found(line: str, word: str) -> None:
+    assert [word] == [found for found, _ in old_words(line)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "makes room on the disk",
+        "a figure on the line meets it, and the line of `kustomize`",
+        "GitHub reads it, gitHub too",
+        "the drift reference of a bundle",
+        "load_reference(folder)",
+        "Microsoft's reference data",
+        "ranges, gaps, keys and references",
+        "a sealed segment is shipped",
+        "recommend, amended, adverb, shipper, bedroom, relationship, commander",
+    ],
+)
+def test_another_meaning_is_left_alone(line: str) -> None:
+    assert old_words(line) == []
+
+
+def test_no_file_uses_an_old_word(root: Path, files: list[Path]) -> None:
+    found, _ = scan(root, files)
+    assert not found, f"{len(found)} old words:\n" + "\n".join(found)
+
+
+def test_every_exception_is_needed(root: Path, files: list[Path]) -> None:
+    """One that covers nothing any more is to be taken out, or it would hide the next slip.
+
+    A copy may have deleted all files that one is about; that is no slip.
+    """
+    names = [path.relative_to(root).as_posix() for path in files]
+    _, used = scan(root, files)
+    assert [one for one in KEPT if one not in used and any(fnmatch(name, one.path) for name in names)] == []
+
+
+def test_the_old_signer_is_accepted_in_one_place(root: Path, files: list[Path]) -> None:
+    """Releases that were made before the rename were signed by promote.yml."""
+    holding = [path.name for path in files if path.is_relative_to(root / ".ci") and b"promote.yml" in path.read_bytes()]
+    assert len(holding) == 1
