@@ -28,7 +28,7 @@ from closedloop.heads.manifest import (
     Heads,
     Manifest,
     SchemaEntry,
-    Training,
+    TrainedOn,
     parse,
 )
 from closedloop.heads.reference import Reference
@@ -36,7 +36,7 @@ from closedloop.heads.scorers import DETECTORS, AnomalyHead, FailureHead
 from closedloop.heads.storage import MANIFEST, REFERENCE, BundleError, listing, pack, read, sha256, unpack, write_files
 from closedloop.heads.trees import Stack, walk_stack
 
-__all__ = ["ANOMALY_SCORE", "Bundle", "BundleError", "Predictions", "Training", "load", "load_reference", "write"]
+__all__ = ["ANOMALY_SCORE", "Bundle", "BundleError", "Predictions", "TrainedOn", "load", "load_reference", "write"]
 
 ANOMALY_SCORE = "anomaly_score"  # the feature of failure heads that follows the spec's own
 ROWS_WORTH_STREAMING = 20_000  # features of more rows are made and used machine by machine, in little memory
@@ -67,7 +67,7 @@ class Bundle:
     constants: Constants
     anomaly: AnomalyHead | None
     failures: dict[str, FailureHead]
-    training: Training
+    training: TrainedOn
     provenance: dict[str, Any]
     reference: Reference | None = None
     card: str = ""

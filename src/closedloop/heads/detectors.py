@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from closedloop.data.schema import Float64
-from closedloop.heads.scorers import AnomalyHead, Chart, Isolation, Scorer, Subspace
+from closedloop.heads.scorers import AnomalyHead, Chart, FittedDetector, Isolation, Subspace
 from closedloop.heads.trees import Int32, flatten
 
 MAD_TO_DEVIATION = 1.4826  # 1 / Φ⁻¹(3/4): median absolute deviation to standard deviation of a normal distribution
@@ -47,7 +47,7 @@ class _Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scik
         return self
 
     @abstractmethod
-    def _fit(self, X: Float64) -> Scorer:
+    def _fit(self, X: Float64) -> FittedDetector:
         """What scores rows, from what is normal."""
 
     def _anomaly_score(self, X: Float64) -> Float64:
@@ -89,7 +89,7 @@ class MeanChart(_Detector):
     A feature that stood still in training is left out: nothing says how far it may move.
     """
 
-    def _fit(self, X: Float64) -> Scorer:
+    def _fit(self, X: Float64) -> FittedDetector:
         location, scale = np.zeros(X.shape[1]), np.full(X.shape[1], NEVER)
         for f, column in enumerate(X.T):
             values = column[~np.isnan(column)]
@@ -122,7 +122,7 @@ class PCADetector(_Detector):
         self.n_components = n_components
         self.alpha = alpha
 
-    def _fit(self, X: Float64) -> Scorer:
+    def _fit(self, X: Float64) -> FittedDetector:
         known = ~np.isnan(X)
         count = np.maximum(known.sum(axis=0), 1)
         location = np.where(known, X, 0.0).sum(axis=0) / count

@@ -16,7 +16,7 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of the manifest: fields in this order, no others."""
 
 
-class Training(Strict, frozen=True):
+class TrainedOn(Strict, frozen=True):
     """What the heads were fitted on: machines by source, (first, last) time in RFC 3339, fingerprint of the tables.
 
     ``until_us`` is, by source and machine, the last row that trained: the split rule ``prefix`` needs it.
@@ -79,7 +79,7 @@ class Manifest(Strict, frozen=True):
     history_hours: float
     constants: str
     heads: Heads
-    training: Training
+    training: TrainedOn
     provenance: dict[str, Any]
     files: dict[str, FileEntry]
 

@@ -104,15 +104,15 @@ class Isolation:
         return score
 
 
-Scorer = Chart | Subspace | Isolation
-DETECTORS: dict[str, type[Scorer]] = {"mean_chart": Chart, "pca": Subspace, "isolation_forest": Isolation}
+FittedDetector = Chart | Subspace | Isolation
+DETECTORS: dict[str, type[FittedDetector]] = {"mean_chart": Chart, "pca": Subspace, "isolation_forest": Isolation}
 
 
 @dataclass(frozen=True, eq=False)
 class AnomalyHead:
     """A detector on ``columns`` (rows of the feature matrix); an alarm is a score at or above ``threshold``."""
 
-    scorer: Scorer
+    scorer: FittedDetector
     columns: Int32
     threshold: float = np.inf
 

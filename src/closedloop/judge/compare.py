@@ -22,7 +22,7 @@ from scipy import stats
 
 from closedloop.data.schema import Float64
 from closedloop.judge.metrics import Assessment
-from closedloop.judge.truth import Settings
+from closedloop.judge.truth import JudgeSettings
 
 POWER = 0.8  # what "would decide" means
 
@@ -130,7 +130,11 @@ def _calibration_excess(champion: Assessment, challenger: Assessment) -> Ratio:
 
 
 def compare(
-    champion: Assessment, challenger: Assessment, settings: Settings, models: Sequence[str], supervised: bool = True
+    champion: Assessment,
+    challenger: Assessment,
+    settings: JudgeSettings,
+    models: Sequence[str],
+    supervised: bool = True,
 ) -> Comparison:
     """Compare two models, machine by machine.
 

@@ -21,7 +21,7 @@ from closedloop.data.schema import Float64, Int64, Schema
 from closedloop.judge import operating
 from closedloop.judge.episodes import Outcome, anomaly_cost, failure_cost
 from closedloop.judge.outcomes import of_anomalies, of_failures
-from closedloop.judge.truth import ANOMALY, Aligned, Bool, Grid, PredictionTable, Settings, Truth, align
+from closedloop.judge.truth import ANOMALY, Aligned, Bool, Grid, JudgeSettings, PredictionTable, Truth, align
 
 BIN_EDGES = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8])  # of probability: failures are rare
 ABLATION_KEYS = ("pr_auc", "f1", "event_recall", "false_alarms_per_machine_year", "cost_per_machine_year")
@@ -84,7 +84,9 @@ def silent(grid: Grid) -> Aligned:
     return Aligned(np.full(rows, np.nan), np.zeros(rows, bool), np.ones(rows, bool), 0)
 
 
-def _failures(heads: Mapping[str, Aligned], grid: Grid, components: tuple[str, ...], settings: Settings) -> _Failures:
+def _failures(
+    heads: Mapping[str, Aligned], grid: Grid, components: tuple[str, ...], settings: JudgeSettings
+) -> _Failures:
     answers = [heads.get(name) or silent(grid) for name in components]
     by_head = [of_failures(answer.alarm, grid, c, settings.rules) for c, answer in enumerate(answers)]
     present = np.array([name in heads for name in components])
@@ -95,7 +97,7 @@ def _failures(heads: Mapping[str, Aligned], grid: Grid, components: tuple[str, .
 
 
 def _failure_figures(
-    found: _Failures, grid: Grid, settings: Settings, machines: Bool, components: Bool
+    found: _Failures, grid: Grid, settings: JudgeSettings, machines: Bool, components: Bool
 ) -> dict[str, float | None]:
     """Figures pooled over the chosen machines and components."""
     rows = components[:, None] & np.repeat(machines, np.diff(grid.offsets)) & grid.known
@@ -114,7 +116,7 @@ def _failure_figures(
     }
 
 
-def _failure_metrics(found: _Failures, grid: Grid, settings: Settings, schema: Schema) -> dict[str, Any]:
+def _failure_metrics(found: _Failures, grid: Grid, settings: JudgeSettings, schema: Schema) -> dict[str, Any]:
     """The part ``failure`` of ``metrics.json``."""
     machines, components = np.ones(len(grid.ids), bool), np.ones(len(schema.components), bool)
     result: dict[str, Any] = dict(_failure_figures(found, grid, settings, machines, components))
@@ -149,7 +151,7 @@ def _anomaly_metrics(head: Aligned | None, outcomes: list[Outcome], grid: Grid) 
     }
 
 
-def assess(heads: Mapping[str, Aligned], grid: Grid, settings: Settings, schema: Schema) -> Assessment:
+def assess(heads: Mapping[str, Aligned], grid: Grid, settings: JudgeSettings, schema: Schema) -> Assessment:
     """Judge one model's answers, laid on the grid by :func:`closedloop.judge.truth.align`."""
     count = len(grid.ids)
     cost, false_alarms, squared, rows = (np.zeros(count) for _ in range(4))
@@ -188,7 +190,7 @@ def assess(heads: Mapping[str, Aligned], grid: Grid, settings: Settings, schema:
 def judge(
     predictions: PredictionTable,
     truth: Truth,
-    settings: Settings,
+    settings: JudgeSettings,
     ablations: Mapping[str, PredictionTable] | None = None,
 ) -> dict[str, Any]:
     """``metrics.json``: the figures of one model.

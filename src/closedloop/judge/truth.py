@@ -25,7 +25,7 @@ COSTS = ("unplanned", "planned", "false_alarm", "missed_anomaly")
 
 
 @dataclass(frozen=True)
-class Settings:
+class JudgeSettings:
     """The base commit's ruler: horizon and episode rules, costs (in the user's currency) and the section ``gate:``."""
 
     rules: Rules
@@ -33,7 +33,7 @@ class Settings:
     gate: dict[str, Any]
 
     @classmethod
-    def from_params(cls, params: Mapping[str, Any]) -> Settings:
+    def from_params(cls, params: Mapping[str, Any]) -> JudgeSettings:
         """From the content of ``params.yaml``.
 
         Raises:
@@ -181,7 +181,7 @@ class Grid:
     anomalies: tuple[tuple[Int64, Int64], ...]
 
     @classmethod
-    def of(cls, truth: Truth, settings: Settings) -> Grid:
+    def of(cls, truth: Truth, settings: JudgeSettings) -> Grid:
         """Lay the truth out. A failure or anomaly that no judged row could have met is not an event.
 
         Raises:

@@ -21,13 +21,13 @@ from closedloop.features.spec import FeatureSpec
 from closedloop.heads.bundle import Bundle
 from closedloop.judge.episodes import Outcome, anomaly_cost, failure_cost
 from closedloop.judge.outcomes import of_anomalies, of_failures
-from closedloop.judge.truth import Grid, Settings, Truth
+from closedloop.judge.truth import Grid, JudgeSettings, Truth
 
 SHIFTS = 2  # of each family; the losses are their mean
 ROWS_ENOUGH = 90_000  # judged rows: beyond these, machines are left out evenly
 
 
-def importance(bundle: Bundle, truth: Truth, settings: Settings, seed: int) -> dict[str, dict[str, float]]:
+def importance(bundle: Bundle, truth: Truth, settings: JudgeSettings, seed: int) -> dict[str, dict[str, float]]:
     """For each family of features what is lost without it, the dearest first.
 
     ``cost_per_machine_year`` is how much more all heads together cost, at the model's own thresholds. The others say
@@ -71,7 +71,7 @@ def families(spec: FeatureSpec, schema: Schema) -> dict[str, list[int]]:
     return result
 
 
-def _enough(truth: Truth, settings: Settings) -> tuple[Truth, Grid]:
+def _enough(truth: Truth, settings: JudgeSettings) -> tuple[Truth, Grid]:
     """The truth of no more machines than it takes, chosen evenly over their ids, and its grid."""
     grid = Grid.of(truth, settings)
     machines = max(1, len(grid.ids) * ROWS_ENOUGH // len(grid.time))
@@ -82,7 +82,7 @@ def _enough(truth: Truth, settings: Settings) -> tuple[Truth, Grid]:
     return truth, Grid.of(truth, settings)
 
 
-def _figures(bundle: Bundle, features: Features, grid: Grid, settings: Settings) -> dict[str, float]:
+def _figures(bundle: Bundle, features: Features, grid: Grid, settings: JudgeSettings) -> dict[str, float]:
     """Cost, recall and false alarms of the heads' answers to these features, which are the grid's rows."""
     answers = bundle.answer(features)
     failures: list[Outcome] = []

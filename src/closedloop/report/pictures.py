@@ -11,7 +11,7 @@ import numpy as np
 from closedloop.data.schema import HOUR_US
 from closedloop.judge.metrics import Assessment
 from closedloop.judge.operating import Curve
-from closedloop.judge.truth import ANOMALY, Aligned, Grid, Settings, Truth
+from closedloop.judge.truth import ANOMALY, Aligned, Grid, JudgeSettings, Truth
 from closedloop.report import plots
 
 Picture = dict[str, Any]
@@ -27,7 +27,7 @@ class Seen:
     my_curves: Mapping[str, Curve | None]
     their_curves: Mapping[str, Curve | None]
     grid: Grid
-    settings: Settings
+    settings: JudgeSettings
     truth: Truth
 
 

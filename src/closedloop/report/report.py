@@ -18,7 +18,7 @@ from closedloop.judge.compare import Ratio
 from closedloop.judge.episodes import Outcome
 from closedloop.judge.metrics import Assessment, assess
 from closedloop.judge.operating import BUDGETS, Curve, curves, read
-from closedloop.judge.truth import ANOMALY, Grid, PredictionTable, Settings, Truth, align
+from closedloop.judge.truth import ANOMALY, Grid, JudgeSettings, PredictionTable, Truth, align
 from closedloop.report import card, plots
 from closedloop.report.pictures import Seen, importance_of, machines, operating_curves, pictures
 
@@ -69,7 +69,7 @@ def write(
     decision: Mapping[str, Any],
     predictions: PredictionTable,
     truth: Truth,
-    settings: Settings,
+    settings: JudgeSettings,
     reference: Candidate | None = None,
     importance: Mapping[str, Mapping[str, float]] | None = None,
     model: Mapping[str, Any] | None = None,
