@@ -21,9 +21,9 @@ from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables, microseconds
 from closedloop.features.kernel import compute
 from closedloop.features.spec import Constants, FeatureSpec, fit_constants
-from closedloop.heads import drift
 from closedloop.heads.bundle import Bundle, TrainedOn, write
 from closedloop.heads.detectors import fit_anomaly_head
+from closedloop.heads.drift_fit import fit_drift_reference
 from closedloop.heads.failure import fit_failure_head, machine_folds
 from closedloop.heads.scorers import AnomalyHead, FailureHead
 from closedloop.judge.labels import in_failure_hour, labels
@@ -193,7 +193,7 @@ def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any])
             "libraries": provenance.libraries(),
             "learned_from": {"rows": len(tables.time), "failures": known_failures(training, schema)},
         },
-        reference=drift.reference(tables, schema, anomaly.score(training.X)),
+        drift_reference=fit_drift_reference(tables, schema, anomaly.score(training.X)),
     )
     yield "bundle", replace(bundle, card=card.render(bundle, params.raw, about.get("rule", params.split["rule"])))
     for name, group in ABLATIONS.items():

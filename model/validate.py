@@ -36,10 +36,10 @@ def usual(asked: Path | None, source: str) -> dict[str, Usual]:
     if asked is None and not folder.exists():
         return {}
     # only here, since the compiled kernels come with it, and take two seconds that a first run has no need of
-    from closedloop.heads.bundle import load_reference
+    from closedloop.heads.bundle import load_drift_reference
 
     try:
-        schema, reference = load_reference(folder)
+        schema, reference = load_drift_reference(folder)
         if reference is None:
             raise DataError(f"bundle {folder}: it has no drift reference; train it again")
     except DataError as error:

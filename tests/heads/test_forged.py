@@ -10,7 +10,7 @@ import pytest
 
 from closedloop.heads import bundle as module
 from closedloop.heads import storage
-from closedloop.heads.bundle import BundleError, load, load_reference, write
+from closedloop.heads.bundle import BundleError, load, load_drift_reference, write
 from closedloop.heads.manifest import FileEntry, Manifest
 from closedloop.heads.storage import REFERENCE, pack, sha256, unpack
 
@@ -378,7 +378,7 @@ def test_a_forged_drift_reference_is_refused_with_mended_digests(key, index, val
     rewrite(folder, REFERENCE, **edited(folder, REFERENCE, f"drift.{key}", index, value))
     assert refusal(folder) == f"drift reference: {why}; train again"
     with pytest.raises(BundleError, match="drift reference") as caught:
-        load_reference(folder)
+        load_drift_reference(folder)
     assert str(caught.value).endswith(f"drift reference: {why}; train again")
 
 
@@ -386,12 +386,12 @@ def test_a_drift_reference_is_read_whatever_feature_code_made_it_and_a_changed_o
     """Arrays need no code, so an older champion's still serve; who changed them is found out as ever."""
     monkeypatch.setattr(module, "code_digest", lambda: "sha256:other")
     assert "other feature code" in refusal(folder)
-    schema, reference = load_reference(folder)
-    assert (schema, reference.counts.tolist()) == (trained.schema, trained.reference.counts.tolist())
+    schema, reference = load_drift_reference(folder)
+    assert (schema, reference.counts.tolist()) == (trained.schema, trained.drift_reference.counts.tolist())
     data = (folder / REFERENCE).read_bytes()
     (folder / REFERENCE).write_bytes(data[:-1] + b"\0\0")
     with pytest.raises(BundleError, match=r"bundle .*: reference\.safetensors was changed"):
-        load_reference(folder)
+        load_drift_reference(folder)
 
 
 def test_forged_baselines_are_refused_with_mended_digests(folder, trained):

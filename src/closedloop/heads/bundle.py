@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables
 from closedloop.features.kernel import Features, compute, iter_machines
 from closedloop.features.spec import Constants, FeatureSpec, code_digest
+from closedloop.heads.drift_reference import DriftReference
 from closedloop.heads.manifest import (
     FORMAT,
     AnomalyEntry,
@@ -31,12 +32,20 @@ from closedloop.heads.manifest import (
     TrainedOn,
     parse,
 )
-from closedloop.heads.reference import Reference
 from closedloop.heads.scorers import DETECTORS, AnomalyHead, FailureHead
 from closedloop.heads.storage import MANIFEST, REFERENCE, BundleError, listing, pack, read, sha256, unpack, write_files
 from closedloop.heads.trees import Stack, walk_stack
 
-__all__ = ["ANOMALY_SCORE", "Bundle", "BundleError", "Predictions", "TrainedOn", "load", "load_reference", "write"]
+__all__ = [
+    "ANOMALY_SCORE",
+    "Bundle",
+    "BundleError",
+    "Predictions",
+    "TrainedOn",
+    "load",
+    "load_drift_reference",
+    "write",
+]
 
 ANOMALY_SCORE = "anomaly_score"  # the feature of failure heads that follows the spec's own
 ROWS_WORTH_STREAMING = 20_000  # features of more rows are made and used machine by machine, in little memory
@@ -69,7 +78,7 @@ class Bundle:
     failures: dict[str, FailureHead]
     training: TrainedOn
     provenance: dict[str, Any]
-    reference: Reference | None = None
+    drift_reference: DriftReference | None = None
     card: str = ""
     manifest: Manifest | None = None
 
@@ -161,8 +170,8 @@ def write(bundle: Bundle, folder: Path) -> Manifest:
         files[entry.file] = pack(own.to_arrays())
         failure[component] = entry
     constants = bundle.constants.to_arrays()
-    reference = {} if bundle.reference is None else bundle.reference.to_arrays()
-    drift = {f"drift.{name}": array for name, array in reference.items()}
+    stored = {} if bundle.drift_reference is None else bundle.drift_reference.to_arrays()
+    drift = {f"drift.{name}": array for name, array in stored.items()}
     files[REFERENCE] = pack({f"constants.{name}": array for name, array in constants.items()} | drift)
     files["card.md"] = bundle.card.encode()
     manifest = Manifest(
@@ -204,7 +213,7 @@ def load(folder: Path) -> Bundle:
         return bundle
 
 
-def load_reference(folder: Path) -> tuple[Schema, Reference | None]:
+def load_drift_reference(folder: Path) -> tuple[Schema, DriftReference | None]:
     """The drift reference of a bundle and the schema that orders it, whatever feature code the bundle was trained with.
 
     Raises:
@@ -212,8 +221,8 @@ def load_reference(folder: Path) -> tuple[Schema, Reference | None]:
     """
     with _named(folder):
         manifest, files = _verified(folder)
-        schema, reference = _schema(manifest), _reference(_stored(files)["drift"])
-        _check_reference(reference, schema, manifest.heads.anomaly is not None)
+        schema, reference = _schema(manifest), _drift_reference(_stored(files)["drift"])
+        _check_drift_reference(reference, schema, manifest.heads.anomaly is not None)
         return schema, reference
 
 
@@ -288,7 +297,7 @@ def _build(manifest: Manifest, files: dict[str, bytes]) -> Bundle:
         failures,
         manifest.training,
         manifest.provenance,
-        _reference(parts["drift"]),
+        _drift_reference(parts["drift"]),
         card,
         manifest,
     )
@@ -312,9 +321,9 @@ def _stored(files: dict[str, bytes]) -> dict[str, dict[str, NDArray[Any]]]:
     return parts
 
 
-def _reference(arrays: dict[str, NDArray[Any]]) -> Reference | None:
+def _drift_reference(arrays: dict[str, NDArray[Any]]) -> DriftReference | None:
     try:
-        return Reference.from_arrays(arrays) if arrays else None
+        return DriftReference.from_arrays(arrays) if arrays else None
     except ValueError as error:
         raise BundleError(f"{REFERENCE}: drift reference: {error}; train again") from None
 
@@ -344,7 +353,7 @@ def _check(bundle: Bundle) -> None:
     for name, array in constants.to_arrays().items():
         if array.shape != shape or not np.isfinite(array).all() or (name == "scale" and (array <= 0).any()):
             raise BundleError(f"baseline {name!r} is not {shape} usable numbers; train again")
-    _check_reference(bundle.reference, schema, bundle.anomaly is not None)
+    _check_drift_reference(bundle.drift_reference, schema, bundle.anomaly is not None)
     if bundle.anomaly is None and not bundle.failures:
         raise BundleError("it has no head at all; train on more data")
     if unknown := sorted(bundle.failures.keys() - set(schema.components)):
@@ -368,7 +377,7 @@ def _check(bundle: Bundle) -> None:
         raise BundleError(f"{where}: {error}; train again") from None
 
 
-def _check_reference(reference: Reference | None, schema: Schema, scored: bool) -> None:
+def _check_drift_reference(reference: DriftReference | None, schema: Schema, scored: bool) -> None:
     """Raise BundleError where it does not describe the schema's sensors and codes, and a score if there is one."""
     try:
         if reference is not None:
