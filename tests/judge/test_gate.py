@@ -202,8 +202,8 @@ REFUSED = {
     ),
     "one missing row": (lambda t: without(t, np.arange(len(t.time)) == 9), "1 of 40,000 rows have no prediction"),
     "a row twice": (lambda t: mutated(t, 1, time=t.time[0]), "1 of 40,000 rows have more than one prediction"),
-    "no anomaly head": (lambda t: without(t, t.head == "anomaly"), "has a head anomaly, yet there is no prediction"),
-    "a missing head": (lambda t: without(t, t.head == "comp2"), "has a head comp2, yet there is no prediction of it"),
+    "no anomaly head": (lambda t: without(t, t.head == "anomaly"), "has a head anomaly, but there is no prediction"),
+    "a missing head": (lambda t: without(t, t.head == "comp2"), "has a head comp2, but there is no prediction of it"),
 }
 
 
@@ -345,7 +345,7 @@ def test_a_floor_that_only_the_champion_meets_makes_it_worse_though_nothing_else
 
 def test_a_floor_on_a_figure_that_does_not_exist_is_refused(ask, good, build):
     settings = JudgeSettings.from_params(build.params | {"gate": build.params["gate"] | {"floors": {"recal": 0.5}}})
-    with pytest.raises(DataError, match=r"gate\.floors\.recal: no such figure; choose among"):
+    with pytest.raises(DataError, match=r"gate\.floors\.recal: no such figure; choose one of"):
         ask(good, settings=settings)
 
 

@@ -85,7 +85,7 @@ def test_inconclusive_says_what_fits_and_what_would_decide(fleet, seeds, word):
     assert machines > 20
     assert decision["reason"] == (
         f"Neither is proven better. The challenger {word} about {abs(delta['estimate']):,.0f} for each machine-year,"
-        f" but any saving from {delta['low']:,.0f} to {delta['high']:,.0f} fits the 20 held-out machines."
+        f" but the 20 held-out machines allow any saving from {delta['low']:,.0f} to {delta['high']:,.0f}."
         f" If the difference is real, about {machines:,} machines ({events:,} failures) would decide."
     )
 
@@ -109,7 +109,7 @@ def test_inconclusive_counts_anomalies_where_nothing_fails(build):
 def test_a_tie_says_that_no_number_of_machines_would_decide(fleet):
     table = fleet.model(seed=1)
     assert against(fleet, table, table)["reason"] == (
-        "Neither is better: both cost the same on the held-out machines, and more of the kind would not decide."
+        "Neither is better: both cost the same on the held-out machines, and more such machines would not decide."
     )
 
 
@@ -121,7 +121,7 @@ def test_one_machine_allows_any_saving(build):
     delta = delta_of(decision)
     assert decision["reason"] == (
         f"Neither is proven better. The challenger saves about {delta['estimate']:,.0f} for each machine-year,"
-        " but any saving from any amount to any amount fits the 1 held-out machines."
+        " but the 1 held-out machines allow any saving from any amount to any amount."
     )
 
 
@@ -211,7 +211,7 @@ def test_refused_names_every_fault(fleet):
         "The challenger cannot be judged: 1 of 40,000 scores of head comp1 are not finite numbers;"
         " 1 of 40,000 scores of head comp2 are not finite numbers;"
         " it was trained on machines that judge it (machines 7 of 20);"
-        " the truth has 80 failures, yet no failure head answered, so it has no PR-AUC."
+        " the truth has 80 failures, but no failure head answered, so there is no PR-AUC."
     )
 
 

@@ -20,11 +20,12 @@ from closedloop.judge.truth import Grid, JudgeSettings, Truth
 VERDICTS = ("refused", "identical", "incomparable", "worse", "first", "better", "inconclusive")
 GREEN = {"identical", "first", "better"}
 ACCEPTABLE = {"incomparable", "worse", "inconclusive"}
+NO_DELTA = {"estimate": None, "low": None, "high": None}
 
 
 @dataclass(frozen=True)
 class _Evidence:
-    """All that the verdict is drawn from; ``comparison`` is None where there is nothing to compare with."""
+    """Everything that the verdict depends on; ``comparison`` is None where there is nothing to compare with."""
 
     grid: Grid
     gate: Mapping[str, Any]
@@ -37,7 +38,7 @@ class _Evidence:
 
     @property
     def events(self) -> str:
-        """What is counted beside machines."""
+        """What the holdout counts besides machines."""
         return "failures" if self.grid.supervised else "anomalies"
 
 
@@ -57,7 +58,7 @@ def decide(
         champion: the model to beat; None where nothing was released yet.
         challenger: the model of this commit.
         truth: the held-out tables of the challenger's pin, under the base's holdout rule.
-        settings: labels, costs and gate of the base commit.
+        settings: labels, costs and limits of the base commit.
         base_ruler: the ruler of the base commit; None where there is none.
         served: ``inputs_digest`` of what is served now.
         accepted: content of ``model/accepted.json``: ``champion`` (a commit; ``reference`` in older files),
@@ -77,7 +78,6 @@ def decide(
             reason += " model/accepted.json was written for another champion or other inputs, so it has no effect."
     ships = settings.gate["on_inconclusive"] == "ship" and verdict == "inconclusive"
     comparison = evidence.comparison
-    nothing = {"estimate": None, "low": None, "high": None}
     return {
         "verdict": verdict,
         "reason": reason,
@@ -87,7 +87,7 @@ def decide(
         "inputs_digest": challenger.inputs_digest,
         "champion": None if champion is None else champion.name,
         "challenger": challenger.name,
-        "delta": {"cost_per_machine_year": nothing if comparison is None else comparison.delta},
+        "delta": {"cost_per_machine_year": NO_DELTA if comparison is None else comparison.delta},
         "guardrails": [] if comparison is None else comparison.guardrails,
         "floors": evidence.floors,
         "holdout": evidence.challenger.metrics["holdout"],
@@ -176,7 +176,7 @@ def _verdict(
 
 
 def _worse(seen: _Evidence, comparison: Comparison) -> list[str]:
-    """Each reason for which the challenger is worse."""
+    """The reasons for which the challenger is worse."""
     result = []
     if comparison.worse:
         loss, least = -(comparison.delta["estimate"] or 0), -(comparison.delta["high"] or 0)
@@ -192,7 +192,7 @@ def _worse(seen: _Evidence, comparison: Comparison) -> list[str]:
 
 
 def _too_few(seen: _Evidence) -> str:
-    """What is missing for a judgement, or nothing."""
+    """What the holdout lacks to judge a model; empty where it lacks nothing."""
     if seen.judged:
         return ""
     return (
@@ -204,11 +204,14 @@ def _too_few(seen: _Evidence) -> str:
 def _undecided(seen: _Evidence, comparison: Comparison) -> str:
     delta, machines = comparison.delta, len(seen.grid.ids)
     if not delta["estimate"]:
-        return "Neither is better: both cost the same on the held-out machines, and more of the kind would not decide."
+        return (
+            "Neither is better: both cost the same on the held-out machines, and more such machines would not decide."
+        )
     word = "saves" if delta["estimate"] > 0 else "costs"
     text = (
         f"Neither is proven better. The challenger {word} about {_money(abs(delta['estimate']))} for each machine-year,"
-        f" but any saving from {_money(delta['low'])} to {_money(delta['high'])} fits the {machines} held-out machines."
+        f" but the {machines} held-out machines allow any saving"
+        f" from {_money(delta['low'])} to {_money(delta['high'])}."
     )
     if comparison.machines_to_decide is None:
         return text
@@ -218,7 +221,7 @@ def _undecided(seen: _Evidence, comparison: Comparison) -> str:
 
 
 def _broken(rail: Mapping[str, Any]) -> str:
-    """What a broken guardrail says."""
+    """The clause that reports a broken guardrail."""
     kind, _, segment = rail["name"].partition(":")
     figure = "any number" if rail["estimate"] is None else f"{rail['estimate']:.2f}"
     clause = {

@@ -1,4 +1,4 @@
-"""The tables that judge: what is kept of the held-out machines, and where training ended."""
+"""The tables that judge: what is kept of the held-out machines, and where training ends."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Figures of one model: what a person reads (``metrics.json``) and what the gate compares, machine by machine.
+"""Figures of one model: those of ``metrics.json``, and those that the gate compares machine by machine.
 
-Two kinds of figure stand side by side. By *row* (every judged telemetry row whose truth is known): PR-AUC, which is
+There are two kinds. By *row* (every judged telemetry row whose truth is known): PR-AUC, which is
 average precision, Brier score, precision, recall, F1 and the anomaly head's false-alarm rate, none of them
 point-adjusted. By *episode* (``episodes.py``): event recall, lead time, false alarms and cost, for each machine-year of
-judged telemetry. Failure figures are pooled over the components; a head that the model lacks counts as silent, with
-probability 0.
+judged telemetry. Failure figures are pooled over the components; a head that the model lacks never alarms, and its
+probability is 0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ABLATION_KEYS = ("pr_auc", "f1", "event_recall", "false_alarms_per_machine_year"
 
 @dataclass(frozen=True)
 class Assessment:
-    """One model against the truth.
+    """One model compared with the truth.
 
     ``metrics`` is the content of ``metrics.json``. The arrays are what the gate needs, one entry for each machine:
     ``years`` judged, ``cost`` in currency (all heads together), ``false_alarms`` (all heads), ``squared_error`` (sum of
@@ -79,7 +79,7 @@ def _by_row(truth: Bool, alarm: Bool) -> dict[str, float | None]:
 
 
 def silent(grid: Grid) -> Aligned:
-    """The answers of a head that a model lacks."""
+    """The answers of a head that the model lacks: no score and no alarm."""
     rows = len(grid.time)
     return Aligned(np.full(rows, np.nan), np.zeros(rows, bool), np.ones(rows, bool), 0)
 
@@ -152,7 +152,7 @@ def _anomaly_metrics(head: Aligned | None, outcomes: list[Outcome], grid: Grid) 
 
 
 def assess(heads: Mapping[str, Aligned], grid: Grid, settings: JudgeSettings, schema: Schema) -> Assessment:
-    """Judge one model's answers, laid on the grid by :func:`closedloop.judge.truth.align`."""
+    """The assessment of one model's answers, aligned by :func:`closedloop.judge.truth.align`."""
     count = len(grid.ids)
     cost, false_alarms, squared, rows = (np.zeros(count) for _ in range(4))
     predicted, observed = (np.zeros((count, len(BIN_EDGES) + 1)) for _ in range(2))
