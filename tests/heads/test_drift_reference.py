@@ -1,8 +1,8 @@
 """What the drift reference holds, and that it is enough to tell a fleet that moved from one that did not.
 
 The two tests of drift here are those that DESIGN names, from the stored arrays alone. A machine's readings are alike,
-so machines are what is drawn: KS permutes them between reference and sample, and the threshold of PSI follows from the
-covariance of the bins' shares between them.
+so machines are what is drawn: KS permutes them between the stored ones and the sample, and the threshold of PSI
+follows from the covariance of the bins' shares between them.
 """
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ def fleet(seed: int) -> Tables:
 
 
 @pytest.fixture(scope="module")
-def reference() -> DriftReference:
+def stored() -> DriftReference:
     """As a later commit finds it in a bundle."""
     return DriftReference.from_arrays(unpack("reference", pack(fit_drift_reference(fleet(1), SCHEMA).to_arrays())))
 
@@ -47,12 +47,12 @@ def rejected(p: list[float]) -> list[str]:
     return sorted(SCHEMA.sensors[k] for k in order[: holds.max() + 1]) if len(holds) else []
 
 
-def ks(reference: DriftReference, tables: Tables) -> list[str]:
+def ks(stored: DriftReference, tables: Tables) -> list[str]:
     """Sensors whose machine-day means moved: Kolmogorov and Smirnov's distance, machines permuted."""
     now, rng = fit_drift_reference(tables, SCHEMA), np.random.default_rng(0)
-    machines = np.append(reference.day_machine, now.day_machine + 10**9)  # the same number may be another machine
+    machines = np.append(stored.day_machine, now.day_machine + 10**9)  # the same number may be another machine
     found = []
-    for means in np.concatenate([reference.day_means, now.day_means], axis=1)[: len(SCHEMA.sensors)]:
+    for means in np.concatenate([stored.day_means, now.day_means], axis=1)[: len(SCHEMA.sensors)]:
         there = np.flatnonzero(~np.isnan(means))
         ids, machine = np.unique(machines[there[np.argsort(means[there])]], return_inverse=True)
 
@@ -66,19 +66,19 @@ def ks(reference: DriftReference, tables: Tables) -> list[str]:
     return rejected(found)
 
 
-def psi(reference: DriftReference, tables: Tables, clustered: bool = True) -> list[str]:
+def psi(stored: DriftReference, tables: Tables, clustered: bool = True) -> list[str]:
     """Sensors whose population stability index passes its χ² threshold, which Satterthwaite's two moments give.
 
     Not ``clustered``: the threshold of independent readings.
     """
     found, machine = [], np.unique(tables.machine, return_inverse=True)[1]
     for c, values in enumerate(tables.values):
-        counts, covariance = drift_fit._shares(values, reference.edges[c], machine)
-        before, now = reference.counts[c] / reference.counts[c].sum(), counts / counts.sum()
+        counts, covariance = drift_fit._shares(values, stored.edges[c], machine)
+        before, now = stored.counts[c] / stored.counts[c].sum(), counts / counts.sum()
         middle, index = (before + now) / 2, float(np.sum((now - before) * np.log(now / before)))
-        both = reference.covariance[c] + covariance
+        both = stored.covariance[c] + covariance
         if not clustered:
-            both = (np.diag(middle) - np.outer(middle, middle)) * (1 / counts.sum() + 1 / reference.counts[c].sum())
+            both = (np.diag(middle) - np.outer(middle, middle)) * (1 / counts.sum() + 1 / stored.counts[c].sum())
         ratio = both / middle[:, None]
         first, second = np.trace(ratio), np.trace(ratio @ ratio)
         found.append(chi2.sf(index * first / second, first**2 / second))
@@ -86,30 +86,30 @@ def psi(reference: DriftReference, tables: Tables, clustered: bool = True) -> li
 
 
 @pytest.mark.parametrize("test", [ks, psi])
-def test_another_sample_of_the_same_fleet_is_no_drift(test, reference):
+def test_another_sample_of_the_same_fleet_is_no_drift(test, stored):
     """At most one sample in twenty may alarm, so three of twelve would be a surprise (p = 0.02)."""
-    assert sum(bool(test(reference, fleet(seed))) for seed in range(2, 2 + SAMPLES)) <= 2
+    assert sum(bool(test(stored, fleet(seed))) for seed in range(2, 2 + SAMPLES)) <= 2
 
 
 @pytest.mark.parametrize("test", [ks, psi])
-def test_a_shifted_sensor_is_found_and_no_other_accused(test, reference):
+def test_a_shifted_sensor_is_found_and_no_other_accused(test, stored):
     tables = fleet(2)
     values = tables.values.copy()
     values[0] += SHIFT
-    assert test(reference, replace(tables, values=values)) == ["volt"]
+    assert test(stored, replace(tables, values=values)) == ["volt"]
 
 
-def test_a_sensor_that_spreads_wider_is_found_by_its_bins(reference):
+def test_a_sensor_that_spreads_wider_is_found_by_its_bins(stored):
     """Machine-day means hardly move: one test does not replace the other."""
     tables = fleet(2)
     values = tables.values.copy()
     values[1] = 450 + (values[1] - 450) * 1.3
-    assert psi(reference, replace(tables, values=values)) == ["rotate"]
+    assert psi(stored, replace(tables, values=values)) == ["rotate"]
 
 
-def test_without_the_covariance_the_same_fleet_would_nearly_always_alarm(reference):
+def test_without_the_covariance_the_same_fleet_would_nearly_always_alarm(stored):
     """What it is stored for: to a threshold of independent readings, machines of one fleet are drift."""
-    alarms = [bool(psi(reference, fleet(seed), clustered=False)) for seed in range(2, 2 + SAMPLES)]
+    alarms = [bool(psi(stored, fleet(seed), clustered=False)) for seed in range(2, 2 + SAMPLES)]
     assert sum(alarms) >= SAMPLES - 2
 
 

@@ -26,7 +26,7 @@ from closedloop.judge.truth import JudgeSettings
 
 POWER = 0.8  # of the test that "would decide"
 
-# Limits of the guardrails that params.yaml does not set. Each leaves room for differences that nobody would call worse.
+# Limits of the guardrails that params.yaml does not set. Each leaves a margin for harmless differences.
 BRIER_RATIO = 1.10
 CALIBRATION_EXCESS = 0.20  # of the failures seen, this share more expected in the wrong bin of probability
 SEGMENT_COST_RATIO = 1.25
