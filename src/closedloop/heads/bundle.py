@@ -68,7 +68,7 @@ class Predictions:
 class Bundle:
     """A trained model. ``failures`` lacks the components without a head.
 
-    ``manifest`` is filled by :func:`load` and by what :func:`write` returns.
+    ``manifest`` is None until the bundle is written; :func:`load` fills it in.
     """
 
     schema: Schema

@@ -87,7 +87,7 @@ def decide(
         "inputs_digest": challenger.inputs_digest,
         "champion": None if champion is None else champion.name,
         "challenger": challenger.name,
-        "delta": {"cost_per_machine_year": NO_DELTA if comparison is None else comparison.delta},
+        "delta": {"cost_per_machine_year": dict(NO_DELTA) if comparison is None else comparison.delta},
         "guardrails": [] if comparison is None else comparison.guardrails,
         "floors": evidence.floors,
         "holdout": evidence.challenger.metrics["holdout"],
@@ -111,6 +111,7 @@ def exit_code(decision: Mapping[str, Any]) -> int:
 
 
 def _look(champion: Candidate | None, challenger: Candidate, truth: Truth, settings: JudgeSettings) -> _Evidence:
+    """Judge both models on one grid, and compare them where both can be judged."""
     grid, gate = Grid.of(truth, settings), settings.gate
     judged = len(grid.ids) >= gate["minimum_machines"] and grid.event_count >= gate["minimum_failures"]
     mine = answers(challenger, grid)
@@ -137,6 +138,7 @@ def _verdict(
     base_ruler: Ruler | None,
     served: str | None,
 ) -> tuple[str, str]:
+    """The verdict and its reason."""
     if seen.faults:
         return "refused", f"The challenger cannot be judged: {'; '.join(seen.faults)}."
     same = "so there is nothing to compare."
@@ -202,6 +204,7 @@ def _too_few(seen: _Evidence) -> str:
 
 
 def _undecided(seen: _Evidence, comparison: Comparison) -> str:
+    """The reason of ``inconclusive``: what the holdout allows, and how much more of it would decide."""
     delta, machines = comparison.delta, len(seen.grid.ids)
     if not delta["estimate"]:
         return (

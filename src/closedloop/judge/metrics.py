@@ -1,10 +1,9 @@
 """Figures of one model: those of ``metrics.json``, and those that the gate compares machine by machine.
 
-There are two kinds. By *row* (every judged telemetry row whose truth is known): PR-AUC, which is
-average precision, Brier score, precision, recall, F1 and the anomaly head's false-alarm rate, none of them
-point-adjusted. By *episode* (``episodes.py``): event recall, lead time, false alarms and cost, for each machine-year of
-judged telemetry. Failure figures are pooled over the components; a head that the model lacks never alarms, and its
-probability is 0.
+There are two kinds. By *row* (every judged telemetry row whose truth is known): PR-AUC, which is average precision,
+Brier score, precision, recall, F1 and the anomaly head's false-alarm rate, none of them point-adjusted. By *episode*
+(``episodes.py``): event recall, lead time, false alarms and cost, for each machine-year of judged telemetry. Failure
+figures are pooled over the components; a head that the model lacks never alarms, and its probability is 0.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ABLATION_KEYS = ("pr_auc", "f1", "event_recall", "false_alarms_per_machine_year"
 class Assessment:
     """One model compared with the truth.
 
-    ``metrics`` is the content of ``metrics.json``. The arrays are what the gate needs, one entry for each machine:
+    ``metrics`` is the content of ``metrics.json``. The arrays serve the gate and have one entry for each machine:
     ``years`` judged, ``cost`` in currency (all heads together), ``false_alarms`` (all heads), ``squared_error`` (sum of
     the Brier terms) over ``rows`` known rows of all components, and ``predicted`` and ``observed``, of shape
     (machines, bins), the failures expected and seen in each bin of probability. ``outcomes`` has the judged alarms of

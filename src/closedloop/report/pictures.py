@@ -98,12 +98,9 @@ def importance_of(values: Mapping[str, Mapping[str, float]]) -> list[Picture]:
         " held-out machines: each gets the values of another machine, in their order. At the right, the change of the"
         " share of failures foreseen, of anomalies seen, and of false alarms per machine-year. A cost below zero is"
         " chance: the model does as well without the family."
-        + (
-            f" Shown are the {plots.IMPORTANT} most important of {len(values)}."
-            if len(values) > plots.IMPORTANT
-            else ""
-        )
     )
+    if len(values) > plots.IMPORTANT:
+        caption += f" Shown are the {plots.IMPORTANT} most important of {len(values)}."
     return [_picture("Feature importance", caption, plots.importance(values), True)]
 
 
