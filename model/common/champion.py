@@ -70,10 +70,11 @@ def load(source: str, holdout_fingerprint: str, holdout: Path) -> Candidate | No
 def ruler_of(work: Path, rules: dict[str, Any], data: dict[str, Any]) -> dict[str, str]:
     """The ruler of another commit, checked out at ``work``; ``rules`` is the content of its ``params.yaml``.
 
-    It measures with what it pins itself, or with today's tables where no commit pins them.
+    It measures with the tables that it pins itself, or with today's where no commit pins them.
     """
-    lock = work / "model" / "data.lock.json"
-    pin = {"parts": data["parts"]} if data["local"] else cli.read_json(lock, "compare with another commit")
+    lock, pin = work / "model" / "data.lock.json", {"parts": data["parts"]}
+    if not data["local"]:
+        pin = cli.read_json(lock, "compare with another commit") if lock.exists() else {}
     return ruler(work / NOUNS, rules, pin)
 
 

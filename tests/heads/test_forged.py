@@ -164,7 +164,7 @@ def test_a_header_of_megabytes_is_refused_though_it_is_sound(folder):
     assert "its header would exceed 1048576 bytes" in refusal(folder)
 
 
-class Bomb:
+class PickleBomb:
     """What a pickle can do: run anything on being read."""
 
     def __init__(self, path):
@@ -176,7 +176,7 @@ class Bomb:
 
 @pytest.mark.parametrize("name", [REFERENCE, ANOMALY, PUMP])
 def test_a_pickle_in_disguise_never_runs(name, folder, tmp_path):
-    (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "pwned")))
+    (folder / name).write_bytes(pickle.dumps(PickleBomb(tmp_path / "pwned")))
     redigest(folder)
     assert f"{name} is not a safetensors file" in refusal(folder)
     assert not (tmp_path / "pwned").exists()
