@@ -1,7 +1,7 @@
 """The ruler of a commit: the code, the parameters and the data that its models are judged with.
 
-Two models can be compared only where one ruler measures both. A ruler is found from a commit's files alone, so that of
-any commit can be had from a checkout of it, and nobody keeps a list of what belongs to it.
+Two models can be compared only if they are judged with the same ruler. It is computed from the files of a commit, so it
+is available for every commit that is checked out, and there is no list of what belongs to it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Ruler = Mapping[str, str]
 
 
 def ruler(package: Path, params: Mapping[str, Any], pin: Mapping[str, Any]) -> dict[str, str]:
-    """What a commit measures with, by name; :func:`changes` compares two of them.
+    """The entries of a commit's ruler, by name; :func:`changes` compares two rulers.
 
     The code is the folder ``judge/`` and the modules of ``data/`` that it imports, directly or through each other.
 
     Args:
-        package: the commit's ``src/closedloop``, of whatever age.
+        package: the commit's ``src/closedloop``; older layouts are read too.
         params: content of its ``params.yaml``.
         pin: content of its ``data.lock.json``: ``parts``, and the ``fingerprint`` of the tables that they give. Tables
             that no commit pins have parts alone.
@@ -46,7 +46,7 @@ def ruler(package: Path, params: Mapping[str, Any], pin: Mapping[str, Any]) -> d
 def changes(one: Ruler, other: Ruler) -> list[str]:
     """Names of the entries in which two rulers differ, sorted.
 
-    A newer version of the same Delta tables is no change. Other tables from the very same parts are one: then a
+    A newer version of the same Delta tables is not a change. Other tables from the same parts are a change: then a
     simulator or a reader makes something else of them.
     """
     names = {name for name in {*one, *other} if one.get(name) != other.get(name)}
@@ -65,13 +65,13 @@ def _without_version(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Every file below a folder, without what Python and editors leave there."""
+    """Every file below a folder, except caches and hidden files."""
     found = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return [path for path in found if not path.name.startswith(".")]
 
 
 def _digest(folder: Path, files: Iterable[Path]) -> str:
-    """``sha256:…`` of names and contents, whatever the order of the files and the ends of their lines."""
+    """``sha256:…`` of names and contents; the order of the files and their line endings do not matter."""
     digest = hashlib.sha256()
     for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in files):
         content = path.read_bytes().replace(b"\r\n", b"\n")
@@ -94,11 +94,11 @@ def _imported(package: Path, files: Iterable[Path], within: str) -> list[Path]:
 
 
 def _imports(package: Path, path: Path) -> Iterator[str]:
-    """Names that a file may import as modules, each after the packages that hold it."""
+    """Names that a file may import as modules, including the packages that contain them."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
-        return  # of another Python, or broken: its bytes still count
+        return  # for another version of Python, or broken: its bytes still count
     own = (package.name, *path.relative_to(package).parent.parts)
     for node in ast.walk(tree):
         names: list[str] = []

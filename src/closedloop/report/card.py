@@ -18,8 +18,8 @@ from closedloop.heads.bundle import Bundle
 
 TEMPLATE = "card.md.j2"
 SPLITS = {
-    "fleet": "About 30 % of the fleet's machines are held out for ever. They judge it on the last third of time.",
-    "unit": "About 30 % of the fleet's machines are held out for ever. They judge it.",
+    "fleet": "About 30 % of the machines are held out permanently. They judge the model, on the last third of time.",
+    "unit": "About 30 % of the machines are held out permanently. They judge the model.",
     "prefix": "The first rows of each machine trained the model, and later ones judge it.",
 }
 DETECTORS = {"mean_chart": "mean chart", "isolation_forest": "isolation forest", "pca": "PCA, T² and Q"}
