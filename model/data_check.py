@@ -18,13 +18,13 @@ from closedloop.data import adapters, expectations, sources
 from closedloop.data.frames import Frames
 from closedloop.data.guess import Guess, guess
 from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Schema, Tables, microseconds
+from closedloop.judge.holdout import holdout
 from closedloop.judge.split import split
-from closedloop.judge.truth import Grid, Intervals, Settings, Truth
+from closedloop.judge.truth import Grid, Intervals, JudgeSettings, Truth
 from model.common import cli, params, starting
 from model.common.starting import Fleet
 from model.common.timescale import LEAST_HISTORY
 from model.train import headless
-from model.validate import holdout
 
 SHOWN = 3  # mends
 
@@ -143,7 +143,7 @@ def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> 
     if each < 2 * LEAST_HISTORY:
         check.faults.append(f"{each} training rows a machine are too few: give a longer time")
         return
-    settings = Settings.from_params(asked.raw)
+    settings = JudgeSettings.from_params(asked.raw)
     learned = Grid.of(Truth(tables.rows(parts.training), asked.schema, source), settings)
     check.lines.append(
         f"training: {_many(len(parts.training_machines), 'machine')}, {int(parts.training.sum()):,} rows, "

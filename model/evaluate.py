@@ -18,7 +18,8 @@ from closedloop.heads.bundle import load as load_bundle
 from closedloop.judge import gate
 from closedloop.judge.checks import Candidate
 from closedloop.judge.metrics import judge
-from closedloop.judge.truth import Intervals, PredictionTable, Settings, Truth
+from closedloop.judge.ruler import ruler
+from closedloop.judge.truth import Intervals, JudgeSettings, PredictionTable, Truth
 from closedloop.report import card, report
 from closedloop.report.importance import importance
 from model.common import champion, cli, commits, params, provenance, tracking
@@ -42,7 +43,7 @@ def read_truth(data: dict[str, Any], holdout: Path) -> Truth:
 
 def base_rules(
     own: dict[str, Any], own_ruler: dict[str, str], data: dict[str, Any], path: Path
-) -> tuple[Settings, dict[str, str]]:
+) -> tuple[JudgeSettings, dict[str, str]]:
     """The settings and the ruler of the base commit; this commit's own where there is no other.
 
     A parameter file (``path``) that is not the commit's own, for a fleet of this machine alone, has no base.
@@ -50,15 +51,15 @@ def base_rules(
     base = commits.base()
     another = data["local"] and path.resolve() != params.PARAMS.resolve()
     if base is None or another or (base == provenance.commit() and provenance.is_clean()):
-        return Settings.from_params(own), own_ruler
+        return JudgeSettings.from_params(own), own_ruler
     folder = commits.worktree(base)
     try:
         theirs = yaml.safe_load((folder / "model" / "params.yaml").read_text(encoding="utf-8"))
     except OSError:
-        return Settings.from_params(own), own_ruler  # the base is older than the template
+        return JudgeSettings.from_params(own), own_ruler  # the base is older than the template
     theirs = params.of_fleet(theirs, data)
     cli.say(f"judged by the rules of commit {base[:12]}")
-    return Settings.from_params(theirs), gate.ruler(folder / "src" / "closedloop", theirs, data["parts"])
+    return JudgeSettings.from_params(theirs), champion.ruler_of(folder, theirs, data)
 
 
 def main(words: list[str]) -> int:
@@ -78,7 +79,8 @@ def main(words: list[str]) -> int:
     truth = read_truth(data, args.holdout)
     predictions = PredictionTable.read(args.predictions)
 
-    own_ruler = gate.ruler(provenance.NOUNS, asked.raw, data["parts"])
+    pinned = ("parts",) if data["local"] else ("parts", "fingerprint")
+    own_ruler = ruler(provenance.NOUNS, asked.raw, {key: data[key] for key in pinned})
     settings, base_ruler = base_rules(asked.raw, own_ruler, data, args.params)
     cli.say(f"judging {len(data['judged_from'])} machines")
     ablations = {

@@ -21,14 +21,13 @@ from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables, microseconds
 from closedloop.features.kernel import compute
 from closedloop.features.spec import Constants, FeatureSpec, fit_constants
-from closedloop.heads import drift
-from closedloop.heads.bundle import Bundle, write
-from closedloop.heads.bundle import Training as TrainedOn
+from closedloop.heads.bundle import Bundle, TrainedOn, write
 from closedloop.heads.detectors import fit_anomaly_head
+from closedloop.heads.drift_fit import fit_drift_reference
 from closedloop.heads.failure import fit_failure_head, machine_folds
 from closedloop.heads.scorers import AnomalyHead, FailureHead
 from closedloop.judge.labels import in_failure_hour, labels
-from closedloop.judge.truth import Bool, Grid, Settings, Truth
+from closedloop.judge.truth import Bool, Grid, JudgeSettings, Truth
 from closedloop.report import card
 from model.common import cli, provenance
 from model.common.params import Params, load
@@ -62,7 +61,7 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
     constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
     cli.say(f"computing {len(spec.names)} features for {len(tables.time):,} rows")
     X = compute(tables, spec, constants, schema).X
-    grid = Grid.of(Truth(tables, schema, source), Settings.from_params(params.raw))
+    grid = Grid.of(Truth(tables, schema, source), JudgeSettings.from_params(params.raw))
     y = np.concatenate(
         [
             np.where(in_failure_hour(window, schema), np.int8(-1), labels(window, schema, params.horizon_us))
@@ -95,7 +94,7 @@ def anomaly_head(training: Training, schema: Schema, params: Params) -> AnomalyH
         )
     except ValueError as error:
         raise DataError(f"params.yaml: {error}") from error
-    score, rules = head.score(training.X), Settings.from_params(params.raw).rules
+    score, rules = head.score(training.X), JudgeSettings.from_params(params.raw).rules
     return replace(head, threshold=budget_threshold(training.grid, score, asked["alarms_per_machine_year"], rules))
 
 
@@ -138,7 +137,7 @@ def failure_heads(
         return {}
     groups = np.array([*training.spec.groups, "telemetry"])  # the last is the anomaly score
     X = np.vstack([training.X, anomaly.score(training.X)])
-    settings = Settings.from_params(params.raw)
+    settings = JudgeSettings.from_params(params.raw)
     each = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # rows that a kept one is
     heads = {}
     for c, component in enumerate(schema.components):
@@ -194,7 +193,7 @@ def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any])
             "libraries": provenance.libraries(),
             "learned_from": {"rows": len(tables.time), "failures": known_failures(training, schema)},
         },
-        reference=drift.reference(tables, schema, anomaly.score(training.X)),
+        drift_reference=fit_drift_reference(tables, schema, anomaly.score(training.X)),
     )
     yield "bundle", replace(bundle, card=card.render(bundle, params.raw, about.get("rule", params.split["rule"])))
     for name, group in ABLATIONS.items():

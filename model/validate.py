@@ -13,33 +13,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from closedloop.data import expectations, sources
 from closedloop.data.expectations import Usual
-from closedloop.data.schema import DataError, Schema, Tables
+from closedloop.data.schema import DataError, Schema
 from closedloop.features.spec import FeatureSpec
-from closedloop.judge.split import Split, split
+from closedloop.judge.holdout import holdout, last_times
+from closedloop.judge.split import split
 from model.common import cli, params
 from model.data import LOCK
-
-
-def holdout(tables: Tables, parts: Split, history_us: int) -> tuple[Tables, dict[str, int]]:
-    """The judged machines' tables from one history before their first judged row, and that row's time by machine."""
-    judged_from = {
-        int(machine): int(tables.time[parts.judged & (tables.machine == machine)].min())
-        for machine in np.unique(tables.machine[parts.judged])
-    }
-    chosen = tables.select(np.array(sorted(judged_from), np.int64))
-    start = np.array([judged_from[machine] for machine in chosen.machine.tolist()], np.int64)
-    return chosen.rows(chosen.time > start - history_us), {str(key): value for key, value in judged_from.items()}
-
-
-def last_times(tables: Tables, rows: NDArray[np.bool_]) -> dict[str, int]:
-    """The last of these rows of each machine, in microseconds."""
-    machine, time = tables.machine[rows], tables.time[rows]
-    last = np.append(np.diff(machine) != 0, True)
-    return {str(key): value for key, value in zip(machine[last].tolist(), time[last].tolist(), strict=True)}
 
 
 def usual(asked: Path | None, source: str) -> dict[str, Usual]:
@@ -54,10 +36,10 @@ def usual(asked: Path | None, source: str) -> dict[str, Usual]:
     if asked is None and not folder.exists():
         return {}
     # only here, since the compiled kernels come with it, and take two seconds that a first run has no need of
-    from closedloop.heads.bundle import load_reference
+    from closedloop.heads.bundle import load_drift_reference
 
     try:
-        schema, reference = load_reference(folder)
+        schema, reference = load_drift_reference(folder)
         if reference is None:
             raise DataError(f"bundle {folder}: it has no drift reference; train it again")
     except DataError as error:

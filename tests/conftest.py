@@ -16,7 +16,7 @@ from closedloop.data.schema import HOUR_US, Schema
 from closedloop.data.simulate import simulate
 from closedloop.features.kernel import compute
 from closedloop.features.spec import FeatureSpec, fit_constants
-from closedloop.heads.bundle import Bundle, Training, write
+from closedloop.heads.bundle import Bundle, TrainedOn, write
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head
 from closedloop.judge.labels import labels
@@ -100,7 +100,9 @@ def tiny_bundle(tmp_path_factory):
             X[:, keep], y[c][keep] == 1, np.ones(keep.sum()), tables.machine[keep], everything, trees, seed=0, folds=2
         )
         failures[schema.components[c]] = replace(head, threshold=0.5)
-    training = Training({"simulated": list(range(1, 13))}, ("2015-01-01T06:00:00Z", "2015-07-20T05:00:00Z"), "sha256:0")
+    training = TrainedOn(
+        {"simulated": list(range(1, 13))}, ("2015-01-01T06:00:00Z", "2015-07-20T05:00:00Z"), "sha256:0"
+    )
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
     write(Bundle(schema, spec, constants, anomaly, failures, training, {"commit": "0" * 40}), folder)
     return folder

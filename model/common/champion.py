@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from closedloop.data.schema import DataError
-from closedloop.judge import gate
 from closedloop.judge.checks import Candidate
+from closedloop.judge.ruler import ruler
 from closedloop.judge.truth import PredictionTable
 from model.common import cli, commits, provenance
 
@@ -67,6 +67,17 @@ def load(source: str, holdout_fingerprint: str, holdout: Path) -> Candidate | No
     return Candidate(answers, manifest, about["inputs_digest"], about["ruler"], problem)
 
 
+def ruler_of(work: Path, rules: dict[str, Any], data: dict[str, Any]) -> dict[str, str]:
+    """The ruler of another commit, checked out at ``work``; ``rules`` is the content of its ``params.yaml``.
+
+    It measures with the tables that it pins itself, or with today's where no commit pins them.
+    """
+    lock, pin = work / "model" / "data.lock.json", {"parts": data["parts"]}
+    if not data["local"]:
+        pin = cli.read_json(lock, "compare with another commit") if lock.exists() else {}
+    return ruler(work / NOUNS, rules, pin)
+
+
 def of_commit(commit: str, own_digest: str, data: dict[str, Any], holdout: Path) -> Candidate:
     """The model of another commit, made by that commit, with its answers to today's holdout.
 
@@ -75,18 +86,18 @@ def of_commit(commit: str, own_digest: str, data: dict[str, Any], holdout: Path)
     """
     work = commits.worktree(commit)
     settings = work / "model" / "params.yaml"
-    ruler: dict[str, str] = {}
+    measured: dict[str, str] = {}
     try:
-        ruler = gate.ruler(work / NOUNS, yaml.safe_load(settings.read_text(encoding="utf-8")), data["parts"])
+        measured = ruler_of(work, yaml.safe_load(settings.read_text(encoding="utf-8")), data)
         digest = provenance.inputs_digest(settings, data["fingerprint"], work, work / NOUNS)
         if digest == own_digest:
-            return Candidate(None, {"provenance": {"commit": commit}}, digest, ruler, "it need not answer")
+            return Candidate(None, {"provenance": {"commit": commit}}, digest, measured, "it need not answer")
         cli.say(f"training commit {commit[:12]}, to compare with")
         for verb in ("data", "validate", "train"):
             commits.run(commit, f"model.{verb}")
         answers = work.resolve() / "build" / "holdout-of-challenger.parquet"
         commits.run(commit, "model.predict", "--data", str(holdout.resolve()), "--out", str(answers))
         manifest = cli.read_json(work / "build" / "bundle" / "manifest.json", "its training wrote none")
-        return Candidate(PredictionTable.read(answers), manifest, digest, ruler)
+        return Candidate(PredictionTable.read(answers), manifest, digest, measured)
     except (DataError, OSError) as error:
-        return Candidate(None, {"provenance": {"commit": commit}}, "", ruler, f"commit {commit[:12]}: {error}")
+        return Candidate(None, {"provenance": {"commit": commit}}, "", measured, f"commit {commit[:12]}: {error}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from closedloop.data.schema import Float64
 from closedloop.judge.episodes import Rules, failure_cost, foresee, pieces
-from closedloop.judge.truth import Grid, Settings
+from closedloop.judge.truth import Grid, JudgeSettings
 
 CANDIDATES = 40
 
@@ -43,7 +43,7 @@ def budget_threshold(grid: Grid, score: Float64, alarms_per_machine_year: float,
     return threshold if episodes(threshold) <= allowed else float(np.nextafter(ordered[-1], np.inf))
 
 
-def cost_threshold(grid: Grid, component: int, probability: Float64, settings: Settings) -> float:
+def cost_threshold(grid: Grid, component: int, probability: Float64, settings: JudgeSettings) -> float:
     """The threshold of least cost for one component; the higher of two that cost the same.
 
     ``probability`` has one value for each row of the grid. Candidates are the probabilities at ranks that grow

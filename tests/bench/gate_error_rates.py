@@ -29,7 +29,7 @@ from harness import BENCHES, Point, finish
 
 from closedloop.judge.compare import compare
 from closedloop.judge.metrics import BIN_EDGES, Assessment
-from closedloop.judge.truth import Settings
+from closedloop.judge.truth import JudgeSettings
 
 YEARS = 1 / 3
 FAILURES_PER_YEAR, ANOMALIES_PER_YEAR = 7.6, 19.0
@@ -166,7 +166,7 @@ def scenarios(costs: dict[str, float]) -> list[Scenario]:
     return result
 
 
-def rates(work: tuple[int, Scenario], settings: Settings, comparisons: int, seed: int) -> dict[str, Any]:
+def rates(work: tuple[int, Scenario], settings: JudgeSettings, comparisons: int, seed: int) -> dict[str, Any]:
     """The share of each verdict among the comparisons of one scenario."""
     number, scenario = work
     rng = np.random.default_rng([seed, number])
@@ -205,7 +205,7 @@ def main(words: list[str]) -> int:
     flags.add_argument("--processes", type=int, default=os.cpu_count())
     args = flags.parse_args(words)
     params = yaml.safe_load((BENCHES.parents[1] / "model" / "params.yaml").read_text(encoding="utf-8"))
-    settings = Settings.from_params(params)
+    settings = JudgeSettings.from_params(params)
     alpha = settings.gate["error_rate"]
     error = 2 * (alpha * (1 - alpha) / args.comparisons) ** 0.5
     rows = []

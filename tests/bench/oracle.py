@@ -38,7 +38,7 @@ from closedloop.data.schema import HOUR_US
 from closedloop.judge.episodes import FALSE, foresee, overlap
 from closedloop.judge.metrics import BIN_EDGES, judge
 from closedloop.judge.split import split
-from closedloop.judge.truth import ANOMALY, Grid, Intervals, PredictionTable, Settings, Truth
+from closedloop.judge.truth import ANOMALY, Grid, Intervals, JudgeSettings, PredictionTable, Truth
 from model.common import cli
 from model.common.params import PARAMS, Params, load
 
@@ -66,7 +66,7 @@ class Answers:
     """The oracle's scores on the judged rows of a fleet: each (heads, rows of the grid)."""
 
     truth: Truth
-    settings: Settings
+    settings: JudgeSettings
     grid: Grid
     soon: np.ndarray
     odds: np.ndarray
@@ -81,7 +81,7 @@ def answer(fleet: dict[str, Any], params: Params, knowledge: Knowledge) -> Answe
     halves = split(*of_fleet)
     held = made.tables.select(np.unique(made.tables.machine[halves.judged]))
     truth = Truth(held, params.schema, params.source, Intervals.of(made.anomalies), halves.cut_us)
-    settings = Settings.from_params(params.raw)
+    settings = JudgeSettings.from_params(params.raw)
     grid = Grid.of(truth, settings)
     first = int(np.searchsorted(held.time[: fleet["days"] * 24], halves.cut_us))
     found = []

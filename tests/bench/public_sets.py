@@ -23,7 +23,7 @@ from harness import Point, finish, say
 from closedloop.data import sources
 from closedloop.heads.bundle import load
 from closedloop.judge.metrics import judge
-from closedloop.judge.truth import Settings, Truth
+from closedloop.judge.truth import JudgeSettings, Truth
 from model.common import params
 from model.predict import predict
 from model.train import ABLATIONS
@@ -57,7 +57,7 @@ def simulated_judged_on(location: Path, folder: Path) -> dict[str, Any]:
     tables = sources.read_tables(location, bundle.schema, {})
     without = {name: predict(load(folder / "build" / "ablations" / name), tables) for name in ABLATIONS}
     truth = Truth(tables, bundle.schema, "azure-pdm")
-    return judge(predict(bundle, tables), truth, Settings.from_params(params.load().raw), without)
+    return judge(predict(bundle, tables), truth, JudgeSettings.from_params(params.load().raw), without)
 
 
 def of_itself(location: Path, folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from closedloop.judge.checks import Candidate
 from closedloop.judge.gate import decide
 from closedloop.judge.labels import labels
 from closedloop.judge.metrics import judge
-from closedloop.judge.truth import ANOMALY, Intervals, PredictionTable, Settings, Truth
+from closedloop.judge.truth import ANOMALY, Intervals, JudgeSettings, PredictionTable, Truth
 from model.common.params import load
 
 HERE = Path(__file__).parent
@@ -56,7 +56,7 @@ def candidate(role: str, predictions: PredictionTable) -> Candidate:
     return Candidate(predictions, manifest, f"sha256:inputs-of-{role}")
 
 
-def settings() -> Settings:
+def settings() -> JudgeSettings:
     """The settings of the golden files, which do not change with params.yaml."""
     raw = {
         "labels": {"horizon_hours": 24},
@@ -75,7 +75,7 @@ def settings() -> Settings:
             "floors": {"event_recall": 0.5},
         },
     }
-    return Settings.from_params(raw)
+    return JudgeSettings.from_params(raw)
 
 
 def verdict(known: Truth, predictions: PredictionTable) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from threadpoolctl import threadpool_limits
 from closedloop.data.schema import HOUR_US, Events, Schema, Tables
 from closedloop.features.kernel import compute
 from closedloop.features.spec import FeatureSpec, fit_constants
-from closedloop.heads import drift
-from closedloop.heads.bundle import Bundle, Training
+from closedloop.heads.bundle import Bundle, TrainedOn
 from closedloop.heads.detectors import fit_anomaly_head
+from closedloop.heads.drift_fit import fit_drift_reference
 from closedloop.heads.failure import fit_failure_head
 
 
@@ -78,8 +78,8 @@ def trained(tables):
         constants,
         anomaly,
         failures,
-        Training({"test": [2, 4]}, ("1970-01-01T00:00:00Z", "1970-01-05T23:00:00Z"), tables.fingerprint()),
+        TrainedOn({"test": [2, 4]}, ("1970-01-01T00:00:00Z", "1970-01-05T23:00:00Z"), tables.fingerprint()),
         {"commit": "0" * 40, "libraries": {"numpy": np.__version__}},
-        drift.reference(tables, schema, X[-1]),
+        fit_drift_reference(tables, schema, X[-1]),
         "# A card for people: µ\n",
     )

@@ -1,13 +1,17 @@
 """What a bundle answers. What it refuses is in test_forged.py."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import closedloop
 from closedloop.features.kernel import compute
 from closedloop.heads import bundle as module
 from closedloop.heads.bundle import ANOMALY_SCORE, BundleError, Predictions, load, write
@@ -29,8 +33,8 @@ def test_a_bundle_read_back_is_the_one_written(trained, tables, tmp_path):
     assert bits(trained.predict(tables)) == bits(back.predict(tables))
     assert (trained.schema, trained.spec, trained.training) == (back.schema, back.spec, back.training)
     assert (trained.provenance, trained.card) == (back.provenance, back.card)
-    for name, array in trained.reference.to_arrays().items():
-        np.testing.assert_array_equal(array, back.reference.to_arrays()[name])
+    for name, array in trained.drift_reference.to_arrays().items():
+        np.testing.assert_array_equal(array, back.drift_reference.to_arrays()[name])
     assert (trained.anomaly.threshold, trained.feature_names) == (back.anomaly.threshold, back.feature_names)
     write(back, tmp_path / "again")
     assert contents(tmp_path / "bundle") == contents(tmp_path / "again")
@@ -72,7 +76,7 @@ CHANGES = {
     "a baseline": (True, lambda b: replace(b, constants=replace(b.constants, location=b.constants.location + 1))),
     "the card": (False, lambda b: replace(b, card="other")),
     "the commit": (False, lambda b: replace(b, provenance={"commit": "1" * 40})),
-    "the drift reference": (False, lambda b: replace(b, reference=None)),
+    "the drift reference": (False, lambda b: replace(b, drift_reference=None)),
 }
 
 
@@ -115,13 +119,13 @@ def test_a_write_that_fails_leaves_the_old_bundle_and_nothing_else(trained, tmp_
 
 
 UNUSABLE = {
-    "it has no head at all": lambda b: replace(b, anomaly=None, reference=None, failures={}),
+    "it has no head at all": lambda b: replace(b, anomaly=None, drift_reference=None, failures={}),
     "anomaly head: its threshold": lambda b: replace(b, anomaly=replace(b.anomaly, threshold=np.inf)),
     "failure head of 'pump': its threshold": lambda b: replace(
         b, failures={"pump": replace(b.failures["pump"], intercept=np.nan)}
     ),
     "'wheel' has a head but is no component": lambda b: replace(b, failures={"wheel": b.failures["pump"]}),
-    "failure head of 'pump': it reads a feature outside": lambda b: replace(b, anomaly=None, reference=None),
+    "failure head of 'pump': it reads a feature outside": lambda b: replace(b, anomaly=None, drift_reference=None),
     "not plain JSON": lambda b: replace(b, provenance={"when": object()}),
     "card.md has 1048577 bytes, more than": lambda b: replace(b, card="x" * (2**20 + 1)),
     "baseline 'scale'": lambda b: replace(b, constants=replace(b.constants, scale=b.constants.scale * 0)),
@@ -187,7 +191,7 @@ def test_a_component_without_a_head_answers_nan_and_never_alarms(trained, tables
 
 
 def test_failure_heads_can_answer_without_an_anomaly_head(trained, tables, tmp_path):
-    silent = replace(trained, anomaly=None, reference=None, failures={"../seal": trained.failures["../seal"]})
+    silent = replace(trained, anomaly=None, drift_reference=None, failures={"../seal": trained.failures["../seal"]})
     write(silent, tmp_path / "bundle")
     answer = load(tmp_path / "bundle").predict(tables)
     assert np.isnan(answer.anomaly_score).all()
@@ -211,11 +215,32 @@ def test_no_rows_give_no_answers(trained, tables):
     assert none.anomaly_score.shape == (0,)
 
 
-def test_serving_a_bundle_imports_none_of_the_training_libraries():
+def test_serving_a_bundle_imports_nothing_that_only_training_or_judging_needs():
     script = """
 import sys
 import closedloop.heads.bundle
-print(sorted({"sklearn", "pandas", "pyarrow", "mlflow", "great_expectations", "matplotlib"} & sys.modules.keys()))
+other = {"sklearn", "pandas", "pyarrow", "mlflow", "great_expectations", "matplotlib"} & sys.modules.keys()
+print(sorted(other | {name for name in sys.modules if name.startswith("closedloop.judge") or name.endswith("_fit")}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("folder", "answers"), [("judge", True), ("features", False)])
+def test_a_bundle_answers_with_any_code_but_other_feature_code(folder, answers, trained, tmp_path):
+    """Serving reads no label and holds nobody out, so a commit that only judges otherwise still serves old bundles."""
+    write(trained, tmp_path / "bundle")
+    library = Path(closedloop.__file__).parent
+    copy = shutil.copytree(library, tmp_path / "closedloop", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (copy / folder).glob("*.py"):
+        path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    script = "import sys; from pathlib import Path; from closedloop.heads.bundle import load; load(Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "bundle")],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode == 0) is answers, done.stderr
+    assert ("it was trained with other feature code" in done.stderr) is not answers

@@ -1,4 +1,4 @@
-"""What a bundle may not be: changed by accident, or by someone who mended its digests."""
+"""What a bundle may not be: changed by accident, or by someone who corrected its digests."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from closedloop.heads import bundle as module
 from closedloop.heads import storage
-from closedloop.heads.bundle import BundleError, load, load_reference, write
+from closedloop.heads.bundle import BundleError, load, load_drift_reference, write
 from closedloop.heads.manifest import FileEntry, Manifest
 from closedloop.heads.storage import REFERENCE, pack, sha256, unpack
 
@@ -34,7 +34,7 @@ def refusal(folder):
     return message.removeprefix(f"bundle {folder}: ")
 
 
-def mend(folder, change=None):
+def redigest(folder, change=None):
     """Give a changed bundle the digests of an untouched one, as a forger can; ``change`` edits the manifest."""
     raw = json.loads((folder / "manifest.json").read_text())
     raw["files"] = {
@@ -51,16 +51,16 @@ def mend(folder, change=None):
 
 
 def rewrite(folder, name, **changes):
-    """Change arrays of a file (None drops one) and mend all digests."""
+    """Change arrays of a file (None drops one) and correct all digests."""
     arrays = unpack(name, (folder / name).read_bytes()) | changes
     (folder / name).write_bytes(pack({key: array for key, array in arrays.items() if array is not None}))
-    mend(folder)
+    redigest(folder)
 
 
 def test_a_mended_bundle_with_no_other_change_is_accepted(folder):
     """So that the refusals below are for what was forged, not for how."""
     before = (folder / "manifest.json").read_bytes()
-    mend(folder)
+    redigest(folder)
     assert before == (folder / "manifest.json").read_bytes()
     rewrite(folder, PUMP, calibration=np.array([1.0, 0.0]))
     load(folder)
@@ -86,21 +86,21 @@ def test_a_missing_file_is_named(name, folder):
 @pytest.mark.parametrize(
     "name", ["extra.txt", ".hidden", "heads/pump.pkl", "heads/pump.skops", "heads/x/y.safetensors", "Manifest.json"]
 )
-@pytest.mark.parametrize("mended", [False, True])
-def test_a_file_that_does_not_belong_is_named(name, mended, folder):
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_file_that_does_not_belong_is_named(name, corrected, folder):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(b"hello")
-    if mended:
-        mend(folder)
+    if corrected:
+        redigest(folder)
     top = "heads/x" if "/x/" in name else name
     assert f"'{top}' does not belong in a bundle" in refusal(folder)
 
 
-@pytest.mark.parametrize("mended", [False, True])
-def test_a_head_that_no_component_names_is_refused(mended, folder):
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_head_that_no_component_names_is_refused(corrected, folder):
     (folder / "heads" / "failure-02.safetensors").write_bytes((folder / PUMP).read_bytes())
-    if mended:
-        mend(folder)
+    if corrected:
+        redigest(folder)
         assert "the heads in the manifest are not the files in heads/" in refusal(folder)
     else:
         assert "'heads/failure-02.safetensors' is not in the manifest" in refusal(folder)
@@ -141,7 +141,7 @@ def test_a_changed_file_is_named(name, change, folder):
 
 @pytest.mark.parametrize("name", [REFERENCE, ANOMALY, PUMP])
 @pytest.mark.parametrize("change", ["truncated", "extended", "empty", "short", "huge header"])
-def test_a_file_that_is_no_safetensors_is_refused_with_mended_digests(name, change, folder):
+def test_a_file_that_is_no_safetensors_is_refused_with_corrected_digests(name, change, folder):
     data = (folder / name).read_bytes()
     changed = {
         "truncated": data[:-8],
@@ -151,7 +151,7 @@ def test_a_file_that_is_no_safetensors_is_refused_with_mended_digests(name, chan
         "huge header": (2**40).to_bytes(8, "little") + data[8:],
     }
     (folder / name).write_bytes(changed[change])
-    mend(folder)
+    redigest(folder)
     assert f"{name} is not a safetensors file" in refusal(folder)
 
 
@@ -160,11 +160,11 @@ def test_a_header_of_megabytes_is_refused_though_it_is_sound(folder):
     length = int.from_bytes(data[:8], "little")
     header = data[8 : 8 + length].ljust(2 * storage.HEADER_LIMIT)
     (folder / PUMP).write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
-    mend(folder)
+    redigest(folder)
     assert "its header would exceed 1048576 bytes" in refusal(folder)
 
 
-class Bomb:
+class PickleBomb:
     """What a pickle can do: run anything on being read."""
 
     def __init__(self, path):
@@ -176,14 +176,14 @@ class Bomb:
 
 @pytest.mark.parametrize("name", [REFERENCE, ANOMALY, PUMP])
 def test_a_pickle_in_disguise_never_runs(name, folder, tmp_path):
-    (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "pwned")))
-    mend(folder)
+    (folder / name).write_bytes(pickle.dumps(PickleBomb(tmp_path / "pwned")))
+    redigest(folder)
     assert f"{name} is not a safetensors file" in refusal(folder)
     assert not (tmp_path / "pwned").exists()
 
 
 def test_too_large_a_file_is_refused_before_it_is_read(folder, monkeypatch):
-    os.truncate(folder / "card.md", 2**40)  # sparse: it takes no room
+    os.truncate(folder / "card.md", 2**40)  # sparse: it takes no space
     assert "card.md has 1099511627776 bytes, more than the 1048576 allowed" in refusal(folder)
     os.truncate(folder / "card.md", 3)
     monkeypatch.setattr(storage, "MOST_FILES", 5)
@@ -269,8 +269,8 @@ MISMATCHES = {
 
 
 @pytest.mark.parametrize("why", MISMATCHES)
-def test_parts_that_do_not_belong_together_are_refused_with_mended_digests(why, folder):
-    mend(folder, MISMATCHES[why])
+def test_parts_that_do_not_belong_together_are_refused_with_corrected_digests(why, folder):
+    redigest(folder, MISMATCHES[why])
     assert why in refusal(folder)
 
 
@@ -350,7 +350,7 @@ def test_forged_arrays_never_reach_a_compiled_loop(name, key, index, value, why,
         ),
     ],
 )
-def test_arrays_of_another_form_are_refused_with_mended_digests(name, changes, why, folder):
+def test_arrays_of_another_form_are_refused_with_corrected_digests(name, changes, why, folder):
     rewrite(folder, name, **changes)
     assert why in refusal(folder)
 
@@ -373,12 +373,12 @@ def test_arrays_of_another_form_are_refused_with_mended_digests(name, changes, w
         ("machine_days", 0, np.inf, "'machine_days' is not a number above 0"),
     ],
 )
-def test_a_forged_drift_reference_is_refused_with_mended_digests(key, index, value, why, folder):
+def test_a_forged_drift_reference_is_refused_with_corrected_digests(key, index, value, why, folder):
     """By whoever reads it: the service with all of the bundle, and validation with nothing else of it."""
     rewrite(folder, REFERENCE, **edited(folder, REFERENCE, f"drift.{key}", index, value))
     assert refusal(folder) == f"drift reference: {why}; train again"
     with pytest.raises(BundleError, match="drift reference") as caught:
-        load_reference(folder)
+        load_drift_reference(folder)
     assert str(caught.value).endswith(f"drift reference: {why}; train again")
 
 
@@ -386,18 +386,18 @@ def test_a_drift_reference_is_read_whatever_feature_code_made_it_and_a_changed_o
     """Arrays need no code, so an older champion's still serve; who changed them is found out as ever."""
     monkeypatch.setattr(module, "code_digest", lambda: "sha256:other")
     assert "other feature code" in refusal(folder)
-    schema, reference = load_reference(folder)
-    assert (schema, reference.counts.tolist()) == (trained.schema, trained.reference.counts.tolist())
+    schema, reference = load_drift_reference(folder)
+    assert (schema, reference.counts.tolist()) == (trained.schema, trained.drift_reference.counts.tolist())
     data = (folder / REFERENCE).read_bytes()
     (folder / REFERENCE).write_bytes(data[:-1] + b"\0\0")
     with pytest.raises(BundleError, match=r"bundle .*: reference\.safetensors was changed"):
-        load_reference(folder)
+        load_drift_reference(folder)
 
 
-def test_forged_baselines_are_refused_with_mended_digests(folder, trained):
+def test_forged_baselines_are_refused_with_corrected_digests(folder, trained):
     constants = trained.constants.to_arrays() | {"scale": np.zeros((3, 2))}
     rewrite(folder, REFERENCE, **{f"constants.{name}": array for name, array in constants.items()})
-    mend(folder, lambda raw: raw.update(constants=sha256(pack(constants))))
+    redigest(folder, lambda raw: raw.update(constants=sha256(pack(constants))))
     assert "baseline 'scale' is not (3, 2) usable numbers" in refusal(folder)
 
 
@@ -443,7 +443,7 @@ def test_a_head_file_may_not_serve_two_components(folder):
     def share(raw):
         raw["heads"]["failure"]["valve"] = raw["heads"]["failure"]["pump"]
 
-    mend(folder, share)
+    redigest(folder, share)
     assert "the heads in the manifest are not the files in heads/" in refusal(folder)
 
 

@@ -164,8 +164,8 @@ def test_a_least_lead_outside_the_horizon_is_refused(lead):
     with pytest.raises(DataError) as refused:
         Rules.of(JUDGE | {"minimum_lead_hours": lead}, 24)
     assert str(refused.value) == (
-        f"judge.minimum_lead_hours is {lead}, labels.horizon_hours 24: no alarm could be right; "
-        "choose a lead from 0 to below the horizon"
+        f"judge.minimum_lead_hours is {lead}, labels.horizon_hours 24: no alarm could be true; "
+        "choose a lead of at least 0 and below the horizon"
     )
 
 
@@ -186,8 +186,8 @@ def test_rules_come_from_the_parameters_in_hours():
 def test_unsorted_or_repeated_alarm_times_are_refused(alarms):
     with pytest.raises(DataError) as refused:
         ahead(alarms, [])
-    assert (
-        str(refused.value) == "episodes: alarm times must rise strictly; sort one head's alarms on one machine by time"
+    assert str(refused.value) == (
+        "episodes: alarm times must be strictly ascending; sort the alarms of one head on one machine by time"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from closedloop.data.schema import HOUR_US, DataError
 from closedloop.judge.metrics import BIN_EDGES, assess, judge
-from closedloop.judge.truth import Grid, Intervals, PredictionTable, Settings, Truth, align
+from closedloop.judge.truth import Grid, Intervals, JudgeSettings, PredictionTable, Truth, align
 
 FAILURE = {
     "f1",
@@ -61,7 +61,7 @@ def test_the_keys_are_those_of_the_contract(fleet):
 
 def test_figures_worked_out_by_hand(tiny, build):
     predictions = answers(tiny, [("comp1", 1, 90), ("comp1", 1, 91), ("comp2", 2, 20), ("comp2", 1, 5)])
-    metrics = judge(predictions, tiny, Settings.from_params(build.params))
+    metrics = judge(predictions, tiny, JudgeSettings.from_params(build.params))
     years = 2 * 200 / 8760
     # Known rows: 200 hours less the last 24, which look past the end, less the failure hour of each machine.
     known, positive, hits, alarms = 4 * (200 - 24) - 4, 48, 2, 4
@@ -90,7 +90,9 @@ def test_the_anomaly_head_is_judged_on_intervals_where_they_are_known(tiny, buil
     start = np.array([build.start_us + 30 * HOUR_US, build.start_us + 300 * HOUR_US])
     spans = Intervals(np.array([1, 1]), start, start + 9 * HOUR_US)  # the second lies past the last row
     truth = build.replace(tiny, anomalies=spans)
-    metrics = judge(answers(truth, [("anomaly", 1, 35), ("anomaly", 2, 35)]), truth, Settings.from_params(build.params))
+    metrics = judge(
+        answers(truth, [("anomaly", 1, 35), ("anomaly", 2, 35)]), truth, JudgeSettings.from_params(build.params)
+    )
     anomaly = metrics["anomaly"]
     assert anomaly["event_recall"] == 1
     assert pytest.approx(2 * 1 / (2 + 10)) == anomaly["f1"]
@@ -99,7 +101,9 @@ def test_the_anomaly_head_is_judged_on_intervals_where_they_are_known(tiny, buil
 
 
 def test_the_anomaly_head_is_judged_on_failures_where_there_are_no_intervals(tiny, build):
-    metrics = judge(answers(tiny, [("anomaly", 1, 80), ("anomaly", 2, 20)]), tiny, Settings.from_params(build.params))
+    metrics = judge(
+        answers(tiny, [("anomaly", 1, 80), ("anomaly", 2, 20)]), tiny, JudgeSettings.from_params(build.params)
+    )
     assert metrics["anomaly"]["event_recall"] == 0.5
     assert pytest.approx(8760 / 400) == metrics["anomaly"]["false_alarms_per_machine_year"]
 
@@ -121,7 +125,7 @@ def test_without_failures_and_intervals_there_is_nothing_to_judge(build):
 
 
 def test_a_head_that_is_missing_is_silent(tiny, build):
-    metrics = judge(answers(tiny, [("comp1", 1, 90)], heads=("comp1",)), tiny, Settings.from_params(build.params))
+    metrics = judge(answers(tiny, [("comp1", 1, 90)], heads=("comp1",)), tiny, JudgeSettings.from_params(build.params))
     comp2 = metrics["failure"]["by_component"]["comp2"]
     assert comp2["pr_auc"] is None
     assert comp2["event_recall"] == 0
@@ -132,13 +136,13 @@ def test_a_head_that_is_missing_is_silent(tiny, build):
 
 
 def test_a_model_without_any_head_costs_what_doing_nothing_costs(tiny, build):
-    metrics = judge(answers(tiny, [], heads=()), tiny, Settings.from_params(build.params))
+    metrics = judge(answers(tiny, [], heads=()), tiny, JudgeSettings.from_params(build.params))
     assert pytest.approx(2 * 10000 * 8760 / 400) == metrics["failure"]["cost_per_machine_year"]
     assert metrics["failure"]["pr_auc"] is None
 
 
 def test_rows_before_the_judged_time_do_not_count(tiny, build):
-    settings = Settings.from_params(build.params)
+    settings = JudgeSettings.from_params(build.params)
     late = build.replace(tiny, since_us=build.start_us + 110 * HOUR_US)
     metrics = judge(answers(tiny, [("comp1", 1, 90), ("comp2", 2, 5)]), late, settings)
     assert {"machines": 2, "failures": 1, "machine_years": pytest.approx(180 / 8760)} == metrics["holdout"]
@@ -150,7 +154,7 @@ def test_rows_before_the_judged_time_do_not_count(tiny, build):
 
 
 def test_a_failure_that_no_judged_row_could_foresee_is_not_judged(build):
-    settings = Settings.from_params(build.params)
+    settings = JudgeSettings.from_params(build.params)
     for hour, judged in ((1, 0), (2, 1), (221, 1), (223, 1), (224, 0)):
         truth = Truth(build.tables(1, 200, build.events((1, hour, 0))), build.schema, "x", None, build.start_us)
         assert (hour, judged) == (hour, judge(answers(truth, []), truth, settings)["holdout"]["failures"])
@@ -158,7 +162,7 @@ def test_a_failure_that_no_judged_row_could_foresee_is_not_judged(build):
 
 def test_censored_rows_are_left_out(build):
     """An alarm before a replacement may have prevented the failure: neither true nor false."""
-    settings = Settings.from_params(build.params)
+    settings = JudgeSettings.from_params(build.params)
     for maint, false_alarms in ((None, 1), (build.events((1, 100, 0)), 0), (build.events((1, 100, 1)), 1)):
         tables = build.tables(1, 200, build.events((1, 170, 1)), maint)
         truth = Truth(tables, build.schema, "x", None, build.start_us)
@@ -168,7 +172,7 @@ def test_censored_rows_are_left_out(build):
 
 def test_no_judged_row_is_refused(tiny, build):
     with pytest.raises(DataError, match="no telemetry row in the judged time"):
-        judge(answers(tiny, []), build.replace(tiny, since_us=2**62), Settings.from_params(build.params))
+        judge(answers(tiny, []), build.replace(tiny, since_us=2**62), JudgeSettings.from_params(build.params))
 
 
 def test_the_order_of_predictions_and_rows_outside_the_truth_do_not_matter(fleet):
@@ -241,7 +245,7 @@ def test_an_alarm_that_is_null_is_refused(tmp_path):
 
 def test_settings_name_the_key_that_is_missing(build):
     with pytest.raises(DataError, match="'gate'"):
-        Settings.from_params({key: value for key, value in build.params.items() if key != "gate"})
+        JudgeSettings.from_params({key: value for key, value in build.params.items() if key != "gate"})
 
 
 def test_intervals_come_from_a_frame_with_or_without_a_time_zone():

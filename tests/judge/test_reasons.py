@@ -1,15 +1,11 @@
 """What the gate tells a person, word for word: each sentence carries the numbers of the decision it explains."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import closedloop
 from closedloop.judge.checks import Candidate
-from closedloop.judge.gate import RULER_CODE, decide, ruler
-from closedloop.judge.truth import PredictionTable, Settings
+from closedloop.judge.gate import decide
+from closedloop.judge.truth import JudgeSettings, PredictionTable
 
 HEADS = {"anomaly": {}, "failure": {"comp1": {}, "comp2": {}}}
 
@@ -38,7 +34,7 @@ def test_better(fleet):
     decision = against(fleet, fleet.model(recall=0.4, seed=1), fleet.model(recall=0.95, seed=1))
     delta = delta_of(decision)
     assert decision["reason"] == (
-        f"Saves {delta['estimate']:,.0f} for each machine-year against the reference "
+        f"Saves {delta['estimate']:,.0f} for each machine-year against the champion "
         f"(at least {delta['low']:,.0f}, with 95% confidence), and no guardrail is broken."
     )
 
@@ -48,11 +44,11 @@ def test_worse_gives_each_reason_once_in_order(fleet):
     decision = against(fleet, champion, challenger)
     delta, rails = delta_of(decision), {rail["name"]: rail for rail in decision["guardrails"]}
     said = {
-        "false_alarm_ratio": "its false alarms are {estimate:.2f} times the reference's",
-        "brier_ratio": "its Brier score is {estimate:.2f} times the reference's",
-        "calibration_excess": "its calibration error exceeds the reference's by {estimate:.2f} of the failures seen",
-        "segment_cost_ratio:model1": "model1 costs {estimate:.2f} times as much as with the reference",
-        "segment_cost_ratio:model2": "model2 costs {estimate:.2f} times as much as with the reference",
+        "false_alarm_ratio": "its false alarms are {estimate:.2f} times the champion's",
+        "brier_ratio": "its Brier score is {estimate:.2f} times the champion's",
+        "calibration_excess": "its calibration error exceeds the champion's by {estimate:.2f} of the failures seen",
+        "segment_cost_ratio:model1": "model1 costs {estimate:.2f} times as much as with the champion",
+        "segment_cost_ratio:model2": "model2 costs {estimate:.2f} times as much as with the champion",
     }
     broken = [
         words.format(**rails[name]) + " (at least {low:.2f}, limit {limit:.2f})".format(**rails[name])
@@ -61,21 +57,21 @@ def test_worse_gives_each_reason_once_in_order(fleet):
     ]
     floors = [
         f"failure {floor['name'][8:]} is {floor['estimate']:.2f}, below the floor of {floor['limit']:.2f}"
-        " that the reference meets"
+        " that the champion meets"
         for floor in decision["floors"]
         if not floor["holds"]
     ]
     assert len(broken) >= 4
     assert len(floors) >= 1
     cost = f"it costs {-delta['estimate']:,.0f} more for each machine-year (at least {-delta['high']:,.0f})"
-    assert decision["reason"] == f"Worse than the reference: {'; '.join([cost, *broken, *floors])}."
+    assert decision["reason"] == f"Worse than the champion: {'; '.join([cost, *broken, *floors])}."
 
 
 def test_a_ratio_to_nothing_is_any_number_without_a_bound(fleet):
     decision = against(
         fleet, fleet.model(recall=0.9, false_alarms=0, seed=1), fleet.model(recall=0.9, false_alarms=40, seed=1)
     )
-    assert "its false alarms are any number times the reference's (limit 1.10)" in decision["reason"]
+    assert "its false alarms are any number times the champion's (limit 1.10)" in decision["reason"]
 
 
 @pytest.mark.parametrize(("seeds", "word"), [((1, 2), "costs"), ((2, 1), "saves")])
@@ -89,7 +85,7 @@ def test_inconclusive_says_what_fits_and_what_would_decide(fleet, seeds, word):
     assert machines > 20
     assert decision["reason"] == (
         f"Neither is proven better. The challenger {word} about {abs(delta['estimate']):,.0f} for each machine-year,"
-        f" but any saving from {delta['low']:,.0f} to {delta['high']:,.0f} fits the 20 held-out machines."
+        f" but the 20 held-out machines allow any saving from {delta['low']:,.0f} to {delta['high']:,.0f}."
         f" If the difference is real, about {machines:,} machines ({events:,} failures) would decide."
     )
 
@@ -113,29 +109,29 @@ def test_inconclusive_counts_anomalies_where_nothing_fails(build):
 def test_a_tie_says_that_no_number_of_machines_would_decide(fleet):
     table = fleet.model(seed=1)
     assert against(fleet, table, table)["reason"] == (
-        "Neither is better: both cost the same on the held-out machines, and more of the kind would not decide."
+        "Neither is better: both cost the same on the held-out machines, and more such machines would not decide."
     )
 
 
 def test_one_machine_allows_any_saving(build):
     fleet = build.fleet(machines=1, per_machine=8)
     gate = build.params["gate"] | {"minimum_machines": 1, "minimum_failures": 1, "floors": {}}
-    settings = Settings.from_params(build.params | {"gate": gate})
+    settings = JudgeSettings.from_params(build.params | {"gate": gate})
     decision = against(fleet, fleet.model(0.5, seed=1), fleet.model(1.0, seed=1), settings)
     delta = delta_of(decision)
     assert decision["reason"] == (
         f"Neither is proven better. The challenger saves about {delta['estimate']:,.0f} for each machine-year,"
-        " but any saving from any amount to any amount fits the 1 held-out machines."
+        " but the 1 held-out machines allow any saving from any amount to any amount."
     )
 
 
 def test_first(fleet, build):
     alone = candidate(fleet.model(seed=1), "challenger")
     first = decide(None, alone, fleet.truth, fleet.settings)
-    assert first["reason"] == "There is no champion yet, so this model is the reference."
+    assert first["reason"] == "There is no champion yet, so this model becomes the champion."
     small = build.fleet(machines=4)
     assert decide(None, candidate(small.model(), "x"), small.truth, small.settings)["reason"] == (
-        "There is no champion yet, so this model is the reference. 4 machines and 16 failures are held out;"
+        "There is no champion yet, so this model becomes the champion. 4 machines and 16 failures are held out;"
         " it takes at least 5 machines and 10 failures to judge a model."
     )
 
@@ -152,7 +148,7 @@ def test_not_judged(build):
 def test_exactly_the_least_numbers_are_enough(build, machines, failures, judged):
     fleet = build.fleet(machines=5, per_machine=2)
     gate = build.params["gate"] | {"minimum_machines": machines, "minimum_failures": failures}
-    settings = Settings.from_params(build.params | {"gate": gate})
+    settings = JudgeSettings.from_params(build.params | {"gate": gate})
     decision = against(fleet, fleet.model(seed=1), fleet.model(seed=2), settings)
     assert decision["holdout"]["failures"] == 10
     assert decision["reason"].startswith("Not judged.") is not judged
@@ -163,10 +159,10 @@ def test_identical(fleet):
     itself, other = candidate(table, "champion"), candidate(table, "challenger", model_digest="sha256:champion")
     served = decide(None, itself, fleet.truth, fleet.settings, served=itself.inputs_digest)
     same = "so there is nothing to compare."
-    assert served["reason"] == f"Made from the very inputs of the model that is served, {same}"
+    assert served["reason"] == f"Made from the same inputs as the model that is served, {same}"
     for challenger, words in (
-        (itself, "Made from the very inputs of the reference"),
-        (other, "The very model of the reference, judged by the same ruler"),
+        (itself, "Made from the same inputs as the champion"),
+        (other, "The same model as the champion, judged by the same ruler"),
     ):
         decision = decide(itself, challenger, fleet.truth, fleet.settings)
         assert (decision["verdict"], decision["reason"]) == ("identical", f"{words}, {same}")
@@ -182,24 +178,24 @@ def test_incomparable(fleet):
     champion, challenger = candidate(table, "champion"), candidate(table, "challenger")
     changed = decide(champion, challenger, fleet.truth, fleet.settings, base_ruler={"a": "1", "b": "2"})
     assert changed["reason"] == (
-        "The ruler itself changed (a; b), so the two models cannot be held against each other."
-        " A code owner can accept it (make accept WHY=…); then this model is the new reference."
+        "The ruler changed (a, b), so the two models cannot be compared."
+        " A code owner can accept the challenger (make accept WHY=…); then it is the new champion."
     )
     assert (changed["champion"], changed["challenger"]) == (champion.name, challenger.name)
     gone = Candidate(None, champion.manifest, champion.inputs_digest, problem="it no longer builds")
     assert decide(gone, challenger, fleet.truth, fleet.settings)["reason"] == (
-        "The reference cannot answer for these tables: it no longer builds."
-        " A code owner can accept the challenger (make accept WHY=…); then it is the new reference."
+        "The champion cannot answer for these tables: it no longer builds."
+        " A code owner can accept the challenger (make accept WHY=…); then it is the new champion."
     )
 
 
-def test_every_fault_of_the_reference_is_named(fleet):
+def test_every_fault_of_the_champion_is_named(fleet):
     table = fleet.model(seed=1)
     score = table.score.copy()
     score[[3, 50_000]] = np.nan
     broken = PredictionTable(table.machine, table.time, table.head, score, table.alarm)
     assert against(fleet, broken, table)["reason"].startswith(
-        "The reference cannot answer for these tables: 1 of 40,000 scores of head comp1 are not finite numbers;"
+        "The champion cannot answer for these tables: 1 of 40,000 scores of head comp1 are not finite numbers;"
         " 1 of 40,000 scores of head comp2 are not finite numbers. "
     )
 
@@ -215,11 +211,11 @@ def test_refused_names_every_fault(fleet):
         "The challenger cannot be judged: 1 of 40,000 scores of head comp1 are not finite numbers;"
         " 1 of 40,000 scores of head comp2 are not finite numbers;"
         " it was trained on machines that judge it (machines 7 of 20);"
-        " the truth has 80 failures, yet no failure head answered, so it has no PR-AUC."
+        " the truth has 80 failures, but no failure head answered, so there is no PR-AUC."
     )
 
 
-ACCEPTED = {"reference": "champion-commit", "inputs_digest": "sha256:inputs-of-challenger", "why": "quieter nights"}
+ACCEPTED = {"champion": "champion-commit", "inputs_digest": "sha256:inputs-of-challenger", "why": "quieter nights"}
 
 
 @pytest.mark.parametrize(
@@ -228,8 +224,8 @@ ACCEPTED = {"reference": "champion-commit", "inputs_digest": "sha256:inputs-of-c
         (ACCEPTED, " Accepted by a code owner: quieter nights."),
         (ACCEPTED | {"why": ""}, " Accepted by a code owner: no reason given."),
         (
-            ACCEPTED | {"reference": "other"},
-            " model/accepted.json was written for another reference or other inputs, so it does nothing.",
+            ACCEPTED | {"champion": "other"},
+            " model/accepted.json was written for another champion or other inputs, so it has no effect.",
         ),
     ],
 )
@@ -241,11 +237,11 @@ def test_acceptance_is_told_after_the_reason(fleet, accepted, says):
 
 @pytest.mark.parametrize(("recalls", "verdict"), [((0.4, 0.95), "better"), ((None, 0.9), "first")])
 def test_what_needs_no_acceptance_is_not_touched_by_one(fleet, recalls, verdict):
-    champion, challenger = (None if recall is None else fleet.model(recall=recall, seed=1) for recall in recalls)
-    reference = None if champion is None else candidate(champion, "champion")
-    models = reference, candidate(challenger, "challenger")
+    old, new = (None if recall is None else fleet.model(recall=recall, seed=1) for recall in recalls)
+    champion = None if old is None else candidate(old, "champion")
+    models = champion, candidate(new, "challenger")
     plain = decide(*models, fleet.truth, fleet.settings)
-    told = decide(*models, fleet.truth, fleet.settings, accepted=ACCEPTED | {"reference": plain["reference"]})
+    told = decide(*models, fleet.truth, fleet.settings, accepted=ACCEPTED | {"champion": champion and champion.commit})
     assert (plain["verdict"], plain["accepted"], plain) == (verdict, False, told)
 
 
@@ -255,33 +251,4 @@ def test_a_proven_saving_does_not_excuse_a_broken_guardrail(fleet):
     decision = against(fleet, quiet, loud)
     assert delta_of(decision)["low"] > 0
     assert decision["verdict"] == "worse"
-    assert decision["reason"].startswith("Worse than the reference: its false alarms are ")
-
-
-PARAMS = {
-    "labels": {"b": 2, "a": 1},
-    "judge": {},
-    "gate": None,
-    "split": {"rule": "fleet"},
-    "source": "plant",
-    "seed": 1,
-}
-
-
-def test_the_ruler_is_its_code_its_parameters_and_the_parts_of_the_pin(tmp_path):
-    parts = [{"location": "x", "kind": "delta", "version": 3, "versions": [1, 3]}]
-    package = Path(closedloop.__file__).parent
-    found = ruler(package, PARAMS, parts)
-    assert all((package / path).is_file() for path in RULER_CODE.values())
-    assert len({found[f"code of the {name}"] for name in RULER_CODE}) == len(RULER_CODE)
-    assert all(len(found[f"code of the {name}"]) == len("sha256:") + 64 for name in RULER_CODE)
-    assert {name: value for name, value in found.items() if not name.startswith("code ")} == {
-        "labels: in params.yaml": '{"a": 1, "b": 2}',
-        "judge: in params.yaml": "{}",
-        "gate: in params.yaml": "null",
-        "split: in params.yaml": '{"rule": "fleet"}',
-        "source: in params.yaml": '"plant"',
-        "parts of the data pin": json.dumps([{"kind": "delta", "location": "x"}]),
-    }
-    nothing = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    assert {nothing} == {ruler(tmp_path, PARAMS, parts)[f"code of the {name}"] for name in RULER_CODE}
+    assert decision["reason"].startswith("Worse than the champion: its false alarms are ")

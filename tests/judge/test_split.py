@@ -48,8 +48,8 @@ def test_known_machines_of_the_embedded_fleet_stay_held_out_for_ever() -> None:
     assert ids[held_out(ids, "another fleet", "closed-loop")].tolist() != HELD
 
 
-def test_the_cut_is_the_start_of_the_last_third(schema: Schema, fleet: Callable[..., Tables]) -> None:
-    tables = fleet(schema, rows=100)
+def test_the_cut_is_the_start_of_the_last_third(schema: Schema, random_fleet: Callable[..., Tables]) -> None:
+    tables = random_fleet(schema, rows=100)
     first, last = tables.time.min(), tables.time.max()
     assert cut_us(tables) - first == pytest.approx((last - first) * 2 / 3, abs=1)
     with pytest.raises(DataError, match="no rows"):
@@ -58,9 +58,11 @@ def test_the_cut_is_the_start_of_the_last_third(schema: Schema, fleet: Callable[
 
 @law
 @given(seed=st.integers(0, 2**32 - 1), machines=st.integers(1, 12), horizon=st.integers(1, 30))
-def test_nothing_that_trains_touches_what_judges(seed, machines, horizon, schema, fleet: Callable[..., Tables]) -> None:
+def test_nothing_that_trains_touches_what_judges(
+    seed, machines, horizon, schema, random_fleet: Callable[..., Tables]
+) -> None:
     """The law: no label of a training row and no window of a judged row crosses into the other's time or machines."""
-    tables, history = fleet(schema, seed=seed, machines=machines, rows=60, sampling="gaps"), 24
+    tables, history = random_fleet(schema, seed=seed, machines=machines, rows=60, sampling="gaps"), 24
     found = split(tables, "s", "x", "fleet", horizon * HOUR_US, history * HOUR_US)
     held = held_out(tables.machine, "s", "x")
     cut = cut_us(tables)
@@ -75,8 +77,8 @@ def test_nothing_that_trains_touches_what_judges(seed, machines, horizon, schema
     assert found.cut_us == cut
 
 
-def test_by_unit_every_row_of_a_machine_goes_one_way(schema: Schema, fleet: Callable[..., Tables]) -> None:
-    tables = fleet(schema, machines=12, rows=10)
+def test_by_unit_every_row_of_a_machine_goes_one_way(schema: Schema, random_fleet: Callable[..., Tables]) -> None:
+    tables = random_fleet(schema, machines=12, rows=10)
     found = split(tables, "s", "x", "unit", HOUR_US, HOUR_US)
     held = held_out(tables.machine, "s", "x")
     assert found.judged.tolist() == held.tolist()
@@ -94,9 +96,11 @@ def test_by_unit_every_row_of_a_machine_goes_one_way(schema: Schema, fleet: Call
         ({"prefix": 5}, lambda rows: 5),
     ],
 )
-def test_by_prefix_the_first_rows_of_each_machine_train(asked, expected, schema, fleet: Callable[..., Tables]) -> None:
+def test_by_prefix_the_first_rows_of_each_machine_train(
+    asked, expected, schema, random_fleet: Callable[..., Tables]
+) -> None:
     """A third where nothing is asked for, a share below 1, or a number of rows; at least one."""
-    tables = replace(fleet(schema, machines=3, rows=30), failures=None)
+    tables = replace(random_fleet(schema, machines=3, rows=30), failures=None)
     found = split(tables, "s", "x", "prefix", HOUR_US, HOUR_US, **asked)
     for machine in (1, 2, 3):
         mine = found.training[tables.machine == machine]
@@ -106,16 +110,20 @@ def test_by_prefix_the_first_rows_of_each_machine_train(asked, expected, schema,
     assert found.training_machines.tolist() == [1, 2, 3]
 
 
-def test_a_machine_with_fewer_rows_than_the_prefix_judges_nothing(schema: Schema, fleet: Callable[..., Tables]) -> None:
-    found = split(fleet(schema, machines=2, rows=5), "s", "x", "prefix", HOUR_US, HOUR_US, 400)
+def test_a_machine_with_fewer_rows_than_the_prefix_judges_nothing(
+    schema: Schema, random_fleet: Callable[..., Tables]
+) -> None:
+    found = split(random_fleet(schema, machines=2, rows=5), "s", "x", "prefix", HOUR_US, HOUR_US, 400)
     assert found.training.all()
     assert not found.judged.any()
 
 
 @law
 @given(seed=st.integers(0, 2**32 - 1), horizon=st.integers(1, 30), prefix=st.sampled_from([0.2, 0.6, 12]))
-def test_by_prefix_no_label_that_trains_foresees_a_failure_that_judges(seed, horizon, prefix, schema, fleet) -> None:
-    tables = fleet(schema, seed=seed, machines=3, rows=60, sampling="gaps")
+def test_by_prefix_no_label_that_trains_foresees_a_failure_that_judges(
+    seed, horizon, prefix, schema, random_fleet
+) -> None:
+    tables = random_fleet(schema, seed=seed, machines=3, rows=60, sampling="gaps")
     assert tables.failures is not None
     found = split(tables, "s", "x", "prefix", horizon * HOUR_US, HOUR_US, prefix)
     for machine in (1, 2, 3):
@@ -126,11 +134,11 @@ def test_by_prefix_no_label_that_trains_foresees_a_failure_that_judges(seed, hor
         assert (tables.time[between] + horizon * HOUR_US > first).all()
 
 
-def test_one_row_can_train(schema: Schema, fleet: Callable[..., Tables]) -> None:
-    found = split(fleet(schema, machines=1, rows=1), "s", "x", "prefix", HOUR_US, HOUR_US)
+def test_one_row_can_train(schema: Schema, random_fleet: Callable[..., Tables]) -> None:
+    found = split(random_fleet(schema, machines=1, rows=1), "s", "x", "prefix", HOUR_US, HOUR_US)
     assert found.training.tolist() == [True]
 
 
-def test_an_unknown_rule_is_named(schema: Schema, fleet: Callable[..., Tables]) -> None:
+def test_an_unknown_rule_is_named(schema: Schema, random_fleet: Callable[..., Tables]) -> None:
     with pytest.raises(DataError, match=r"split\.rule: 'units' is unknown; choose one of fleet, unit, prefix"):
-        split(fleet(schema), "s", "x", "units", HOUR_US, HOUR_US)
+        split(random_fleet(schema), "s", "x", "units", HOUR_US, HOUR_US)

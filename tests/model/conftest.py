@@ -11,7 +11,7 @@ from closedloop.data.schema import HOUR_US, Tables
 from closedloop.data.simulate import simulate
 from closedloop.heads.bundle import Bundle
 from closedloop.judge.split import split
-from closedloop.judge.truth import Intervals, Settings, Truth
+from closedloop.judge.truth import Intervals, JudgeSettings, Truth
 from model.common.params import Params, load
 from model.train import train
 
@@ -25,7 +25,7 @@ class Trained:
     params: Params
     training: Tables
     truth: Truth
-    settings: Settings
+    settings: JudgeSettings
     bundle: Bundle
 
 
@@ -50,4 +50,4 @@ def trained() -> Trained:
     about = {"source": params.source, "fingerprint": tables.fingerprint()}
     made = train(training, params.schema, params, about)
     _, bundle = next(made)
-    return Trained(params, training, truth, Settings.from_params(params.raw), bundle)
+    return Trained(params, training, truth, JudgeSettings.from_params(params.raw), bundle)

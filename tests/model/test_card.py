@@ -52,7 +52,7 @@ def test_the_card_says_what_the_bundle_learned_from_and_when_it_alarms(trained):
         head = trained.bundle.failures.get(component)
         says = f"probability {head.threshold:.3f}" if head else "no head: too few failures"
         assert [str(count), says] == heads[component][2:]
-    assert f"{len(trained.bundle.spec.names)} features of the last 72 hours" in text
+    assert f"{len(trained.bundle.spec.names)} features, each from the last 72 hours" in text
     assert all(f"- {name} (features/custom.py)" in text for name in trained.bundle.spec.custom)
 
 
@@ -83,6 +83,6 @@ def test_names_cannot_break_the_card_and_an_anomaly_model_promises_no_failures(t
     assert r"| pump\|&lt;b> | — | 3 | no head: too few failures |" in text
     alone = replace(odd, provenance={"learned_from": learned | {"failures": {}}})
     text = card.render(alone, trained.params.raw, "prefix")
-    assert "Of each machine the first rows trained" in text
+    assert "The first rows of each machine trained the model" in text
     assert "how likely each component" not in text
-    assert "probabilities are calibrated" not in text
+    assert "probabilities of the failure heads are calibrated" not in text

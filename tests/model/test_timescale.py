@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from closedloop.data.schema import HOUR_US, DataError, microseconds
 from closedloop.features.spec import FeatureSpec
-from closedloop.judge.truth import Settings
+from closedloop.judge.truth import JudgeSettings
 from model.common import params
 from model.common.timescale import history, scale, tidy, training_hours
 
@@ -54,7 +54,7 @@ def test_a_scaled_file_is_one_that_every_verb_accepts(share, sampling):
     found = scale(RAW, history(HISTORY, 5 * HISTORY * share, sampling), sampling) | {"schema": schema}
     asked = params.parse(found)
     spec = FeatureSpec.from_params(asked.features, asked.schema)
-    rules = Settings.from_params(found).rules
+    rules = JudgeSettings.from_params(found).rules
     assert 0 < rules.minimum_lead_us < rules.horizon_us == asked.horizon_us
     skipped = {reason.partition(":")[0] for reason in spec.skipped}
     for name in set(asked.anomaly["features"]) - skipped:
@@ -103,5 +103,5 @@ def test_hours_that_are_not_whole_are_exact_microseconds(minutes):
 
 def test_a_lead_that_rounds_up_to_the_horizon_stays_below_it():
     found = scale(RAW | {"judge": RAW["judge"] | {"minimum_lead_hours": 23}}, HISTORY / 54, 1)
-    rules = Settings.from_params(found).rules
+    rules = JudgeSettings.from_params(found).rules
     assert rules.minimum_lead_us < rules.horizon_us

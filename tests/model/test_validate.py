@@ -16,7 +16,8 @@ import pytest
 from closedloop.data import sources
 from closedloop.data.schema import DataError
 from closedloop.data.simulate import simulate
-from closedloop.heads import bundle, drift
+from closedloop.heads import bundle
+from closedloop.heads.drift_fit import fit_drift_reference
 from model import data, validate
 from model.common import cli
 from model.common.params import load
@@ -138,7 +139,7 @@ def champion(folder, fleet, tiny_bundle):
     model = bundle.load(tiny_bundle)
     path = folder / "build/champion/plant/bundle"
     score = np.zeros(len(fleet.time))
-    bundle.write(replace(model, reference=drift.reference(fleet, model.schema, score)), path)
+    bundle.write(replace(model, drift_reference=fit_drift_reference(fleet, model.schema, score)), path)
     return path
 
 

@@ -5,9 +5,9 @@ import pytest
 
 from closedloop.data.schema import HOUR_US, Events, Schema
 from closedloop.features.spec import FeatureSpec, fit_constants
-from closedloop.heads.bundle import Bundle, Training
+from closedloop.heads.bundle import Bundle, TrainedOn
 from closedloop.heads.scorers import AnomalyHead, Chart
-from closedloop.judge.truth import Intervals, Settings, Truth
+from closedloop.judge.truth import Intervals, JudgeSettings, Truth
 from closedloop.report import importance as module
 from closedloop.report.importance import families, importance
 
@@ -57,14 +57,14 @@ def bundle(spec, truth):
         constants=fit_constants(truth.tables, SCHEMA, int(truth.tables.time.max()), spec.history_us),
         anomaly=AnomalyHead(Chart(np.array([170.0]), np.array([1.0])), column, 10.0),
         failures={},
-        training=Training({}, ("", ""), {}, ""),
+        training=TrainedOn({}, ("", ""), {}, ""),
         provenance={},
     )
 
 
 @pytest.fixture(scope="module")
 def settings(build):
-    return Settings.from_params(build.params)
+    return JudgeSettings.from_params(build.params)
 
 
 def test_what_belongs_together_is_shuffled_together(spec):

@@ -101,14 +101,14 @@ def written(cases, tmp_path_factory):
 
     def write(name):
         if name not in done:
-            champion, challenger, truth, settings = cases[name]
-            reference = None if champion is None else candidate(champion, "old")
+            old, challenger, truth, settings = cases[name]
+            champion = None if old is None else candidate(old, "old")
             new = candidate(challenger, "old" if name == "identical" else "new")
             ablations = {"no_telemetry": challenger, "no_errors": challenger}
             metrics = judge(challenger, truth, settings, ablations)
-            decision = decide(reference, new, truth, settings)
+            decision = decide(champion, new, truth, settings)
             folder: Path = tmp_path_factory.mktemp("report") / "deep"
-            report.write(folder, metrics, decision, challenger, truth, settings, reference, WORTH)
+            report.write(folder, metrics, decision, challenger, truth, settings, champion, WORTH)
             done[name] = folder, metrics, decision
         return done[name]
 
@@ -164,11 +164,11 @@ def test_the_summary_leads_with_the_verdict_and_its_tables_hold(written, case):
         assert cells == width
 
 
-def test_the_page_shows_reference_and_challenger_side_by_side(written):
+def test_the_page_shows_champion_and_challenger_side_by_side(written):
     folder, metrics, decision = written("better")
     text = (folder / "index.html").read_text(encoding="utf-8")
     assert f"{metrics['failure']['pr_auc']:.3f}" in text
-    assert "Reference" in text
+    assert "Champion" in text
     assert f"{decision['delta']['cost_per_machine_year']['estimate']:,.0f}" in text
     assert "commit old" in text
     assert "commit new" in text
@@ -193,18 +193,18 @@ def test_both_models_are_read_at_each_number_of_false_alarms(written):
         assert "False alarms per machine-year, at most 1 1.5 2 5" in words
         for part, label in (("failure", "Failures foreseen"), ("anomaly", "Anomalies seen")):
             found = " ".join(f"{recall:.2f}" for recall in metrics[part]["event_recall_at"].values())
-            assert f"{label} {found} {label}, reference " in words
-    assert "reference</text>" in (folder / "index.html").read_text(encoding="utf-8")
-    assert "reference</text>" not in (written("first")[0] / "index.html").read_text(encoding="utf-8")
+            assert f"{label} {found} {label}, champion " in words
+    assert "champion</text>" in (folder / "index.html").read_text(encoding="utf-8")
+    assert "champion</text>" not in (written("first")[0] / "index.html").read_text(encoding="utf-8")
 
 
-def test_of_many_families_the_dearest_are_shown_and_their_number_is_told(cases, written, tmp_path):
+def test_of_many_families_the_most_important_are_shown_and_their_number_is_told(cases, written, tmp_path):
     _, metrics, decision = written("no truth")
     _, challenger, truth, settings = cases["no truth"]
     worth = {f"sensor{k}": WORTH["volt"] | {"cost_per_machine_year": 100.0 - k} for k in range(25)}
     report.write(tmp_path, metrics, decision, challenger, truth, settings, importance=worth)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "The 20 dearest of 25." in text
+    assert "Shown are the 20 most important of 25." in text
     assert "sensor19<" in text
     assert "sensor20<" not in text
 
@@ -256,7 +256,7 @@ def test_names_cannot_break_out_of_the_page(cases, written, build, tmp_path):
     ("changes", "words"),
     [
         ({"verdict": "worse", "accepted": True}, "Accepted by a code owner"),
-        ({"verdict": "inconclusive", "green": False}, "asks for a person here"),
+        ({"verdict": "inconclusive", "green": False}, "asks for a person to decide here"),
     ],
 )
 def test_the_advice_follows_acceptance_and_the_parameters(cases, written, tmp_path, changes, words):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from closedloop.data.schema import HOUR_US, Events, Schema, Tables
-from closedloop.judge.truth import Intervals, PredictionTable, Settings, Truth
+from closedloop.judge.truth import Intervals, JudgeSettings, PredictionTable, Truth
 
 START_US = 1_420_092_000_000_000  # 2015-01-01T06:00Z
 SCHEMA = Schema(
@@ -59,11 +59,11 @@ def events(*rows: tuple[int, int, int]) -> Events:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class JudgedFleet:
     """A truth and what it takes to answer it."""
 
     truth: Truth
-    settings: Settings
+    settings: JudgeSettings
 
     def model(
         self, recall: float = 0.8, false_alarms: float = 3.0, seed: int = 0, **of_machine: float
@@ -109,7 +109,9 @@ class Fleet:
         score[rng.integers(0, len(score), count)] = 0.7
 
 
-def make(machines: int = 20, hours: int = 2000, per_machine: int = 4, seed: int = 3, supervised: bool = True) -> Fleet:
+def make(
+    machines: int = 20, hours: int = 2000, per_machine: int = 4, seed: int = 3, supervised: bool = True
+) -> JudgedFleet:
     """A fleet with some failures for each machine, and an anomaly in the 40 hours before each."""
     rng = np.random.default_rng(seed)
     rows = [
@@ -120,11 +122,11 @@ def make(machines: int = 20, hours: int = 2000, per_machine: int = 4, seed: int 
     failed = events(*rows)
     anomalies = Intervals(failed.machine, failed.time - 40 * HOUR_US, failed.time - HOUR_US)
     truth = Truth(tables(machines, hours, failed if supervised else None), SCHEMA, "hand-made", anomalies, START_US)
-    return Fleet(truth, Settings.from_params(PARAMS))
+    return JudgedFleet(truth, JudgeSettings.from_params(PARAMS))
 
 
 @pytest.fixture(scope="session")
-def fleet() -> Fleet:
+def fleet() -> JudgedFleet:
     return make()
 
 

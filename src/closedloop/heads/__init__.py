@@ -1,1 +1,1 @@
-"""What answers: the anomaly head, the failure heads, and the bundle that stores them."""
+"""What answers: the anomaly head, the failure heads, and the bundle that stores them with its drift reference."""

@@ -1,4 +1,4 @@
-"""Dataclasses of arrays and numbers as named arrays and back, refusing whatever has another form."""
+"""Convert dataclasses of arrays and numbers to named arrays and back, and refuse any other form."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FORMS: dict[str, tuple[type[np.generic], int]] = {
 
 
 def to_arrays(item: Any) -> dict[str, NDArray[Any]]:
-    """The fields by name; a number becomes an array of one, a forest its own fields."""
+    """The fields by name; a number becomes an array of one element, a forest its own fields."""
     arrays: dict[str, NDArray[Any]] = {}
     for field in fields(item):
         value = getattr(item, field.name)
@@ -37,7 +37,7 @@ def to_arrays(item: Any) -> dict[str, NDArray[Any]]:
 
 
 def pop_fields(arrays: dict[str, NDArray[Any]], kind: type[Any]) -> Any:
-    """The inverse of :func:`to_arrays`, which takes what it uses out of ``arrays``.
+    """The inverse of :func:`to_arrays`; the arrays that it uses are removed from ``arrays``.
 
     Raises:
         ValueError: an array is missing, or is of another type or number of dimensions.
@@ -57,7 +57,7 @@ def pop_fields(arrays: dict[str, NDArray[Any]], kind: type[Any]) -> Any:
 
 
 def pop_array(arrays: dict[str, NDArray[Any]], name: str, dtype: type[np.generic], dimensions: int = 1) -> NDArray[Any]:
-    """One array, taken out of ``arrays``.
+    """Remove one array from ``arrays`` and return it.
 
     Raises:
         ValueError: it is missing, or is of another type or number of dimensions.
@@ -67,10 +67,10 @@ def pop_array(arrays: dict[str, NDArray[Any]], name: str, dtype: type[np.generic
         raise ValueError(f"{name!r} is missing")
     if array.dtype != dtype or array.ndim != dimensions:
         raise ValueError(f"{name!r} is not an array of {np.dtype(dtype).name} in {dimensions} dimension(s)")
-    return array.copy()  # what was read is read-only, for which numba would compile everything once more
+    return array.copy()  # arrays from a file are read-only, and numba would compile everything again for them
 
 
 def nothing_left(arrays: dict[str, NDArray[Any]]) -> None:
-    """Raise ValueError where an array is of no use."""
+    """Raise ValueError where an array remains unused."""
     if arrays:
         raise ValueError(f"{min(arrays)!r:.80} is unknown")

@@ -1,7 +1,7 @@
-"""The bundle: everything that answers, in arrays and JSON, so that nothing in it can run.
+"""The bundle: a trained model as arrays and JSON, without code.
 
-Reading trusts nothing: format, list of files, every digest and the feature code are checked before an array is parsed,
-and what the arrays say is checked before it is used, since whoever can write a bundle can also mend its digests.
+Loading trusts nothing. The format, the list of files, every digest and the feature code are checked before an array is
+parsed, and the content of the arrays before it is used, since whoever can change a bundle can also correct its digests.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables
 from closedloop.features.kernel import Features, compute, iter_machines
 from closedloop.features.spec import Constants, FeatureSpec, code_digest
+from closedloop.heads.drift_reference import DriftReference
 from closedloop.heads.manifest import (
     FORMAT,
     AnomalyEntry,
@@ -28,18 +29,26 @@ from closedloop.heads.manifest import (
     Heads,
     Manifest,
     SchemaEntry,
-    Training,
+    TrainedOn,
     parse,
 )
-from closedloop.heads.reference import Reference
 from closedloop.heads.scorers import DETECTORS, AnomalyHead, FailureHead
 from closedloop.heads.storage import MANIFEST, REFERENCE, BundleError, listing, pack, read, sha256, unpack, write_files
 from closedloop.heads.trees import Stack, walk_stack
 
-__all__ = ["ANOMALY_SCORE", "Bundle", "BundleError", "Predictions", "Training", "load", "load_reference", "write"]
+__all__ = [
+    "ANOMALY_SCORE",
+    "Bundle",
+    "BundleError",
+    "Predictions",
+    "TrainedOn",
+    "load",
+    "load_drift_reference",
+    "write",
+]
 
 ANOMALY_SCORE = "anomaly_score"  # the feature of failure heads that follows the spec's own
-ROWS_WORTH_STREAMING = 20_000  # features of more rows are made and used machine by machine, in little memory
+ROWS_WORTH_STREAMING = 20_000  # from here on, features are computed machine by machine, to save memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +68,7 @@ class Predictions:
 class Bundle:
     """A trained model. ``failures`` lacks the components without a head.
 
-    ``manifest`` is filled by :func:`load` and by what :func:`write` returns.
+    ``manifest`` is None until the bundle is written; :func:`load` fills it in.
     """
 
     schema: Schema
@@ -67,20 +76,20 @@ class Bundle:
     constants: Constants
     anomaly: AnomalyHead | None
     failures: dict[str, FailureHead]
-    training: Training
+    training: TrainedOn
     provenance: dict[str, Any]
-    reference: Reference | None = None
+    drift_reference: DriftReference | None = None
     card: str = ""
     manifest: Manifest | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """What the columns of the failure heads index: the spec's features, then the anomaly score."""
+        """The features that the columns of the failure heads index: the spec's, then the anomaly score."""
         return (*self.spec.names, *([ANOMALY_SCORE] if self.anomaly else []))
 
     @cached_property
     def _failures(self) -> tuple[Stack, Float64, Float64, list[int]]:
-        """All failure heads for one walk: trees, calibration, thresholds (heads, 1), place among the components."""
+        """All failure heads for one walk: trees, calibration, thresholds (heads, 1), and place among the components."""
         places = [k for k, name in enumerate(self.schema.components) if name in self.failures]
         heads = [self.failures[self.schema.components[k]] for k in places]
         width = len(self.feature_names)
@@ -91,7 +100,7 @@ class Bundle:
     def predict(self, tables: Tables, last_only: bool = False) -> Predictions:
         """Answers at every telemetry row, or with ``last_only`` at the last row of each machine.
 
-        Each answer has the same bits whatever else is in the tables.
+        The bits of an answer do not depend on what else is in the tables.
         """
         if last_only or len(tables.time) < ROWS_WORTH_STREAMING:
             return self.answer(compute(tables, self.spec, self.constants, self.schema, last_only))
@@ -115,7 +124,7 @@ class Bundle:
         return whole
 
     def answer(self, features: Features) -> Predictions:
-        """Answers for features that :mod:`closedloop.features.kernel` made."""
+        """Answers for features that :mod:`closedloop.features.kernel` computed."""
         rows, components = len(features.time), len(self.schema.components)
         if self.anomaly is None:
             score, extra = np.full(rows, np.nan), np.empty((0, rows))
@@ -139,7 +148,9 @@ class Bundle:
 
 
 def write(bundle: Bundle, folder: Path) -> Manifest:
-    """Write a bundle, replacing one that stood there; the same bytes for the same bundle, whatever the folder.
+    """Write a bundle and return its manifest; an existing bundle in the folder is replaced.
+
+    The same bundle gives the same bytes in every folder.
 
     Raises:
         BundleError: the bundle is not consistent, or the folder holds something else.
@@ -156,13 +167,13 @@ def write(bundle: Bundle, folder: Path) -> Manifest:
         if (own := bundle.failures.get(component)) is None:
             failure[component] = None
             continue
-        # named by place, since a component's name may hold anything
+        # named by place, since a component's name may contain any character
         entry = FailureEntry(float(own.threshold), f"heads/failure-{k + 1:02d}.safetensors")
         files[entry.file] = pack(own.to_arrays())
         failure[component] = entry
     constants = bundle.constants.to_arrays()
-    reference = {} if bundle.reference is None else bundle.reference.to_arrays()
-    drift = {f"drift.{name}": array for name, array in reference.items()}
+    stored = {} if bundle.drift_reference is None else bundle.drift_reference.to_arrays()
+    drift = {f"drift.{name}": array for name, array in stored.items()}
     files[REFERENCE] = pack({f"constants.{name}": array for name, array in constants.items()} | drift)
     files["card.md"] = bundle.card.encode()
     manifest = Manifest(
@@ -190,10 +201,10 @@ def write(bundle: Bundle, folder: Path) -> Manifest:
 
 
 def load(folder: Path) -> Bundle:
-    """Read a bundle, once everything about it has been verified.
+    """Verify and read a bundle.
 
     Raises:
-        BundleError: it is not whole, was changed, comes from other feature code, or could not answer safely.
+        BundleError: it is incomplete, was changed, was trained with other feature code, or cannot answer safely.
     """
     with _named(folder):
         manifest, files = _verified(folder)
@@ -204,22 +215,22 @@ def load(folder: Path) -> Bundle:
         return bundle
 
 
-def load_reference(folder: Path) -> tuple[Schema, Reference | None]:
-    """The drift reference of a bundle and the schema that orders it, whatever feature code the bundle was trained with.
+def load_drift_reference(folder: Path) -> tuple[Schema, DriftReference | None]:
+    """The schema and the drift reference of a bundle, whatever feature code it was trained with.
 
     Raises:
-        BundleError: it is not whole, was changed, or its reference is not one.
+        BundleError: it is incomplete, was changed, or its drift reference is not valid.
     """
     with _named(folder):
         manifest, files = _verified(folder)
-        schema, reference = _schema(manifest), _reference(_stored(files)["drift"])
-        _check_reference(reference, schema, manifest.heads.anomaly is not None)
-        return schema, reference
+        schema, found = _schema(manifest), _drift_reference(_stored(files)["drift"])
+        _check_drift_reference(found, schema, manifest.heads.anomaly is not None)
+        return schema, found
 
 
 @contextmanager
 def _named(folder: Path) -> Iterator[None]:
-    """A refusal inside names the folder, in one line."""
+    """Errors raised inside name the folder, in one line."""
     try:
         yield
     except BundleError as error:
@@ -227,7 +238,7 @@ def _named(folder: Path) -> Iterator[None]:
 
 
 def _verified(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest, and the bytes of each file that it lists: whole and unchanged, but not yet parsed."""
+    """The manifest and the bytes of each file that it lists, complete and unchanged but not yet parsed."""
     sizes = listing(folder)
     manifest = parse(read(folder, MANIFEST, sizes.pop(MANIFEST)))
     if other := sorted(sizes.keys() ^ manifest.files.keys()):
@@ -288,7 +299,7 @@ def _build(manifest: Manifest, files: dict[str, bytes]) -> Bundle:
         failures,
         manifest.training,
         manifest.provenance,
-        _reference(parts["drift"]),
+        _drift_reference(parts["drift"]),
         card,
         manifest,
     )
@@ -312,9 +323,9 @@ def _stored(files: dict[str, bytes]) -> dict[str, dict[str, NDArray[Any]]]:
     return parts
 
 
-def _reference(arrays: dict[str, NDArray[Any]]) -> Reference | None:
+def _drift_reference(arrays: dict[str, NDArray[Any]]) -> DriftReference | None:
     try:
-        return Reference.from_arrays(arrays) if arrays else None
+        return DriftReference.from_arrays(arrays) if arrays else None
     except ValueError as error:
         raise BundleError(f"{REFERENCE}: drift reference: {error}; train again") from None
 
@@ -344,7 +355,7 @@ def _check(bundle: Bundle) -> None:
     for name, array in constants.to_arrays().items():
         if array.shape != shape or not np.isfinite(array).all() or (name == "scale" and (array <= 0).any()):
             raise BundleError(f"baseline {name!r} is not {shape} usable numbers; train again")
-    _check_reference(bundle.reference, schema, bundle.anomaly is not None)
+    _check_drift_reference(bundle.drift_reference, schema, bundle.anomaly is not None)
     if bundle.anomaly is None and not bundle.failures:
         raise BundleError("it has no head at all; train on more data")
     if unknown := sorted(bundle.failures.keys() - set(schema.components)):
@@ -368,10 +379,10 @@ def _check(bundle: Bundle) -> None:
         raise BundleError(f"{where}: {error}; train again") from None
 
 
-def _check_reference(reference: Reference | None, schema: Schema, scored: bool) -> None:
-    """Raise BundleError where it does not describe the schema's sensors and codes, and a score if there is one."""
+def _check_drift_reference(found: DriftReference | None, schema: Schema, scored: bool) -> None:
+    """Raise BundleError where it does not describe the schema's sensors and codes, and the score if there is one."""
     try:
-        if reference is not None:
-            reference.check(len(schema.sensors) + scored, len(schema.errors))
+        if found is not None:
+            found.check(len(schema.sensors) + scored, len(schema.errors))
     except ValueError as error:
         raise BundleError(f"drift reference: {error}; train again") from None

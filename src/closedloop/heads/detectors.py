@@ -1,4 +1,4 @@
-"""Anomaly detectors with the scikit-learn API, each of which turns into the plain arrays that a bundle holds.
+"""Anomaly detectors with the scikit-learn API, each of which becomes the plain arrays that a bundle stores.
 
 ``score_samples`` follows scikit-learn (lower is more abnormal); ``anomaly_score`` is its negative, as everywhere else
 in this project (higher is more anomalous).
@@ -19,17 +19,19 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from closedloop.data.schema import Float64
-from closedloop.heads.scorers import AnomalyHead, Chart, Isolation, Scorer, Subspace
+from closedloop.heads.scorers import AnomalyHead, Chart, FittedDetector, Isolation, Subspace
 from closedloop.heads.trees import Int32, flatten
 
 MAD_TO_DEVIATION = 1.4826  # 1 / Φ⁻¹(3/4): median absolute deviation to standard deviation of a normal distribution
-NEVER = np.finfo(np.float64).max  # scale of a feature that training never saw move: it cannot raise a score
+NEVER = np.finfo(np.float64).max  # scale of a feature that was constant in training: it cannot raise a score
 RESTING = 12  # robust deviations: in a normal distribution one value in ten lies 1.6 away
-ROUNDING = 1e-9  # deviations below it are rounding: most features are in deviations of a baseline, about 1 in size
+ROUNDING = (
+    1e-9  # smaller deviations are rounding errors: most features are in deviations of a baseline, about 1 in size
+)
 
 
 class _Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
-    """What the detectors share: a scorer that ``_fit`` makes, and the offset that ``contamination`` sets."""
+    """What the detectors share: the arrays that ``_fit`` returns, and the offset that ``contamination`` sets."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
@@ -47,8 +49,8 @@ class _Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scik
         return self
 
     @abstractmethod
-    def _fit(self, X: Float64) -> Scorer:
-        """What scores rows, from what is normal."""
+    def _fit(self, X: Float64) -> FittedDetector:
+        """The detector's arrays, fitted on X (rows, features)."""
 
     def _anomaly_score(self, X: Float64) -> Float64:
         head = AnomalyHead(self.scorer_, np.arange(X.shape[1], dtype=np.int32))
@@ -81,15 +83,15 @@ class _Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scik
 class MeanChart(_Detector):
     """Multi-scale mean chart: the largest robust z of the features, most of which are means over several windows.
 
-    A shift of a sensor shows in the short means first and in the long ones more surely; the largest z is the scale
-    that suits it. Location is each feature's median, scale 1.4826 times its median absolute deviation, so that the
-    anomalies in the training data hardly move them. Where one value in ten lies more than RESTING of these away, the
-    feature mostly rests (counts, switches, evidence): its median says nothing of how far it goes, and it would drown
-    the others. Its scale is the standard deviation.
-    A feature that stood still in training is left out: nothing says how far it may move.
+    A shift of a sensor shows first in the short means and more clearly in the long ones; the largest z belongs to the
+    scale that suits it. The location is each feature's median and the scale 1.4826 times its median absolute deviation,
+    so that anomalies in the training data hardly change them. Where one value in ten is more than RESTING of these
+    away, the feature is constant most of the time (counts, switches, evidence): its median absolute deviation does not
+    tell how far it usually goes, and its z would dominate. Then the scale is the standard deviation.
+    A feature that was constant in training is ignored, since nothing tells how far it may move.
     """
 
-    def _fit(self, X: Float64) -> Scorer:
+    def _fit(self, X: Float64) -> FittedDetector:
         location, scale = np.zeros(X.shape[1]), np.full(X.shape[1], NEVER)
         for f, column in enumerate(X.T):
             values = column[~np.isnan(column)]
@@ -108,7 +110,7 @@ class PCADetector(_Detector):
     ``n_components`` is a number of components, or the share of variance that the kept ones must explain. Each figure
     is divided by its control limit at ``alpha``: T² by the χ² quantile, Q by that of Jackson & Mudholkar (1979,
     Technometrics 21(3), equation 2). The score is the larger, so that 1 is the limit of either chart. A feature that
-    stood still in training is left out, as in :class:`MeanChart`.
+    was constant in training is ignored, as in :class:`MeanChart`.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -122,7 +124,7 @@ class PCADetector(_Detector):
         self.n_components = n_components
         self.alpha = alpha
 
-    def _fit(self, X: Float64) -> Scorer:
+    def _fit(self, X: Float64) -> FittedDetector:
         known = ~np.isnan(X)
         count = np.maximum(known.sum(axis=0), 1)
         location = np.where(known, X, 0.0).sum(axis=0) / count
@@ -138,7 +140,7 @@ class PCADetector(_Detector):
         else:
             share = np.cumsum(values) / max(float(values.sum()), np.finfo(np.float64).tiny)
             kept = min(int(np.searchsorted(share, self.n_components)) + 1, rank)
-        # the sign of an eigenvector is free: fix it, so that it does not depend on the LAPACK at hand
+        # the sign of an eigenvector is arbitrary: fix it, so that it does not depend on the LAPACK in use
         largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
         components = np.ascontiguousarray((vectors * np.sign(largest))[:kept])
         limits = np.array([chi2.ppf(1.0 - self.alpha, kept), _q_limit(values[kept:rank], self.alpha)])
@@ -149,7 +151,7 @@ def _q_limit(residual: Float64, alpha: float) -> float:
     """Control limit of Q at ``alpha`` from the eigenvalues outside the model (Jackson & Mudholkar 1979)."""
     theta = [float((residual**power).sum()) for power in (1, 2, 3)]
     if theta[0] <= 0.0:
-        return 1.0  # nothing varied outside the model: any residual of a deviation or more is an outlier
+        return 1.0  # no variance is left outside the model: any residual of a deviation or more is an outlier
     h = max(1.0 - 2.0 * theta[0] * theta[2] / (3.0 * theta[1] ** 2), 1e-3)
     c = float(norm.ppf(1.0 - alpha))
     inside = c * np.sqrt(2.0 * theta[1] * h**2) / theta[0] + 1.0 + theta[1] * h * (h - 1.0) / theta[0] ** 2
@@ -168,10 +170,10 @@ def fit_anomaly_head(X: Float64, columns: Int32, detector: str, parameters: dict
 
     Args:
         X: training rows, NaN where missing.
-        columns: the features to judge by, normally those of the telemetry group.
+        columns: the features to use, normally those of the telemetry group.
         detector: mean_chart, pca or isolation_forest.
-        parameters: the detector's own, as in ``params.yaml``.
-        seed: for the detectors that draw.
+        parameters: parameters of the detector, as in ``params.yaml``.
+        seed: seed of the detectors that draw at random.
 
     Raises:
         ValueError: the detector or a parameter is unknown, or a value is refused.

@@ -1,4 +1,4 @@
-"""Fit one component's failure head: boosted trees on all rows, calibrated on machines that each fold left out."""
+"""Fit one component's failure head: boosted trees on all rows, calibrated by cross-validation over machines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from closedloop.data.schema import Float64, Int64
 from closedloop.heads.scorers import FailureHead
 from closedloop.heads.trees import Forest, Int32, flatten
 
-FIXED = {"early_stopping": False, "categorical_features": None}  # stopping would draw rows, splitting machines
+# early stopping would hold out single rows, and so divide machines
+FIXED = {"early_stopping": False, "categorical_features": None}
 NEWTON_STEPS = 100
 SMALLEST_GRADIENT = 1e-10  # for each unit of weight
 
@@ -34,26 +35,24 @@ def fit_failure_head(
 ) -> tuple[FailureHead, Float64]:
     """A calibrated head, and the probability (rows) that each row got from models which never saw its machine.
 
-    Same bits with any number of threads. The caller sets the threshold, from those out-of-fold probabilities.
+    The bits are the same with any number of threads. The caller sets the threshold from the out-of-fold probabilities.
 
     Args:
-        X: features, and below them the anomaly score where ``columns`` asks for it (features, rows).
+        X: features, followed by the anomaly score where ``columns`` contains it (features, rows).
         y: 1 where the component fails inside the horizon, else 0.
-        weight: how many rows each stands for, in the calibration. The trees learn unweighted: thinned healthy rows only
-            move the base rate, which the calibration puts right (King & Zeng 2001), and weights make scikit-learn bin
-            ten times slower. Rows of weight 0 teach nothing, but get their out-of-fold probability too.
+        weight: how many rows each stands for, in the calibration. The trees are fitted unweighted: thinned healthy rows
+            only change the base rate, which the calibration corrects (King & Zeng 2001), and with weights scikit-learn
+            bins ten times slower. Rows of weight 0 are not fitted, but get an out-of-fold probability too.
         groups: the machine of each row. With failures on one machine only, pass blocks of time instead.
-        columns: the rows of X to learn from.
-        params: of HistGradientBoostingClassifier, as in ``params.yaml``.
-        seed: for the sampling of bin edges.
-        folds: of machines, at least 2.
+        columns: the rows of X to fit on.
+        params: parameters of HistGradientBoostingClassifier, as in ``params.yaml``.
+        seed: seed for the sampling of bin edges.
+        folds: number of folds of machines, at least 2.
 
     Raises:
         ValueError: a parameter is unknown or refused, or some fold would leave only one class to learn from.
     """
-    known = sorted(set(HistGradientBoostingClassifier().get_params()) - set(FIXED) - {"random_state"})
-    if unknown := sorted(set(params) - set(known)):
-        raise ValueError(f"failure.parameters: {unknown[0]!r} is unknown or fixed; known are {known}")
+    _check_parameters(params)
     columns, y = np.asarray(columns, np.int32), np.asarray(y, np.int64)
     teaches = weight > 0
     fold = machine_folds(np.where(teaches, y, 0), groups, folds, teaches)
@@ -62,12 +61,7 @@ def fit_failure_head(
 
     def fit(k: int) -> tuple[Forest, Float64]:
         kept, held = own != k, fold == k
-        model = HistGradientBoostingClassifier(**params, **FIXED, random_state=seed)
-        # a thread for each model: OpenMP's threads inside one wait for each other thousands of times, which costs
-        # four to twenty times the work wherever another process has a processor
-        with threadpool_limits(1, user_api="openmp"):
-            model.fit(rows[kept], target[kept])
-        forest = flatten(model)
+        forest = _fit_trees(rows[kept], target[kept], params, seed)
         return forest, FailureHead(forest, columns, 1.0, 0.0).raw(X[:, held])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -79,10 +73,29 @@ def fit_failure_head(
     return FailureHead(forest, columns, slope, intercept), _logistic(raw, slope, intercept)
 
 
-def machine_folds(y: Int64, groups: Int64, folds: int, counts: NDArray[np.bool_]) -> Int64:
-    """The fold (rows) of each row: whole groups, the richest in positives first, each to the poorest fold.
+def _fit_trees(rows: Float64, target: Int64, params: dict[str, Any], seed: int) -> Forest:
+    """Boosted trees, fitted on one thread.
 
-    Only rows that ``counts`` are told apart by their class.
+    OpenMP's threads inside one model wait for each other thousands of times, which takes four to twenty times as long
+    wherever another process uses the processor. So models have a thread each instead.
+    """
+    model = HistGradientBoostingClassifier(**params, **FIXED, random_state=seed)
+    with threadpool_limits(1, user_api="openmp"):
+        model.fit(rows, target)
+    return flatten(model)
+
+
+def _check_parameters(params: dict[str, Any]) -> None:
+    """Raise ValueError where a parameter is unknown to the estimator, or fixed here."""
+    known = sorted(set(HistGradientBoostingClassifier().get_params()) - set(FIXED) - {"random_state"})
+    if unknown := sorted(set(params) - set(known)):
+        raise ValueError(f"failure.parameters: {unknown[0]!r} is unknown or fixed; known are {known}")
+
+
+def machine_folds(y: Int64, groups: Int64, folds: int, counts: NDArray[np.bool_]) -> Int64:
+    """The fold of each row: whole groups, those with most positives first, each to the fold with fewest.
+
+    Only rows where ``counts`` is true are counted.
 
     Raises:
         ValueError: some fold would leave only one class to learn from.
@@ -93,7 +106,7 @@ def machine_folds(y: Int64, groups: Int64, folds: int, counts: NDArray[np.bool_]
     folds = max(2, min(folds, int((positives > 0).sum())))
     load, fold = np.zeros((folds, 2), np.int64), np.zeros(len(ids), np.int64)
     for group in np.lexsort((ids, -sizes, -positives)).tolist():
-        # rows are shared out by the machines that never failed, which come last
+        # machines that never failed come last, and balance the number of rows
         fold[group] = np.lexsort((load[:, 1], load[:, 0] * (positives[group] > 0)))[0]
         load[fold[group]] += positives[group], sizes[group]
     rest = load.sum(axis=0) - load  # what each fold leaves to learn from: positives, rows
@@ -109,8 +122,8 @@ def platt(raw: Float64, y: Int64, weight: Float64) -> tuple[float, float]:
     """Slope and intercept that turn raw scores into probabilities, by weighted maximum likelihood.
 
     Platt (1999) with the targets and the Newton steps with line search of Lin, Lin & Weng (2007). Two parameters keep
-    the ranking and bear a handful of failures, where isotonic steps would tie rows and overfit. Plain loops, since
-    NumPy's sums and exponentials differ between processors.
+    the ranking and can be fitted from a handful of failures, where isotonic regression would tie rows and overfit.
+    Plain loops, since NumPy's sums and exponentials differ between processors.
     """
     positive = y == 1
     high, low = _sum(weight[positive]), _sum(weight[~positive])

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a bundle says of itself, its one spelling and its two digests."""
+"""``manifest.json``: the content of a bundle, how it is written, and its two digests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FORMAT = "closedloop-bundle-1"
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the manifest: fields in this order, no others."""
+    """A part of the manifest: these fields in this order, and no others."""
 
 
-class Training(Strict, frozen=True):
+class TrainedOn(Strict, frozen=True):
     """What the heads were fitted on: machines by source, (first, last) time in RFC 3339, fingerprint of the tables.
 
-    ``until_us`` is, by source and machine, the last row that trained: the split rule ``prefix`` needs it.
+    ``until_us`` is the time of the last training row, by source and machine; the split rule ``prefix`` needs it.
     """
 
     machines: dict[str, list[int]]
@@ -79,20 +79,20 @@ class Manifest(Strict, frozen=True):
     history_hours: float
     constants: str
     heads: Heads
-    training: Training
+    training: TrainedOn
     provenance: dict[str, Any]
     files: dict[str, FileEntry]
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest as JSON knows it."""
+        """The manifest as plain JSON values."""
         return msgspec.to_builtins(self)
 
     def render(self) -> bytes:
-        """The one way in which this manifest is written."""
+        """The bytes of this manifest; there is only one way to write it."""
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
     def digests(self) -> tuple[str, str]:
-        """What model_digest and bundle_digest must be."""
+        """The model digest and the bundle digest of this content."""
         parts = ("format", "schema", "features", "features_code", "constants", "heads")
         heads = {name: entry.sha256 for name, entry in self.files.items() if name.startswith("heads/")}
         raw = self.to_dict()

@@ -1,6 +1,6 @@
-"""The two heads as plain arrays: what a bundle holds and what serving runs, without scikit-learn.
+"""The two heads as plain arrays: what a bundle stores and what serving runs, without scikit-learn.
 
-Training and judging score through these very functions too, so that an answer never depends on who asked.
+Training uses the same functions, so training and serving give the same answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from closedloop.heads.trees import Forest, Int32, Stack, walk_stack
 
 Score = Callable[[Float64], Float64]  # C-contiguous (features, rows) to (rows): higher is more anomalous
 
-Z_LIMIT = 1e6  # deviations: more says nothing new, and its square must stay finite
+Z_LIMIT = 1e6  # deviations; larger values carry no information, and their square must stay finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Chart:
     scale: Float64
 
     def check(self, features: int) -> None:
-        """Raise ValueError where the arrays cannot score so many features."""
+        """Raise ValueError where the arrays cannot score this number of features."""
         _expect(self, {"location": (features,), "scale": (features,)})
         _positive(self.scale, "scale")
 
@@ -60,7 +60,7 @@ class Subspace:
     limits: Float64
 
     def check(self, features: int) -> None:
-        """Raise ValueError where the arrays cannot score so many features."""
+        """Raise ValueError where the arrays cannot score this number of features."""
         kept = len(self.variance)
         shapes = {"location": (features,), "scale": (features,), "components": (kept, features)}
         _expect(self, shapes | {"variance": (kept,), "limits": (2,)})
@@ -89,7 +89,7 @@ class Isolation:
     forest: Forest
 
     def check(self, features: int) -> None:
-        """Raise ValueError where the forest cannot score so many features."""
+        """Raise ValueError where the forest cannot score this number of features."""
         self.forest.check(features)
 
     def on(self, columns: Int32) -> Score:
@@ -104,15 +104,15 @@ class Isolation:
         return score
 
 
-Scorer = Chart | Subspace | Isolation
-DETECTORS: dict[str, type[Scorer]] = {"mean_chart": Chart, "pca": Subspace, "isolation_forest": Isolation}
+FittedDetector = Chart | Subspace | Isolation
+DETECTORS: dict[str, type[FittedDetector]] = {"mean_chart": Chart, "pca": Subspace, "isolation_forest": Isolation}
 
 
 @dataclass(frozen=True, eq=False)
 class AnomalyHead:
-    """A detector on ``columns`` (rows of the feature matrix); an alarm is a score at or above ``threshold``."""
+    """A fitted detector on ``columns`` (rows of the feature matrix); a score at or above ``threshold`` is an alarm."""
 
-    scorer: Scorer
+    scorer: FittedDetector
     columns: Int32
     threshold: float = np.inf
 
@@ -122,7 +122,7 @@ class AnomalyHead:
         return next(name for name, kind in DETECTORS.items() if isinstance(self.scorer, kind))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """All but the threshold, for the bundle."""
+        """Everything but the threshold as arrays, for the bundle."""
         return {"columns": self.columns} | to_arrays(self.scorer)
 
     @classmethod
@@ -130,7 +130,7 @@ class AnomalyHead:
         """The inverse of :meth:`to_arrays`.
 
         Raises:
-            ValueError: the arrays are not those of such a head.
+            ValueError: an array is missing, unknown, or not of the right form.
         """
         left = dict(arrays)
         columns = pop_array(left, "columns", np.int32)
@@ -154,13 +154,13 @@ class AnomalyHead:
 
     @cached_property
     def width(self) -> int:
-        """The fewest rows that a feature matrix may have."""
+        """The least number of rows that a feature matrix must have."""
         return _width(self.columns)
 
 
 @dataclass(frozen=True, eq=False)
 class FailureHead:
-    """One component's boosted trees on ``columns`` and their calibration; an alarm is at or above ``threshold``.
+    """One component's boosted trees on ``columns``, calibrated; a probability at or above ``threshold`` is an alarm.
 
     ``columns`` are rows of the feature matrix, where the row after the last feature is the anomaly score. The
     probability is ``expit(slope * raw + intercept)``; slope 1 and intercept 0 give scikit-learn's predict_proba.
@@ -173,7 +173,7 @@ class FailureHead:
     threshold: float = 0.5
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """All but the threshold, for the bundle."""
+        """Everything but the threshold as arrays, for the bundle."""
         return {"columns": self.columns, "calibration": np.array([self.slope, self.intercept])} | to_arrays(self.forest)
 
     @classmethod
@@ -181,7 +181,7 @@ class FailureHead:
         """The inverse of :meth:`to_arrays`.
 
         Raises:
-            ValueError: the arrays are not those of such a head.
+            ValueError: an array is missing, unknown, or not of the right form.
         """
         left = dict(arrays)
         columns, calibration = pop_array(left, "columns", np.int32), pop_array(left, "calibration", np.float64)
@@ -193,7 +193,7 @@ class FailureHead:
 
     @cached_property
     def width(self) -> int:
-        """The fewest rows that a feature matrix may have."""
+        """The least number of rows that a feature matrix must have."""
         return _width(self.columns)
 
     @cached_property
@@ -250,7 +250,7 @@ def _chart(X: Float64, columns: Int32, location: Float64, scale: Float64, out: F
         row = X[columns[i]]
         for r in range(len(out)):
             z = abs(row[r] - location[i]) / scale[i]
-            if z > out[r]:  # false for NaN, so a missing feature says nothing
+            if z > out[r]:  # false for NaN, so a missing feature does not count
                 out[r] = min(z, Z_LIMIT)
 
 
@@ -276,7 +276,7 @@ def _subspace(
             for i in range(len(z)):
                 score += components[k, i] * z[i]
             t2 += score * score / variance[k]
-            for i in range(len(z)):  # the components are orthonormal: what is left after all of them is the residual
+            for i in range(len(z)):  # the components are orthonormal, so what remains after all of them is the residual
                 z[i] -= score * components[k, i]
         q = 0.0
         for i in range(len(z)):

@@ -1,4 +1,4 @@
-"""Reading and writing a folder of files whose every byte is accounted for. Nothing is parsed here but array headers."""
+"""Read and write the files of a bundle: only known names, sizes within limits, no links. Nothing is interpreted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HEAD = re.compile(r"heads/[a-z0-9_-]{1,64}\.safetensors")
 
 
 class BundleError(DataError):
-    """The bundle was refused. The message says in one line what is wrong and how to mend it."""
+    """The bundle was refused. The message says in one line what is wrong and how to fix it."""
 
 
 def sha256(data: bytes) -> str:
@@ -39,7 +39,7 @@ def sha256(data: bytes) -> str:
 
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """A safetensors file of the arrays: the same bytes for the same arrays, in whatever order they come."""
+    """The bytes of a safetensors file of the arrays; they do not depend on the order of the arrays."""
     return _serialize({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
 
 
@@ -47,7 +47,7 @@ def unpack(name: str, data: bytes) -> dict[str, NDArray[Any]]:
     """The arrays of a safetensors file.
 
     Raises:
-        BundleError: it is not one.
+        BundleError: the bytes are not a safetensors file.
     """
     if int.from_bytes(data[:8], "little") > HEADER_LIMIT:
         raise BundleError(
@@ -61,10 +61,10 @@ def unpack(name: str, data: bytes) -> dict[str, NDArray[Any]]:
 
 
 def listing(folder: Path) -> dict[str, int]:
-    """Size in bytes of each file of a bundle, none of them opened.
+    """Size in bytes of each file of a bundle, without opening any.
 
     Raises:
-        BundleError: there is no bundle, or something in it that does not belong there, or a file is too large.
+        BundleError: there is no bundle, it contains something that does not belong there, or a file is too large.
     """
     try:
         found = _scan(folder, "")
@@ -72,7 +72,7 @@ def listing(folder: Path) -> dict[str, int]:
         raise BundleError(f"cannot be read: {error.strerror}; train a bundle or set the folder") from None
     missing = [name for name in LIMITS if name not in found]
     if missing:
-        raise BundleError(f"{missing[0]} is missing: this is not a whole bundle; copy it again or train again")
+        raise BundleError(f"{missing[0]} is missing, so the bundle is incomplete; copy it again or train again")
     return found
 
 
@@ -102,24 +102,24 @@ def _fits(name: str, size: int) -> None:
 
 
 def read(folder: Path, name: str, size: int) -> bytes:
-    """The bytes of a file that :func:`listing` found, following no link.
+    """The bytes of a file that :func:`listing` found; links are not followed.
 
     Raises:
-        BundleError: it cannot be read, or changed meanwhile.
+        BundleError: it cannot be read, or it changed in the meantime.
     """
     try:
         descriptor = os.open(folder / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(size + 1)
     except OSError as error:
-        raise BundleError(f"{name} cannot be read: {error.strerror}; mend its permissions or copy it again") from None
+        raise BundleError(f"{name} cannot be read: {error.strerror}; fix its permissions or copy it again") from None
     if len(data) != size:
         raise BundleError(f"{name} changed while it was read; copy the bundle again")
     return data
 
 
 def write_files(files: Mapping[str, bytes], folder: Path, is_ours: Callable[[Path], bool]) -> None:
-    """Write the files into ``folder``, whole or not at all; what stood there is replaced if it ``is_ours`` or empty.
+    """Write all files into ``folder``, or none; an existing folder is replaced if it is empty or ``is_ours``.
 
     Raises:
         BundleError: the folder holds something else, or a file is too large to be read back.

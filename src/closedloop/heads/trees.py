@@ -1,7 +1,8 @@
-"""scikit-learn's tree ensembles as flat arrays, walked by one compiled loop, bit-equal to scikit-learn.
+"""scikit-learn's tree ensembles as flat arrays, evaluated by one compiled loop, bit-equal to scikit-learn.
 
-A tree's nodes lie in breadth-first order and siblings side by side, so that a node needs one child index and every
-child lies behind its parent: a forged tree can neither loop nor leave its arrays once :meth:`Forest.check` has passed.
+A tree's nodes are stored in breadth-first order with siblings side by side, so a node needs one child index and every
+child is stored after its parent. Once :meth:`Forest.check` has passed, a forged tree can neither loop nor leave its
+arrays.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Forest:
     divisor: float
 
     def check(self, features: int) -> None:
-        """Prove that no walk over ``features`` columns can leave the arrays or fail to end.
+        """Check that a walk over ``features`` columns ends and stays inside the arrays.
 
         Raises:
             ValueError: the arrays are not such a forest.
@@ -72,11 +73,11 @@ class Forest:
 
 
 class Stack(NamedTuple):
-    """Several forests laid out for one compiled walk; made by :meth:`of`, which is where forests are checked.
+    """Several forests laid out for one compiled walk; made by :meth:`of`, which checks them.
 
-    Leaves lead to themselves and their threshold is infinite, so that trees of different depth are walked together,
-    ``depth`` steps each, without a branch. ``feature`` is a column shifted by one bit, whose lowest bit sends NaN to
-    the right. Forest k owns the trees ``first[k]`` to ``first[k + 1]``.
+    A leaf is its own child and its threshold is infinite, so that trees of different depth are walked together,
+    ``depth`` steps each, without a branch. ``feature`` is a column shifted by one bit; the lowest bit sends NaN to the
+    right. Forest k owns the trees ``first[k]`` to ``first[k + 1]``.
     """
 
     threshold: Float64
@@ -149,20 +150,20 @@ def walk_stack(stack: Stack, X: Float64, extra: Float64 | None = None, logistic:
     """Raw predictions (forests, rows) of C-contiguous X (features, rows) and, below it, ``extra`` (features, rows).
 
     With ``logistic`` (2, forests) they are probabilities, ``expit(logistic[0] * raw + logistic[1])``. Many rows are
-    shared out over threads; each row's bits depend on that row alone.
+    divided among threads; the bits of each row depend on that row alone.
     """
     rows = X.shape[1]
     extra = np.empty((0, rows)) if extra is None else extra
     logistic = np.empty((0, 0)) if logistic is None else logistic
     out = np.empty((len(stack.baseline), rows))
     if rows < 2 * ROWS_WORTH_A_THREAD:
-        _walk(*stack, X, extra, logistic, 0, rows, out)
+        _walk(stack, X, extra, logistic, 0, rows, out)
         return out
     workers = min(os.cpu_count() or 1, rows // ROWS_WORTH_A_THREAD)
     edges = [rows * k // workers for k in range(workers + 1)]
 
     def part(k: int) -> None:
-        _walk(*stack, X, extra, logistic, edges[k], edges[k + 1], out)
+        _walk(stack, X, extra, logistic, edges[k], edges[k + 1], out)
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(part, range(workers)))
@@ -176,23 +177,8 @@ def expit(x: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _walk(
-    threshold: Float64,
-    feature: UInt32,
-    left: UInt32,
-    value: Float64,
-    roots: UInt32,
-    depth: Int64,
-    first: Int64,
-    baseline: Float64,
-    divisor: Float64,
-    X: Float64,
-    extra: Float64,
-    logistic: Float64,
-    begin: int,
-    end: int,
-    out: Float64,
-) -> None:
+def _walk(stack: Stack, X: Float64, extra: Float64, logistic: Float64, begin: int, end: int, out: Float64) -> None:
+    threshold, feature, left, value, roots, depth, first, baseline, divisor = stack
     # unsigned indexes: signed ones cost a test for negative values at each access, a third of the whole time
     one = np.uint32(1)
     features = X.shape[0]
@@ -237,8 +223,8 @@ def _walk(
 def flatten(estimator: Any) -> Forest:
     """The flat form of a fitted scikit-learn ensemble.
 
-    Known are HistGradientBoostingClassifier (two classes) and -Regressor, RandomForestClassifier and
-    ExtraTreesClassifier (two classes, class 1 is the positive one), and IsolationForest.
+    The known estimators are HistGradientBoostingClassifier (two classes) and -Regressor, RandomForestClassifier and
+    ExtraTreesClassifier (two classes, of which class 1 is positive), and IsolationForest.
 
     Raises:
         ValueError: the estimator is of another kind, has more outputs, or splits on categories.
@@ -308,10 +294,10 @@ def _build(trees: Iterable[Tree], baseline: float, divisor: float) -> Forest:
 
 
 def as_float64_cut(threshold: Float64) -> Float64:
-    """The cut that a float64 must not exceed for its float32 rounding not to exceed ``threshold``.
+    """The largest float64 whose float32 rounding does not exceed ``threshold``.
 
-    scikit-learn's forests compare ``float32(x) <= threshold``. Rounding is monotonic, so that the values which pass
-    end halfway between the last float32 that passes and the next one; a tie goes to the even of the two.
+    scikit-learn's forests compare ``float32(x) <= threshold``. Rounding is monotonic, so the values that pass end
+    halfway between the last float32 that passes and the next one; a tie goes to the even one of the two.
     """
     with np.errstate(over="ignore"):
         last = threshold.astype(np.float32)

@@ -1,1 +1,1 @@
-"""Is it good, is it better, has the world moved: episodes, gate, report."""
+"""How a model is judged: labels, split, holdout, alarm episodes, metrics, and the gate that compares two models."""

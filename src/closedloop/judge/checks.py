@@ -1,4 +1,4 @@
-"""What the gate looks at before it compares: whether predictions can be judged at all, and whether they meet floors."""
+"""What the gate checks before it compares: whether predictions can be judged, and whether they meet the floors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from closedloop.judge.truth import ANOMALY, Aligned, Grid, PredictionTable, Trut
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the two models, as the gate sees it.
+    """One of the two models of a comparison.
 
-    ``predictions`` is None, and ``problem`` says why, where the model could not be built or could not answer.
-    ``manifest`` is the content of the bundle's ``manifest.json``; of it are read ``model_digest``,
+    ``predictions`` is None where the model could not be built or could not answer; ``problem`` then says why.
+    ``manifest`` is the content of the bundle's ``manifest.json``, of which the gate reads ``model_digest``,
     ``provenance.commit``, ``heads`` and ``training``: ``machines`` by source and, under the split rule ``prefix``,
-    ``until_us``, the last training row of each machine by source. ``ruler`` is what
-    :func:`closedloop.judge.gate.ruler` gives for the model's commit.
+    ``until_us``, the last training row of each machine by source. ``ruler`` is the result
+    of :func:`closedloop.judge.ruler.ruler` for the model's commit.
     """
 
     predictions: PredictionTable | None
@@ -37,7 +37,7 @@ class Candidate:
 
     @property
     def name(self) -> dict[str, Any]:
-        """How ``decision.json`` names it."""
+        """The model's entry in ``decision.json``."""
         return {"commit": self.commit, "model_digest": self.manifest.get("model_digest")}
 
     @property
@@ -49,21 +49,21 @@ class Candidate:
 
 
 def answers(one: Candidate, grid: Grid) -> dict[str, Aligned]:
-    """A model's predictions on the grid, by head; none where it gave none."""
+    """A model's predictions on the grid, by head; empty where it has no predictions."""
     return {} if one.predictions is None else align(one.predictions, grid)
 
 
 def faults(one: Candidate, on_grid: Mapping[str, Aligned], grid: Grid, truth: Truth) -> list[str]:
-    """Why a model's predictions cannot be used, head by head."""
+    """Reasons for which a model's predictions cannot be used, head by head."""
     if one.predictions is None:
-        return [one.problem or "it gave no predictions"]
+        return [one.problem or "it has no predictions"]
     result = []
     rows = len(grid.time)
     for head in (*truth.schema.components, ANOMALY):
         answer = on_grid.get(head)
         if answer is None:
             if head in one.heads:
-                result.append(f"its bundle has a head {head}, yet there is no prediction of it")
+                result.append(f"its bundle has a head {head}, but there is no prediction of it")
             continue
         if answer.missing:
             machines = [
@@ -82,7 +82,7 @@ def faults(one: Candidate, on_grid: Mapping[str, Aligned], grid: Grid, truth: Tr
 
 
 def overlap(one: Candidate, grid: Grid, truth: Truth) -> list[str]:
-    """Whether the model was trained on what it is judged on."""
+    """Reasons for which the model counts as trained on what it is judged on; empty where it is not."""
     training = one.manifest.get("training", {})
     if not isinstance(training.get("machines"), Mapping):
         return ["its manifest does not list the machines it was trained on"]
@@ -98,30 +98,32 @@ def overlap(one: Candidate, grid: Grid, truth: Truth) -> list[str]:
 
 
 def _some(machines: list[int]) -> str:
-    """The first three machines, for a person to look up."""
+    """The first three machines, as words of a message."""
     return f"machines {', '.join(map(str, machines[:3]))}" + (f" and {len(machines) - 3} more" if machines[3:] else "")
 
 
 def lacking(found: Assessment, grid: Grid, judged: bool) -> list[str]:
-    """Metrics that the truth allows and the predictions do not."""
+    """Metrics that the truth allows and the predictions lack."""
     result = []
     if grid.supervised and judged and found.metrics["failure"]["pr_auc"] is None:
-        result.append(f"the truth has {grid.failure_count} failures, yet no failure head answered, so it has no PR-AUC")
+        result.append(
+            f"the truth has {grid.failure_count} failures, but no failure head answered, so there is no PR-AUC"
+        )
     if grid.events is not None and grid.anomalous.any() and found.metrics["anomaly"]["pr_auc"] is None:
-        result.append("the truth has anomalies, yet the anomaly head did not answer, so it has no PR-AUC")
+        result.append("the truth has anomalies, but the anomaly head did not answer, so there is no PR-AUC")
     return result
 
 
 def floors(
     found: Assessment, other: Assessment | None, gate: Mapping[str, Any], grid: Grid, judged: bool
 ) -> list[dict[str, Any]]:
-    """Each floor with both figures; ``holds`` is None where it is not judged."""
+    """Each floor with both models' figures; ``holds`` is None where the floor is not judged."""
     part = "failure" if grid.supervised else "anomaly"
     result = []
     for name, limit in gate["floors"].items():
         figures = found.metrics[part] or {}
         if figures and not isinstance(figures.get(name, ""), float | int | None):
-            raise DataError(f"gate.floors.{name}: no such figure; choose among {', '.join(sorted(figures))}")
+            raise DataError(f"gate.floors.{name}: no such figure; choose one of {', '.join(sorted(figures))}")
         value = figures.get(name)
         theirs = None if other is None or not other.metrics[part] else other.metrics[part][name]
         holds = None if not judged or value is None else bool(value >= limit)

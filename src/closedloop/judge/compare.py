@@ -1,14 +1,14 @@
-"""Two models on the same machines: which differences are proven, and which are noise.
+"""Compare two models on the same machines: which differences are proven, and which are noise.
 
-Rows of one machine resemble each other, so the machine is the unit: every question is put as a ratio of two sums over
-machines, and answered with a one-sided t test on the machines' own differences. To ask whether Σa / Σb exceeds a limit
+Rows of one machine resemble each other, so the machine is the unit. Each question is a ratio of two sums over machines,
+and is answered by a one-sided t test on the machines' differences. To ask whether Σa / Σb exceeds a limit
 L is to ask whether the mean of a - L·b is above 0; the limits that such a test would not refuse are Fieller's interval
 (Fieller 1954, J. R. Stat. Soc. B 16:175), which for equal exposures is the ordinary paired t interval.
 
-Costs are not normal: a rarely missed failure weighs more than all false alarms together, and where none happens to fall
-into the holdout, the machines agree for the wrong reason. So costs carry the variance of one more failure that only one
-of the two would have foreseen. ``tests/bench/gate_error_rates.py`` shows the error rates with it (without: 8 % false
-promotions of a model that is quieter and foresees less).
+Costs are not normal: one missed failure, which is rare, outweighs all false alarms together, and where none happens to
+fall into the holdout, the machines agree for the wrong reason. So costs carry the variance of one more failure that
+only one of the two would have foreseen. ``tests/bench/gate_error_rates.py`` shows the error rates with it. Without it,
+8 % of models that raise fewer alarms and foresee less are wrongly found better.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from scipy import stats
 
 from closedloop.data.schema import Float64
 from closedloop.judge.metrics import Assessment
-from closedloop.judge.truth import Settings
+from closedloop.judge.truth import JudgeSettings
 
-POWER = 0.8  # what "would decide" means
+POWER = 0.8  # of the test that "would decide"
 
-# Limits of the guardrails that params.yaml does not set. Each leaves room for what no one would call worse.
+# Limits of the guardrails that params.yaml does not set. Each leaves a margin for harmless differences.
 BRIER_RATIO = 1.10
 CALIBRATION_EXCESS = 0.20  # of the failures seen, this share more expected in the wrong bin of probability
 SEGMENT_COST_RATIO = 1.25
@@ -83,12 +83,13 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is proven. ``delta`` is the champion's cost less the challenger's, for each machine-year.
+    """What is proven. ``delta`` is the champion's cost minus the challenger's, for each machine-year.
 
-    ``low`` holds at the error rate of a promotion, ``high`` at the level that Holm's procedure gave to the question
-    whether it is worse: so ``low`` > 0 is *better* and ``high`` < 0 is *worse*. In the same way ``low`` of a guardrail
-    is its bound at its own level, and beyond the limit it is broken. ``machines_to_decide`` is how many machines like
-    these would prove a difference as large as the estimate four times in five; None where there is none to prove.
+    ``low`` is a bound at the error rate of the verdict *better*, ``high`` at the level that Holm's procedure gives to
+    the question whether the challenger is worse. So ``low`` > 0 means *better* and ``high`` < 0 *worse*. Likewise
+    ``low`` of a guardrail is a bound at its own level; beyond the limit, the guardrail is broken.
+    ``machines_to_decide`` is how many machines like these would prove a difference as large as the estimate four times
+    in five; None where there is no difference.
     """
 
     delta: dict[str, float | None]
@@ -99,20 +100,20 @@ class Comparison:
 
 
 def holm(p: Sequence[float], weight: Sequence[float], alpha: float) -> tuple[list[bool], list[float]]:
-    """Holm's weighted step-down procedure: which hypotheses are refused, and the level at which each was decided.
+    """Which hypotheses Holm's weighted step-down procedure rejects, and the level at which each was decided.
 
-    The chance that any true hypothesis is refused is at most ``alpha``. Once one is kept, all that follow are, at the
-    shares they have then (Holm 1979, Scand. J. Stat. 6:65).
+    The chance that any true hypothesis is rejected is at most ``alpha``. Once one is kept, all that follow are kept, at
+    the shares they have then (Holm 1979, Scand. J. Stat. 6:65).
     """
-    refused, level = [False] * len(p), [alpha] * len(p)
+    rejected, level = [False] * len(p), [alpha] * len(p)
     remaining, stopped = sum(weight), False
     for number in sorted(range(len(p)), key=lambda i: p[i] / weight[i]):
         level[number] = alpha * weight[number] / remaining
-        refused[number] = not stopped and p[number] <= level[number]
-        stopped = not refused[number]
+        rejected[number] = not stopped and p[number] <= level[number]
+        stopped = not rejected[number]
         if not stopped:
             remaining -= weight[number]
-    return refused, level
+    return rejected, level
 
 
 def _calibration_excess(champion: Assessment, challenger: Assessment) -> Ratio:
@@ -130,52 +131,42 @@ def _calibration_excess(champion: Assessment, challenger: Assessment) -> Ratio:
 
 
 def compare(
-    champion: Assessment, challenger: Assessment, settings: Settings, models: Sequence[str], supervised: bool = True
+    champion: Assessment,
+    challenger: Assessment,
+    settings: JudgeSettings,
+    models: Sequence[str],
+    supervised: bool = True,
 ) -> Comparison:
     """Compare two models, machine by machine.
 
-    Half of the error rate of false reds is for the cost, an eighth for each guardrail (the segments share one).
+    Half of the error rate is spent on the question whether the challenger costs more, an eighth on each guardrail (the
+    segments share one).
 
     Args:
-        champion: the reference, judged.
-        challenger: the other, judged on the same grid.
-        settings: prices, and of ``gate`` the ``error_rate``, ``false_alarm_ratio`` and ``minimum_machines``.
+        champion: assessment of the model to beat.
+        challenger: assessment of the other, on the same grid.
+        settings: costs, and of ``gate`` the ``error_rate``, ``false_alarm_ratio`` and ``minimum_machines``.
         models: names of the machine models: each is a segment that must not become much worse.
-        supervised: whether there are failure heads, and so probabilities to be judged.
+        supervised: whether there are failure heads, and so probabilities to judge.
     """
     alpha, costs = float(settings.gate["error_rate"]), settings.costs
     surprise = costs["unplanned"] - costs["planned"] if supervised else costs["missed_anomaly"]
     delta = Ratio(champion.cost - challenger.cost, challenger.years, surprise**2)
     loss = Ratio(-delta.above, delta.below, delta.unseen)
-    limit = float(settings.gate["false_alarm_ratio"])
-    questions = [_Question("false_alarm_ratio", Ratio(challenger.false_alarms, champion.false_alarms), limit)]
-    if supervised:
-        brier = Ratio(challenger.squared_error, champion.squared_error)
-        questions.append(_Question("brier_ratio", brier, BRIER_RATIO))
-        questions.append(_Question("calibration_excess", _calibration_excess(champion, challenger), CALIBRATION_EXCESS))
-    segments = [
-        (
-            int((mine := challenger.model == number).sum()),
-            _Question(
-                f"segment_cost_ratio:{name}",
-                Ratio(challenger.cost[mine], champion.cost[mine], surprise**2),
-                SEGMENT_COST_RATIO,
-            ),
-        )
-        for number, name in enumerate(models)
-    ]
+    questions = _questions(champion, challenger, float(settings.gate["false_alarm_ratio"]), supervised)
+    segments = _segments(champion, challenger, models, surprise**2)
     large = [question for size, question in segments if size >= settings.gate["minimum_machines"]]
     small = [question for size, question in segments if 0 < size < settings.gate["minimum_machines"]]
     weight = [4.0] + [1.0] * len(questions) + [1 / len(large) for _ in large]
     questions += large
 
-    refused, level = holm([loss.p_above(0), *(q.ratio.p_above(q.limit) for q in questions)], weight, alpha)
-    guardrails = [q.answer(level[i], not refused[i]) for i, q in enumerate(questions, start=1)]
+    rejected, level = holm([loss.p_above(0), *(q.ratio.p_above(q.limit) for q in questions)], weight, alpha)
+    guardrails = [q.answer(level[i], not rejected[i]) for i, q in enumerate(questions, start=1)]
     low, high = delta.interval(alpha)[0], delta.interval(level[0])[1]
     return Comparison(
         delta={"estimate": delta.estimate, "low": low, "high": high},
         better=delta.p_above(0) <= alpha,
-        worse=refused[0],
+        worse=rejected[0],
         guardrails=guardrails + [q.answer(alpha, None) for q in small],
         machines_to_decide=_machines_to_decide(delta, alpha, level[0]),
     )
@@ -196,12 +187,34 @@ class _Question:
         return found | {"limit": self.limit, "holds": holds}
 
 
-def _machines_to_decide(delta: Ratio, promote: float, refuse: float) -> int | None:
-    """Machines like these that would prove the estimated difference with POWER."""
+def _questions(champion: Assessment, challenger: Assessment, limit: float, supervised: bool) -> list[_Question]:
+    """The guardrails over all machines; ``limit`` is that of the false alarms."""
+    questions = [_Question("false_alarm_ratio", Ratio(challenger.false_alarms, champion.false_alarms), limit)]
+    if supervised:
+        brier = Ratio(challenger.squared_error, champion.squared_error)
+        questions.append(_Question("brier_ratio", brier, BRIER_RATIO))
+        questions.append(_Question("calibration_excess", _calibration_excess(champion, challenger), CALIBRATION_EXCESS))
+    return questions
+
+
+def _segments(
+    champion: Assessment, challenger: Assessment, models: Sequence[str], unseen: float
+) -> list[tuple[int, _Question]]:
+    """The guardrail of each machine model, with its number of machines."""
+    result = []
+    for number, name in enumerate(models):
+        mine = challenger.model == number
+        ratio = Ratio(challenger.cost[mine], champion.cost[mine], unseen)
+        result.append((int(mine.sum()), _Question(f"segment_cost_ratio:{name}", ratio, SEGMENT_COST_RATIO)))
+    return result
+
+
+def _machines_to_decide(delta: Ratio, better: float, worse: float) -> int | None:
+    """Number of machines like these that prove the estimated difference with POWER, at these two error rates."""
     n = len(delta.above)
     if n < 2 or not delta.estimate:
         return None
     variance = float(np.var(delta.above - delta.estimate * delta.below, ddof=1)) + delta.unseen / n
     spread = variance**0.5 / abs(float(delta.above.mean()))
-    quantile = stats.norm.isf(promote if delta.estimate > 0 else refuse) + stats.norm.isf(1 - POWER)
+    quantile = stats.norm.isf(better if delta.estimate > 0 else worse) + stats.norm.isf(1 - POWER)
     return max(n + 1, int(np.ceil((quantile * spread) ** 2)))

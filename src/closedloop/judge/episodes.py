@@ -1,16 +1,16 @@
-"""Alarm episodes: which alarms of one head on one machine were right, which cost a visit for nothing.
+"""Alarm episodes: which alarms of one head on one machine are true, and which are false.
 
-Alarms closer than ``gap`` are one episode, and an episode is cut every ``horizon``, so that a head that never falls
-silent is not one alarm but many. Each *piece* is judged once:
+Alarms closer than ``gap`` are one episode, and an episode is cut every ``horizon``, so that a constant alarm counts as
+many. Each *piece* is judged once:
 
 ======== ==============================================================================================
 true     one of its alarms is the first to foresee an event
-neutral  it matches nothing new, and one of its alarms lies shortly before, or in, an event that was detected
+neutral  it matches no new event, and one of its alarms lies shortly before, or in, an event that was detected
 false    the rest
-unknown  all its alarms lie in rows whose truth nobody knows (a failure that a replacement may have prevented)
+unknown  all its alarms lie in rows whose truth is unknown (a replacement may have prevented a failure)
 ======== ==============================================================================================
 
-Nothing is point-adjusted: one alarm never buys the hours around it.
+Nothing is point-adjusted: an alarm does not count for the hours around it.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Rules:
         """From the section ``judge:`` of ``params.yaml`` and ``labels.horizon_hours``.
 
         Raises:
-            DataError: the least lead is not below the horizon, so that no alarm could ever be right.
+            DataError: the minimum lead is not below the horizon, so that no alarm could be true.
         """
         gap, lead, neutral = (judge[key] for key in ("episode_gap_hours", "minimum_lead_hours", "neutral_hours"))
         if not 0 <= lead < horizon_hours:
             raise DataError(
-                f"judge.minimum_lead_hours is {lead}, labels.horizon_hours {horizon_hours}: no alarm could be right; "
-                "choose a lead from 0 to below the horizon"
+                f"judge.minimum_lead_hours is {lead}, labels.horizon_hours {horizon_hours}: no alarm could be true; "
+                "choose a lead of at least 0 and below the horizon"
             )
         return cls(*(microseconds(hours) for hours in (gap, horizon_hours, lead, neutral)))
 
@@ -69,22 +69,22 @@ class Outcome:
 
     @property
     def detected(self) -> int:
-        """Events that an alarm foresaw in time."""
+        """Number of events that an alarm foresaw in time."""
         return int(np.count_nonzero(~np.isnan(self.lead_hours)))
 
     @property
     def missed(self) -> int:
-        """Events that none did."""
+        """Number of events that no alarm foresaw in time."""
         return len(self.lead_hours) - self.detected
 
     @property
     def false_alarms(self) -> int:
-        """Pieces that cost a visit for nothing."""
+        """Number of false pieces."""
         return int(np.count_nonzero(self.kind == FALSE))
 
 
 def pieces(time: Int64, rules: Rules) -> NDArray[np.intp]:
-    """The number of each alarm's piece, 0, 1, …; ``time`` holds the alarms in rising order, in microseconds."""
+    """The number of each alarm's piece, from 0; ``time`` holds the alarms in ascending order, in microseconds."""
     if not len(time):
         return np.empty(0, np.intp)
     opens = np.append(True, np.diff(time) >= rules.gap_us)
@@ -94,9 +94,11 @@ def pieces(time: Int64, rules: Rules) -> NDArray[np.intp]:
 
 
 def _judge(time: Int64, known: Bool, hit: Bool, excuse: Bool, ends: Int64, rules: Rules) -> Outcome:
-    """Judge alarms given ``hit`` and ``excuse`` of shape (alarms, events): foresees it, and is not to blame near it."""
+    """Judge alarms. ``hit`` and ``excuse`` (alarms, events) say which alarm is true or neutral for which event."""
     if np.any(np.diff(time) <= 0):
-        raise DataError("episodes: alarm times must rise strictly; sort one head's alarms on one machine by time")
+        raise DataError(
+            "episodes: alarm times must be strictly ascending; sort the alarms of one head on one machine by time"
+        )
     lead_hours = np.full(len(ends), np.nan)
     if not len(time):
         return Outcome(lead_hours, time, time, np.empty(0, np.int8))
@@ -119,14 +121,14 @@ def foresee(time: Int64, known: Bool, failure: Int64, rules: Rules) -> Outcome:
 
     A piece is true if one of its alarms lies between ``minimum_lead`` and ``horizon`` (both included) before a failure
     that no earlier piece has matched; one piece may foresee several failures. Alarms up to ``neutral`` before a
-    *detected* failure are neutral, and so is a piece with such an alarm, which may begin earlier or outlast the
-    failure: the cut is ours, and nobody is called twice for it. Any other is false. So an alarm too late to act on,
-    before a failure that was missed, is false too.
+    *detected* failure are neutral, and so is a piece with such an alarm, which may begin earlier or end after the
+    failure, since the cut is arbitrary and causes no second visit. Any other piece is false. So an alarm that is too
+    late to act on, before a failure that was missed, is false too.
 
     Args:
-        time: alarms of one head on one machine, rising, microseconds.
+        time: alarms of one head on one machine, ascending, in microseconds.
         known: for each alarm, whether the truth of its row is known.
-        failure: times of the failures to foresee, microseconds.
+        failure: times of the failures to foresee, in microseconds.
         rules: the rules of matching.
     """
     lead = failure - time[:, None]
@@ -135,26 +137,25 @@ def foresee(time: Int64, known: Bool, failure: Int64, rules: Rules) -> Outcome:
 
 
 def overlap(time: Int64, known: Bool, start: Int64, end: Int64, rules: Rules) -> Outcome:
-    """Judge alarms that should see anomalies, which are intervals [start, end] in microseconds.
+    """Judge alarms that should detect anomalies, which are intervals [start, end] in microseconds.
 
     A piece is true if one of its alarms lies in an interval that no earlier piece has matched, neutral if one lies in
-    an interval already matched, and false if none lies in any. Overlap with the piece's alarms counts, not with the
-    silence between them.
+    an interval already matched, and false otherwise. Only the alarms of a piece count, not the time between them.
     """
     inside = (time[:, None] >= start) & (time[:, None] <= end)
     return _judge(time, known, inside, inside.copy(), end, rules)
 
 
 def failure_cost(outcome: Outcome, costs: dict[str, float]) -> float:
-    """What one failure head costs on one machine: detected failures are planned repairs, missed ones unplanned."""
+    """Cost of one failure head on one machine: detected failures are planned repairs, missed ones unplanned."""
     repairs = outcome.detected * costs["planned"] + outcome.missed * costs["unplanned"]
     return float(repairs + outcome.false_alarms * costs["false_alarm"])
 
 
 def anomaly_cost(outcome: Outcome, costs: dict[str, float]) -> float:
-    """What the anomaly head costs on one machine: each event it missed, and each false alarm.
+    """Cost of the anomaly head on one machine: each missed event and each false alarm.
 
-    Heads add up: a machine's cost is the sum over its failure heads and the anomaly head. A failure that the anomaly
-    head saw too is paid for once, by its own head, since a detected anomaly costs nothing.
+    A machine's cost is the sum over its failure heads and the anomaly head. A failure that the anomaly head detects too
+    is counted once, by its failure head, since a detected anomaly costs nothing.
     """
     return float(outcome.missed * costs["missed_anomaly"] + outcome.false_alarms * costs["false_alarm"])

@@ -1,44 +1,31 @@
 """The verdict on a challenger: refused, identical, incomparable, worse, first, better or inconclusive.
 
-The gate compares predictions, never bundles: it sees what two models said about the same tables, each from its own
-commit, what was true, and the ruler of the base commit. The first verdict in the order above that fits is the one. It
-is a pure function; fetching, predicting and shipping are for others.
+The gate compares predictions, never bundles: it sees what two models answered for the same tables, each with the code
+of its own commit, what was true, and the ruler of the base commit. The first verdict in the order above that fits is
+given. :func:`decide` is a pure function: fetching, predicting and releasing are for others.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from closedloop.judge.checks import Candidate, answers, faults, floors, lacking, overlap
 from closedloop.judge.compare import Comparison, compare
 from closedloop.judge.metrics import Assessment, assess
-from closedloop.judge.truth import Grid, Settings, Truth
+from closedloop.judge.ruler import Ruler, changes
+from closedloop.judge.truth import Grid, JudgeSettings, Truth
 
 VERDICTS = ("refused", "identical", "incomparable", "worse", "first", "better", "inconclusive")
 GREEN = {"identical", "first", "better"}
 ACCEPTABLE = {"incomparable", "worse", "inconclusive"}
-
-# What measures. The report is not among them: its words may change without a new reference.
-RULER_CODE = {
-    "labels": "judge/labels.py",
-    "split": "judge/split.py",
-    "episodes": "judge/episodes.py",
-    "outcomes": "judge/outcomes.py",
-    "truth": "judge/truth.py",
-    "metrics": "judge/metrics.py",
-    "comparison": "judge/compare.py",
-    "gate": "judge/gate.py",
-}
+NO_DELTA = {"estimate": None, "low": None, "high": None}
 
 
 @dataclass(frozen=True)
 class _Evidence:
-    """All that the verdict is drawn from; ``comparison`` is None where there is nothing to compare with."""
+    """Everything that the verdict depends on; ``comparison`` is None where there is nothing to compare with."""
 
     grid: Grid
     gate: Mapping[str, Any]
@@ -51,83 +38,66 @@ class _Evidence:
 
     @property
     def events(self) -> str:
-        """What is counted beside machines."""
+        """What the holdout counts besides machines."""
         return "failures" if self.grid.supervised else "anomalies"
-
-
-def ruler(package: Path, params: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What a commit measures with, by name; two rulers are equal iff every entry is.
-
-    Args:
-        package: the commit's ``src/closedloop``.
-        params: content of its ``params.yaml``.
-        parts: the parts of its data pin. A newer version of the same Delta table is the same part.
-    """
-    result = {}
-    for name, path in RULER_CODE.items():
-        content = (package / path).read_bytes() if (package / path).exists() else b""
-        result[f"code of the {name}"] = "sha256:" + hashlib.sha256(content).hexdigest()
-    for section in ("labels", "judge", "gate", "split", "source"):
-        result[f"{section}: in params.yaml"] = json.dumps(params.get(section), sort_keys=True)
-    same = [{key: value for key, value in part.items() if key not in ("version", "versions")} for part in parts]
-    return result | {"parts of the data pin": json.dumps(same, sort_keys=True)}
 
 
 def decide(
     champion: Candidate | None,
     challenger: Candidate,
     truth: Truth,
-    settings: Settings,
+    settings: JudgeSettings,
     *,
-    base_ruler: Mapping[str, str] | None = None,
+    base_ruler: Ruler | None = None,
     served: str | None = None,
     accepted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """``decision.json``: whether the challenger may be served, and why.
 
     Args:
-        champion: the reference, which every challenger meets; None where nothing was released yet.
+        champion: the model to beat; None where nothing was released yet.
         challenger: the model of this commit.
         truth: the held-out tables of the challenger's pin, under the base's holdout rule.
-        settings: labels, costs and gate of the base commit.
+        settings: labels, costs and limits of the base commit.
         base_ruler: the ruler of the base commit; None where there is none.
         served: ``inputs_digest`` of what is served now.
-        accepted: content of ``model/accepted.json``: ``reference``, ``inputs_digest`` and ``why``.
+        accepted: content of ``model/accepted.json``: ``champion`` (a commit; ``reference`` in older files),
+            ``inputs_digest`` and ``why``.
 
     Raises:
         DataError: the truth holds nothing that could be judged, or a floor names an unknown figure.
     """
     evidence = _look(champion, challenger, truth, settings)
     verdict, reason = _verdict(champion, challenger, evidence, base_ruler, served)
-    reference = None if champion is None else champion.commit
     is_accepted = False
     if accepted is not None and verdict in ACCEPTABLE:
-        is_accepted = (accepted.get("reference"), accepted.get("inputs_digest")) == (
-            reference,
-            challenger.inputs_digest,
-        )
+        is_accepted = _applies(accepted, champion, challenger)
         if is_accepted:
             reason += f" Accepted by a code owner: {accepted.get('why') or 'no reason given'}."
         else:
-            reason += " model/accepted.json was written for another reference or other inputs, so it does nothing."
+            reason += " model/accepted.json was written for another champion or other inputs, so it has no effect."
     ships = settings.gate["on_inconclusive"] == "ship" and verdict == "inconclusive"
     comparison = evidence.comparison
-    nothing = {"estimate": None, "low": None, "high": None}
     return {
         "verdict": verdict,
         "reason": reason,
         "green": verdict in GREEN or ships or is_accepted,
         "accepted": is_accepted,
-        "becomes_reference": verdict in ("first", "better") or is_accepted,
-        "reference": reference,
+        "becomes_champion": verdict in ("first", "better") or is_accepted,
         "inputs_digest": challenger.inputs_digest,
         "champion": None if champion is None else champion.name,
         "challenger": challenger.name,
-        "delta": {"cost_per_machine_year": nothing if comparison is None else comparison.delta},
+        "delta": {"cost_per_machine_year": dict(NO_DELTA) if comparison is None else comparison.delta},
         "guardrails": [] if comparison is None else comparison.guardrails,
         "floors": evidence.floors,
         "holdout": evidence.challenger.metrics["holdout"],
     }
+
+
+def _applies(accepted: Mapping[str, Any], champion: Candidate | None, challenger: Candidate) -> bool:
+    """Whether an acceptance was written for this champion and these inputs."""
+    met = accepted.get("champion", accepted.get("reference"))
+    return (met, accepted.get("inputs_digest")) == (champion and champion.commit, challenger.inputs_digest)
 
 
 def is_green(decision: Mapping[str, Any]) -> bool:
@@ -140,7 +110,8 @@ def exit_code(decision: Mapping[str, Any]) -> int:
     return 0 if is_green(decision) else 1
 
 
-def _look(champion: Candidate | None, challenger: Candidate, truth: Truth, settings: Settings) -> _Evidence:
+def _look(champion: Candidate | None, challenger: Candidate, truth: Truth, settings: JudgeSettings) -> _Evidence:
+    """Judge both models on one grid, and compare them where both can be judged."""
     grid, gate = Grid.of(truth, settings), settings.gate
     judged = len(grid.ids) >= gate["minimum_machines"] and grid.event_count >= gate["minimum_failures"]
     mine = answers(challenger, grid)
@@ -164,54 +135,50 @@ def _verdict(
     champion: Candidate | None,
     challenger: Candidate,
     seen: _Evidence,
-    base_ruler: Mapping[str, str] | None,
+    base_ruler: Ruler | None,
     served: str | None,
 ) -> tuple[str, str]:
+    """The verdict and its reason."""
     if seen.faults:
         return "refused", f"The challenger cannot be judged: {'; '.join(seen.faults)}."
     same = "so there is nothing to compare."
     if challenger.inputs_digest == served:
-        return "identical", f"Made from the very inputs of the model that is served, {same}"
-    changed = _changed(challenger.ruler, base_ruler, None if champion is None else champion.ruler)
+        return "identical", f"Made from the same inputs as the model that is served, {same}"
+    others = [ruler for ruler in (base_ruler, None if champion is None else champion.ruler) if ruler is not None]
+    changed = sorted({name for ruler in others for name in changes(challenger.ruler, ruler)})
     if champion is not None:
         if challenger.inputs_digest == champion.inputs_digest:
-            return "identical", f"Made from the very inputs of the reference, {same}"
+            return "identical", f"Made from the same inputs as the champion, {same}"
         same_model = challenger.name["model_digest"] == champion.name["model_digest"] is not None
         if same_model and not changed:
-            return "identical", f"The very model of the reference, judged by the same ruler, {same}"
+            return "identical", f"The same model as the champion, judged by the same ruler, {same}"
     if changed:
         return "incomparable", (
-            f"The ruler itself changed ({'; '.join(changed)}), so the two models cannot be held against each other. "
-            "A code owner can accept it (make accept WHY=…); then this model is the new reference."
+            f"The ruler changed ({', '.join(changed)}), so the two models cannot be compared. "
+            "A code owner can accept the challenger (make accept WHY=…); then it is the new champion."
         )
     if seen.champion_faults:
         return "incomparable", (
-            f"The reference cannot answer for these tables: {'; '.join(seen.champion_faults)}. "
-            "A code owner can accept the challenger (make accept WHY=…); then it is the new reference."
+            f"The champion cannot answer for these tables: {'; '.join(seen.champion_faults)}. "
+            "A code owner can accept the challenger (make accept WHY=…); then it is the new champion."
         )
     if champion is None:
-        return "first", f"There is no champion yet, so this model is the reference.{_too_few(seen)}"
+        return "first", f"There is no champion yet, so this model becomes the champion.{_too_few(seen)}"
     if seen.comparison is None:
         return "inconclusive", f"Not judged.{_too_few(seen)}"
     if faults := _worse(seen, seen.comparison):
-        return "worse", f"Worse than the reference: {'; '.join(faults)}."
+        return "worse", f"Worse than the champion: {'; '.join(faults)}."
     if seen.comparison.better:
         delta, confidence = seen.comparison.delta, 1 - seen.gate["error_rate"]
         return "better", (
-            f"Saves {_money(delta['estimate'])} for each machine-year against the reference "
+            f"Saves {_money(delta['estimate'])} for each machine-year against the champion "
             f"(at least {_money(delta['low'])}, with {confidence:.0%} confidence), and no guardrail is broken."
         )
     return "inconclusive", _undecided(seen, seen.comparison)
 
 
-def _changed(mine: Mapping[str, str], *others: Mapping[str, str] | None) -> list[str]:
-    """Names of what the rulers differ in."""
-    theirs = [other for other in others if other is not None]
-    return sorted({name for other in theirs for name in {*mine, *other} if mine.get(name) != other.get(name)})
-
-
 def _worse(seen: _Evidence, comparison: Comparison) -> list[str]:
-    """Each reason for which the challenger is worse."""
+    """The reasons for which the challenger is worse."""
     result = []
     if comparison.worse:
         loss, least = -(comparison.delta["estimate"] or 0), -(comparison.delta["high"] or 0)
@@ -219,7 +186,7 @@ def _worse(seen: _Evidence, comparison: Comparison) -> list[str]:
     result += [_broken(rail) for rail in comparison.guardrails if rail["holds"] is False]
     result += [
         f"{floor['name'].replace('.', ' ')} is {floor['estimate']:.2f},"
-        f" below the floor of {floor['limit']:.2f} that the reference meets"
+        f" below the floor of {floor['limit']:.2f} that the champion meets"
         for floor in seen.floors
         if floor["holds"] is False and floor["champion"] is not None and floor["champion"] >= floor["limit"]
     ]
@@ -227,7 +194,7 @@ def _worse(seen: _Evidence, comparison: Comparison) -> list[str]:
 
 
 def _too_few(seen: _Evidence) -> str:
-    """What is missing for a judgement, or nothing."""
+    """What the holdout lacks to judge a model; empty where it lacks nothing."""
     if seen.judged:
         return ""
     return (
@@ -237,13 +204,17 @@ def _too_few(seen: _Evidence) -> str:
 
 
 def _undecided(seen: _Evidence, comparison: Comparison) -> str:
+    """The reason of ``inconclusive``: what the holdout allows, and how much more of it would decide."""
     delta, machines = comparison.delta, len(seen.grid.ids)
     if not delta["estimate"]:
-        return "Neither is better: both cost the same on the held-out machines, and more of the kind would not decide."
+        return (
+            "Neither is better: both cost the same on the held-out machines, and more such machines would not decide."
+        )
     word = "saves" if delta["estimate"] > 0 else "costs"
     text = (
         f"Neither is proven better. The challenger {word} about {_money(abs(delta['estimate']))} for each machine-year,"
-        f" but any saving from {_money(delta['low'])} to {_money(delta['high'])} fits the {machines} held-out machines."
+        f" but the {machines} held-out machines allow any saving"
+        f" from {_money(delta['low'])} to {_money(delta['high'])}."
     )
     if comparison.machines_to_decide is None:
         return text
@@ -253,14 +224,14 @@ def _undecided(seen: _Evidence, comparison: Comparison) -> str:
 
 
 def _broken(rail: Mapping[str, Any]) -> str:
-    """What a broken guardrail says."""
+    """The clause that reports a broken guardrail."""
     kind, _, segment = rail["name"].partition(":")
     figure = "any number" if rail["estimate"] is None else f"{rail['estimate']:.2f}"
     clause = {
-        "false_alarm_ratio": f"its false alarms are {figure} times the reference's",
-        "brier_ratio": f"its Brier score is {figure} times the reference's",
-        "calibration_excess": f"its calibration error exceeds the reference's by {figure} of the failures seen",
-        "segment_cost_ratio": f"{segment} costs {figure} times as much as with the reference",
+        "false_alarm_ratio": f"its false alarms are {figure} times the champion's",
+        "brier_ratio": f"its Brier score is {figure} times the champion's",
+        "calibration_excess": f"its calibration error exceeds the champion's by {figure} of the failures seen",
+        "segment_cost_ratio": f"{segment} costs {figure} times as much as with the champion",
     }[kind]
     least = "" if rail["low"] is None else f"at least {rail['low']:.2f}, "
     return f"{clause} ({least}limit {rail['limit']:.2f})"

@@ -1,4 +1,4 @@
-"""What a row at time t should foresee: failures inside the horizon, and where nobody can know."""
+"""Labels: whether a component fails within the horizon after a row, and where that is unknown."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ UNKNOWN = -1
 def labels(window: MachineWindow, schema: Schema, horizon_us: int) -> NDArray[np.int8]:
     """Label of each component at each row, shape (components, rows).
 
-    1: the component fails in (t, t + horizon]. 0: it does not. -1, unknown: it does not, but either it is replaced in
-    (t, t + horizon], so that an alarm acted upon may have prevented the failure (censored), or the horizon runs past
-    the machine's last telemetry row.
+    1: the component fails in (t, t + horizon]. 0: it does not. -1 (unknown): it does not, but it is replaced in
+    (t, t + horizon], so that an alarm that was acted on may have prevented a failure (censored), or the horizon ends
+    after the machine's last telemetry row.
     """
     time = window.time
     result = np.zeros((len(schema.components), len(time)), np.int8)
@@ -28,7 +28,7 @@ def labels(window: MachineWindow, schema: Schema, horizon_us: int) -> NDArray[np
 
 
 def in_failure_hour(window: MachineWindow, schema: Schema) -> NDArray[np.bool_]:
-    """Rows with a failure of any component in (t - sampling period, t]: neither before nor after it, to be dropped."""
+    """Rows with a failure of any component in (t - sampling period, t]. They count neither as before nor as after."""
     failed = np.sort(window.failures.time)
     before = np.searchsorted(failed, window.time - schema.period_us, side="right")
     return np.searchsorted(failed, window.time, side="right") > before

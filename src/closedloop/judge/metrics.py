@@ -1,10 +1,9 @@
-"""Figures of one model: what a person reads (``metrics.json``) and what the gate compares, machine by machine.
+"""Figures of one model: those of ``metrics.json``, and those that the gate compares machine by machine.
 
-Two kinds of figure stand side by side. By *row* (every judged telemetry row whose truth is known): PR-AUC, which is
-average precision, Brier score, precision, recall, F1 and the anomaly head's false-alarm rate, none of them
-point-adjusted. By *episode* (``episodes.py``): event recall, lead time, false alarms and cost, for each machine-year of
-judged telemetry. Failure figures are pooled over the components; a head that the model lacks counts as silent, with
-probability 0.
+There are two kinds. By *row* (every judged telemetry row whose truth is known): PR-AUC, which is average precision,
+Brier score, precision, recall, F1 and the anomaly head's false-alarm rate, none of them point-adjusted. By *episode*
+(``episodes.py``): event recall, lead time, false alarms and cost, for each machine-year of judged telemetry. Failure
+figures are pooled over the components; a head that the model lacks never alarms, and its probability is 0.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from closedloop.data.schema import Float64, Int64, Schema
 from closedloop.judge import operating
 from closedloop.judge.episodes import Outcome, anomaly_cost, failure_cost
 from closedloop.judge.outcomes import of_anomalies, of_failures
-from closedloop.judge.truth import ANOMALY, Aligned, Bool, Grid, PredictionTable, Settings, Truth, align
+from closedloop.judge.truth import ANOMALY, Aligned, Bool, Grid, JudgeSettings, PredictionTable, Truth, align
 
 BIN_EDGES = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8])  # of probability: failures are rare
 ABLATION_KEYS = ("pr_auc", "f1", "event_recall", "false_alarms_per_machine_year", "cost_per_machine_year")
@@ -29,9 +28,9 @@ ABLATION_KEYS = ("pr_auc", "f1", "event_recall", "false_alarms_per_machine_year"
 
 @dataclass(frozen=True)
 class Assessment:
-    """One model against the truth.
+    """One model compared with the truth.
 
-    ``metrics`` is the content of ``metrics.json``. The arrays are what the gate needs, one entry for each machine:
+    ``metrics`` is the content of ``metrics.json``. The arrays serve the gate and have one entry for each machine:
     ``years`` judged, ``cost`` in currency (all heads together), ``false_alarms`` (all heads), ``squared_error`` (sum of
     the Brier terms) over ``rows`` known rows of all components, and ``predicted`` and ``observed``, of shape
     (machines, bins), the failures expected and seen in each bin of probability. ``outcomes`` has the judged alarms of
@@ -79,12 +78,14 @@ def _by_row(truth: Bool, alarm: Bool) -> dict[str, float | None]:
 
 
 def silent(grid: Grid) -> Aligned:
-    """The answers of a head that a model lacks."""
+    """The answers of a head that the model lacks: no score and no alarm."""
     rows = len(grid.time)
     return Aligned(np.full(rows, np.nan), np.zeros(rows, bool), np.ones(rows, bool), 0)
 
 
-def _failures(heads: Mapping[str, Aligned], grid: Grid, components: tuple[str, ...], settings: Settings) -> _Failures:
+def _failures(
+    heads: Mapping[str, Aligned], grid: Grid, components: tuple[str, ...], settings: JudgeSettings
+) -> _Failures:
     answers = [heads.get(name) or silent(grid) for name in components]
     by_head = [of_failures(answer.alarm, grid, c, settings.rules) for c, answer in enumerate(answers)]
     present = np.array([name in heads for name in components])
@@ -95,7 +96,7 @@ def _failures(heads: Mapping[str, Aligned], grid: Grid, components: tuple[str, .
 
 
 def _failure_figures(
-    found: _Failures, grid: Grid, settings: Settings, machines: Bool, components: Bool
+    found: _Failures, grid: Grid, settings: JudgeSettings, machines: Bool, components: Bool
 ) -> dict[str, float | None]:
     """Figures pooled over the chosen machines and components."""
     rows = components[:, None] & np.repeat(machines, np.diff(grid.offsets)) & grid.known
@@ -114,7 +115,7 @@ def _failure_figures(
     }
 
 
-def _failure_metrics(found: _Failures, grid: Grid, settings: Settings, schema: Schema) -> dict[str, Any]:
+def _failure_metrics(found: _Failures, grid: Grid, settings: JudgeSettings, schema: Schema) -> dict[str, Any]:
     """The part ``failure`` of ``metrics.json``."""
     machines, components = np.ones(len(grid.ids), bool), np.ones(len(schema.components), bool)
     result: dict[str, Any] = dict(_failure_figures(found, grid, settings, machines, components))
@@ -149,8 +150,8 @@ def _anomaly_metrics(head: Aligned | None, outcomes: list[Outcome], grid: Grid) 
     }
 
 
-def assess(heads: Mapping[str, Aligned], grid: Grid, settings: Settings, schema: Schema) -> Assessment:
-    """Judge one model's answers, laid on the grid by :func:`closedloop.judge.truth.align`."""
+def assess(heads: Mapping[str, Aligned], grid: Grid, settings: JudgeSettings, schema: Schema) -> Assessment:
+    """The assessment of one model's answers, aligned by :func:`closedloop.judge.truth.align`."""
     count = len(grid.ids)
     cost, false_alarms, squared, rows = (np.zeros(count) for _ in range(4))
     predicted, observed = (np.zeros((count, len(BIN_EDGES) + 1)) for _ in range(2))
@@ -188,7 +189,7 @@ def assess(heads: Mapping[str, Aligned], grid: Grid, settings: Settings, schema:
 def judge(
     predictions: PredictionTable,
     truth: Truth,
-    settings: Settings,
+    settings: JudgeSettings,
     ablations: Mapping[str, PredictionTable] | None = None,
 ) -> dict[str, Any]:
     """``metrics.json``: the figures of one model.

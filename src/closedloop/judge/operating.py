@@ -1,7 +1,7 @@
-"""What each threshold would have done: events foreseen against false alarms, the curve an alarm is chosen from.
+"""Operating curves: events detected against false alarms, as the threshold varies.
 
-The threshold is swept over the held-out machines' own scores, so a curve says what a model *can* do, with hindsight;
-what it does is its own point, whose thresholds were chosen on training machines.
+The threshold runs over the held-out machines' own scores, so a curve shows what a model *could* do with hindsight. What
+it does is one point, whose thresholds were chosen on training machines.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ BUDGETS = (1.0, 1.5, 2.0, 5.0)  # false alarms for each machine-year at which a 
 
 @dataclass(frozen=True)
 class Curve:
-    """One point for each threshold, the highest first; before them silence, at a threshold of infinity."""
+    """One point for each threshold, the highest first; the first threshold is infinity, which never alarms."""
 
     threshold: Float64
     event_recall: Float64
     false_alarms: Float64  # for each machine-year
 
     def best_at(self, false_alarms: float) -> int:
-        """The point of best event recall with at most so many false alarms for each machine-year."""
+        """Index of the point with the best event recall at no more than these false alarms for each machine-year."""
         return int(np.argmax(np.where(self.false_alarms <= false_alarms, self.event_recall, -1.0)))
 
     def recall_at(self, false_alarms: float) -> float:
-        """The event recall there."""
+        """The event recall at that point."""
         return float(self.event_recall[self.best_at(false_alarms)])
 
 
 def read(curve: Curve | None) -> dict[str, float | None]:
-    """The curve read at each of the ``BUDGETS``: the part ``event_recall_at`` of ``metrics.json``."""
+    """The event recall at each of the ``BUDGETS``: the part ``event_recall_at`` of ``metrics.json``."""
     return {f"{budget:g}": None if curve is None else curve.recall_at(budget) for budget in BUDGETS}
 
 
@@ -51,9 +51,9 @@ def curves(heads: Mapping[str, Aligned], grid: Grid, rules: Rules, schema: Schem
 
 
 def failure_curve(heads: Mapping[str, Aligned], grid: Grid, rules: Rules, schema: Schema) -> Curve | None:
-    """All failure heads together, an alarm of each where its probability is at or above one common threshold.
+    """The curve of all failure heads together, which share one threshold here.
 
-    None where no head answered with numbers, or nothing failed. A head that is missing foresees nothing.
+    None where no head has finite scores, or nothing failed. A missing head foresees nothing.
     """
     places = [c for c, name in enumerate(schema.components) if name in heads]
     scores = [heads[schema.components[c]].score for c in places]
@@ -67,7 +67,7 @@ def failure_curve(heads: Mapping[str, Aligned], grid: Grid, rules: Rules, schema
 
 
 def anomaly_curve(heads: Mapping[str, Aligned], grid: Grid, rules: Rules) -> Curve | None:
-    """The anomaly head; None where it did not answer with numbers, or there is nothing to see."""
+    """The curve of the anomaly head; None where it has no finite scores, or there are no events."""
     if ANOMALY not in heads or grid.events is None:
         return None
     score = heads[ANOMALY].score
@@ -75,7 +75,7 @@ def anomaly_curve(heads: Mapping[str, Aligned], grid: Grid, rules: Rules) -> Cur
 
 
 def _sweep(scores: Sequence[Float64], grid: Grid, judge: Callable[[float], list[Outcome]], missed: int) -> Curve | None:
-    """The curve, with its points where it moves: the widest step between two is halved, again and again."""
+    """The curve, with most points where it changes most: the widest step between two points is halved repeatedly."""
     pooled: Float64 = np.concatenate([*scores, np.empty(0)])
     events = missed + sum(len(one.lead_hours) for one in judge(np.inf))
     if not len(pooled) or not np.isfinite(pooled).all() or not events:
@@ -96,7 +96,7 @@ def _sweep(scores: Sequence[Float64], grid: Grid, judge: Callable[[float], list[
         low, high = max(pairwise(sorted(found)), key=lambda pair: step(*pair))
         if not step(low, high):
             break
-        middle = max(math.isqrt(low * high), low + 1)  # of ranks, since few rows matter among many
+        middle = max(math.isqrt(low * high), low + 1)  # of ranks, since few of many rows matter
         found[middle] = point(middle)
     chosen = sorted(found)
     recall, false_alarms = np.array([found[number] for number in chosen]).T

@@ -1,4 +1,4 @@
-"""The alarms of whole heads, judged machine by machine: what every figure by episode is counted from."""
+"""Outcomes of a head's alarms on each machine, from which every figure by episode is counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Bool = NDArray[np.bool_]
 
 
 def of_failures(alarm: Bool, grid: Grid, component: int, rules: Rules) -> list[Outcome]:
-    """The outcome on each machine of one component's head, whose ``alarm`` has one entry for each row of the grid."""
+    """The outcome of one component's head on each machine; ``alarm`` has one entry for each row of the grid."""
 
     def judge_one(number: int, time: Int64, known: Bool) -> Outcome:
         return foresee(time, known, grid.failures[number][component], rules)
@@ -24,7 +24,7 @@ def of_failures(alarm: Bool, grid: Grid, component: int, rules: Rules) -> list[O
 
 
 def of_anomalies(alarm: Bool, grid: Grid, rules: Rules) -> list[Outcome]:
-    """The outcome on each machine of the anomaly head, judged on what ``grid.events`` says."""
+    """The outcome of the anomaly head on each machine, judged on the events that ``grid.events`` names."""
 
     def judge_one(number: int, time: Int64, known: Bool) -> Outcome:
         if grid.events == "anomalies":
@@ -35,7 +35,7 @@ def of_anomalies(alarm: Bool, grid: Grid, rules: Rules) -> list[Outcome]:
 
 
 def _any_failure(grid: Grid, number: int) -> Int64:
-    """Times at which any component of a machine fails, each once."""
+    """Times at which any component of a machine fails, without duplicates."""
     return np.unique(np.concatenate(grid.failures[number]))
 
 

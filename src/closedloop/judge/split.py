@@ -1,4 +1,4 @@
-"""Who trains and who judges: a rule that needs no list, so that seeds, files and logs of one fleet agree for ever."""
+"""Which machines and rows train, and which judge: a rule without a list, the same for every source of a fleet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PREFIX = 1 / 3  # of each machine's rows, where ``split.prefix`` does not say
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Telemetry rows that may train and rows that judge, as masks over the tables' rows; the rest do neither.
+    """Telemetry rows that train and rows that judge, as masks over the tables' rows; some do neither.
 
     ``training_machines`` are the machines of the training rows; ``cut_us`` is None where time is not split.
     """
@@ -43,13 +43,13 @@ def cut_us(tables: Tables) -> int:
         DataError: there is no telemetry.
     """
     if not len(tables.time):
-        raise DataError("telemetry: no rows, so no time to split")
+        raise DataError("telemetry: it has no rows, so there is no time to split")
     first, last = int(tables.time.min()), int(tables.time.max())
     return first + (last - first) * 2 // 3
 
 
 def fit_until_us(cut: int, horizon_us: int, history_us: int) -> int:
-    """Last time of a training row: neither its label nor a judged row's features then look across the cut."""
+    """Last time of a training row, so that neither its label nor a judged row's features look across the cut."""
     return cut - (horizon_us + history_us)
 
 

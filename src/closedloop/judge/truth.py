@@ -1,4 +1,4 @@
-"""What the judge sees: a model's predictions, what really happened, and the two laid on one grid of rows."""
+"""What is judged: a model's predictions and what really happened, aligned on one grid of rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from closedloop.data.schema import HOUR_US, DataError, Float64, Int16, Int64, Schema, Tables
+from closedloop.data.schema import HOUR_US, DataError, Float64, Int16, Int64, MachineWindow, Schema, Tables
 from closedloop.judge.episodes import Rules
 from closedloop.judge.labels import UNKNOWN, in_failure_hour, labels
 
@@ -25,15 +25,15 @@ COSTS = ("unplanned", "planned", "false_alarm", "missed_anomaly")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The base commit's ruler: horizon and episode rules, costs (in the user's currency) and the section ``gate:``."""
+class JudgeSettings:
+    """How a commit judges: horizon and episode rules, costs (in the user's currency) and the section ``gate:``."""
 
     rules: Rules
     costs: dict[str, float]
     gate: dict[str, Any]
 
     @classmethod
-    def from_params(cls, params: Mapping[str, Any]) -> Settings:
+    def from_params(cls, params: Mapping[str, Any]) -> JudgeSettings:
         """From the content of ``params.yaml``.
 
         Raises:
@@ -64,7 +64,7 @@ class PredictionTable:
 
     @classmethod
     def of(cls, machine: Int64, time: Int64, heads: Mapping[str, tuple[Float64, Bool]]) -> PredictionTable:
-        """Stack the (score, alarm) of each head; a head that the model lacks is left out, never filled with NaN."""
+        """A table of the (score, alarm) of each head; a head that the model lacks has no rows."""
         count, n = len(heads), len(machine)
         return cls(
             np.tile(machine, count),
@@ -75,7 +75,7 @@ class PredictionTable:
         )
 
     def arrow(self) -> pa.Table:
-        """The table as it is written."""
+        """The table in the form in which it is written."""
         columns = {
             "machineID": pa.array(self.machine, pa.int64()),
             "datetime": pa.array(self.time, pa.int64()).cast(pa.timestamp("us", "UTC")),
@@ -100,7 +100,9 @@ class PredictionTable:
         try:
             table = pq.read_table(path, columns=["machineID", "datetime", "head", "score", "alarm"])
             if nulls := [name for name in ("machineID", "datetime", "head", "alarm") if table[name].null_count]:
-                raise DataError(f"{path}: column {nulls[0]} has nulls; write it again with python -m model.predict")
+                raise DataError(
+                    f"{path}: column {nulls[0]} has nulls; write the file again with python -m model.predict"
+                )
             return cls(
                 table["machineID"].cast(pa.int64()).to_numpy(),
                 table["datetime"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy(),
@@ -110,7 +112,7 @@ class PredictionTable:
             )
         except (OSError, pa.ArrowException, KeyError) as error:
             raise DataError(
-                f"{path}: no predictions can be read ({' '.join(str(error).split())}); run python -m model.predict"
+                f"{path}: cannot be read as predictions ({' '.join(str(error).split())}); run python -m model.predict"
             ) from error
 
 
@@ -124,7 +126,7 @@ class Intervals:
 
     @classmethod
     def of(cls, table: Any) -> Intervals:
-        """From a frame with the columns ``machineID, start, end`` (the others of ``anomalies`` are not needed)."""
+        """From a frame with the columns ``machineID, start, end`` (no other column of ``anomalies`` is needed)."""
 
         def microseconds(name: str) -> Int64:
             column = table[name]
@@ -139,9 +141,9 @@ class Intervals:
 class Truth:
     """What happened to the machines that are judged.
 
-    ``tables`` may begin before ``since_us`` (a model needs history to answer): rows and events from there on count. It
-    is one time for all machines, or one for each that is judged. ``source`` is the fleet's name and ``rule`` its split
-    rule, for the question whether a model trained on what it is judged on.
+    ``tables`` may begin before ``since_us``, since a model needs history to answer; rows and events from that time on
+    count. ``since_us`` is one time for all machines, or one for each judged machine. ``source`` is the fleet's name and
+    ``rule`` its split rule; they tell whether a model was trained on what it is judged on.
     """
 
     tables: Tables
@@ -152,7 +154,7 @@ class Truth:
     rule: str = "fleet"
 
     def since(self, machine: int) -> int:
-        """Time from which a machine's rows are judged, in microseconds; beyond all time where none is."""
+        """Time from which a machine's rows are judged, in microseconds; ``NEVER_US`` where none is."""
         return self.since_us if isinstance(self.since_us, int) else self.since_us.get(machine, NEVER_US)
 
 
@@ -181,8 +183,8 @@ class Grid:
     anomalies: tuple[tuple[Int64, Int64], ...]
 
     @classmethod
-    def of(cls, truth: Truth, settings: Settings) -> Grid:
-        """Lay the truth out. A failure or anomaly that no judged row could have met is not an event.
+    def of(cls, truth: Truth, settings: JudgeSettings) -> Grid:
+        """The grid of the truth. A failure or anomaly that no judged row could have detected is not an event.
 
         Raises:
             DataError: no telemetry row lies in the judged time.
@@ -193,26 +195,9 @@ class Grid:
             raise DataError(
                 "the truth has no telemetry row in the judged time; check the cut and the held-out machines"
             )
-        times, label, known, failures, anomalous, anomalies = [], [], [], [], [], []
-        for window in windows:
-            judged = window.time >= truth.since(window.machine)
-            time = window.time[judged]
-            y = np.full((len(truth.schema.components), len(time)), UNKNOWN, np.int8)
-            if supervised:
-                y = labels(window, truth.schema, settings.rules.horizon_us)[:, judged]
-            certain = (y != UNKNOWN) & ~in_failure_hour(window, truth.schema)[judged]
-            times.append(time)
-            label.append(y)
-            known.append(certain)
-            failures.append(
-                tuple(
-                    _foreseeable(window.failures.time[window.failures.code == c], time[certain[c]], settings.rules)
-                    for c in range(len(truth.schema.components))
-                )
-            )
-            start, end = _met(truth.anomalies, window.machine, time)
-            anomalies.append((start, end))
-            anomalous.append(((time[:, None] >= start) & (time[:, None] <= end)).any(axis=1))
+        times, label, known, failures, anomalous, anomalies = zip(
+            *(_of_machine(window, truth, settings, supervised) for window in windows), strict=True
+        )
         rows = np.array([len(time) for time in times], np.int64)
         grid = cls(
             ids=np.array([window.machine for window in windows], np.int64),
@@ -223,11 +208,11 @@ class Grid:
             supervised=supervised,
             label=np.concatenate(label, axis=1),
             known=np.concatenate(known, axis=1),
-            failures=tuple(failures),
+            failures=failures,
             events="anomalies" if truth.anomalies is not None else "failures" if supervised else None,
             anomalous=np.concatenate(anomalous),
             anomaly_known=np.ones(rows.sum(), bool),
-            anomalies=tuple(anomalies),
+            anomalies=anomalies,
         )
         if grid.events != "failures":
             return grid
@@ -243,6 +228,23 @@ class Grid:
     def event_count(self) -> int:
         """Failures that are judged, or anomalies where there is no failure table."""
         return self.failure_count if self.supervised else sum(len(start) for start, _ in self.anomalies)
+
+
+def _of_machine(
+    window: MachineWindow, truth: Truth, settings: JudgeSettings, supervised: bool
+) -> tuple[Int64, NDArray[np.int8], Bool, tuple[Int64, ...], Bool, tuple[Int64, Int64]]:
+    """One machine's part of the grid: time, label, known, failures, anomalous and anomalies."""
+    judged = window.time >= truth.since(window.machine)
+    time, components = window.time[judged], range(len(truth.schema.components))
+    label: NDArray[np.int8] = np.full((len(components), len(time)), UNKNOWN, np.int8)
+    if supervised:
+        label = labels(window, truth.schema, settings.rules.horizon_us)[:, judged]
+    known = (label != UNKNOWN) & ~in_failure_hour(window, truth.schema)[judged]
+    failed = [window.failures.time[window.failures.code == c] for c in components]
+    failures = tuple(_foreseeable(failed[c], time[known[c]], settings.rules) for c in components)
+    start, end = _met(truth.anomalies, window.machine, time)
+    anomalous: Bool = np.logical_or.reduce((time[:, None] >= start) & (time[:, None] <= end), axis=1)
+    return time, label, known, failures, anomalous, (start, end)
 
 
 def _met(anomalies: Intervals | None, machine: int, time: Int64) -> tuple[Int64, Int64]:
@@ -264,7 +266,7 @@ def _foreseeable(failure: Int64, known_time: Int64, rules: Rules) -> Int64:
 
 @dataclass(frozen=True)
 class Aligned:
-    """One head's answers on the grid: NaN and False where there is none. ``twice`` counts rows answered twice."""
+    """One head's answers on the grid: NaN and False where there is none. ``twice`` counts rows with several answers."""
 
     score: Float64
     alarm: Bool
@@ -278,7 +280,7 @@ class Aligned:
 
 
 def align(table: PredictionTable, grid: Grid) -> dict[str, Aligned]:
-    """Lay predictions on the grid, head by head; rows outside the grid are left out."""
+    """The predictions on the grid, by head; rows outside the grid are left out."""
     low = int(grid.time.min())
     span = int(grid.time.max()) - low + 1
     index = np.minimum(np.searchsorted(grid.ids, table.machine), len(grid.ids) - 1)

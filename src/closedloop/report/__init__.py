@@ -1,1 +1,1 @@
-"""What a person reads of a model: report, card, plots, importance."""
+"""What a person reads about a model: report, card, plots and importance."""

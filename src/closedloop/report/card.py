@@ -1,7 +1,7 @@
-"""The model card: what a bundle is, for people. One template, twice.
+"""The model card: what a bundle is, for people.
 
-Training writes it into the bundle, where nothing is judged yet; the report writes it again beside itself, with figures,
-ablations and verdict. It holds nothing of the place or the hour, so equal trainings have equal cards.
+Training writes it into the bundle, before the model is judged. The report writes it again, with figures, ablations and
+verdict. It names neither the place nor the hour of the training, so equal trainings have equal cards.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from closedloop.heads.bundle import Bundle
 
 TEMPLATE = "card.md.j2"
 SPLITS = {
-    "fleet": "About 30 % of the fleet's machines are held out for ever, and judge the model in the last third of time.",
-    "unit": "About 30 % of the fleet's machines are held out for ever, and judge the model.",
-    "prefix": "Of each machine the first rows trained, and later ones judge the model.",
+    "fleet": "About 30 % of the machines are held out permanently. They judge the model, on the last third of time.",
+    "unit": "About 30 % of the machines are held out permanently. They judge the model.",
+    "prefix": "The first rows of each machine trained the model, and later ones judge it.",
 }
 DETECTORS = {"mean_chart": "mean chart", "isolation_forest": "isolation forest", "pca": "PCA, T² and Q"}
 
 
 def environment() -> jinja2.Environment:
-    """Where the templates of this room are rendered: a figure that is missing is an error."""
+    """The environment that renders the templates of this package; a missing value is an error."""
     result = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -39,12 +39,12 @@ def environment() -> jinja2.Environment:
 
 
 def plain(text: str) -> str:
-    """Text for a cell or a paragraph of Markdown: no tag, no cell border, no line break."""
+    """Text for a cell or a paragraph of Markdown, without tags, cell borders and line breaks."""
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").split())
 
 
 def describe(bundle: Bundle, params: Mapping[str, Any], rule: str) -> dict[str, Any]:
-    """What the card says of a bundle.
+    """The content of a bundle's card, as the template takes it.
 
     Args:
         bundle: its ``provenance`` must hold ``learned_from``: ``rows``, and ``failures`` by component.
@@ -89,12 +89,12 @@ def describe(bundle: Bundle, params: Mapping[str, Any], rule: str) -> dict[str, 
 
 
 def render(bundle: Bundle, params: Mapping[str, Any], rule: str) -> str:
-    """The card of a bundle that nobody has judged yet."""
+    """The card of a bundle that is not judged yet."""
     return environment().get_template(TEMPLATE).render(describe(bundle, params, rule))
 
 
 def _features(spec: FeatureSpec) -> list[str]:
-    """One line for each family that is there."""
+    """One line for each family of features that the spec has."""
     lines = []
     if spec.rolling_us:
         lines.append(f"of each sensor, mean and deviation over {_windows(spec.rolling_us)}")

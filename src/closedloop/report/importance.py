@@ -1,12 +1,12 @@
-"""What a model's knowledge is worth: what is lost when one source of it is shuffled, counted in episodes.
+"""Permutation importance of families of features, counted in alarm episodes.
 
-Features that belong together are shuffled together, since a model that loses the 3-hour mean of a sensor reads much the
-same from the 24-hour one: all figures of a sensor, all of an error code, the machine's model; every custom feature by
-itself. The heads are asked again, so the anomaly score that failure heads read is shuffled with what it was made from.
+A family is all features of a sensor, all of an error code, the machine's model, or one custom feature. Its features are
+permuted together, since a model that loses the 3-hour mean of a sensor learns much the same from the 24-hour mean. The
+heads answer again, so the anomaly score that failure heads read is permuted with the features that it is made from.
 
-Shuffling rows would tear a series to pieces, and alarm episodes with it: every feature would look dear. So a family's
-columns keep their order and are moved on as a whole, a quarter to three quarters of the way round all held-out rows:
-each machine is told what another one went through, at another time, in hours that follow each other as ever.
+Permuting single rows would break up each series and its alarm episodes, so that every feature would look important.
+Instead, a family's columns keep their order and are rotated by a quarter to three quarters of all held-out rows. Each
+machine then has the values of another machine at another time, hour after hour.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from closedloop.features.spec import FeatureSpec
 from closedloop.heads.bundle import Bundle
 from closedloop.judge.episodes import Outcome, anomaly_cost, failure_cost
 from closedloop.judge.outcomes import of_anomalies, of_failures
-from closedloop.judge.truth import Grid, Settings, Truth
+from closedloop.judge.truth import Grid, JudgeSettings, Truth
 
-SHIFTS = 2  # of each family; the losses are their mean
-ROWS_ENOUGH = 90_000  # judged rows: beyond these, machines are left out evenly
+SHIFTS = 2  # rotations of each family; the losses are their mean
+ROWS_ENOUGH = 90_000  # judged rows; of a larger holdout some machines are left out, evenly over their ids
 
 
-def importance(bundle: Bundle, truth: Truth, settings: Settings, seed: int) -> dict[str, dict[str, float]]:
-    """For each family of features what is lost without it, the dearest first.
+def importance(bundle: Bundle, truth: Truth, settings: JudgeSettings, seed: int) -> dict[str, dict[str, float]]:
+    """The losses without each family of features, by family, the most important first.
 
-    ``cost_per_machine_year`` is how much more all heads together cost, at the model's own thresholds. The others say
-    why: how much the event recall of the failure heads and of the anomaly head change (0 where nothing happened that
-    they could have foreseen), and the false alarms of all. Empty where nothing at all happened.
+    ``cost_per_machine_year`` is how much more all heads together cost, at the model's own thresholds. The others
+    explain it: the change of the event recall of the failure heads and of the anomaly head (0 where there was no event
+    to detect), and of the false alarms of all heads. The result is empty where there was no event at all.
 
     Raises:
         DataError: the truth holds no row in the judged time.
@@ -60,8 +60,10 @@ def importance(bundle: Bundle, truth: Truth, settings: Settings, seed: int) -> d
 
 
 def families(spec: FeatureSpec, schema: Schema) -> dict[str, list[int]]:
-    """Columns of the features that belong together, by the sensor's, the code's or the feature's own name."""
-    owners = sorted((*schema.sensors, *schema.errors), key=len, reverse=True)  # volt_2's are not volt's
+    """Columns of each family of features, by the name of its sensor, error code or feature."""
+    owners = sorted(
+        (*schema.sensors, *schema.errors), key=len, reverse=True
+    )  # the longest first, so that volt_2 is not taken for volt
     result: dict[str, list[int]] = {}
     for column, (name, group) in enumerate(zip(spec.names, spec.groups, strict=True)):
         family = name.partition("=")[0]
@@ -71,8 +73,8 @@ def families(spec: FeatureSpec, schema: Schema) -> dict[str, list[int]]:
     return result
 
 
-def _enough(truth: Truth, settings: Settings) -> tuple[Truth, Grid]:
-    """The truth of no more machines than it takes, chosen evenly over their ids, and its grid."""
+def _enough(truth: Truth, settings: JudgeSettings) -> tuple[Truth, Grid]:
+    """The truth with no more machines than needed, chosen evenly over their ids, and its grid."""
     grid = Grid.of(truth, settings)
     machines = max(1, len(grid.ids) * ROWS_ENOUGH // len(grid.time))
     if machines >= len(grid.ids):
@@ -82,8 +84,8 @@ def _enough(truth: Truth, settings: Settings) -> tuple[Truth, Grid]:
     return truth, Grid.of(truth, settings)
 
 
-def _figures(bundle: Bundle, features: Features, grid: Grid, settings: Settings) -> dict[str, float]:
-    """Cost, recall and false alarms of the heads' answers to these features, which are the grid's rows."""
+def _figures(bundle: Bundle, features: Features, grid: Grid, settings: JudgeSettings) -> dict[str, float]:
+    """Cost, recall and false alarms of the heads' answers to these features, whose rows are the grid's."""
     answers = bundle.answer(features)
     failures: list[Outcome] = []
     anomalies: list[Outcome] = []

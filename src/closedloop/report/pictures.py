@@ -1,4 +1,4 @@
-"""Which pictures a report shows, with their words: those that the truth and the predictions allow."""
+"""The pictures of a report with their captions: those that the truth and the predictions allow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from closedloop.data.schema import HOUR_US
 from closedloop.judge.metrics import Assessment
 from closedloop.judge.operating import Curve
-from closedloop.judge.truth import ANOMALY, Aligned, Grid, Settings, Truth
+from closedloop.judge.truth import ANOMALY, Aligned, Grid, JudgeSettings, Truth
 from closedloop.report import plots
 
 Picture = dict[str, Any]
@@ -19,7 +19,7 @@ Picture = dict[str, Any]
 
 @dataclass(frozen=True)
 class Seen:
-    """The challenger's answers, both models judged (``theirs`` is None without a reference), and the truth."""
+    """The challenger's answers, both models' assessments (``theirs`` is None without a champion), and the truth."""
 
     heads: Mapping[str, Aligned]
     mine: Assessment
@@ -27,7 +27,7 @@ class Seen:
     my_curves: Mapping[str, Curve | None]
     their_curves: Mapping[str, Curve | None]
     grid: Grid
-    settings: Settings
+    settings: JudgeSettings
     truth: Truth
 
 
@@ -36,16 +36,16 @@ def _picture(title: str, caption: str, svg: str, wide: bool = False) -> Picture:
 
 
 def operating_curves(seen: Seen) -> list[Picture]:
-    """Events against false alarms for each threshold, of all failure heads together and of the anomaly head."""
+    """Detected events against false alarms as the threshold varies: failure heads together, and the anomaly head."""
     words = {"failure": ("Failure heads", "failures foreseen"), "anomaly": ("Anomaly head", f"{seen.grid.events} seen")}
     result = []
     for part, curve in seen.my_curves.items():
         own = _operating(part, curve, seen.mine)
         if own is not None:
             title, events = words[part]
-            reference = _operating(part, seen.their_curves.get(part), seen.theirs)
-            caption = "Numbers on the line are thresholds." + (" Grey: the reference." if reference else "")
-            result.append(_picture(title, caption, plots.operating(own, reference, events)))
+            champion = _operating(part, seen.their_curves.get(part), seen.theirs)
+            caption = "Numbers on the line are thresholds." + (" Grey: the champion." if champion else "")
+            result.append(_picture(title, caption, plots.operating(own, champion, events)))
     return result
 
 
@@ -73,44 +73,46 @@ def pictures(seen: Seen) -> list[Picture]:
         known = grid.anomaly_known
         curves["anomaly head"] = panels["anomaly score"] = (grid.anomalous[known], usable[ANOMALY].score[known])
     if curves:
-        caption = "Every hour counts for itself. Dotted: guessing."
+        caption = "Each hour counts separately. Dotted: the precision of random alarms."
         result.append(_picture("Precision and recall", caption, plots.precision_recall(curves)))
     if "failure heads" in curves:
-        caption = "On the dotted line, a probability means what it says."
+        caption = "On the dotted line, failures are as frequent as the probability says."
         result.append(_picture("Calibration", caption, plots.calibration(y, p)))
         leads = np.concatenate([one.lead_hours for name in components for one in seen.mine.outcomes[name]])
         missed, rules = int(np.isnan(leads).sum()), seen.settings.rules
         svg = plots.lead_times(
             leads[~np.isnan(leads)], missed, rules.minimum_lead_us / HOUR_US, rules.horizon_us / HOUR_US
         )
-        result.append(_picture("Lead time", "From the first alarm in the horizon to the failure.", svg))
+        result.append(_picture("Lead time", "Hours from the first alarm within the horizon to the failure.", svg))
     if panels:
-        result.append(_picture("Scores", "How well events stand out from quiet hours.", plots.scores(panels)))
+        result.append(_picture("Scores", "Ahead of an event, and in quiet hours.", plots.scores(panels)))
     return result
 
 
 def importance_of(values: Mapping[str, Mapping[str, float]]) -> list[Picture]:
-    """What each family of features is worth."""
+    """The importance of each family of features."""
     if not values:
         return []
     caption = (
-        "Cost per machine-year, all heads, added when a family of features is shuffled among the held-out machines:"
-        " each is told another one's readings, in their order. At the right, what becomes of the failures foreseen, of"
-        " the anomalies seen and of the false alarms per machine-year. Cost below zero is chance: it does as well"
-        " without." + (f" The {plots.IMPORTANT} dearest of {len(values)}." if len(values) > plots.IMPORTANT else "")
+        "Cost per machine-year that is added, all heads together, when a family of features is exchanged between the"
+        " held-out machines: each gets the values of another machine, in their order. At the right, the change of the"
+        " share of failures foreseen, of anomalies seen, and of false alarms per machine-year. A cost below zero is"
+        " chance: the model does as well without the family."
     )
+    if len(values) > plots.IMPORTANT:
+        caption += f" Shown are the {plots.IMPORTANT} most important of {len(values)}."
     return [_picture("Feature importance", caption, plots.importance(values), True)]
 
 
 def machines(seen: Seen) -> list[Picture]:
-    """The lives of two machines, the dearest and a typical one."""
+    """Two machines over time: the one that cost most and a typical one."""
     if not seen.mine.outcomes:
         return []
     rate = seen.mine.cost / seen.mine.years
     order = np.argsort(rate, kind="stable")
-    typical, dearest = int(order[(len(order) - 1) // 2]), int(order[-1])
-    chosen = {"Machine {}: the one that cost most": dearest, "Machine {}: a typical one": typical}
-    if typical == dearest:
+    typical, costliest = int(order[(len(order) - 1) // 2]), int(order[-1])
+    chosen = {"Machine {}: the one that cost most": costliest, "Machine {}: a typical one": typical}
+    if typical == costliest:
         del chosen["Machine {}: a typical one"]
     return [
         _picture(title.format(seen.grid.ids[number]), "", _timeline(number, seen), True)

@@ -1,6 +1,6 @@
-"""The report's pictures: functions of arrays that give inline SVG, readable on a light and on a dark page.
+"""The report's pictures: functions of arrays that return inline SVG, readable on a light and on a dark page.
 
-Matplotlib draws with stand-in colours, which become CSS variables of the page, so that one picture follows its theme.
+Matplotlib draws with placeholder colours. They become CSS variables of the page, so that a picture follows its theme.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
 
 
 def _canvas(width: float, height: float, rows: int = 1, columns: int = 1, **keywords: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of so many inches and its axes, in the report's style."""
+    """A figure of this size in inches and its axes, in the report's style."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **keywords)
     return figure, list(axes.ravel())
@@ -85,7 +85,7 @@ def _svg(figure: Figure, title: str) -> str:
 
 
 def interval(estimate: float, low: float | None, high: float | None, unit: str) -> str:
-    """One estimate with its bounds beside the line of no difference; an open side runs off the picture."""
+    """An estimate and its bounds beside the line of no difference; a side without a bound runs off the picture."""
     with mpl.rc_context(STYLE):
         figure, (axis,) = _canvas(9.4, 1.2)
         known = [value for value in (low, high, estimate, 0.0) if value is not None]
@@ -117,13 +117,13 @@ def precision_recall(curves: Mapping[str, tuple[Bool, Float64]]) -> str:
 
 
 def _thin(x: Float64, y: Float64, steps: int = 300) -> NDArray[np.intp]:
-    """Indexes of the points of a curve that differ on a screen."""
+    """Indexes of the points of a curve that a screen can show apart."""
     cell = np.round(x * steps) * (steps + 1) + np.round(y * steps)
     return np.flatnonzero(np.append(True, np.diff(cell) != 0))
 
 
 def calibration(truth: Bool, probability: Float64) -> str:
-    """Share of rows ahead of a failure against the probability that was answered, in bins, with the rows in each."""
+    """Share of rows ahead of a failure against the answered probability, in bins, with the number of rows in each."""
     edges = np.append([0, 0.05], np.arange(0.1, 1.01, 0.1))
     bins = np.clip(np.digitize(probability, edges) - 1, 0, len(edges) - 2)
     count = np.bincount(bins, minlength=len(edges) - 1)
@@ -141,7 +141,7 @@ def calibration(truth: Bool, probability: Float64) -> str:
 
 
 def lead_times(lead_hours: Float64, missed: int, minimum: float, horizon: float) -> str:
-    """How many hours before a failure the first true alarm came; ``lead_hours`` of the detected ones."""
+    """Hours from the first true alarm to the failure; ``lead_hours`` holds those of the detected failures."""
     with mpl.rc_context(STYLE):
         figure, (axis,) = _canvas(4.6, 3.0)
         axis.hist(lead_hours, bins=np.linspace(0, horizon, 13).tolist(), color=SERIES[0], alpha=0.75)
@@ -182,7 +182,7 @@ def scores(panels: Mapping[str, tuple[Bool, Float64]]) -> str:
 
 
 def importance(values: Mapping[str, Mapping[str, float]], top: int = IMPORTANT) -> str:
-    """What is lost when a family of features is shuffled, the dearest first."""
+    """What is lost when a family of features is exchanged between machines, the most important first."""
     chosen = list(values.items())[:top][::-1]
     cost = np.array([losses["cost_per_machine_year"] for _, losses in chosen])
     with mpl.rc_context(STYLE):
@@ -204,23 +204,23 @@ def importance(values: Mapping[str, Mapping[str, float]], top: int = IMPORTANT) 
 
 @dataclass(frozen=True)
 class Operating:
-    """One model's curve, and what it does: false alarms for each machine-year, and event recall."""
+    """One model's curve, and its own point: false alarms for each machine-year, and event recall."""
 
     curve: Curve
     point: tuple[float, float]
 
 
-def operating(own: Operating, reference: Operating | None, events: str) -> str:
+def operating(own: Operating, champion: Operating | None, events: str) -> str:
     """Events against false alarms as the threshold falls, with the thresholds at ``BUDGETS`` and each model's point."""
     curve, (alarms, recall) = own.curve, own.point
     end = max(20.0, 1.5 * alarms)
     ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= end]
     with mpl.rc_context(STYLE):
         figure, (axis,) = _canvas(4.6, 3.5)
-        if reference is not None:
-            other = reference.curve
+        if champion is not None:
+            other = champion.curve
             axis.plot(other.false_alarms, other.event_recall, color=MUTED, linewidth=1)
-            axis.plot(*reference.point, "o", color=MUTED, markerfacecolor="none", markersize=9, label="reference")
+            axis.plot(*champion.point, "o", color=MUTED, markerfacecolor="none", markersize=9, label="champion")
         axis.plot(curve.false_alarms, curve.event_recall, color=SERIES[0])
         for at in sorted({curve.best_at(budget) for budget in BUDGETS} - {0}):
             x, y = curve.false_alarms[at], curve.event_recall[at]
@@ -249,7 +249,7 @@ class Lane:
 
 
 def timeline(title: str, time: Int64, lanes: Sequence[Lane]) -> str:
-    """One machine's life, a lane for each head: score, alarms by verdict, anomalies, maintenance and failures."""
+    """One machine over time, a lane for each head: score, judged alarms, anomalies, maintenance and failures."""
     with mpl.rc_context(STYLE):
         figure, axes = _canvas(9.4, 0.45 + 0.72 * len(lanes), len(lanes), 1, sharex=True)
         at = _highest(time, lanes[0].score)
@@ -285,7 +285,7 @@ def _dates(time: Int64) -> NDArray[np.datetime64]:
 
 
 def _highest(time: Int64, score: Float64, points: int = 500) -> NDArray[np.intp]:
-    """The row with the highest score in each of so many stretches of time: a peak of one hour stays visible."""
+    """The row with the highest score of each of ``points`` stretches of time: a peak of one hour stays visible."""
     stretch = (time - time[0]) * points // (time[-1] - time[0] + 1)
     order = np.lexsort((score, stretch))
     return order[np.append(np.flatnonzero(np.diff(stretch[order])), len(order) - 1)]

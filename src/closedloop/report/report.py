@@ -1,7 +1,7 @@
-"""The report: one page a person wants to read, and its short form for a step summary or a pull request.
+"""The report of a run: a page, a summary and the model card.
 
-``index.html`` holds everything (style and pictures inside, no script, nothing fetched); ``summary.md`` the verdict and
-the tables; ``card.md`` what the model is, and how it did.
+``index.html`` holds everything (style and pictures are inside, no script, nothing is fetched). ``summary.md`` holds the
+verdict and the tables, for a step summary or a pull request. ``card.md`` describes the model and its figures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from closedloop.judge.compare import Ratio
 from closedloop.judge.episodes import Outcome
 from closedloop.judge.metrics import Assessment, assess
 from closedloop.judge.operating import BUDGETS, Curve, curves, read
-from closedloop.judge.truth import ANOMALY, Grid, PredictionTable, Settings, Truth, align
+from closedloop.judge.truth import ANOMALY, Grid, JudgeSettings, PredictionTable, Truth, align
 from closedloop.report import card, plots
 from closedloop.report.pictures import Seen, importance_of, machines, operating_curves, pictures
 
@@ -26,19 +26,23 @@ Bounds = tuple[float, float]
 BOUND = 0.05  # each bound of an interval is one-sided at this level, as the gate's are
 
 HEADLINES = {
-    "refused": ("bad", "Refused", "Mend what is named above, and push again. A refusal cannot be accepted."),
+    "refused": ("bad", "Refused", "Fix what is named above and push again. A refused model cannot be accepted."),
     "identical": ("good", "Identical", "Nothing to do: what is served stays."),
-    "incomparable": ("bad", "Not comparable", "Undo the change of the ruler, or ask a code owner to accept it."),
+    "incomparable": (
+        "bad",
+        "Not comparable",
+        "Undo the change, or ask a code owner to accept the model: make accept WHY=…",
+    ),
     "worse": ("bad", "Worse", "Improve the model, or ask a code owner to accept it: make accept WHY=…"),
-    "first": ("good", "First model", "Nothing to do: merging makes it the reference for those that follow."),
-    "better": ("good", "Better", "Nothing to do: merging makes it the new reference."),
-    "inconclusive": ("even", "Not proven either way", "It may be served, and the reference stays what it is."),
+    "first": ("good", "First model", "Nothing to do: merging makes it the champion."),
+    "better": ("good", "Better", "Nothing to do: merging makes it the new champion."),
+    "inconclusive": ("even", "Not proven either way", "It may be served. The champion stays the same."),
 }
 GUARDRAILS = {
-    "false_alarm_ratio": "False alarms, ratio to the reference",
-    "brier_ratio": "Brier score, ratio to the reference",
-    "calibration_excess": "Calibration error, in excess of the reference",
-    "segment_cost_ratio": "Cost of {}, ratio to the reference",
+    "false_alarm_ratio": "False alarms, ratio to the champion",
+    "brier_ratio": "Brier score, ratio to the champion",
+    "calibration_excess": "Calibration error above the champion's, as a share of the failures seen",
+    "segment_cost_ratio": "Cost on {}, ratio to the champion",
 }
 # figure: (heading, digits, whether more is better)
 FAILURE = {
@@ -69,32 +73,32 @@ def write(
     decision: Mapping[str, Any],
     predictions: PredictionTable,
     truth: Truth,
-    settings: Settings,
-    reference: Candidate | None = None,
+    settings: JudgeSettings,
+    champion: Candidate | None = None,
     importance: Mapping[str, Mapping[str, float]] | None = None,
     model: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``index.html`` and ``summary.md`` into a folder, and ``card.md`` where the model is described.
 
     Args:
-        folder: made where it is missing.
+        folder: it is made if it does not exist.
         metrics: content of ``metrics.json`` of the challenger.
         decision: content of ``decision.json``.
         predictions: the challenger's answers.
         truth: what they were judged by.
-        settings: the ruler.
-        reference: the model that the challenger was held against.
-        importance: what :func:`closedloop.report.importance.importance` gives.
-        model: what :func:`closedloop.report.card.describe` says of the challenger.
+        settings: rules, costs and limits of the base commit.
+        champion: the model that the challenger was compared with.
+        importance: result of :func:`closedloop.report.importance.importance`.
+        model: result of :func:`closedloop.report.card.describe` for the challenger.
     """
     grid = Grid.of(truth, settings)
     heads = align(predictions, grid)
     mine = assess(heads, grid, settings, truth.schema)
     theirs: Assessment | None = None
     their_curves: dict[str, Curve | None] = {}
-    if reference is not None:
-        answers = {} if reference.predictions is None else align(reference.predictions, grid)
-        if not faults(reference, answers, grid, truth):
+    if champion is not None:
+        answers = {} if champion.predictions is None else align(champion.predictions, grid)
+        if not faults(champion, answers, grid, truth):
             theirs = assess(answers, grid, settings, truth.schema)
             their_curves = curves(answers, grid, settings.rules, truth.schema)
     my_curves = curves(heads, grid, settings.rules, truth.schema)
@@ -113,17 +117,17 @@ def write(
 
 
 def _page(metrics: Mapping[str, Any], decision: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
-    """All words and figures of the report, as text."""
+    """Everything that the templates show, as text."""
     mine, theirs, grid = seen.mine, seen.theirs, seen.grid
     tone, headline, advice = HEADLINES[decision["verdict"]]
     if decision["accepted"]:
-        tone, advice = "good", "Accepted by a code owner: merging makes it the new reference."
+        tone, advice = "good", "Accepted by a code owner: merging makes it the new champion."
     elif decision["verdict"] == "inconclusive" and not decision["green"]:
-        tone, advice = "bad", "params.yaml asks for a person here: make accept WHY=…"
+        tone, advice = "bad", "params.yaml asks for a person to decide here: make accept WHY=…"
     holdout, delta = decision["holdout"], decision["delta"]["cost_per_machine_year"]
     other = {} if theirs is None else theirs.metrics
     known = "the known anomalies" if grid.events == "anomalies" else "failures, since no anomalies are known"
-    notes = {"failure": "All components together.", "anomaly": f"Judged by {known}."}
+    notes = {"failure": "All components together.", "anomaly": f"Judged on {known}."}
     sections = []
     for part, title, figures in (("failure", "Failure heads", FAILURE), ("anomaly", "Anomaly head", ANOMALIES)):
         if metrics[part] is not None:
@@ -148,7 +152,7 @@ def _page(metrics: Mapping[str, Any], decision: Mapping[str, Any], seen: Seen) -
         "floors": [_floor(one) for one in decision["floors"]],
         "budgets": _budgets(metrics, seen),
         "tables": _tables(metrics),
-        "has_reference": theirs is not None,
+        "has_champion": theirs is not None,
     }
 
 
@@ -157,7 +161,7 @@ def _facts(decision: Mapping[str, Any], holdout: Mapping[str, Any], grid: Grid) 
     champion = decision["champion"]
     return [
         ("This model", _name(decision["challenger"])),
-        ("Reference", "none yet" if champion is None else _name(champion)),
+        ("Champion", "none yet" if champion is None else _name(champion)),
         ("Judged on", f"{holdout['machines']:,} machines, {events}, {holdout['machine_years']:.1f} machine-years"),
     ]
 
@@ -176,15 +180,13 @@ def _tiles(metrics: Mapping[str, Any], mine: Assessment, theirs: Assessment | No
         {
             "label": "Cost per machine-year, all heads",
             "value": _number(Ratio(mine.cost, mine.years).estimate if mine.outcomes else None, 0),
-            "reference": "" if theirs is None else _number(Ratio(theirs.cost, theirs.years).estimate, 0),
+            "champion": "" if theirs is None else _number(Ratio(theirs.cost, theirs.years).estimate, 0),
         }
     ]
     for key in ("event_recall", "false_alarms_per_machine_year", "pr_auc"):
         label, digits, _ = names[key]
         value = _number((metrics[part] or {}).get(key), digits)
-        result.append(
-            {"label": label, "value": value, "reference": _number(other[key], digits) if key in other else ""}
-        )
+        result.append({"label": label, "value": value, "champion": _number(other[key], digits) if key in other else ""})
     return result
 
 
@@ -195,7 +197,7 @@ def _comparison(
     my_bounds: Mapping[str, Bounds],
     their_bounds: Mapping[str, Bounds],
 ) -> list[dict[str, str]]:
-    """One row for each figure: reference and challenger, coloured where their intervals lie apart."""
+    """One row for each figure: champion and challenger, coloured where their intervals do not overlap."""
     rows = []
     for key, (label, digits, more_is_better) in figures.items():
         (low, high), (their_low, their_high) = (b.get(key, (np.nan, np.nan)) for b in (my_bounds, their_bounds))
@@ -214,20 +216,20 @@ def _comparison(
 
 
 def _budgets(metrics: Mapping[str, Any], seen: Seen) -> dict[str, Any] | None:
-    """What the best threshold could have caught at so many false alarms."""
+    """The recall that the best threshold would have had at each number of false alarms."""
     rows = []
     for part, names in (("failure", FAILURE), ("anomaly", ANOMALIES)):
         if seen.my_curves[part] is not None:
             label = names["event_recall"][0]
             rows.append([label, *(_number(one, 2) for one in metrics[part]["event_recall_at"].values())])
             if (other := seen.their_curves.get(part)) is not None:
-                rows.append([f"{label}, reference", *(_number(one, 2) for one in read(other).values())])
+                rows.append([f"{label}, champion", *(_number(one, 2) for one in read(other).values())])
     head = ["False alarms per machine-year, at most", *(f"{budget:g}" for budget in BUDGETS)]
     return {"head": head, "rows": rows} if rows else None
 
 
 def _bounds(part: str, one: Assessment | None) -> dict[str, Bounds]:
-    """The interval of each figure that is a ratio of sums over machines."""
+    """Interval of each figure that is a ratio of sums over machines."""
     if one is None:
         return {}
     chosen = [outcomes for head, outcomes in one.outcomes.items() if (head == ANOMALY) == (part == "anomaly")]
@@ -273,7 +275,7 @@ def _floor(one: Mapping[str, Any]) -> dict[str, str]:
     return {
         "label": label,
         "estimate": _number(one["estimate"], 2),
-        "reference": _number(one["champion"], 2),
+        "champion": _number(one["champion"], 2),
         "limit": f"at least {one['limit']:.2f}",
         "state": _state(one["holds"], "missed"),
     }
@@ -284,7 +286,7 @@ def _state(holds: bool | None, word: str) -> str:
 
 
 def _tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Components, machine models and ablations."""
+    """The tables by component, by machine model and by ablation."""
     result = []
     failure = metrics["failure"]
     if failure is not None:
@@ -303,7 +305,7 @@ def _tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     if ablations and failure is not None:
         named = {"everything": failure} | {name.replace("_", " "): figures for name, figures in ablations.items()}
         rows = [[name, *(_number(of_one[key], FAILURE[key][1]) for key in ABLATION)] for name, of_one in named.items()]
-        note = "The same training without one source of knowledge. What hardly changes was hardly needed."
+        note = "The same training without one kind of input. Where a figure hardly changes, the input is hardly needed."
         head = ["Trained with", *(FAILURE[key][0] for key in ABLATION)]
         result.append({"title": "Ablations", "note": note, "head": head, "rows": rows})
     return result

@@ -1,20 +1,20 @@
-"""Has the world moved? What a model was trained on, kept small, so that later tables can be held against it."""
+"""Fit the drift reference: describe training tables in little space, so that later tables can be compared with them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from closedloop.data.schema import HOUR_US, Float64, Int64, Schema, Tables
-from closedloop.heads.reference import BINS, MOST_DAYS, QUANTILES, Reference
+from closedloop.heads.drift_reference import BINS, MOST_DAYS, QUANTILES, DriftReference
 
 DAY_US = 24 * HOUR_US
 _SEED = 0  # of the sample of machine-days: the same tables give the same sample
 
 
-def reference(tables: Tables, schema: Schema, anomaly_score: Float64 | None = None) -> Reference:
-    """The drift reference of training tables, in each of which every sensor has some reading.
+def fit_drift_reference(tables: Tables, schema: Schema, anomaly_score: Float64 | None = None) -> DriftReference:
+    """The drift reference of training tables in which every sensor has at least one reading.
 
-    ``anomaly_score`` is one number for each telemetry row, where the model has an anomaly head; failure heads are left
+    ``anomaly_score`` is one number for each telemetry row, where the model has an anomaly head. Failure heads are left
     out, since they are overconfident on the rows that trained them.
     """
     values = list(tables.values) + ([] if anomaly_score is None else [anomaly_score])
@@ -24,7 +24,7 @@ def reference(tables: Tables, schema: Schema, anomaly_score: Float64 | None = No
     clusters = _clusters(tables)
     shares = [_shares(value, edge, clusters) for value, edge in zip(values, edges, strict=True)]
     day_machine, day_means = _day_means(tables, values, schema)
-    return Reference(
+    return DriftReference(
         quantiles=np.array([np.quantile(column, QUANTILES) for column in columns]),
         edges=edges,
         counts=np.array([counts for counts, _ in shares]),
@@ -38,7 +38,7 @@ def reference(tables: Tables, schema: Schema, anomaly_score: Float64 | None = No
 
 
 def _clusters(tables: Tables) -> Int64:
-    """A number from 0 for each row: its machine, or its day where there is but one machine."""
+    """The cluster of each row, from 0: its machine, or its day where there is only one machine."""
     several = len(np.unique(tables.machine)) > 1
     _, cluster = np.unique(tables.machine if several else tables.time // DAY_US, return_inverse=True)
     return cluster
@@ -62,7 +62,7 @@ def _shares(values: Float64, edges: Float64, clusters: Int64) -> tuple[Int64, Fl
 def _day_means(tables: Tables, values: list[Float64], schema: Schema) -> tuple[Int64, Float64]:
     """Machines (days) and means (columns, days) of a sample of machine-days, sorted by machine and day.
 
-    A mean of less than half a day's readings spreads wider than the others, and is left out as NaN.
+    A mean of less than half a day's readings varies more than the others, and is left out as NaN.
     """
     day = tables.time // DAY_US
     starts = np.flatnonzero(np.append(True, (np.diff(tables.machine) != 0) | (np.diff(day) != 0)))

@@ -1,7 +1,6 @@
-"""The drift reference: what the training tables looked like, in a few kilobytes whatever the fleet.
+"""The drift reference: what the training tables looked like, in a few kilobytes whatever the size of the fleet.
 
-:mod:`closedloop.heads.drift` computes it. Its form stands here, since a bundle checks it on loading, and heads know
-nothing of the judge.
+Training makes it with :mod:`closedloop.heads.drift_fit`; whoever loads a bundle needs this module alone.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ MOST_DAYS = 2048  # machine-days in the sample: twice as many would not tell a s
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class DriftReference:
     """Distributions of C columns: the schema's sensors in its order and, where there is an anomaly head, its score.
 
     ``quantiles`` (C, 9) are those of ``QUANTILES``. ``edges`` (C, 9) part the readings into ten bins, an edge belonging
@@ -47,23 +46,23 @@ class Reference:
     machine_days: float
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name, for the bundle."""
+        """The arrays by name, as the bundle stores them."""
         return to_arrays(self)
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Reference:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> DriftReference:
         """The inverse of :meth:`to_arrays`.
 
         Raises:
             ValueError: an array is missing, unknown, or of another type or number of dimensions.
         """
         left = dict(arrays)
-        reference: Reference = pop_fields(left, cls)
+        reference: DriftReference = pop_fields(left, cls)
         nothing_left(left)
         return reference
 
     def check(self, columns: int, codes: int) -> None:
-        """Raise ValueError where the arrays do not describe so many columns and error codes."""
+        """Raise ValueError where the arrays do not describe this number of columns and error codes."""
         days = len(self.day_machine)
         if days > MOST_DAYS:
             raise ValueError(f"it has {days} machine-days, more than the {MOST_DAYS} of a sample")
