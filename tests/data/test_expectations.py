@@ -75,17 +75,18 @@ DAMAGES = {
     "text for a number": (
         "telemetry",
         _put("volt", 7, "n/a"),
-        "telemetry.volt: is no number: 1 of 2,880 rows: row 8 (machineID 1, datetime 2015-01-01T13:00:00Z, volt n/a);",
+        "telemetry.volt: is not a number: 1 of 2,880 rows: "
+        "row 8 (machineID 1, datetime 2015-01-01T13:00:00Z, volt n/a);",
     ),
     "no time": (
         "telemetry",
         _put("datetime", 8, "2015-02-30"),
-        "telemetry.datetime: is no time: 1 of 2,880 rows: row 9 (machineID 1, datetime 2015-02-30); write times as",
+        "telemetry.datetime: is not a time: 1 of 2,880 rows: row 9 (machineID 1, datetime 2015-02-30); write times as",
     ),
     "no whole number": (
         "errors",
         _put("machineID", 0, "M1"),
-        "errors.machineID: is no whole number: 1 of ",
+        "errors.machineID: is not a whole number: 1 of ",
     ),
     "missing key": (
         "telemetry",
@@ -211,7 +212,7 @@ def test_an_unread_csv_is_validated_like_typed_frames(folder, schema):
     assert validate(raw, schema).failures == []
     raw["telemetry"].loc[2, "vibration"] = "1,5"
     assert validate(raw, schema).failures == [
-        "telemetry.vibration: is no number: 1 of 2,880 rows: "
+        "telemetry.vibration: is not a number: 1 of 2,880 rows: "
         "row 3 (machineID 1, datetime 2015-01-01T08:00:00Z, vibration 1,5); leave a missing value empty"
     ]
 
@@ -234,7 +235,8 @@ def test_readings_outside_the_references_range_warn_above_one_in_a_hundred(frame
     assert len(validation.warnings) == warned
     for said in validation.warnings:
         assert said == (
-            "telemetry.volt: lies outside 100 to 250, where 99.8% of the reference's readings lie: 29 of 2,880 rows: "
+            "telemetry.volt: lies outside 100 to 250, where 99.8% of the training data's readings lie: "
+            "29 of 2,880 rows: "
             "row 1 (machineID 1, datetime 2015-01-01T06:00:00Z, volt 99.9); "
             "row 2 (machineID 1, datetime 2015-01-01T07:00:00Z, volt 250.1); "
             "row 5 (machineID 1, datetime 2015-01-01T10:00:00Z, volt 99.0); "
@@ -249,19 +251,19 @@ def test_readings_outside_the_references_range_warn_above_one_in_a_hundred(frame
         (
             0.0,
             29,
-            "has no reading in more than 1% of the rows; the reference had none in 0.0%: 29 of 2,880 rows",
+            "has no reading in more than 1% of the rows; the training data had none in 0.0%: 29 of 2,880 rows",
         ),
         (0.1, 604, ""),  # twice the gaps, and a hundredth
         (
             0.1,
             605,
-            "has no reading in more than 21% of the rows; the reference had none in 10.0%: 605 of 2,880",
+            "has no reading in more than 21% of the rows; the training data had none in 10.0%: 605 of 2,880",
         ),
         (0.8, 2592, ""),  # half of the readings
         (
             0.8,
             2593,
-            "has no reading in more than 90% of the rows; the reference had none in 80.0%: 2,593 of 2,880",
+            "has no reading in more than 90% of the rows; the training data had none in 80.0%: 2,593 of 2,880",
         ),
     ],
 )
@@ -329,11 +331,11 @@ def test_data_docs_begin_with_what_was_refused_and_open_its_table(frames, schema
 
 
 def test_a_rule_that_cannot_be_asked_is_never_a_pass():
-    config = SimpleNamespace(type="expect_x", meta={"column": "volt", "rule": "is odd", "mend": ""})
+    config = SimpleNamespace(type="expect_x", meta={"column": "volt", "rule": "is odd", "remedy": ""})
     crashed = SimpleNamespace(
         result={}, expectation_config=config, exception_info={"('metric', …)": {"raised_exception": True}}
     )
-    with pytest.raises(RuntimeError, match=r"could not ask telemetry\.volt whether it is odd"):
+    with pytest.raises(RuntimeError, match=r"could not check whether telemetry\.volt is odd"):
         expectations._line("telemetry", pd.DataFrame(), crashed)
 
 

@@ -165,5 +165,5 @@ def test_a_file_of_something_else_is_left_aside(put):
 def test_a_place_without_tables_is_refused_in_one_line(tmp_path):
     with pytest.raises(DataError, match=r"holds no \.csv or \.parquet file; export"):
         guess(tmp_path)
-    with pytest.raises(DataError, match="is no folder; give the folder"):
+    with pytest.raises(DataError, match="is not a folder; give the folder"):
         guess(tmp_path / "none")

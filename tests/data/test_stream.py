@@ -144,7 +144,7 @@ REFUSALS = {
     ),
     "machine as a fraction": (
         lambda folder, frames: store(with_value(frames, "machineID", 1.5), folder, "csv"),
-        "telemetry.machineID: '1.5' is no whole number",
+        "telemetry.machineID: '1.5' is not a whole number",
     ),
     "machine missing": (
         lambda folder, frames: store(with_value(frames, "machineID", None), folder, "parquet"),
@@ -152,7 +152,7 @@ REFUSALS = {
     ),
     "a reading as text": (
         lambda folder, frames: store(with_value(frames, "volt", "high"), folder, "csv"),
-        "telemetry.volt: is no number: 1 of 60 rows",
+        "telemetry.volt: is not a number: 1 of 60 rows",
     ),
     "a code unknown": (
         lambda folder, frames: store(frames | {"errors": frames["errors"].assign(errorID="e9")}, folder, "csv"),

@@ -10,7 +10,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 from closedloop.data.schema import Schema, Tables
-from closedloop.features import baseline, compiled, events, kernel, medians, shifts
+from closedloop.features import baseline, blocks, compiled, events, kernel, medians, shifts
 from closedloop.features.kernel import Features, compute
 from closedloop.features.spec import FeatureSpec, fit_constants
 
@@ -31,7 +31,7 @@ def interpret(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Takes numba out of the kernel until the test ends."""
 
     def take_out() -> None:
-        for module in (compiled, events, medians, baseline, shifts, kernel):
+        for module in (blocks, compiled, events, medians, baseline, shifts, kernel):
             for name, value in list(vars(module).items()):
                 if isinstance(value, Dispatcher):
                     monkeypatch.setattr(module, name, value.py_func)

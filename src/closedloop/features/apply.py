@@ -15,25 +15,29 @@ from numba.extending import intrinsic, overload
 
 from closedloop.data.schema import HOUR_US, DataError, Float64, Int64
 from closedloop.features.registry import CUSTOM, Custom, Function
-from closedloop.features.structures import Part, Readings, array_type, part_types
+from closedloop.features.structures import Part, array_type, struct_type
 
 MAX_COMPILED_SENSORS = 4
 
 Window = tuple[Float64, ...]
 
 
-def bind(custom: Custom, sensors: tuple[str, ...], readings: Readings) -> Callable[[Part, Float64], None]:
-    """One custom feature bound to a fleet's readings: ``run(part, out)`` writes it to ``out``.
+def bind(
+    custom: Custom, sensors: tuple[str, ...], offsets: Int64, time: Int64, values: Float64
+) -> Callable[[Part, Float64], None]:
+    """One custom feature bound to the telemetry of a fleet: ``run(part, out)`` writes it to ``out``.
 
     ``run`` raises DataError where the function raised or did not return a number.
     """
     function, driver, places = _prepared(custom, sensors)
-    columns = tuple([readings.values[place] for place in places])
+    readings = values.view()
+    readings.flags.writeable = False
+    columns = tuple([readings[place] for place in places])
 
     def run(part: Part, out: Float64) -> None:
-        hours = np.empty(_longest(readings.offsets, part.low, part.high)) if custom.wants_hours else None
+        hours = np.empty(_longest(offsets, part.low, part.high)) if custom.wants_hours else None
         try:
-            driver(function, columns, hours, custom.window_us, part, readings, out)
+            driver(function, columns, hours, custom.window_us, part, offsets, time, out)
         except Exception as error:
             raise DataError(
                 f"custom feature {custom.name!r} raised {type(error).__name__}: {error}. It must cope with any window"
@@ -101,8 +105,8 @@ def _driver(sensors: int, wants_hours: bool) -> Callable[..., None]:
         types.UniTuple(readings, sensors),  # type: ignore[no-untyped-call]
         hours if wants_hours else types.none,
         types.int64,
-        *part_types(),
-        array_type(types.float64, written=True),
+        struct_type(Part, types.int64, types.int64, types.boolean, types.int64),
+        *(array_type(types.int64), array_type(types.int64), array_type(types.float64, written=True)),
     )
     return njit([signature], cache=True, nogil=True)(_each_window)
 
@@ -113,11 +117,11 @@ def _each_window(
     hours: Float64 | None,
     window_us: int,
     part: Part,
-    readings: Readings,
+    offsets: Int64,
+    time: Int64,
     out: Float64,
 ) -> None:
     """Call the function on the window of each row of a part. ``hours`` is memory for the longest window."""
-    offsets, time = readings.offsets, readings.time
     for m in range(part.low, part.high):
         first = offsets[m]
         for r in range(offsets[m + 1] - 1 if part.last_only else first, offsets[m + 1]):

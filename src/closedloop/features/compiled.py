@@ -2,43 +2,25 @@
 
 Every sum runs over one row's window, newest reading first, whatever else is in the arrays: years of a fleet and the
 last row of a request give the same bits. Two ways through a window make the same additions in the same order.
-``_block`` takes many rows at once, offset by offset, which vectorises, where sampling is even, the history full and no
+``blocks`` takes many rows at once, offset by offset, which vectorises, where sampling is even, the history full and no
 reading missing; ``_row`` takes one row anywhere.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from closedloop.data.schema import Float64, Int64
-from closedloop.features.structures import Baselines, Block, Part, Readings, Scratch, Span, Window
+from closedloop.features.blocks import BLOCK, block_features, complete
+from closedloop.features.structures import Baselines, Block, Part, Plan, Readings, Scratch, Span, Window
 
 HOUR_US = 3_600_000_000.0
-BLOCK = 256  # rows: what a block touches stays in the first-level cache
 LN_2, SQRT_HALF = math.log(2), math.sqrt(0.5)
 TAYLOR = tuple(1 / math.factorial(n) for n in range(14, -1, -1))
-
-
-class Plan(NamedTuple):
-    """The telemetry families of a spec as the loops read them.
-
-    ``edges``: ascending window lengths whose sums are needed (µs), the history last; ``rolling``: for each rolling
-    window its edge; ``half_lives`` (µs); ``change``: for each change the edges of its newer half and of the whole.
-    ``slack`` is -1 where there is no CUSUM, ``per_sensor`` the number of features of a sensor.
-    """
-
-    edges: Int64
-    rolling: Int64
-    half_lives: Int64
-    slack: float
-    change: Int64
-    period: int
-    per_sensor: int
 
 
 @njit(nogil=True, error_model="numpy")
@@ -62,7 +44,7 @@ def _machine(
     even = scratch.pointers[0]
     unseen, table_step, row = even + 1, -1, span.begin
     while row < span.stop:
-        # small blocks while the history fills: _block needs it full at the first row
+        # small blocks while the history fills: blocks need it full at the first row
         rows = min(BLOCK if time[row] - time[span.start] >= history else 24, span.stop - row)
         block = Block(row, rows, row + span.to)
         even = _find_even(block, unseen, even, time, scratch.even_from)
@@ -77,10 +59,10 @@ def _machine(
             _any_windows(block, time, plan, scratch, history_hours)
         all_clean = True
         for s in range(len(values)):
-            clean[s] = full and _complete(values[s, scratch.pointers[-1] : unseen])
+            clean[s] = full and complete(values[s, scratch.pointers[-1] : unseen])
             all_clean &= clean[s]
             if clean[s]:
-                _block(block, s * plan.per_sensor, values[s], own.centre[s], own.spread[s], plan, scratch, X)
+                block_features(block, s * plan.per_sensor, values[s], own.centre[s], own.spread[s], plan, scratch, X)
         if full and not all_clean:
             for e in range(len(plan.edges)):
                 for j in range(rows):
@@ -237,151 +219,6 @@ def _row_cusum(window: Window, slack: float) -> float:
             highest = total - drift if total - drift > highest else highest
             lowest = total + drift if total + drift < lowest else lowest
     return np.nan if count == 0 else (highest if highest >= -lowest else lowest) / window.spread
-
-
-@njit(nogil=True, error_model="numpy")
-def _block(
-    block: Block, f: int, value: Float64, centre: Float64, spread: Float64, plan: Plan, scratch: Scratch, X: Float64
-) -> None:
-    """Write what ``_row`` gives, for all rows of a block where all windows are full, even and complete."""
-    rows, column, work, sums, counts = block.rows, block.column, scratch.work, scratch.sums, scratch.counts
-    f = _block_means(block, f, value, plan, scratch, X)
-    for h in range(len(plan.half_lives)):
-        work[:rows] = 0.0
-        weight = 0.0
-        for k in range(counts[-1]):
-            weight += scratch.table[h, k]
-        _add_weighted(work, value, block.row, rows, counts[-1], scratch.table[h])
-        for j in range(rows):
-            X[f, column + j] = (work[j] / weight - centre[column + j]) / spread[column + j]
-        f += 1
-    if plan.slack >= 0:
-        for sign in (1.0, -1.0):
-            for j in range(rows):
-                work[j], work[BLOCK + j] = 0.0, 0.0
-                work[2 * BLOCK + j], work[3 * BLOCK + j] = centre[column + j], plan.slack * spread[column + j]
-            _climb(work, value, block.row, rows, counts[-1], sign)
-            for j in range(rows):
-                extreme = sign * work[BLOCK + j] / spread[column + j]
-                if sign > 0 or -extreme > X[f, column + j]:
-                    X[f, column + j] = extreme
-        f += 1
-    for c in range(len(plan.change)):
-        half, whole = plan.change[c, 0], plan.change[c, 1]
-        for j in range(rows):
-            newer, older = sums[half, j] / counts[half], (sums[whole, j] - sums[half, j])
-            X[f, column + j] = newer - older / (counts[whole] - counts[half])
-        f += 1
-
-
-@njit(nogil=True, error_model="numpy")
-def _block_means(block: Block, f: int, value: Float64, plan: Plan, scratch: Scratch, X: Float64) -> int:
-    """Sum up each window, and write its mean and deviation; return the next feature."""
-    rows, column, work, sums, counts = block.rows, block.column, scratch.work, scratch.sums, scratch.counts
-    work[:rows] = 0.0
-    k = 0
-    for e in range(len(counts)):
-        _add(work, value, block.row, rows, k, counts[e])
-        k = counts[e]
-        for j in range(rows):
-            sums[e, j] = work[j]
-    for e in plan.rolling:
-        _divide(sums[e, :rows], counts[e], work[BLOCK:])
-        X[f, column : column + rows] = work[BLOCK : BLOCK + rows]
-        work[:rows] = 0.0
-        _add_squares(work, value, block.row, rows, counts[e])
-        if counts[e] > 1:
-            _divide(work[:rows], counts[e] - 1, work[BLOCK:])
-            _roots(work[BLOCK : BLOCK + rows], X[f + 1, column : column + rows])
-        else:
-            X[f + 1, column : column + rows] = np.nan
-        f += 2
-    return f
-
-
-@njit(nogil=True, error_model="numpy")
-def _complete(value: Float64) -> bool:
-    """Whether no reading is missing. Counting all of them vectorises, stopping at the first does not."""
-    missing = 0
-    for reading in value:
-        missing += math.isnan(reading)
-    return missing == 0
-
-
-@njit(nogil=True, error_model="numpy")
-def _divide(values: Float64, count: int, out: Float64) -> None:
-    """Write values / count to out. It is fast where the two do not overlap."""
-    for j in range(len(values)):
-        out[j] = values[j] / count
-
-
-@njit(nogil=True, error_model="numpy")
-def _roots(values: Float64, out: Float64) -> None:
-    """Write the square roots of the values to out."""
-    for j in range(len(values)):
-        out[j] = math.sqrt(values[j])
-
-
-@njit(nogil=True, error_model="numpy")
-def _add(work: Float64, value: Float64, block: int, rows: int, low: int, high: int) -> None:
-    """Add the readings low to high - 1 rows back. Four offsets at once save three loads and stores of the sum."""
-    while low + 4 <= high:
-        back = value[block - low - 3 : block - low + rows]
-        for j in range(rows):
-            work[j] = work[j] + back[j + 3] + back[j + 2] + back[j + 1] + back[j]
-        low += 4
-    for k in range(low, high):
-        back = value[block - k : block - k + rows]
-        for j in range(rows):
-            work[j] += back[j]
-
-
-@njit(nogil=True, error_model="numpy")
-def _add_squares(work: Float64, value: Float64, block: int, rows: int, high: int) -> None:
-    """Add the squared distances of the newest readings from ``work[BLOCK:]``."""
-    low = 0
-    while low + 4 <= high:
-        back = value[block - low - 3 : block - low + rows]
-        for j in range(rows):
-            mean = work[BLOCK + j]
-            d, c, b, a = back[j + 3] - mean, back[j + 2] - mean, back[j + 1] - mean, back[j] - mean
-            work[j] = work[j] + d * d + c * c + b * b + a * a
-        low += 4
-    for k in range(low, high):
-        back = value[block - k : block - k + rows]
-        for j in range(rows):
-            work[j] += (back[j] - work[BLOCK + j]) * (back[j] - work[BLOCK + j])
-
-
-@njit(nogil=True, error_model="numpy")
-def _add_weighted(work: Float64, value: Float64, block: int, rows: int, high: int, weights: Float64) -> None:
-    """Add the newest readings times their weights."""
-    low = 0
-    while low + 4 <= high:
-        back = value[block - low - 3 : block - low + rows]
-        d, c, b, a = weights[low], weights[low + 1], weights[low + 2], weights[low + 3]
-        for j in range(rows):
-            work[j] = work[j] + d * back[j + 3] + c * back[j + 2] + b * back[j + 1] + a * back[j]
-        low += 4
-    for k in range(low, high):
-        back = value[block - k : block - k + rows]
-        for j in range(rows):
-            work[j] += weights[k] * back[j]
-
-
-@njit(nogil=True, error_model="numpy")
-def _climb(work: Float64, value: Float64, block: int, rows: int, high: int, sign: float) -> None:
-    """Add to each row's running sum, and keep its highest value less drift.
-
-    ``work`` holds sum, highest value, centre and drift of each row.
-    """
-    for k in range(high):
-        back, count = value[block - k : block - k + rows], k + 1.0
-        for j in range(rows):
-            total = work[j] + (back[j] - work[2 * BLOCK + j])
-            height = sign * total - count * work[3 * BLOCK + j]
-            work[j] = total
-            work[BLOCK + j] = height if height > work[BLOCK + j] else work[BLOCK + j]
 
 
 @njit(nogil=True, error_model="numpy")

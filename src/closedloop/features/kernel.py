@@ -15,15 +15,15 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables
+from closedloop.data.schema import DataError, Float64, Int16, Int64, Schema, Tables
 from closedloop.features.apply import bind
-from closedloop.features.compiled import Plan, telemetry
+from closedloop.features.compiled import telemetry
 from closedloop.features.events import Happened, Layout, Machines, events, locate
 from closedloop.features.medians import Frozen, baselines
 from closedloop.features.registry import CUSTOM
 from closedloop.features.shifts import SHIFTS, Courses, shifts
 from closedloop.features.spec import Constants, FeatureSpec, code_digest
-from closedloop.features.structures import Baselines, Part, Readings, array_type, part_types, struct_type
+from closedloop.features.structures import Baselines, Part, Plan, Readings, array_type, struct_type
 
 ROWS_WORTH_A_TASK = 20_000  # a task costs 50 µs, so machines of few rows share one
 _OTHERS = "features: the baselines or the telemetry are not those of {} sensors; train again"
@@ -135,28 +135,24 @@ def _runner(
     if len(tables.values) != len(schema.sensors):
         raise DataError(_OTHERS.format(len(schema.sensors)))
     count, errors, maint = len(ids), tables.errors, tables.maint
-    values = np.ascontiguousarray(tables.values)
-    readings = Readings(_read_only(offsets), _read_only(tables.time), _read_only(values))
-    happened = Happened(
-        _read_only(errors.time), _read_only(errors.code), _read_only(maint.time), _read_only(maint.code)
-    )
+    readings = offsets, tables.time, np.ascontiguousarray(tables.values)
+    happened = errors.time, errors.code, maint.time, maint.code
     bounds = np.empty((4, count), np.int64)
     machines = Machines(np.empty(count, np.int64), np.empty(count), bounds[:2], bounds[2:])
     described = (tables.machine_ids, tables.machine_model, tables.machine_age, len(schema.models))
     find(ids, *described, errors.machine, maint.machine, machines)
-    customs = [bind(CUSTOM[name], schema.sensors, readings) for name in spec.custom]
+    customs = [bind(CUSTOM[name], schema.sensors, *readings) for name in spec.custom]
 
     def run(low: int, high: int, shift: int, X: Float64, history: Float64) -> None:
-        part = Part(low, high, last_only, shift)
-        write(part, readings, machines, happened, fixed, X, history)
+        write(low, high, last_only, shift, *readings, *happened, machines, fixed, X, history)
         for f, custom in enumerate(customs, fixed.layout.first - len(customs)):
-            custom(part, X[f])
+            custom(Part(low, high, last_only, shift), X[f])
 
     return run
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """The array as one that cannot be written to: compiled loops take no other in a structure of inputs."""
+    """The array as one that cannot be written to, as the compiled loops take their inputs."""
     view = array[:]
     view.setflags(write=False)
     return view
@@ -233,20 +229,34 @@ def _plan(spec: FeatureSpec, schema: Schema) -> Plan:
 
 
 def _loops(key: int) -> Callable[..., None]:
-    """All loops over the tables as one function, whose entry in numba's cache depends on ``key``."""
+    """All loops over the tables as one function, whose entry in numba's cache depends on ``key``.
+
+    The structures are made inside of it. If Python passed them, an answer would take a tenth longer: each array in a
+    structure needs a read-only view of its own, and each structure a look-up of its type.
+    """
 
     def write(
-        part: Part,
-        readings: Readings,
+        low: int,
+        high: int,
+        last_only: bool,
+        shift: int,
+        offsets: Int64,
+        time: Int64,
+        values: Float64,
+        error_time: Int64,
+        error_code: Int16,
+        maint_time: Int64,
+        maint_code: Int16,
         machines: Machines,
-        happened: Happened,
         fixed: Fixed,
         X: Float64,
         history_hours: Float64,
     ) -> None:
         _ = key
+        part, readings = Part(low, high, last_only, shift), Readings(offsets, time, values)
+        happened = Happened(error_time, error_code, maint_time, maint_code)
         columns = X.shape[1] if fixed.based else 0
-        own = Baselines(np.empty((len(readings.values), columns)), np.empty((len(readings.values), columns)))
+        own = Baselines(np.empty((len(values), columns)), np.empty((len(values), columns)))
         if fixed.based:
             baselines(part, readings, machines.model, fixed.frozen, own)
         telemetry(part, readings, fixed.plan, own, X, history_hours)
@@ -269,7 +279,6 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     X, history = array_type(f, 2, written=True), array_type(f, written=True)
     bounds = array_type(i, 2, written=True)
     machines = struct_type(Machines, array_type(i, written=True), history, bounds, bounds)
-    happened = struct_type(Happened, ints, codes, ints, codes)
     fixed = struct_type(
         Fixed,
         struct_type(Plan, ints, ints, ints, f, array_type(i, 2), i, i),
@@ -280,7 +289,9 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     )
     key = int(code_digest().removeprefix("sha256:")[:15], 16)
     find = types.void(ints, ints, codes, floats, i, ints, ints, machines)
-    write = types.void(*part_types(), machines, happened, fixed, X, history)
+    write = types.void(
+        i, i, types.boolean, i, ints, ints, tables, ints, codes, ints, codes, machines, fixed, X, history
+    )
     return (
         njit([find], cache=True, nogil=True, error_model="numpy")(locate),
         njit([write], cache=True, nogil=True, error_model="numpy")(_loops(key)),

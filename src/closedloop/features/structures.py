@@ -1,4 +1,4 @@
-"""Named structures of arrays that the compiled loops take, and those that only ``compiled`` makes and reads."""
+"""Named structures of arrays that the compiled loops take, and those that the loops over telemetry share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from closedloop.data.schema import Float64, Int64
 
 
 class Readings(NamedTuple):
-    """Telemetry of a fleet, read-only: machine m has the rows ``offsets[m]`` to ``offsets[m + 1] - 1``.
+    """Telemetry of a fleet: machine m has the rows ``offsets[m]`` to ``offsets[m + 1] - 1``.
 
     ``time`` (rows) is in microseconds and rises within a machine; ``values`` has shape (sensors, rows).
     """
@@ -38,6 +38,23 @@ class Baselines(NamedTuple):
 
     centre: Float64
     spread: Float64
+
+
+class Plan(NamedTuple):
+    """The telemetry families of a spec as the loops read them.
+
+    ``edges``: ascending window lengths whose sums are needed (µs), the history last; ``rolling``: for each rolling
+    window its edge; ``half_lives`` (µs); ``change``: for each change the edges of its newer half and of the whole.
+    ``slack`` is -1 where there is no CUSUM, ``per_sensor`` the number of features of a sensor.
+    """
+
+    edges: Int64
+    rolling: Int64
+    half_lives: Int64
+    slack: float
+    change: Int64
+    period: int
+    per_sensor: int
 
 
 class Span(NamedTuple):
@@ -100,10 +117,3 @@ def array_type(kind: types.Type, dimensions: int = 1, *, written: bool = False) 
 def struct_type(structure: type[NamedTuple], *members: types.Type) -> Any:
     """Numba's type of a named structure. A call must give arrays of exactly these types, read-only or not."""
     return types.BaseTuple.from_types(members, structure)  # type: ignore[no-untyped-call]
-
-
-def part_types() -> tuple[Any, Any]:
-    """Numba's types of a ``Part`` and of ``Readings``."""
-    instants, values = array_type(types.int64), array_type(types.float64, 2)
-    part = struct_type(Part, types.int64, types.int64, types.boolean, types.int64)
-    return part, struct_type(Readings, instants, instants, values)
