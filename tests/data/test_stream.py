@@ -1,4 +1,4 @@
-"""A fleet of any size, some machines at a time: the very tables that reading it whole gives."""
+"""A fleet read in parts gives the same tables as a fleet read as a whole."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Random small fleets: even, with gaps, or jittered; with readings missing and events anywhere."""
+"""Random small fleets: sampled evenly, with gaps or with jitter, with missing readings and events anywhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_fleet(
     sampling: str = "even",
     missing: float = 0.0,
 ) -> Tables:
-    """Machine ``machines`` is not described; events also lie outside the telemetry and on machines without any."""
+    """Tables of a random fleet. The last machine is not described; some events lie outside the telemetry."""
     rng = np.random.default_rng(seed)
     period, ids = schema.period_us, np.arange(1, machines + 1)
     counts = rng.integers(max(rows // 2, 1), rows, machines, endpoint=True)

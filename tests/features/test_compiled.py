@@ -1,4 +1,4 @@
-"""The compiled loops say what their source says: interpreted, line by line and with bounds checked, to the bit."""
+"""The compiled loops give the same bits as their source, interpreted by Python with bounds checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BARE = {"history_hours": 30, "rolling": {"windows_hours": [3]}}
 
 @pytest.fixture
 def interpret(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Takes numba out of the kernel until the test ends."""
+    """A function that takes numba out of the kernel until the test ends."""
 
     def take_out() -> None:
         for module in (blocks, compiled, events, medians, baseline, shifts, kernel):
