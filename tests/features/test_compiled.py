@@ -35,8 +35,7 @@ def interpret(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             for name, value in list(vars(module).items()):
                 if isinstance(value, Dispatcher):
                     monkeypatch.setattr(module, name, value.py_func)
-        plain = events.locate, kernel._loops(0)
-        monkeypatch.setattr(kernel, "_compiled", lambda: plain)
+        monkeypatch.setattr(kernel, "_compiled", lambda: kernel._loops(0))
 
     return take_out
 

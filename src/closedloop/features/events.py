@@ -16,7 +16,7 @@ NEVER = np.iinfo(np.int64).min
 
 
 class Machines(NamedTuple):
-    """What each machine is, and where its events lie in the sorted tables.
+    """What each machine of a part is, and where its events lie in the sorted tables.
 
     ``model`` is the number of models, and ``age`` (years) NaN, where it is not known. The bounds (2, machines) are the
     first and last + 1 event of each machine.
@@ -52,28 +52,39 @@ class Layout(NamedTuple):
     models: int
 
 
-def locate(
-    ids: Int64,
-    machine_ids: Int64,
-    machine_model: Int16,
-    machine_age: Float64,
-    models: int,
-    error_machine: Int64,
-    maint_machine: Int64,
-    found: Machines,
-) -> None:
-    """Write to ``found`` what each of the sorted machines ``ids`` is, and where its events lie."""
-    for m in range(len(ids)):
-        found.model[m], found.age[m] = models, np.nan
-        at = np.searchsorted(machine_ids, ids[m])
-        if at < len(machine_ids) and machine_ids[at] == ids[m]:
-            found.age[m] = machine_age[at]
-            if machine_model[at] >= 0:
-                found.model[m] = machine_model[at]
-        found.error_bounds[0, m] = np.searchsorted(error_machine, ids[m])
-        found.error_bounds[1, m] = np.searchsorted(error_machine, ids[m], side="right")
-        found.maint_bounds[0, m] = np.searchsorted(maint_machine, ids[m])
-        found.maint_bounds[1, m] = np.searchsorted(maint_machine, ids[m], side="right")
+class Described(NamedTuple):
+    """The sorted machines that have telemetry, the sorted table of machines, and the machine of each event.
+
+    ``model`` is -1, and ``age`` (years) NaN, where it is missing; ``models`` is how many there are.
+    """
+
+    ids: Int64
+    machine_ids: Int64
+    model: Int16
+    age: Float64
+    models: int
+    error_machine: Int64
+    maint_machine: Int64
+
+
+@njit(nogil=True, error_model="numpy")
+def locate(part: Part, known: Described) -> Machines:
+    """What each machine of a part is, and where its events lie."""
+    count = part.high - part.low
+    bounds = np.empty((4, count), np.int64)
+    model, age = np.full(count, known.models), np.full(count, np.nan)
+    for m in range(count):
+        machine = known.ids[part.low + m]
+        at = np.searchsorted(known.machine_ids, machine)
+        if at < len(known.machine_ids) and known.machine_ids[at] == machine:
+            age[m] = known.age[at]
+            if known.model[at] >= 0:
+                model[m] = known.model[at]
+        bounds[0, m] = np.searchsorted(known.error_machine, machine)
+        bounds[1, m] = np.searchsorted(known.error_machine, machine, side="right")
+        bounds[2, m] = np.searchsorted(known.maint_machine, machine)
+        bounds[3, m] = np.searchsorted(known.maint_machine, machine, side="right")
+    return Machines(model, age, bounds[:2], bounds[2:])
 
 
 @njit(nogil=True, error_model="numpy")
@@ -85,17 +96,18 @@ def events(part: Part, readings: Readings, machines: Machines, happened: Happene
         begin = stop - 1 if part.last_only else readings.offsets[m]
         to = m - begin if part.last_only else -part.shift
         time, f = readings.time[begin:stop], layout.first
+        k = m - part.low
         if layout.codes:
-            own = slice(machines.error_bounds[0, m], machines.error_bounds[1, m])
+            own = slice(machines.error_bounds[0, k], machines.error_bounds[1, k])
             _errors(time, begin + to, happened.error_time[own], happened.error_code[own], layout, X)
             f += layout.codes * (len(layout.windows) + 1)
-        own = slice(machines.maint_bounds[0, m], machines.maint_bounds[1, m])
+        own = slice(machines.maint_bounds[0, k], machines.maint_bounds[1, k])
         _maint(time, begin + to, happened.maint_time[own], happened.maint_code[own], f, layout.components, X)
         f += layout.components
-        X[f, begin + to : stop + to] = machines.age[m]
+        X[f, begin + to : stop + to] = machines.age[k]
         for other in range(models):
             f += 1
-            known, same = machines.model[m] != models, machines.model[m] == other
+            known, same = machines.model[k] != models, machines.model[k] == other
             X[f, begin + to : stop + to] = (1.0 if same else 0.0) if known else np.nan
 
 

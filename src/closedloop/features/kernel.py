@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from closedloop.data.schema import DataError, Float64, Int16, Int64, Schema, Tables
 from closedloop.features.apply import bind
 from closedloop.features.compiled import telemetry
-from closedloop.features.events import Happened, Layout, Machines, events, locate
+from closedloop.features.events import Described, Happened, Layout, events, locate
 from closedloop.features.medians import Frozen, baselines
 from closedloop.features.registry import CUSTOM
 from closedloop.features.shifts import SHIFTS, Courses, shifts
@@ -131,20 +131,17 @@ def _runner(
 ) -> Callable[[int, int, int, Float64, Float64], None]:
     """The compiled loops bound to these tables: ``run(low, high, shift, X, history)``."""
     fixed = _fixed(spec, constants, schema)
-    find, write = _compiled()
+    write = _compiled()
     if len(tables.values) != len(schema.sensors):
         raise DataError(_OTHERS.format(len(schema.sensors)))
-    count, errors, maint = len(ids), tables.errors, tables.maint
+    errors, maint = tables.errors, tables.maint
     readings = offsets, tables.time, np.ascontiguousarray(tables.values)
-    happened = errors.time, errors.code, maint.time, maint.code
-    bounds = np.empty((4, count), np.int64)
-    machines = Machines(np.empty(count, np.int64), np.empty(count), bounds[:2], bounds[2:])
-    described = (tables.machine_ids, tables.machine_model, tables.machine_age, len(schema.models))
-    find(ids, *described, errors.machine, maint.machine, machines)
+    machines = ids, tables.machine_ids, tables.machine_model, tables.machine_age
+    happened = errors.machine, errors.time, errors.code, maint.machine, maint.time, maint.code
     customs = [bind(CUSTOM[name], schema.sensors, *readings) for name in spec.custom]
 
     def run(low: int, high: int, shift: int, X: Float64, history: Float64) -> None:
-        write(low, high, last_only, shift, *readings, *happened, machines, fixed, X, history)
+        write(low, high, last_only, shift, *readings, *machines, *happened, fixed, X, history)
         for f, custom in enumerate(customs, fixed.layout.first - len(customs)):
             custom(Part(low, high, last_only, shift), X[f])
 
@@ -243,18 +240,25 @@ def _loops(key: int) -> Callable[..., None]:
         offsets: Int64,
         time: Int64,
         values: Float64,
+        ids: Int64,
+        machine_ids: Int64,
+        machine_model: Int16,
+        machine_age: Float64,
+        error_machine: Int64,
         error_time: Int64,
         error_code: Int16,
+        maint_machine: Int64,
         maint_time: Int64,
         maint_code: Int16,
-        machines: Machines,
         fixed: Fixed,
         X: Float64,
         history_hours: Float64,
     ) -> None:
         _ = key
         part, readings = Part(low, high, last_only, shift), Readings(offsets, time, values)
-        happened = Happened(error_time, error_code, maint_time, maint_code)
+        happened, models = Happened(error_time, error_code, maint_time, maint_code), fixed.layout.models
+        known = Described(ids, machine_ids, machine_model, machine_age, models, error_machine, maint_machine)
+        machines = locate(part, known)
         columns = X.shape[1] if fixed.based else 0
         own = Baselines(np.empty((len(values), columns)), np.empty((len(values), columns)))
         if fixed.based:
@@ -268,8 +272,8 @@ def _loops(key: int) -> Callable[..., None]:
 
 
 @cache
-def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
-    """``locate`` and ``write`` for exactly one signature each, compiled at the first use or read from numba's cache.
+def _compiled() -> Callable[..., None]:
+    """The loops for exactly one signature, compiled at the first use or read from numba's cache.
 
     Numba's cache notices a change of this file only, so the digest of the package is made part of its key. Inputs are
     typed as read-only, since those of a request or a bundle are, and a second signature would compile again.
@@ -277,8 +281,6 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
     i, f = types.int64, types.float64
     ints, floats, codes, tables = array_type(i), array_type(f), array_type(types.int16), array_type(f, 2)
     X, history = array_type(f, 2, written=True), array_type(f, written=True)
-    bounds = array_type(i, 2, written=True)
-    machines = struct_type(Machines, array_type(i, written=True), history, bounds, bounds)
     fixed = struct_type(
         Fixed,
         struct_type(Plan, ints, ints, ints, f, array_type(i, 2), i, i),
@@ -288,11 +290,7 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
         types.boolean,
     )
     key = int(code_digest().removeprefix("sha256:")[:15], 16)
-    find = types.void(ints, ints, codes, floats, i, ints, ints, machines)
-    write = types.void(
-        i, i, types.boolean, i, ints, ints, tables, ints, codes, ints, codes, machines, fixed, X, history
-    )
-    return (
-        njit([find], cache=True, nogil=True, error_model="numpy")(locate),
-        njit([write], cache=True, nogil=True, error_model="numpy")(_loops(key)),
-    )
+    part, readings = (i, i, types.boolean, i), (ints, ints, tables)
+    machines, events_of = (ints, ints, codes, floats), (ints, ints, codes)
+    signature = types.void(*part, *readings, *machines, *events_of, *events_of, fixed, X, history)
+    return njit([signature], cache=True, nogil=True, error_model="numpy")(_loops(key))

@@ -33,18 +33,18 @@ def baselines(part: Part, readings: Readings, model: Int64, frozen: Frozen, own:
     """Write the baseline of each sensor at each row of a part to ``own``.
 
     It is the frozen one of the machine's model, drawn by its trust towards the median and the deviation of the row's
-    window, if that holds enough readings. ``model`` has one entry for each machine.
+    window, if that holds enough readings. ``model`` is that of each machine of the part.
     """
     offsets, values = readings.offsets, readings.values
     for m in range(part.low, part.high):
         start, stop = offsets[m], offsets[m + 1]
         begin = stop - 1 if part.last_only else start
         to = m - begin if part.last_only else -part.shift
-        ordered = np.empty(stop - start)
+        ordered, own_model = np.empty(stop - start), model[m - part.low]
         for s in range(len(values)):
-            usual, width = frozen.location[model[m], s], frozen.scale[model[m], s]
+            usual, width = frozen.location[own_model, s], frozen.scale[own_model, s]
             own.centre[s, begin + to : stop + to], own.spread[s, begin + to : stop + to] = usual, width
-            trust, width_trust = frozen.location_trust[model[m], s], frozen.scale_trust[model[m], s]
+            trust, width_trust = frozen.location_trust[own_model, s], frozen.scale_trust[own_model, s]
             if trust > 0 or width_trust > 0:
                 # ordered holds the readings of rows left to right - 1, filled many
                 left, right, filled = start, start, 0
