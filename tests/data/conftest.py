@@ -1,4 +1,4 @@
-"""The schema of params.yaml, a small simulated fleet, and what can go wrong with its tables."""
+"""The schema of params.yaml, a small simulated fleet, and ways to damage its tables."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ SCHEMA = Schema(
 
 
 class Faults:
-    """Each returns a damaged copy of a telemetry frame; ``rows`` are positions."""
+    """Ways to damage telemetry. Each returns a damaged copy of a frame; ``rows`` are positions."""
 
     @staticmethod
     def missing(telemetry: pd.DataFrame, rows: list[int]) -> pd.DataFrame:
@@ -31,7 +31,7 @@ class Faults:
 
     @staticmethod
     def out_of_order(telemetry: pd.DataFrame, rows: list[int]) -> pd.DataFrame:
-        """Each row changes places with the one before it."""
+        """Swap each row with the one before it."""
         order = list(range(len(telemetry)))
         for row in rows:
             order[row - 1], order[row] = order[row], order[row - 1]
@@ -51,7 +51,7 @@ def schema() -> Schema:
 
 @pytest.fixture(scope="session")
 def simulation() -> simulate.Simulation:
-    """Three machines for forty days; whoever changes a frame of it changes a copy."""
+    """Frames of three machines for forty days. Each test gets its own copies."""
     return simulate.simulate("default", 3, 40, 7, SCHEMA)
 
 
@@ -67,7 +67,7 @@ def faults() -> type[Faults]:
 
 @pytest.fixture
 def folder(frames, tmp_path) -> Path:
-    """The small fleet as CSV files, times as Microsoft writes them."""
+    """The small fleet as CSV files, with times in Microsoft's format."""
     for name, frame in frames.items():
         frame.to_csv(tmp_path / f"PdM_{name}.csv", index=False, date_format="%Y-%m-%d %H:%M:%S")
     return tmp_path

@@ -1,4 +1,4 @@
-"""What refuses a set of tables, what only warns, and how each is said."""
+"""What refuses a set of tables, what only warns, and the line that reports it."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from closedloop.data.schema import Schema
 
 
 def _put(column, at, value):
-    """A damage that puts a value of any type into one cell."""
+    """A change that puts a value of any type into one cell."""
 
     def change(frame, _):
         mixed = frame[column].astype(object)
@@ -31,7 +31,7 @@ def test_a_simulated_fleet_meets_every_expectation(frames, schema):
 
 
 def test_a_fleet_of_three_other_machines_without_failures_meets_them(schema):
-    """Other sensors, 10-minute sampling, no failures, no machines; missing readings are no fault."""
+    """Other sensors, 10-minute sampling, no failures, no machines; missing readings are allowed."""
     schema = replace(schema, sensors=("oil",), ranges=((-10.0, 10.0),), sampling_minutes=10)
     time = pd.date_range("2026-01-01", periods=50, freq="10min", tz="UTC")
     parts = [pd.DataFrame({"datetime": time, "machineID": machine, "oil": 1.0}) for machine in (5, 6, 7)]
@@ -47,7 +47,7 @@ def test_telemetry_ordered_by_time_across_machines_is_in_order(frames, schema):
     assert (validation.ok, validation.warnings) == (True, [])
 
 
-def test_a_refusal_is_one_line_with_table_column_rule_count_three_rows_and_mend(frames, schema, faults):
+def test_a_refusal_is_one_line_with_table_column_rule_count_three_rows_and_remedy(frames, schema, faults):
     frames["telemetry"] = faults.out_of_range(frames["telemetry"], [5, 105, 205, 1000], "volt", 999.0)
     validation = validate(frames, schema)
     assert not validation.ok
@@ -75,17 +75,18 @@ DAMAGES = {
     "text for a number": (
         "telemetry",
         _put("volt", 7, "n/a"),
-        "telemetry.volt: is no number: 1 of 2,880 rows: row 8 (machineID 1, datetime 2015-01-01T13:00:00Z, volt n/a);",
+        "telemetry.volt: is not a number: 1 of 2,880 rows: "
+        "row 8 (machineID 1, datetime 2015-01-01T13:00:00Z, volt n/a);",
     ),
     "no time": (
         "telemetry",
         _put("datetime", 8, "2015-02-30"),
-        "telemetry.datetime: is no time: 1 of 2,880 rows: row 9 (machineID 1, datetime 2015-02-30); write times as",
+        "telemetry.datetime: is not a time: 1 of 2,880 rows: row 9 (machineID 1, datetime 2015-02-30); write times as",
     ),
     "no whole number": (
         "errors",
         _put("machineID", 0, "M1"),
-        "errors.machineID: is no whole number: 1 of ",
+        "errors.machineID: is not a whole number: 1 of ",
     ),
     "missing key": (
         "telemetry",
@@ -145,7 +146,7 @@ DAMAGES = {
 
 
 def _damaged(frames, faults, damage):
-    """Telemetry and the damaged table, and what should be said of it."""
+    """Telemetry and the damaged table, and the expected line."""
     table, change, said = damage
     some = {"telemetry": frames["telemetry"], table: frames[table]}
     return some | {table: change(frames[table], faults)}, said
@@ -153,7 +154,7 @@ def _damaged(frames, faults, damage):
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_refused_and_named_once(frames, schema, faults, name):
-    """One line, and no flood: what only follows from a damage is not said too."""
+    """One line for each damage: its consequences are not reported too."""
     damaged, said = _damaged(frames, faults, DAMAGES[name])
     validation = validate(damaged, schema)
     assert not validation.ok
@@ -206,12 +207,12 @@ def test_another_sampling_period_than_the_schemas_is_said(frames, schema):
 
 
 def test_an_unread_csv_is_validated_like_typed_frames(folder, schema):
-    """Text that means a time or a number is one; what means neither is shown as it stands in the file."""
+    """Text that reads as a time or a number is converted; other text is shown as it is in the file."""
     raw = {name: pd.read_csv(folder / f"PdM_{name}.csv", dtype=str) for name in ("telemetry", "errors", "machines")}
     assert validate(raw, schema).failures == []
     raw["telemetry"].loc[2, "vibration"] = "1,5"
     assert validate(raw, schema).failures == [
-        "telemetry.vibration: is no number: 1 of 2,880 rows: "
+        "telemetry.vibration: is not a number: 1 of 2,880 rows: "
         "row 3 (machineID 1, datetime 2015-01-01T08:00:00Z, vibration 1,5); leave a missing value empty"
     ]
 
@@ -227,14 +228,15 @@ def _readings(frames, readings):
 
 
 @pytest.mark.parametrize(("outside", "warned"), [(28, 0), (29, 1)])
-def test_readings_outside_the_references_range_warn_above_one_in_a_hundred(frames, schema, outside, warned):
+def test_readings_outside_the_usual_range_warn_above_one_in_a_hundred(frames, schema, outside, warned):
     readings = [99.9, 250.1, 100.0, 250.0] + [99.0] * (outside - 2)
     validation = validate(_readings(frames, readings), schema, {"volt": VOLT})
     assert (validation.ok, validation.failures) == (True, [])
     assert len(validation.warnings) == warned
     for said in validation.warnings:
         assert said == (
-            "telemetry.volt: lies outside 100 to 250, where 99.8% of the reference's readings lie: 29 of 2,880 rows: "
+            "telemetry.volt: lies outside 100 to 250, where 99.8% of the training data's readings lie: "
+            "29 of 2,880 rows: "
             "row 1 (machineID 1, datetime 2015-01-01T06:00:00Z, volt 99.9); "
             "row 2 (machineID 1, datetime 2015-01-01T07:00:00Z, volt 250.1); "
             "row 5 (machineID 1, datetime 2015-01-01T10:00:00Z, volt 99.0); "
@@ -249,19 +251,19 @@ def test_readings_outside_the_references_range_warn_above_one_in_a_hundred(frame
         (
             0.0,
             29,
-            "has no reading in more than 1% of the rows; the reference had none in 0.0%: 29 of 2,880 rows",
+            "has no reading in more than 1% of the rows; the training data had none in 0.0%: 29 of 2,880 rows",
         ),
         (0.1, 604, ""),  # twice the gaps, and a hundredth
         (
             0.1,
             605,
-            "has no reading in more than 21% of the rows; the reference had none in 10.0%: 605 of 2,880",
+            "has no reading in more than 21% of the rows; the training data had none in 10.0%: 605 of 2,880",
         ),
         (0.8, 2592, ""),  # half of the readings
         (
             0.8,
             2593,
-            "has no reading in more than 90% of the rows; the reference had none in 80.0%: 2,593 of 2,880",
+            "has no reading in more than 90% of the rows; the training data had none in 80.0%: 2,593 of 2,880",
         ),
     ],
 )
@@ -273,7 +275,7 @@ def test_a_sensor_that_is_silent_more_than_it_was_warns(frames, schema, before, 
     assert not said or validation.warnings[0].startswith(f"telemetry.volt: {said}")
 
 
-def test_a_reference_of_other_sensors_changes_nothing(frames, schema):
+def test_training_data_of_other_sensors_changes_nothing(frames, schema):
     assert validate(frames, schema, {"oil": VOLT}).result["tables"].keys() == frames.keys()
     assert validate(frames, schema, {"oil": VOLT}).warnings == []
 
@@ -285,7 +287,7 @@ def test_frames_are_left_as_they_are(frames, schema):
 
 
 def test_the_result_is_json_with_the_verdict_and_every_expectation(frames, schema, faults, capfd):
-    """And great_expectations draws no progress bars."""
+    """The result is JSON, and great_expectations draws no progress bars."""
     frames["telemetry"] = faults.out_of_range(frames["telemetry"], [0], "volt", -1.0)
     validation = validate(frames, schema)
     result = json.loads(json.dumps(validation.result))
@@ -329,11 +331,11 @@ def test_data_docs_begin_with_what_was_refused_and_open_its_table(frames, schema
 
 
 def test_a_rule_that_cannot_be_asked_is_never_a_pass():
-    config = SimpleNamespace(type="expect_x", meta={"column": "volt", "rule": "is odd", "mend": ""})
+    config = SimpleNamespace(type="expect_x", meta={"column": "volt", "rule": "is odd", "remedy": ""})
     crashed = SimpleNamespace(
         result={}, expectation_config=config, exception_info={"('metric', …)": {"raised_exception": True}}
     )
-    with pytest.raises(RuntimeError, match=r"could not ask telemetry\.volt whether it is odd"):
+    with pytest.raises(RuntimeError, match=r"could not check whether telemetry\.volt is odd"):
         expectations._line("telemetry", pd.DataFrame(), crashed)
 
 

@@ -1,4 +1,4 @@
-"""Feedback is the events it says, or a refusal that points at every fault."""
+"""Feedback is decoded into events, or refused with a pointer to every fault."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which file of a stranger's folder is which table, and which column is which."""
+"""Which file of an unknown folder is taken for which table, and which column for which."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def put(tmp_path):
 
 
 def readings(**more):
-    """Three machines, ten readings each, in a stranger's words."""
+    """Three machines, ten readings each, with unknown column names."""
     time = pd.date_range("2026-01-01", periods=10, freq="10min").strftime("%Y-%m-%d %H:%M:%S")
     rows = {"timestamp": np.tile(time, 3), "asset": np.repeat(["a", "b", "c"], 10), "temp": np.arange(30) / 4}
     return pd.DataFrame(rows | more)
@@ -165,5 +165,5 @@ def test_a_file_of_something_else_is_left_aside(put):
 def test_a_place_without_tables_is_refused_in_one_line(tmp_path):
     with pytest.raises(DataError, match=r"holds no \.csv or \.parquet file; export"):
         guess(tmp_path)
-    with pytest.raises(DataError, match="is no folder; give the folder"):
+    with pytest.raises(DataError, match="is not a folder; give the folder"):
         guess(tmp_path / "none")

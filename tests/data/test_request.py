@@ -1,4 +1,4 @@
-"""A request is the tables it says, or a refusal that points at every fault. Nothing is ever silently coerced."""
+"""A request is decoded into tables, or refused with a pointer to every fault. Nothing is silently converted."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -168,7 +168,7 @@ def test_each_table_may_have_so_many_rows_and_no_more():
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
-def test_no_number_is_named_and_the_mend_with_it(text):
+def test_nan_and_infinity_are_refused_with_the_remedy(text):
     (error,) = errors_of(json.dumps(EXAMPLE).replace("171.2", text))
     assert "null for a missing reading" in error["detail"]
 
@@ -242,7 +242,7 @@ FAULTS = st.text(max_size=25) | st.from_regex(
 
 @given(st.lists(FAULTS, min_size=1, max_size=3))
 def test_what_is_read_as_a_time_is_one(texts):
-    """A text that the parser takes, Python takes too, with the same value."""
+    """Every text that the parser accepts, Python accepts with the same value."""
     times, bad = rfc3339.parse(texts)
     for text, time in zip(texts[: bad if bad >= 0 else None], times.tolist(), strict=False):
         moment = datetime.fromisoformat(text.upper())

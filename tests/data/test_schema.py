@@ -1,4 +1,4 @@
-"""One schema, and the tables as NumPy columns."""
+"""The schema, and the tables as NumPy columns."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -17,7 +17,7 @@ HOURS = 24 * DAYS
 
 
 class Fleet:
-    """A simulated fleet with hours since its first row in place of times."""
+    """A simulated fleet whose times are hours since its first row."""
 
     def __init__(self, profile, schema):
         made = simulate.simulate(profile, MACHINES, DAYS, 11, schema)
@@ -59,7 +59,7 @@ def fleet(request):
 
 
 def test_a_seed_gives_the_same_bits_for_ever(schema):
-    """A changed hash is a changed fleet: every pin of a simulated fleet moves with it."""
+    """A changed hash is a changed fleet, and then every pin of a simulated fleet must move."""
     expected = {
         "azure": "sha256:629640f1a86a7af14f0911b913301b54b857b715faa4068f8f5a78958922cc18",
         "default": "sha256:5f731b7db01397e72e5f673b8fc809da3b8bf1226c2b32aebdfa361824227209",
@@ -96,7 +96,7 @@ def test_adding_machines_never_changes_the_others(schema, profile, few, more, da
 @settings(max_examples=15, deadline=None)
 @given(profile=st.sampled_from(["azure", "default"]), days=st.integers(1, 60), seed=st.integers(0, 1000))
 def test_any_fleet_is_whole(schema, profile, days, seed):
-    """Hourly rows without a gap; errors and failures inside them; each failure has its wear."""
+    """Rows are hourly without a gap, errors and failures lie inside them, and each failure has a degradation."""
     made = simulate.simulate(profile, 2, days, seed, schema)
     tables, end_us = made.tables, START_US + 24 * days * HOUR_US
     assert (4, 2 * 24 * days) == tables.values.shape
@@ -141,7 +141,7 @@ def test_comp3_fails_on_model1_and_model2_only(fleet):
 
 
 def test_visits_come_every_15_days_at_06_00_on_the_machines_own_phase(fleet):
-    """What fails is replaced as it fails; everything else at a visit."""
+    """A failed component is replaced at its failure, every other one at a visit."""
     planned = set(fleet.events("maint")) - set(fleet.events("failures"))
     phase = {(machine, hour % 360) for machine, hour, _ in planned if hour > 0}
     assert {machine for machine, _ in phase} == set(range(1, MACHINES + 1))
@@ -157,7 +157,7 @@ def test_a_visit_replaces_one_component_or_a_third_of_the_time_two(azure):
 
 
 def test_each_component_was_replaced_by_the_first_row(fleet):
-    """In the 14 visits before it, 210 days; not at one moment."""
+    """The last replacements before the first row are spread over 14 visits, 210 days."""
     before = [(machine, code, hour) for machine, hour, code in fleet.events("maint") if hour <= 0]
     assert {(machine, code) for machine in range(1, MACHINES + 1) for code in range(4)} == {key[:2] for key in before}
     hours = np.array([hour for *_, hour in before])
@@ -235,7 +235,7 @@ def test_decoys_come_as_often_as_promised(request, profile, share):
 
 
 def test_what_a_sensor_shows_never_overlaps(fleet):
-    """So a decoy is no wear, and a fault is separate from both."""
+    """Decoys, faults and degradations of a sensor do not overlap."""
     for _, shown in fleet.anomalies.groupby(["machineID", "sensor"]):
         shown = shown.sort_values("start")
         gap = shown["start"].to_numpy()[1:] - shown["end"].to_numpy()[:-1]

@@ -1,4 +1,4 @@
-"""The five tables from files of any kind, to files, and what is refused on the way."""
+"""Reading the five tables from files of any kind, writing them, and what is refused."""
 
 import gzip
 import json
@@ -208,15 +208,15 @@ def _change(table, column, values):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (_change("telemetry", "datetime", ["soon"] * 4), "telemetry.datetime: is no time: 4 of 2,880 rows: row 1 ("),
-        (_change("telemetry", "datetime", ["2015-02-30"]), "telemetry.datetime: is no time: 1 of 2,880 rows"),
+        (_change("telemetry", "datetime", ["soon"] * 4), "telemetry.datetime: is not a time: 4 of 2,880 rows: row 1 ("),
+        (_change("telemetry", "datetime", ["2015-02-30"]), "telemetry.datetime: is not a time: 1 of 2,880 rows"),
         (
             _change("telemetry", "datetime", [None]),
             "row 1 (machineID 1, datetime missing); fill it in, or drop the row",
         ),
-        (_change("errors", "machineID", ["M1"]), "errors.machineID: is no whole number: 1 of "),
-        (_change("errors", "machineID", [1.5]), "errors.machineID: is no whole number: 1 of "),
-        (_change("errors", "machineID", [2.0**63]), "errors.machineID: is no whole number: 1 of "),
+        (_change("errors", "machineID", ["M1"]), "errors.machineID: is not a whole number: 1 of "),
+        (_change("errors", "machineID", [1.5]), "errors.machineID: is not a whole number: 1 of "),
+        (_change("errors", "machineID", [2.0**63]), "errors.machineID: is not a whole number: 1 of "),
         (_change("telemetry", "machineID", [None]), "telemetry.machineID: is missing: 1 of 2,880 rows: row 1 ("),
         (
             _change("telemetry", "volt", ["n/a"]),
@@ -244,7 +244,7 @@ def test_a_refusal_names_table_column_rule_count_rows_and_mend(frames, schema, d
 
 @pytest.mark.parametrize("column", ["datetime", "machineID", "volt"])
 def test_a_column_of_another_kind_is_refused_whole(frames, schema, column):
-    """A number is no time, a truth is no machine, a time is no reading."""
+    """A number is not a time, a truth value is not a machine, a time is not a reading."""
     wrong = {"datetime": 1_420_092_000, "machineID": True, "volt": pd.Timestamp("2015-01-01")}[column]
     frames["telemetry"][column] = wrong
     with pytest.raises(DataError, match=rf"telemetry.{column}: is no .*: 2,880 of 2,880 rows"):
@@ -303,8 +303,8 @@ def test_anomalies_are_read_beside_the_tables(folder, simulation):
     ("text", "said"),
     [
         ("machineID,start\n1,2015-01-01\n", "the column end is missing"),
-        ("machineID,start,end\n1,2015-01-01,later\n", "end is missing or is no time in some rows"),
-        ("machineID,start,end\n,2015-01-01,2015-01-01\n", "machineID is missing or is no whole number in some rows"),
+        ("machineID,start,end\n1,2015-01-01,later\n", "end is missing or is not a time in some rows"),
+        ("machineID,start,end\n,2015-01-01,2015-01-01\n", "machineID is missing or is not a whole number in some rows"),
     ],
 )
 def test_anomalies_without_an_interval_are_refused(folder, text, said):
@@ -364,7 +364,7 @@ SKAB_HEAD = "datetime;Accelerometer1RMS;Volume Flow RateRMS"
 
 
 def test_skab_files_are_machines_and_readings_are_minutes(tmp_path):
-    """A second that was skipped is no gap; each run of anomaly = 1 is one interval, both ends included."""
+    """A skipped second is not a gap; each run of anomaly = 1 is one interval, both ends included."""
     (tmp_path / "valve1").mkdir()
     flags = [0, 1, 1, 0, 1]
     rows = [f"2020-03-09 10:14:3{2 * i};{i}.5;32.0;{flag}.0;0.0" for i, flag in enumerate(flags)]

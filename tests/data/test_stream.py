@@ -1,4 +1,4 @@
-"""A fleet of any size, some machines at a time: the very tables that reading it whole gives."""
+"""A fleet read in parts gives the same tables as a fleet read as a whole."""
 
 import numpy as np
 import pandas as pd
@@ -144,7 +144,7 @@ REFUSALS = {
     ),
     "machine as a fraction": (
         lambda folder, frames: store(with_value(frames, "machineID", 1.5), folder, "csv"),
-        "telemetry.machineID: '1.5' is no whole number",
+        "telemetry.machineID: '1.5' is not a whole number",
     ),
     "machine missing": (
         lambda folder, frames: store(with_value(frames, "machineID", None), folder, "parquet"),
@@ -152,7 +152,7 @@ REFUSALS = {
     ),
     "a reading as text": (
         lambda folder, frames: store(with_value(frames, "volt", "high"), folder, "csv"),
-        "telemetry.volt: is no number: 1 of 60 rows",
+        "telemetry.volt: is not a number: 1 of 60 rows",
     ),
     "a code unknown": (
         lambda folder, frames: store(frames | {"errors": frames["errors"].assign(errorID="e9")}, folder, "csv"),

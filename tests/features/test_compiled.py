@@ -1,4 +1,4 @@
-"""The compiled loops say what their source says: interpreted, line by line and with bounds checked, to the bit."""
+"""The compiled loops give the same bits as their source, interpreted by Python with bounds checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 from closedloop.data.schema import Schema, Tables
-from closedloop.features import baseline, compiled, events, kernel, medians, shifts
+from closedloop.features import baseline, blocks, compiled, events, kernel, medians, shifts
 from closedloop.features.kernel import Features, compute
 from closedloop.features.spec import FeatureSpec, fit_constants
 
@@ -28,15 +28,14 @@ BARE = {"history_hours": 30, "rolling": {"windows_hours": [3]}}
 
 @pytest.fixture
 def interpret(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Takes numba out of the kernel until the test ends."""
+    """A function that takes numba out of the kernel until the test ends."""
 
     def take_out() -> None:
-        for module in (compiled, events, medians, baseline, shifts):
+        for module in (blocks, compiled, events, medians, baseline, shifts, kernel):
             for name, value in list(vars(module).items()):
                 if isinstance(value, Dispatcher):
                     monkeypatch.setattr(module, name, value.py_func)
-        plain = [events.locate, medians.baselines, compiled.telemetry, shifts.shifts, events.events]
-        monkeypatch.setattr(kernel, "_compiled", lambda: plain)
+        monkeypatch.setattr(kernel, "_compiled", lambda: kernel._loops(0))
 
     return take_out
 

@@ -1,4 +1,4 @@
-"""The data scientist's features: registering them, compiling them, and the parity of every one there is."""
+"""Custom features: registering and compiling them, and the same bits in training and serving."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARAMS = {"history_hours": HISTORY_HOURS}
 
 @pytest.fixture
 def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Custom]:
-    """Registers a function for one test only."""
+    """A function that registers a custom feature for one test only."""
     registered = dict(CUSTOM)
     monkeypatch.setattr("closedloop.features.registry.CUSTOM", registered)
     monkeypatch.setattr("closedloop.features.spec.CUSTOM", registered)
@@ -126,7 +126,7 @@ def test_more_sensors_than_can_be_compiled_are_taken_too(register, schema_of, fl
 @pytest.mark.parametrize("numba", [True, False])
 @pytest.mark.parametrize("mistake", ["outside", "raises"])
 def test_a_function_that_fails_is_named(numba, mistake, register, schema: Schema, fleet: Fleet, monkeypatch) -> None:
-    """An index outside the window would read the machine's other rows, were bounds not checked."""
+    """Without checked bounds an index outside the window would read other rows of the machine."""
 
     def outside(volt: Float64) -> float:
         return volt[-3]
@@ -166,7 +166,7 @@ def test_a_fleet_without_its_sensor_leaves_it_out(register, schema_of) -> None:
 
 
 def test_a_window_longer_than_the_history_leaves_it_out(register, schema: Schema) -> None:
-    """A fleet of short series has a short history, and must not fail for a feature that was made for another."""
+    """A fleet of short series has a short history, and must not fail because of a feature made for another fleet."""
     register(lambda volt: 0.0, window_hours=HISTORY_HOURS + 1)
     spec = FeatureSpec.from_params(PARAMS, schema)
     assert "mine" not in spec.names

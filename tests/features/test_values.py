@@ -1,4 +1,4 @@
-"""What each feature is, against pandas and against the plainest loop one can write."""
+"""The value of each feature, compared with pandas and with plain loops."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_history_is_what_the_window_holds(schema: Schema) -> None:
 
 
 def test_a_gap_is_honoured_not_bridged(schema: Schema) -> None:
-    """Two readings 10 hours apart are neighbours in the table and strangers in time."""
+    """Two readings 10 hours apart are neighbours in the table, but do not share a window of 3 hours."""
     tables = one_machine(schema, [0, 1, 11], [], [])
     tables.values[0] = [10.0, 20.0, 90.0]
     params = {"rolling": {"windows_hours": [3]}}

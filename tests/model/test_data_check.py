@@ -188,7 +188,7 @@ SPOILED = {
     ),
     "a slip in a time": (
         lambda frame: frame.assign(timestamp=frame["timestamp"].where(frame.index != 7, "2026-02-30 10:00")),
-        "telemetry.datetime: is no time: 1 of 1,296 rows: row 8",
+        "telemetry.datetime: is not a time: 1 of 1,296 rows: row 8",
     ),
     "no column of the machine": (
         lambda frame: frame.drop(columns="asset"),

@@ -64,7 +64,7 @@ def cells(column, rows, value):
 ROWS = [3, 7, 11, 15]
 REFUSALS = {
     "presence of a value": ("telemetry", cells("machineID", ROWS, None), "telemetry.machineID: is missing: 4 of "),
-    "type": ("telemetry", cells("volt", ROWS, "broken"), "telemetry.volt: is no number: 4 of "),
+    "type": ("telemetry", cells("volt", ROWS, "broken"), "telemetry.volt: is not a number: 4 of "),
     "range": ("telemetry", cells("volt", ROWS, 999), "telemetry.volt: is outside its range 0 to 400: 4 of "),
     "order": (
         "telemetry",

@@ -1,4 +1,4 @@
-"""Random small fleets: even, with gaps, or jittered; with readings missing and events anywhere."""
+"""Random small fleets: sampled evenly, with gaps or with jitter, with missing readings and events anywhere."""
 
 from __future__ import annotations
 

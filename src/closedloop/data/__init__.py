@@ -1,1 +1,1 @@
-"""The five tables, from anywhere: schema, readers, simulator, expectations, requests."""
+"""The five tables from any source: schema, readers, simulator, expectations, requests."""

@@ -1,11 +1,11 @@
-"""Public data sets as the five tables, recognised by their files.
+"""Read public data sets as the five tables. A set is recognised by its files.
 
 ========= ============================================= ========================= ===================================
 format    files                                         machine                   row
 ========= ============================================= ========================= ===================================
-`cmapss`  ``train_FD00n.txt``, ``.gz`` or not           engine unit               a cycle stands for an hour, the last
+`cmapss`  ``train_FD00n.txt``, ``.gz`` or not           engine unit               a cycle counts as an hour, the last
                                                                                   one is the failure of ``engine``
-`skab`    CSV with ``;``: ``anomaly-free.csv`` and      file                      a reading stands for a minute, since
+`skab`    CSV with ``;``: ``anomaly-free.csv`` and      file                      a reading counts as a minute, since
           ``valve1/0.csv`` to ``other/14.csv``                                    a schema counts whole minutes; the
                                                                                   readings are 1 to 2 seconds apart
 `nab`     CSV ``timestamp,value``, and the labels in    file                      5 minutes; of readings that repeat a
@@ -13,7 +13,7 @@ format    files                                         machine                 
 ========= ============================================= ========================= ===================================
 
 `skab` and `nab` have telemetry and labelled anomalies only. None of the sets publishes plausible ranges, so their
-schemas carry a range that only refuses the absurd.
+schemas have one very wide range.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from closedloop.data.schema import DataError
 RANGE = [-1e6, 1e6]
 SKAB_MACHINES = {"anomaly-free": 0, "valve1": 100, "valve2": 200, "other": 300}  # the number of a file's name is added
 SKAB_PREFIX = 400  # rows of each file: the published protocol
-NAB_PREFIX, NAB_PREFIX_ROWS = 0.15, 750  # the published probation: a share of each series, and the most
+NAB_PREFIX, NAB_PREFIX_ROWS = 0.15, 750  # the published probation: a share of each series, up to so many rows
 CMAPSS_SENSORS = [f"setting{i}" for i in range(1, 4)] + [f"sensor{i}" for i in range(1, 22)]
 CMAPSS_START = pd.Timestamp("2000-01-01", tz="UTC")
 
@@ -41,7 +41,7 @@ CMAPSS_START = pd.Timestamp("2000-01-01", tz="UTC")
 class Dataset:
     """A public set: its schema (the ``schema:`` section of ``params.yaml``), split, tables and anomalies.
 
-    ``split`` is what holds instead of the same keys in ``split:`` of ``params.yaml``.
+    ``split`` replaces the same keys in ``split:`` of ``params.yaml``.
     """
 
     format: str
@@ -52,10 +52,10 @@ class Dataset:
 
 
 def read(location: Path) -> Dataset | None:
-    """The set in this folder (or of this file), or None where none is recognised.
+    """The public set in this folder or file, or None where none is recognised.
 
     Raises:
-        DataError: it is recognised and cannot be read.
+        DataError: the set is recognised, but cannot be read.
     """
     files = [location] if location.is_file() else sorted(path for path in location.rglob("*") if path.is_file())
     engines = [path for path in files if re.fullmatch(r"train_FD\d{3}\.txt(\.gz)?", path.name)]
@@ -70,11 +70,13 @@ def read(location: Path) -> Dataset | None:
 
 
 def _first_line(path: Path) -> str:
+    """The first line of a text file, without its end."""
     with path.open(encoding="utf-8", errors="replace") as file:
         return file.readline().strip()
 
 
 def _schema(sensors: Iterable[str], minutes: int, components: list[str], models: list[str]) -> dict[str, object]:
+    """The ``schema:`` section of a public set."""
     return {
         "sensors": dict.fromkeys(sensors, RANGE),
         "components": components,
@@ -85,7 +87,7 @@ def _schema(sensors: Iterable[str], minutes: int, components: list[str], models:
 
 
 def _intervals(rows: list[tuple[int, pd.Timestamp, pd.Timestamp]]) -> pd.DataFrame:
-    """Labelled anomalies, which name neither sensor nor severity."""
+    """The table of labelled anomalies, from (machine, start, end). The labels give neither sensor nor severity."""
     table = pd.DataFrame(rows, columns=["machineID", "start", "end"])
     for name in ("start", "end"):
         table[name] = pd.to_datetime(table[name], utc=True).dt.as_unit("us")
@@ -95,7 +97,7 @@ def _intervals(rows: list[tuple[int, pd.Timestamp, pd.Timestamp]]) -> pd.DataFra
 
 
 def _cmapss(paths: list[Path]) -> Dataset:
-    """Saxena et al. 2008. With more than one subset, unit u of FD00n is machine 1000 n + u."""
+    """Read C-MAPSS (Saxena et al. 2008). With more than one subset, unit u of FD00n is machine 1000 n + u."""
     telemetry, failures, machines = [], [], []
     for path in paths:
         subset = path.name[len("train_") :].split(".")[0]
@@ -103,7 +105,7 @@ def _cmapss(paths: list[Path]) -> Dataset:
             table = pd.read_csv(path, sep=r"\s+", header=None, names=["unit", "cycle", *CMAPSS_SENSORS])
             unit, cycle = (pd.to_numeric(table[name]).astype("int64") for name in ("unit", "cycle"))
             if table.empty or table.isna().any(axis=None):
-                raise ValueError("it is empty, or a row is too short")
+                raise ValueError("the file is empty, or a row is too short")
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: not a C-MAPSS table of unit, cycle and 24 readings ({error})") from error
         machine = unit + (1000 * int(subset[2:]) if len(paths) > 1 else 0)
@@ -122,7 +124,7 @@ def _cmapss(paths: list[Path]) -> Dataset:
 
 
 def _skab(paths: list[Path]) -> Dataset:
-    """Katser and Kozitsin 2020. Machines are numbered by name, so that reading more files renumbers none."""
+    """Read SKAB (Katser and Kozitsin 2020). Machines are numbered by file name, whichever files are read."""
     telemetry, intervals = [], []
     for path in paths:
         group, number = (path.stem, "0") if path.stem in SKAB_MACHINES else (path.resolve().parent.name, path.stem)
@@ -148,7 +150,7 @@ def _skab(paths: list[Path]) -> Dataset:
 
 
 def _nab(paths: list[Path]) -> Dataset:
-    """Lavin and Ahmad 2015: machines 1, 2, … in order of the files' names."""
+    """Read NAB (Lavin and Ahmad 2015). Machines are 1, 2, … in order of the file names."""
     telemetry, intervals = [], []
     for machine, path in enumerate(paths, start=1):
         try:
@@ -166,7 +168,7 @@ def _nab(paths: list[Path]) -> Dataset:
 
 
 def _windows(path: Path) -> list[list[str]]:
-    """The anomaly windows of one series, from the windows.json beside it; none where there is no such file."""
+    """The anomaly windows of one series, from the windows.json beside it; empty without that file."""
     labels = path.with_name("windows.json")
     if not labels.exists():
         return []

@@ -1,4 +1,4 @@
-"""What the decoders of JSON columns share: texts to numbers, and each fault with a pointer to it and its mend."""
+"""What the decoders of JSON columns share: texts become numbers, and each fault gets a pointer and a remedy."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NUMBERS = "write plain numbers, and null for a missing reading"
 class RequestError(DataError):
     """The request was refused.
 
-    ``errors`` lists the faults as ``{"pointer": <JSON Pointer>, "detail": <what, and how to mend it>}``; ``syntax``
-    says that the body is not even JSON.
+    ``errors`` lists the faults as ``{"pointer": <JSON Pointer>, "detail": <what is wrong, and how to fix it>}``;
+    ``syntax`` says that the body is not JSON.
     """
 
     def __init__(self, errors: Faults, *, syntax: bool = False) -> None:
@@ -31,16 +31,16 @@ class RequestError(DataError):
 
 
 def times(table: str, texts: list[str], faults: Faults) -> Int64:
-    """Microseconds UTC of a table's ``datetime`` column; names the first text that is none."""
+    """A table's ``datetime`` column in microseconds UTC. Notes a fault at the first text that is not a time."""
     parsed, bad = rfc3339.parse(texts)
     if bad >= 0:
-        detail = f"{clip(texts[bad])} is no time: write it as 2015-01-04T06:00:00Z, to the microsecond at most"
+        detail = f"{clip(texts[bad])} is not a time: write it as 2015-01-04T06:00:00Z, to the microsecond at most"
         fault(faults, f"/{table}/datetime/{bad}", detail)
     return parsed
 
 
 def machine_ids(table: str, ids: list[int], faults: Faults) -> Int64:
-    """The ids as int64; names the first that does not fit."""
+    """The ids as int64. Notes a fault at the first id that does not fit."""
     try:
         return np.array(ids, np.int64)
     except OverflowError:
@@ -50,7 +50,7 @@ def machine_ids(table: str, ids: list[int], faults: Faults) -> Int64:
 
 
 def codes(pointer: str, names: list[str], known: dict[str, int], faults: Faults) -> Int16:
-    """The index of each name among the known ones; names the first that is unknown."""
+    """The index of each name among the known ones. Notes a fault at the first unknown name."""
     indices = [known.get(name, -1) for name in names]
     if -1 in indices:
         row = indices.index(-1)
@@ -59,7 +59,7 @@ def codes(pointer: str, names: list[str], known: dict[str, int], faults: Faults)
 
 
 def events(table: str, sent: Any, known: dict[str, int], faults: Faults, max_rows: int) -> Events:
-    """A table of events, sorted, exact repetitions dropped; empty where it was not sent, or has a fault."""
+    """A table of events, sorted, without repeated rows. It is empty if it was not sent or has a fault."""
     if sent is msgspec.UNSET:
         return Events.empty()
     columns = texts, ids, names = msgspec.structs.astuple(sent)
@@ -74,7 +74,7 @@ def events(table: str, sent: Any, known: dict[str, int], faults: Faults, max_row
 
 @njit(cache=True, nogil=True)
 def in_order(machine: Int64, time: Int64, code: Int16) -> bool:
-    """Whether (machine, time, code if any) strictly increases: then it is sorted, and no key occurs twice."""
+    """Whether (machine, time, code if any) strictly increases, so that rows are sorted and no key occurs twice."""
     for i in range(1, len(machine)):
         if machine[i] != machine[i - 1]:
             rises = machine[i] > machine[i - 1]
@@ -88,16 +88,16 @@ def in_order(machine: Int64, time: Int64, code: Int16) -> bool:
 
 
 def parse(decoder: msgspec.json.Decoder[Any], body: bytes | str, schema_columns: Columns) -> tuple[Any, bytes]:
-    """The body as the decoder's type, unchecked yet beyond its types; and the body in bytes.
+    """The body decoded, with only its types checked, and the body in bytes.
 
     Raises:
-        RequestError: the body is no JSON, or of other types.
+        RequestError: the body is not JSON, or a value has the wrong type.
     """
     if isinstance(body, str):
         try:
             body = body.encode()
         except UnicodeEncodeError as error:
-            detail = f"a lone surrogate at character {error.start}: it is no Unicode text"
+            detail = f"a lone surrogate at character {error.start}: send valid Unicode text"
             raise refusal("", detail, syntax=True) from None
     try:
         return decoder.decode(body), body
@@ -108,14 +108,14 @@ def parse(decoder: msgspec.json.Decoder[Any], body: bytes | str, schema_columns:
 
 
 def table_type(table: str, columns: dict[str, Any]) -> type[msgspec.Struct]:
-    """A struct of columns; a column's name may be any text, so its fields are ``column_0`` and so on."""
+    """A msgspec struct of columns. A column may have any name, so the fields are named ``column_0`` and so on."""
     fields = [(f"column_{i}", kind) for i, kind in enumerate(columns.values())]
     rename = dict(zip((name for name, _ in fields), columns, strict=True))
     return msgspec.defstruct(table, fields, rename=rename, forbid_unknown_fields=True)
 
 
 def even(table: str, names: tuple[str, ...], columns: tuple[list, ...], faults: Faults, max_rows: int) -> bool:
-    """Whether all columns are as long as the first and no longer than ``max_rows``; says which are not."""
+    """Whether all columns are as long as the first and no longer than ``max_rows``. Notes a fault for each other."""
     rows = len(columns[0])
     if rows <= max_rows and {*map(len, columns)} == {rows}:
         return True
@@ -129,10 +129,10 @@ def even(table: str, names: tuple[str, ...], columns: tuple[list, ...], faults: 
 
 
 def refuse_repeated_names(body: bytes, tables: list[tuple[Any, int]]) -> None:
-    """Refuse an object that has a name twice, where msgspec would silently take the last.
+    """Raise RequestError where an object has a name twice. msgspec would silently take the last value.
 
-    ``tables`` are the decoded ones, each with the number of its columns that hold text. A body whose quotes are just
-    those of the strings that were decoded repeats nothing; any other is looked at.
+    ``tables`` are the decoded tables, each with the number of its text columns. The check is cheap in the usual case:
+    if the body has exactly the quotes of the decoded strings, no name is repeated. Any other body is parsed again.
     """
     strings = 0
     for table, texts in tables:
@@ -150,7 +150,7 @@ def refuse_repeated_names(body: bytes, tables: list[tuple[Any, int]]) -> None:
 
 
 def _mistyped(message: str, columns: Columns) -> RequestError:
-    """The refusal for msgspec's ``Expected `int`, got `str` - at `$.telemetry.machineID[3]```."""
+    """The refusal that corresponds to msgspec's ``Expected `int`, got `str` - at `$.telemetry.machineID[3]```."""
     what, _, where = message.partition(" - at `$")
     where = where.rstrip("`")
     table, _, rest = where.lstrip(".").partition(".")
@@ -167,6 +167,7 @@ def _mistyped(message: str, columns: Columns) -> RequestError:
 
 
 def _syntax_detail(body: bytes, error: Exception) -> str:
+    """Why a body is not JSON, and how to fix it."""
     if not body.strip():
         return "the body is empty: send one JSON object"
     if body.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
@@ -181,25 +182,25 @@ def _syntax_detail(body: bytes, error: Exception) -> str:
     position = message.rpartition("(byte ")[2].rstrip(")")
     near = body[int(position) : int(position) + 9] if position.isdigit() else b""
     if near.lstrip(b"-").startswith((b"NaN", b"nan", b"Inf", b"inf")):
-        return f"NaN and Infinity are no JSON (byte {position}): {NUMBERS}"
+        return f"NaN and Infinity are not JSON (byte {position}): {NUMBERS}"
     return f"{message}: send one JSON object"
 
 
 def refusal(pointer: str, detail: str, *, syntax: bool = False) -> RequestError:
-    """The refusal of a body with one fault."""
+    """The error for a body with one fault."""
     return RequestError([{"pointer": pointer, "detail": detail}], syntax=syntax)
 
 
 def fault(faults: Faults, pointer: str, detail: str) -> None:
-    """Note a fault."""
+    """Add a fault to the list."""
     faults.append({"pointer": pointer, "detail": detail})
 
 
 def escape(name: str) -> str:
-    """One step of a JSON Pointer (RFC 6901)."""
+    """The name as one step of a JSON Pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
 def clip(text: str) -> str:
-    """The text as a caller may see it again: short, whatever was sent."""
+    """The text as an error quotes it: ASCII, and at most 60 characters of it."""
     return ascii(text if len(text) <= 60 else text[:60] + "…")

@@ -1,7 +1,7 @@
-"""What the tables must be before anything is learned from them: a great_expectations suite generated from the schema.
+"""Validate tables with a great_expectations suite that is generated from the schema.
 
-A critical expectation that fails refuses the data; a warning is shown. Each failure is one line that names table,
-column, rule, count and three offending rows, and says how to mend them.
+A failed critical expectation refuses the data; a failed warning is shown. Each failure is one line with the table, the
+column, the rule, the count, three offending rows and the fix.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from closedloop.data.frames import (
 )
 from closedloop.data.schema import KEYS, Schema
 
-with warnings.catch_warnings():  # its own imports are deprecated
+with warnings.catch_warnings():  # great_expectations imports deprecated names itself
     warnings.simplefilter("ignore")
     import great_expectations as gx
     import great_expectations.expectations as gxe
@@ -43,18 +43,18 @@ with warnings.catch_warnings():  # its own imports are deprecated
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view.view import DefaultJinjaPageView
 
-STEP = "minutes since the machine's previous row"  # a column that telemetry gets for the rules of order and gaps
+STEP = "minutes since the machine's previous row"  # a column added to telemetry for the rules on order and gaps
 _DTYPES = {"time": ["datetime64[us]"], "whole": ["int64", "Int64Dtype"], "number": ["float64"]}
-_SILENT = 0.05  # more rows without a reading, of a sensor that no reference knows: a warning
-_OUTSIDE = 0.01  # more readings outside the reference's range, five times its own share: a warning
+_SILENT = 0.05  # warn above this share of rows without a reading, for a sensor without a drift reference
+_OUTSIDE = 0.01  # warn above this share of readings outside the usual range: five times the training data's share
 
 
 @dataclass(frozen=True)
 class Validation:
     """The verdict on a set of tables.
 
-    ``ok`` is False if there is any failure; ``failures`` and ``warnings`` are one line each; ``result`` is the JSON of
-    both and of great_expectations' own results by table, which ``outcomes`` holds as it made them.
+    ``ok`` is False if there is any failure. ``failures`` and ``warnings`` have one line for each failed expectation.
+    ``result`` holds both and great_expectations' results by table, as JSON; ``outcomes`` are those results as objects.
     """
 
     ok: bool
@@ -66,7 +66,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Usual:
-    """What a sensor did in the tables that a model was trained on: 998 of 1,000 readings lay from ``low`` to ``high``.
+    """A sensor's readings in the training data: 998 of 1,000 lay from ``low`` to ``high``.
 
     ``missing`` is the share of rows without a reading.
     """
@@ -77,9 +77,9 @@ class Usual:
 
 
 def validate(frames: Frames, schema: Schema, usual: Mapping[str, Usual] | None = None) -> Validation:
-    """Hold the frames against the schema: presence, types, ranges, order, gaps, keys, codes and references.
+    """Validate frames against the schema: presence, types, ranges, order, gaps, keys, codes and machine ids.
 
-    Sensors that ``usual`` names are also held against what they did before.
+    The readings of sensors that ``usual`` names are also compared with the training data.
     """
     context = gx.get_context(
         project_config=DataContextConfig(
@@ -105,7 +105,7 @@ def validate(frames: Frames, schema: Schema, usual: Mapping[str, Usual] | None =
         result: Any
         for result in outcome.results:
             if isinstance(value := result.result.get("observed_value"), np.generic | list):
-                result.result["observed_value"] = np.asarray(value).tolist()  # it cannot show the numbers of NumPy 2
+                result.result["observed_value"] = np.asarray(value).tolist()  # it cannot render NumPy 2 numbers
             if not result.success:
                 critical = result.expectation_config.severity == "critical"
                 (failures if critical else warned).append(_line(table, frame, result))
@@ -117,15 +117,15 @@ def validate(frames: Frames, schema: Schema, usual: Mapping[str, Usual] | None =
 def write_docs(validation: Validation, folder: Path) -> Path:
     """Write great_expectations' Data Docs on one page that needs no network, and return its path.
 
-    The verdict is in our words, each expectation in its. Its own site takes style sheets and scripts from seven hosts,
-    and cannot be read without them.
+    The verdict is worded here, each expectation by great_expectations. Its own site loads style sheets and scripts from
+    seven hosts, and cannot be read offline.
     """
     renderer = ValidationResultsPageRenderer(run_info_at_end=True)
     tables = []
     for table, outcome in validation.outcomes.items():
         sections = renderer.render(outcome).to_json_dict()["sections"]
         counts = outcome.statistics
-        # the first has links into its own site, the last says how it was called
+        # the first section links into its own site, the last describes the call
         tables.append((table, counts["successful_expectations"], counts["evaluated_expectations"], sections[1:-1]))
     view = _View(custom_views_directory=str(Path(__file__).parent))
     page = view.env.get_template("docs.html.j2").render(
@@ -137,7 +137,7 @@ def write_docs(validation: Validation, folder: Path) -> Path:
 
 
 class _View(DefaultJinjaPageView):
-    """Its view, but values of the data are text: it writes an offending value as it stands, markup and all."""
+    """great_expectations' view, with values of the data escaped: it would write them as markup."""
 
     @pass_context
     def render_content_block(self, context: Any, content_block: Any, *args: Any, **named: Any) -> Any:
@@ -149,13 +149,13 @@ class _View(DefaultJinjaPageView):
 
 
 def _sound(table: str, frame: pd.DataFrame, schema: Schema) -> set[str]:
-    """The expected columns that are there and of their type, so that rules about values can be asked."""
+    """The expected columns that are present and of the right type. Only these are checked for their values."""
     names = [name for name in expected_columns(schema)[table] if name in frame]
     return {name for name in names if not convert(frame[name], wanted(table, name))[1].any()}
 
 
 def _shown(table: str, frame: pd.DataFrame, sound: set[str]) -> pd.DataFrame:
-    """The frame as great_expectations sees it: times without their zone, and the steps between telemetry rows."""
+    """The frame for great_expectations: times without their zone, and the steps between telemetry rows."""
     shown = frame.copy(deep=False)
     if "datetime" in sound:
         shown["datetime"] = frame["datetime"].dt.tz_localize(None)
@@ -165,20 +165,22 @@ def _shown(table: str, frame: pd.DataFrame, sound: set[str]) -> pd.DataFrame:
     return shown
 
 
-def _rule(kind: str, about: str, rule: str, mend: str, *, warn: bool = False, **asked: Any) -> Any:
-    """One expectation of great_expectations, and what is said about column ``about`` where it fails."""
+def _rule(kind: str, about: str, rule: str, remedy: str, *, warn: bool = False, **asked: Any) -> Any:
+    """One expectation, with the rule and remedy to report for column ``about`` where it fails."""
     severity = "warning" if warn else "critical"
-    return getattr(gxe, f"Expect{kind}")(meta={"column": about, "rule": rule, "mend": mend}, severity=severity, **asked)
+    return getattr(gxe, f"Expect{kind}")(
+        meta={"column": about, "rule": rule, "remedy": remedy}, severity=severity, **asked
+    )
 
 
 def _rules(
     table: str, schema: Schema, frames: Frames, sound: dict[str, set[str]], usual: Mapping[str, Usual]
 ) -> Iterator[Any]:
-    """The suite of one table. Rules about the values of a column are left out where presence or type fails."""
+    """Yield the expectations of one table. A column that is missing or mistyped gets no rules about its values."""
     known = sound[table]
     for name in expected_columns(schema)[table]:
-        kind, mend = wanted(table, name), f"add it, or map yours under columns.{table} in params.yaml"
-        yield _rule("ColumnToExist", name, "the column is missing", mend, column=name)
+        kind, remedy = wanted(table, name), f"add it, or map yours under columns.{table} in params.yaml"
+        yield _rule("ColumnToExist", name, "the column is missing", remedy, column=name)
         if name in frames[table] and kind in WANTED:
             yield _rule("ColumnValuesToBeInTypeList", name, *WANTED[kind], column=name, type_list=_DTYPES[kind])
     for name in [name for name in KEYS[table] if name in known]:
@@ -209,12 +211,13 @@ def _rules(
 
 
 def _reading_rules(schema: Schema, known: set[str], usual: Mapping[str, Usual]) -> Iterator[Any]:
+    """Yield the expectations on each sensor's readings."""
     for name, (low, high) in zip(schema.sensors, schema.ranges, strict=True):
         if name not in known:
             continue
-        mend = f"leave a missing reading empty, or widen schema.sensors.{name} in params.yaml"
+        remedy = f"leave a missing reading empty, or widen schema.sensors.{name} in params.yaml"
         rule = f"is outside its range {low:g} to {high:g}"
-        yield _rule("ColumnValuesToBeBetween", name, rule, mend, column=name, min_value=low, max_value=high)
+        yield _rule("ColumnValuesToBeBetween", name, rule, remedy, column=name, min_value=low, max_value=high)
         said = (name, "has no reading at all", "export it, or take it out of schema.sensors in params.yaml")
         kind = "ColumnProportionOfNonNullValuesToBeBetween"
         yield _rule(kind, *said, column=name, min_value=0, strict_min=True)
@@ -222,15 +225,15 @@ def _reading_rules(schema: Schema, known: set[str], usual: Mapping[str, Usual]) 
 
 
 def _usual_rules(name: str, before: Usual | None) -> Iterator[Any]:
-    """A sensor that fell silent or left its usual range: it may be right, so it only warns."""
+    """Yield warnings for a sensor that fell silent or left its usual range: both may be right."""
     silent, than = _SILENT, ""
     if before is not None:
         silent = min(2 * before.missing + _OUTSIDE, (1 + before.missing) / 2)  # twice the gaps, or half the readings
-        than = f"; the reference had none in {before.missing:.1%}"
-        rule = f"lies outside {before.low:.4g} to {before.high:.4g}, where 99.8% of the reference's readings lie"
-        mend = "see whether the sensor or its work changed; a model trained on it learns the new range"
+        than = f"; the training data had none in {before.missing:.1%}"
+        rule = f"lies outside {before.low:.4g} to {before.high:.4g}, where 99.8% of the training data's readings lie"
+        remedy = "see whether the sensor or its work changed; a model trained on it learns the new range"
         limits = {"min_value": before.low, "max_value": before.high, "mostly": 1 - _OUTSIDE}
-        yield _rule("ColumnValuesToBeBetween", name, rule, mend, warn=True, column=name, **limits)
+        yield _rule("ColumnValuesToBeBetween", name, rule, remedy, warn=True, column=name, **limits)
     rule = f"has no reading in more than {100 * silent:.3g}% of the rows{than}"
     yield _rule(
         "ColumnValuesToNotBeNull", name, rule, "see why it is silent", warn=True, column=name, mostly=1 - silent
@@ -238,6 +241,7 @@ def _usual_rules(name: str, before: Usual | None) -> Iterator[Any]:
 
 
 def _time_rules(schema: Schema, known: set[str]) -> Iterator[Any]:
+    """Yield the expectations on the order of telemetry, its gaps and its sampling period."""
     if not known.issuperset({"datetime", "machineID"}):
         return
     period = schema.sampling_minutes
@@ -245,27 +249,27 @@ def _time_rules(schema: Schema, known: set[str]) -> Iterator[Any]:
     yield _rule("ColumnValuesToBeBetween", *said, column=STEP, min_value=0)
     said = ("datetime", f"comes after a gap of more than {period} minutes", "nothing to do where the machine was off")
     yield _rule("ColumnValuesToBeBetween", *said, warn=True, column=STEP, max_value=period)
-    mend = "set schema.sampling_minutes in params.yaml to the sampling period"
-    said = ("datetime", f"most rows are not {period} minutes after the machine's previous one", mend)
+    remedy = "set schema.sampling_minutes in params.yaml to the sampling period"
+    said = ("datetime", f"most rows are not {period} minutes after the machine's previous one", remedy)
     kind = "ColumnMostCommonValueToBeInSet"
     yield _rule(kind, *said, warn=True, column=STEP, value_set=[period], ties_okay=True)
 
 
 def _line(table: str, frame: pd.DataFrame, result: Any) -> str:
-    """One failed expectation as a person reads it."""
+    """One failed expectation as one line: what is wrong, where, and how to fix it."""
     told, found = result.expectation_config.meta, result.result
-    column, rule, mend = told["column"], told["rule"], told["mend"]
+    column, rule, remedy = told["column"], told["rule"], told["remedy"]
     if not found and result.exception_info and result.exception_info.get("raised_exception", True):
         raise RuntimeError(
-            f"great_expectations could not ask {table}.{column} whether it {rule}: {result.exception_info}"
+            f"great_expectations could not check whether {table}.{column} {rule}: {result.exception_info}"
         )
     if result.expectation_config.type == "expect_column_to_exist":
-        return f"{table}.{column}: {rule}: the table has {', '.join(map(str, frame.columns))}; {mend}"
+        return f"{table}.{column}: {rule}: the table has {', '.join(map(str, frame.columns))}; {remedy}"
     if result.expectation_config.type == "expect_column_values_to_be_in_type_list":
         rows = np.flatnonzero(convert(frame[column], wanted(table, column))[1])
-        return refusal(table, column, rule, frame, rows, len(rows), mend)
+        return refusal(table, column, rule, frame, rows, len(rows), remedy)
     if "unexpected_count" in found:
         rows = np.array(found.get("partial_unexpected_index_list", []), np.intp)
-        return refusal(table, column, rule, frame, rows, found["unexpected_count"], mend)
+        return refusal(table, column, rule, frame, rows, found["unexpected_count"], remedy)
     seen = ", ".join(f"{value:g}" for value in np.atleast_1d(found["observed_value"]))
-    return f"{table}.{column}: {rule}: found {seen} in {len(frame):,} rows; {mend}"
+    return f"{table}.{column}: {rule}: found {seen} in {len(frame):,} rows; {remedy}"

@@ -1,4 +1,4 @@
-"""What happened: failures and replacements sent back as JSON columns, decoded as strictly as a scoring request."""
+"""Decode feedback: failures and replacements as JSON columns, as strictly as a scoring request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLES = ("failures", "maint")
 
 @dataclass(frozen=True)
 class Feedback:
-    """Failures and replacements, sorted, exact repetitions dropped; ``rows`` says how many were sent of each table."""
+    """Failures and replacements, sorted, without repeated rows. ``rows`` is how many rows of each table were sent."""
 
     failures: Events
     maint: Events
@@ -32,7 +32,7 @@ class Feedback:
 
 
 class FeedbackDecoder:
-    """Decodes feedback on machines of one schema."""
+    """Decode feedback on machines of one schema."""
 
     def __init__(self, schema: Schema, max_rows: int) -> None:
         self._max_rows = max_rows
@@ -50,7 +50,7 @@ class FeedbackDecoder:
         """The events of ``body``.
 
         Raises:
-            RequestError: the body is no feedback of this schema; every faulty column is named.
+            RequestError: the body is not feedback of this schema. The error names every faulty column.
         """
         raw, body = parse(self._json, body, self._columns)
         faults: Faults = []
@@ -58,7 +58,7 @@ class FeedbackDecoder:
         maint = events("maint", raw.maint, self._components, faults, self._max_rows)
         rows = {table: len(sent.column_0) for table in TABLES if (sent := getattr(raw, table)) is not msgspec.UNSET}
         if not faults and not any(rows.values()):
-            fault(faults, "", "nothing happened: send at least one row of failures or maint")
+            fault(faults, "", "no rows: send at least one row of failures or maint")
         if faults:
             raise RequestError(faults)
         refuse_repeated_names(body, [(raw.failures, 2), (raw.maint, 2)])

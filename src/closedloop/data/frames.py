@@ -1,6 +1,6 @@
-"""The five tables as pandas frames, and as the NumPy columns that everything after this room works on.
+"""The five tables as pandas frames, and their conversion to and from NumPy columns.
 
-A frame has the reference data's column names. Times without an offset are UTC, times with one are converted.
+A frame has the column names of Microsoft's reference data. Times without an offset are UTC; others are converted.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Events, Float64
 Frames = dict[str, pd.DataFrame]
 Columns = Mapping[str, Mapping[str, str]]  # your names for ours, by table
 
-_EXAMPLES = 3  # offending rows that a refusal shows
+_EXAMPLES = 3  # how many offending rows a refusal shows
 
 
 def expected_columns(schema: Schema) -> dict[str, tuple[str, ...]]:
-    """The columns that each table must have, in the order in which it is written."""
+    """The columns that each table must have, in the order in which they are written."""
     events = {table: ("datetime", "machineID", code) for table, code in CODE_COLUMN.items()}
     return {
         "telemetry": ("datetime", "machineID", *schema.sensors),
@@ -40,16 +40,16 @@ def known_names(schema: Schema) -> dict[str, tuple[str, ...]]:
 
 
 def not_one_of(known: tuple[str, ...]) -> str:
-    """The rule that a name breaks which the schema does not have."""
+    """The rule that is reported for a name outside the schema."""
     return f"is not one of {', '.join(known)}" if known else "is not in the schema, which names none"
 
 
 def refusal(
-    table: str, column: str, rule: str, frame: pd.DataFrame, rows: NDArray[np.intp], count: int, mend: str
+    table: str, column: str, rule: str, frame: pd.DataFrame, rows: NDArray[np.intp], count: int, remedy: str
 ) -> str:
-    """One line: table, column, rule, count, up to three offending rows (counted from 1), and how to mend them.
+    """One line: table, column, rule, count, up to three offending rows (counted from 1), and the remedy.
 
-    ``rows`` are positions in ``frame``; ``count`` is how many there are in all.
+    ``rows`` are positions in ``frame``; ``count`` is the number of all offending rows.
     """
     shown = [name for name in dict.fromkeys((*KEYS[table], *column.split(", "))) if name in frame]
 
@@ -57,28 +57,29 @@ def refusal(
         return f"row {at + 1} ({', '.join(f'{name} {_text(frame[name].iloc[at])}' for name in shown)})"
 
     examples = "; ".join(show(int(at)) for at in rows[:_EXAMPLES])
-    return f"{table}.{column}: {rule}: {count:,} of {len(frame):,} rows: {examples}; {mend}"
+    return f"{table}.{column}: {rule}: {count:,} of {len(frame):,} rows: {examples}; {remedy}"
 
 
 def _text(value: Any) -> str:
+    """A value as a refusal shows it."""
     if pd.isna(value):
         return "missing"
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, pd.Timestamp) else str(value)
 
 
-def _refuse(table: str, column: str, rule: str, frame: pd.DataFrame, bad: Any, mend: str) -> None:
-    """Raise if any row is bad."""
+def _refuse(table: str, column: str, rule: str, frame: pd.DataFrame, bad: Any, remedy: str) -> None:
+    """Raise DataError if any row is bad."""
     rows = np.flatnonzero(bad)
     if len(rows):
-        raise DataError(refusal(table, column, rule, frame, rows, len(rows), mend))
+        raise DataError(refusal(table, column, rule, frame, rows, len(rows), remedy))
 
 
-# --- columns as read, and as they should be ---------------------------------------------------------------------------
+# --- columns: what they hold, and what they should hold ---------------------------------------------------------------
 
 WANTED = {
-    "time": ("is no time", "write times as 2015-01-04T06:00:00Z, or without an offset for UTC"),
-    "whole": ("is no whole number", "number your machines"),
-    "number": ("is no number", "leave a missing value empty"),
+    "time": ("is not a time", "write times as 2015-01-04T06:00:00Z, or without an offset for UTC"),
+    "whole": ("is not a whole number", "number your machines"),
+    "number": ("is not a number", "leave a missing value empty"),
 }
 
 
@@ -92,7 +93,7 @@ def wanted(table: str, column: str) -> str:
 
 
 def convert(column: pd.Series, kind: str) -> tuple[pd.Series, NDArray[np.bool_]]:
-    """The column as ``kind``, and a mask of the values that are there and cannot be read as one.
+    """The column converted to ``kind``, and a mask of the values that are present and cannot be converted.
 
     Times become ``datetime64[us, UTC]``, whole numbers int64 (nullable where one is missing), numbers float64.
     """
@@ -122,7 +123,7 @@ def convert(column: pd.Series, kind: str) -> tuple[pd.Series, NDArray[np.bool_]]
 
 
 def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with each column converted, except those that hold a value that cannot be."""
+    """The frame with each column converted. A column with a value that cannot be converted stays as it is."""
     new = {}
     for name in frame.columns:
         converted, unreadable = convert(frame[name], wanted(table, str(name)))
@@ -135,7 +136,7 @@ def rename(table: str, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """The frame with your column names replaced by ours.
 
     Raises:
-        DataError: the mapping names a column that is not there, or gives one name to two columns.
+        DataError: the mapping names a column that the table lacks, or gives one name to two columns.
     """
     names = columns.get(table, {})
     for theirs, ours in names.items():
@@ -146,7 +147,8 @@ def rename(table: str, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
             )
         if ours in frame and ours not in names:
             raise DataError(
-                f"columns.{table}: {theirs!r} is to be {ours!r}, and the table has a column {ours!r} already"
+                f"columns.{table}: {theirs!r} is mapped to {ours!r}, but the table already has a column {ours!r}; "
+                "map or drop that one in params.yaml"
             )
     if len(set(names.values())) < len(names):
         raise DataError(f"columns.{table}: two columns have the same new name; give each its own")
@@ -154,7 +156,7 @@ def rename(table: str, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
 
 
 def numbered(table: str, frame: pd.DataFrame, machine_numbers: Mapping[str, int]) -> pd.DataFrame:
-    """The frame with the names of machines replaced by their numbers, if there are any.
+    """The frame with machine names replaced by their numbers, if any numbers are given.
 
     Raises:
         DataError: a machine has no number.
@@ -169,10 +171,10 @@ def numbered(table: str, frame: pd.DataFrame, machine_numbers: Mapping[str, int]
 
 
 def check_mapping(columns: Columns) -> None:
-    """Refuse a mapping of something that is no table.
+    """Check a mapping of column names, by table.
 
     Raises:
-        DataError: it names an unknown table, or does not map names.
+        DataError: the mapping names an unknown table, or a table's entry is not a mapping of names.
     """
     for table, names in columns.items():
         if table not in KEYS or not isinstance(names, Mapping):
@@ -185,13 +187,13 @@ def check_mapping(columns: Columns) -> None:
 
 
 def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables:
-    """Sort, check and pack the frames; a telemetry frame is required, the others are not.
+    """The frames as sorted and checked tables. Only telemetry is required.
 
-    Columns of no meaning here are left aside. A machine's model and age may be missing.
+    Columns outside the schema are ignored. A machine's model and age may be missing.
 
     Raises:
         DataError: a column is missing; a value cannot be read, is missing in a key or is infinite; a key occurs twice;
-            a code or model is unknown. The message shows the first such rule with three offending rows.
+            a code or model is unknown. The message shows the first broken rule with three offending rows.
     """
     check_mapping(columns)
     if "telemetry" not in frames:
@@ -212,6 +214,7 @@ def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables
 
 
 def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The expected columns of a table, converted and checked."""
     names = expected_columns(schema)[table]
     for name in names:
         if name not in frame:
@@ -240,6 +243,7 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
 
 
 def _microseconds(column: pd.Series) -> Int64:
+    """Times as int64 microseconds UTC."""
     return column.dt.tz_localize(None).to_numpy().astype("datetime64[us]").astype(np.int64)
 
 
@@ -263,13 +267,13 @@ def _machines(frame: pd.DataFrame | None, schema: Schema) -> tuple[Int64, Int16,
 
 
 def tables_to_frames(tables: Tables, schema: Schema) -> Frames:
-    """The inverse of :func:`frames_to_tables`: ``failures`` is there only where the tables have it."""
+    """The tables as frames: the inverse of :func:`frames_to_tables`. ``failures`` is absent if the tables have none."""
 
     def head(machine: Int64, time: Int64) -> dict[str, Any]:
         return {"datetime": pd.DatetimeIndex(time.view("datetime64[us]"), tz="UTC"), "machineID": machine}
 
     def names(codes: Int16, known: tuple[str, ...]) -> pd.Series:
-        return pd.Series(np.array([*known, None], object)[codes], dtype="str")  # -1 is the last: missing
+        return pd.Series(np.array([*known, None], object)[codes], dtype="str")  # code -1 takes the last, None
 
     telemetry = head(tables.machine, tables.time) | dict(zip(schema.sensors, tables.values, strict=True))
     frames = {"telemetry": pd.DataFrame(telemetry)}

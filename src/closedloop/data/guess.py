@@ -1,6 +1,6 @@
-"""Which file of a stranger's folder is which table, and which of its columns is which: by their names and by content.
+"""Guess which file of a folder is which table, and which of its columns is which, by names and by content.
 
-It only proposes: what it finds is written into a parameter file, for its owner to read and correct.
+The guess is only a proposal. It is written into a parameter file for the owner of the data to read and correct.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from closedloop.data.sources import native, read_file
 
 SAMPLE_ROWS = 20_000  # of a CSV file; enough to tell columns apart
 
-# Words in the name of a file, and of a column: the earlier one counts more. A longer word may begin with them.
+# Words in the names of files and columns. Earlier ones count more. A hint of more than 3 letters may be a prefix.
 FILE_WORDS = {
     "failures": ("failure", "fail", "breakdown", "breakage", "outage", "incident", "fault", "downtime"),
     "maint": ("maint", "service", "repair", "replace", "overhaul", "workorder", "work"),
@@ -42,9 +42,9 @@ CODES = ("text", "whole")
 
 @dataclass
 class Guess:
-    """What is proposed for a folder: ``files`` and ``columns`` as in ``params.yaml``, and the sensors.
+    """The proposal for a folder: ``files`` and ``columns`` as in ``params.yaml``, and the sensors.
 
-    ``aside`` says what is not used and why, by file; ``faults`` what must be mended before a run can work.
+    ``aside`` says what is not used and why, by file; ``faults`` is what must be fixed before a run can work.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -56,14 +56,14 @@ class Guess:
 
 @dataclass(frozen=True)
 class _File:
-    """A file, a sample of its rows, and what each of its columns holds."""
+    """A file, a sample of its rows, and the kind of each column."""
 
     name: str
     rows: pd.DataFrame
     kinds: dict[str, str]
 
     def pick(self, ours: str, kinds: tuple[str, ...], taken: set[str]) -> str | None:
-        """The column that is most likely ours: of a fitting kind, and of a fitting name."""
+        """The column that is most likely ``ours``: it has a fitting kind and a fitting name."""
         fitting = [name for name, kind in self.kinds.items() if kind in kinds and name not in taken]
         if ours in fitting:
             return ours
@@ -72,20 +72,22 @@ class _File:
 
 
 def guess(location: Path) -> Guess:
-    """Propose what the files of a folder are.
+    """Guess which tables the files of a folder hold.
 
     Raises:
-        DataError: there is no such folder, or it holds neither CSV nor Parquet files.
+        DataError: the folder does not exist, or holds neither CSV nor Parquet files.
     """
     if not location.is_dir():
-        raise DataError(f"{location}: is no folder; give the folder that holds your tables as .csv or .parquet files")
+        raise DataError(
+            f"{location}: is not a folder; give the folder that holds your tables as .csv or .parquet files"
+        )
     paths = sorted(path for path in location.iterdir() if path.suffix in (".csv", ".parquet"))
     if not paths:
         raise DataError(f"{location}: holds no .csv or .parquet file; export your tables as one of these")
     layout = {path.name: table for table, path in native(location).items()}
     result, found = Guess(), []
     for path in paths:
-        if layout.get(path.name) == "anomalies":  # ground truth in the reference layout: read as it is
+        if layout.get(path.name) == "anomalies":  # ground truth in the standard layout is read as it is
             continue
         try:
             rows = read_file(path, (), SAMPLE_ROWS)
@@ -110,17 +112,17 @@ def guess(location: Path) -> Guess:
             "with a column for the time, one for the machine and one for each sensor"
         )
     if {name: table for table, name in result.files.items()} == {name: t for name, t in layout.items() if t in KEYS}:
-        result.files = {}  # the reference layout needs no names
+        result.files = {}  # the standard layout needs no names
     return result
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name in snake, kebab or camel case, in lower letters."""
+    """The words of a name in snake, kebab or camel case, in lower case."""
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
 def _rank(name: str, hints: tuple[str, ...]) -> int | None:
-    """The place of the first hint that a word of the name is, or begins with if it is a long one."""
+    """The place of the first hint that a word of the name equals, or starts with if the hint is long; else None."""
     words = _words(name)
     words += ["".join(words)]
     for rank, hint in enumerate(hints):
@@ -130,7 +132,7 @@ def _rank(name: str, hints: tuple[str, ...]) -> int | None:
 
 
 def _kind(name: str, column: pd.Series) -> str:
-    """``time``, ``odd time``, ``whole``, ``number``, ``comma``, ``flag``, ``text`` or ``empty``."""
+    """A column's kind: ``time``, ``odd time``, ``whole``, ``number``, ``comma``, ``flag``, ``text`` or ``empty``."""
     values = column.dropna()
     if values.empty:
         return "empty"
@@ -156,7 +158,7 @@ def _kind(name: str, column: pd.Series) -> str:
 
 
 def _heads(file: _File) -> tuple[str | None, str | None]:
-    """The columns of time and of machine."""
+    """The columns that hold the time and the machine, None where not found."""
     times = [name for name, kind in file.kinds.items() if kind in ("time", "odd time")]
     time = file.pick("datetime", ("time", "odd time"), set()) or (times[0] if times else None)
     taken = {time} if time else set()
@@ -166,7 +168,7 @@ def _heads(file: _File) -> tuple[str | None, str | None]:
 
 
 def _table(file: _File) -> str | None:
-    """The table that a file most likely is."""
+    """The table that a file most likely holds, or None."""
     stem = file.name.rpartition(".")[0]
     time, machine = _heads(file)
     named = [table for table, words in FILE_WORDS.items() if _rank(stem, words) is not None]
@@ -179,22 +181,23 @@ def _table(file: _File) -> str | None:
         return "machines" if once and file.pick("age", NUMBERS, {str(machine)}) else None
     for table in (table for table in named if table != "machines"):
         codes = [n for n in others if file.kinds[n] == "text" or _rank(n, COLUMN_WORDS[CODE_COLUMN[table]]) is not None]
-        if codes or len({*numbers, *others}) < 2:  # readings may be called a log, too
+        if codes or len({*numbers, *others}) < 2:  # a file of readings may be called a log, too
             return table
     return "telemetry" if numbers or any(file.kinds[name] == "whole" for name in others) else None
 
 
 def _why_no_table(file: _File) -> str:
+    """Why a file is not taken for any table."""
     time, machine = _heads(file)
     if time is None:
-        return "no column of times is seen in it"
+        return "no column of times was found in it"
     if machine is None:
-        return "no column that names the machine is seen in it"
+        return "no column that names the machine was found in it"
     return "neither its name nor its columns say whether it is errors, maint, failures or machines: rename the file"
 
 
 def _columns(table: str, file: _File, result: Guess) -> None:
-    """Map the columns of a file, and keep it if all that its table needs is there."""
+    """Map the columns of a file to its table's, and add the file to the result if none is lacking."""
     lacking = []
     picked: dict[str, str] = {}
 
@@ -235,7 +238,7 @@ def _columns(table: str, file: _File, result: Guess) -> None:
 
 
 def _sensors(file: _File, taken: set[str], result: Guess, lacking: list[str]) -> None:
-    """The columns of readings; what only looks like one is left aside."""
+    """Add the columns of readings to the result's sensors, and set aside what only looks like one."""
     why = {"text": "text", "flag": "yes or no", "empty": "empty", "time": "a time", "odd time": "a time"}
     aside = []
     for name, kind in file.kinds.items():
@@ -246,9 +249,9 @@ def _sensors(file: _File, taken: set[str], result: Guess, lacking: list[str]) ->
         elif kind in why:
             aside.append(f"{name} ({why[kind]})")
         elif _rank(name, TRUTHS) is not None:
-            aside.append(f"{name} (what a model should find, and must not see)")
+            aside.append(f"{name} (a label: a model must not see it)")
         elif not _words(name) or name.startswith("Unnamed") or _words(name) in (["index"], ["id"], ["row"]):
-            aside.append(f"{name} (a count of rows)")
+            aside.append(f"{name} (a row number)")
         else:
             result.sensors.append(name)
     if aside:

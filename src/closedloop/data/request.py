@@ -1,6 +1,6 @@
-"""A scoring request: JSON columns, decoded once, straight into the tables, and refused with a pointer to each fault.
+"""Decode a scoring request from JSON columns into tables, or refuse it with a pointer to each fault.
 
-The request is a slice of the fleet's own tables (all but ``failures``), so the log of requests is training data.
+A request is a slice of the fleet's own tables (all but ``failures``), so the log of requests is training data.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _NO_CODE = np.empty(0, np.int16)
 
 
 def decode(body: bytes | str, schema: Schema, max_rows: int) -> Tables:
-    """The tables of a request body. A service holds one :class:`Decoder`; this is the same for a single call."""
+    """The tables of a request body. For many requests, keep one :class:`Decoder`."""
     return _decoder(schema, max_rows)(body)
 
 
 class Decoder:
-    """Decodes requests of one schema. Its types are generated here once, so that no request pays for it."""
+    """Decode requests of one schema. The types are generated once, when the decoder is made."""
 
     def __init__(self, schema: Schema, max_rows: int) -> None:
         self._schema = schema
@@ -56,10 +56,10 @@ class Decoder:
         self._models = {name: i for i, name in enumerate(schema.models)}
 
     def __call__(self, body: bytes | str) -> Tables:
-        """The tables of ``body``, sorted, every telemetry key once.
+        """The tables of ``body``, sorted, with each telemetry key once.
 
         Raises:
-            RequestError: the body is not a request of this schema; every faulty column is named.
+            RequestError: the body is not a request of this schema. The error names every faulty column.
         """
         raw, body = parse(self._json, body, self._columns)
         faults: Faults = []
@@ -74,6 +74,7 @@ class Decoder:
         return Tables(machine, time, values, errors, maint, None, *machines)
 
     def _telemetry(self, raw: Any, faults: Faults) -> tuple[Int64, Int64, Float64]:
+        """Machine, time and values of the telemetry, sorted."""
         columns = msgspec.structs.astuple(raw)
         texts, ids, *sensors = columns
         if not texts:
@@ -93,6 +94,7 @@ class Decoder:
         return machine, time, values
 
     def _machines(self, raw: Any, faults: Faults) -> tuple[Int64, Int16, Float64]:
+        """Id, model and age of the machines, sorted by id."""
         if raw is msgspec.UNSET:
             return _NO_MACHINES
         columns = ids, models, ages = msgspec.structs.astuple(raw)
@@ -102,7 +104,7 @@ class Decoder:
         age = np.array(ages, np.float64)
         if min(ages) < 0:
             row = int(np.argmax(age < 0))
-            fault(faults, f"/machines/age/{row}", "below 0: give the machine's age in years")
+            fault(faults, f"/machines/age/{row}", "is below 0: give the machine's age in years")
         machine = machine_ids("machines", ids, faults)
         if faults or len(ids) < 2:
             return machine, model, age
@@ -116,48 +118,23 @@ class Decoder:
 
 def openapi(schema: Schema) -> dict[str, Any]:
     """The JSON Schema of a request, with an example that can be sent as it is."""
-
-    def column(items: dict[str, Any], example: list) -> dict[str, Any]:
-        return {"type": "array", "items": items, "examples": [example]}
-
-    def table(title: str, columns: dict[str, Any], fewest: int = 0) -> dict[str, Any]:
-        for properties in columns.values():
-            properties["minItems"] = fewest
-        return {
-            "type": "object",
-            "description": f"{title} Columns of equal length.",
-            "properties": columns,
-            "required": list(columns),
-            "additionalProperties": False,
-            "examples": [{name: properties["examples"][0] for name, properties in columns.items()}],
-        }
-
-    def time(*examples: str) -> dict[str, Any]:
-        return column({"type": "string", "format": "date-time"}, list(examples))
-
-    def ids(count: int) -> dict[str, Any]:
-        return column({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, [1] * count)
-
-    def names(known: tuple[str, ...]) -> dict[str, Any]:
-        return column({"type": "string", "enum": list(known)}, list(known[:1]))
-
     latest = 1_420_351_200_000_000  # 2015-01-04T06:00:00Z
     rows = rfc3339.to_text(latest - schema.period_us), rfc3339.to_text(latest)
     readings = {
-        name: column({"type": ["number", "null"]}, [round(low + (high - low) * part, 1) for part in (0.42, 0.43)])
+        name: _column({"type": ["number", "null"]}, [round(low + (high - low) * part, 1) for part in (0.42, 0.43)])
         for name, (low, high) in zip(schema.sensors, schema.ranges, strict=True)
     }
-    tables = {"telemetry": table("Readings.", {"datetime": time(*rows), "machineID": ids(2), **readings}, 1)}
+    tables = {"telemetry": _table("Readings.", {"datetime": _time(*rows), "machineID": _ids(2), **readings}, 1)}
     if schema.errors:
-        columns = {"datetime": time("2015-01-03T07:00:00Z"), "machineID": ids(1), "errorID": names(schema.errors)}
-        tables["errors"] = table("Errors of the history.", columns)
+        columns = {"datetime": _time("2015-01-03T07:00:00Z"), "machineID": _ids(1), "errorID": _known(schema.errors)}
+        tables["errors"] = _table("Errors of the history.", columns)
     if schema.components:
-        columns = {"datetime": time("2014-12-13T06:00:00Z"), "machineID": ids(1), "comp": names(schema.components)}
-        tables["maint"] = table("The last replacement of each component, however old.", columns)
+        columns = {"datetime": _time("2014-12-13T06:00:00Z"), "machineID": _ids(1), "comp": _known(schema.components)}
+        tables["maint"] = _table("The last replacement of each component, however old.", columns)
     if schema.models:
-        age = column({"type": "number", "minimum": 0}, [18.0])
-        tables["machines"] = table(
-            "What the machines are.", {"machineID": ids(1), "model": names(schema.models), "age": age}
+        age = _column({"type": "number", "minimum": 0}, [18.0])
+        tables["machines"] = _table(
+            "What the machines are.", {"machineID": _ids(1), "model": _known(schema.models), "age": age}
         )
     return {
         "type": "object",
@@ -167,6 +144,40 @@ def openapi(schema: Schema) -> dict[str, Any]:
         "additionalProperties": False,
         "examples": [{name: properties["examples"][0] for name, properties in tables.items()}],
     }
+
+
+def _column(items: dict[str, Any], example: list) -> dict[str, Any]:
+    """The JSON Schema of a column."""
+    return {"type": "array", "items": items, "examples": [example]}
+
+
+def _table(title: str, columns: dict[str, Any], fewest: int = 0) -> dict[str, Any]:
+    """The JSON Schema of a table of columns with at least ``fewest`` rows."""
+    for properties in columns.values():
+        properties["minItems"] = fewest
+    return {
+        "type": "object",
+        "description": f"{title} Columns of equal length.",
+        "properties": columns,
+        "required": list(columns),
+        "additionalProperties": False,
+        "examples": [{name: properties["examples"][0] for name, properties in columns.items()}],
+    }
+
+
+def _time(*examples: str) -> dict[str, Any]:
+    """The JSON Schema of a column of times."""
+    return _column({"type": "string", "format": "date-time"}, list(examples))
+
+
+def _ids(count: int) -> dict[str, Any]:
+    """The JSON Schema of a column of machine ids, with ``count`` rows in the example."""
+    return _column({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, [1] * count)
+
+
+def _known(names: tuple[str, ...]) -> dict[str, Any]:
+    """The JSON Schema of a column of names of the schema."""
+    return _column({"type": "string", "enum": list(names)}, list(names[:1]))
 
 
 @lru_cache(maxsize=8)

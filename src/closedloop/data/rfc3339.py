@@ -1,4 +1,4 @@
-"""RFC 3339 times as int64 microseconds UTC, and back: one compiled pass over a whole column of text."""
+"""Parse RFC 3339 times to int64 microseconds UTC, in one compiled pass over a column of texts, and write them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LOWER = 32  # between a letter and its lower case
 
 
 def parse(texts: list[str]) -> tuple[Int64, int]:
-    """Microseconds since 1970-01-01T00:00Z, shape (texts), and the index of the first text that is no time, or -1.
+    """Microseconds since 1970-01-01T00:00Z, shape (texts), and the index of the first text that is not a time, or -1.
 
-    A time is ``YYYY-MM-DDTHH:MM:SS``, then a fraction of at most six digits if any, then ``Z``, ``±HH:MM`` or nothing
-    (UTC). A space may stand for the T. Leap seconds, and times that are outside the years 1 to 9999 in UTC, are none.
+    A time is ``YYYY-MM-DDTHH:MM:SS``, an optional fraction of at most six digits, then ``Z``, ``±HH:MM`` or nothing for
+    UTC. A space may replace the T. Leap seconds and times outside the years 1 to 9999 in UTC are not accepted.
     """
     times = np.empty(len(texts), np.int64)
     bad = int(_scan(np.frombuffer("\n".join(texts).encode(), np.uint8), times))
@@ -32,13 +32,13 @@ def parse(texts: list[str]) -> tuple[Int64, int]:
 
 
 def to_text(time_us: int) -> str:
-    """``2015-01-04T06:00:00Z``, with a fraction only where there is one."""
+    """The time as text, such as ``2015-01-04T06:00:00Z``; whole seconds have no fraction."""
     return (_EPOCH + timedelta(microseconds=time_us)).isoformat().replace("+00:00", "Z")
 
 
 @njit(cache=True, nogil=True)
 def _pair(text: NDArray[np.uint8], at: int) -> int:
-    """The two-digit number there, or -1000, which keeps every sum with it below 0."""
+    """The two-digit number at this place; -1000 if there is none, so that sums with it stay below 0."""
     tens, ones = int(text[at]) - 48, int(text[at + 1]) - 48
     if tens < 0 or tens > 9 or ones < 0 or ones > 9:
         return -1000
@@ -58,6 +58,7 @@ def _days(year: int, month: int, day: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _month_days(year: int, month: int) -> int:
+    """The number of days of a month."""
     if month == 2:
         return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
     return 30 if month == 4 or month == 6 or month == 9 or month == 11 else 31
@@ -65,7 +66,7 @@ def _month_days(year: int, month: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _scan(text: NDArray[np.uint8], times: Int64) -> int:
-    """Parse one line for each of ``times``; the first bad line, ``len(times)`` if there are more lines, or -1."""
+    """Parse one line for each of ``times``; return the first bad line, ``len(times)`` if lines are left over, or -1."""
     at, size = 0, len(text)
     for row in range(len(times)):
         if at + 19 > size:

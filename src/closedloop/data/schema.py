@@ -1,4 +1,4 @@
-"""One schema for validation, training, requests, drift and docs, and the tables it describes as NumPy columns.
+"""The schema of a fleet, and the five tables that it describes, as NumPy columns.
 
 Table and column names are those of Microsoft's predictive-maintenance reference data. Sensors, components, error
 codes, machine models, the sampling period and plausible ranges come from ``params.yaml`` and are never in code.
@@ -19,7 +19,7 @@ Int16 = NDArray[np.int16]
 Float64 = NDArray[np.float64]
 
 HOUR_US = 3_600_000_000  # times are int64 microseconds since 1970-01-01T00:00Z, exact and cheap to compare
-ROWS_AT_ONCE = 2**18  # so that looking through a table takes no memory that grows with it
+ROWS_AT_ONCE = 2**18  # rows of one step through a table, so that memory does not grow with the table
 KEYS = {
     "telemetry": ("machineID", "datetime"),
     "errors": ("machineID", "datetime", "errorID"),
@@ -31,19 +31,19 @@ CODE_COLUMN = {"errors": "errorID", "maint": "comp", "failures": "failure"}
 
 
 def microseconds(hours: float) -> int:
-    """Hours as whole microseconds, the nearest: 7 minutes are 0.11666666666666667 h and come out exact."""
+    """Hours as whole microseconds, rounded: 7 minutes, 0.11666666666666667 h, come out exact."""
     return round(hours * HOUR_US)
 
 
 class DataError(ValueError):
-    """The data was refused. The message says what is wrong, where, and how to mend it."""
+    """The data was refused. The message says what is wrong, where, and how to fix it."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What the five tables hold for one kind of fleet.
+    """Names, sampling period and plausible ranges of one kind of fleet.
 
-    ``ranges`` gives for each sensor the plausible (low, high) in the sensor's own unit.
+    ``ranges`` gives each sensor's plausible (low, high) in the sensor's own unit.
     """
 
     sensors: tuple[str, ...]
@@ -54,7 +54,7 @@ class Schema:
     ranges: tuple[tuple[float, float], ...]
 
     def __hash__(self) -> int:
-        return hash((self.sensors, self.sampling_minutes))  # cheap: every request looks up what was made of its schema
+        return hash((self.sensors, self.sampling_minutes))  # cheap: every request looks its schema up in caches
 
     @cached_property
     def limits(self) -> Float64:
@@ -94,14 +94,14 @@ class Schema:
         if not sensors:
             raise DataError("schema.sensors: name at least one sensor")
         if taken := sorted({"datetime", "machineID"} & set(sensors)):
-            raise DataError(f"schema.sensors: {taken[0]!r} is the name of a key column; name the sensor otherwise")
+            raise DataError(f"schema.sensors: {taken[0]!r} is the name of a key column; give the sensor another name")
         minutes = raw["sampling_minutes"]
         if not isinstance(minutes, int) or isinstance(minutes, bool) or minutes < 1:
             raise DataError(f"schema.sampling_minutes: {minutes!r} is not a whole number of minutes, 1 or more")
         return cls(sensors=sensors, ranges=ranges, sampling_minutes=minutes, **names)
 
     def to_dict(self) -> dict[str, object]:
-        """The inverse of :meth:`from_dict`."""
+        """The schema as a mapping for a manifest: the inverse of :meth:`from_dict`."""
         return {
             "sensors": {name: list(limits) for name, limits in zip(self.sensors, self.ranges, strict=True)},
             "components": list(self.components),
@@ -121,12 +121,12 @@ class Events:
 
     @classmethod
     def empty(cls) -> Events:
-        """No event at all."""
+        """A table without events."""
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int16))
 
     @classmethod
     def of(cls, machine: Int64, time: Int64, code: Int16) -> Events:
-        """Sort the columns and drop exact repetitions of the key."""
+        """The events sorted, with each key once."""
         order = np.lexsort((code, time, machine))
         machine, time, code = machine[order], time[order], code[order]
         new = np.ones(len(machine), bool)
@@ -141,7 +141,7 @@ class Events:
 
 @dataclass(frozen=True)
 class MachineWindow:
-    """One machine's sorted arrays: all that the feature kernel sees.
+    """The sorted arrays of one machine.
 
     ``values`` has shape (sensors, rows), NaN where a reading is missing; ``model`` is -1 and ``age`` NaN (years)
     where the machine is not described.
@@ -186,7 +186,7 @@ class Tables:
         failures: Events | None,
         machines: tuple[Int64, Int16, Float64],
     ) -> Tables:
-        """Sort everything by key. The keys must be unique: callers say where one is not."""
+        """The tables sorted by key. The keys must be unique: callers check that."""
         order = np.lexsort((time, machine))
         by_id = np.argsort(machines[0], kind="stable")
         return cls(
@@ -202,19 +202,19 @@ class Tables:
         )
 
     def bounds(self) -> tuple[Int64, Int64]:
-        """The machines that have telemetry, and their row offsets (one longer than the machines)."""
+        """The machines that have telemetry, and their row offsets, one more than machines."""
         rows = len(self.machine)
         if rows and self.machine[0] == self.machine[-1]:  # one machine, as in most requests
             return self.machine[:1], np.array([0, rows])
         parts = [np.arange(min(rows, 1))]
-        for low in range(0, rows - 1, ROWS_AT_ONCE):  # np.unique would sort a fleet's again
+        for low in range(0, rows - 1, ROWS_AT_ONCE):  # np.unique would sort them again
             after = self.machine[low + 1 : low + 1 + ROWS_AT_ONCE]
             parts.append(low + 1 + np.flatnonzero(after != self.machine[low : low + len(after)]))
         starts = np.concatenate(parts)
         return self.machine[starts], np.append(starts, rows)
 
     def windows(self) -> Iterator[MachineWindow]:
-        """Each machine that has telemetry, in order of its id."""
+        """Yield each machine that has telemetry, in order of its id."""
         ids, offsets = self.bounds()
         failures = Events.empty() if self.failures is None else self.failures
         for machine, start, stop in zip(ids.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
@@ -258,7 +258,7 @@ class Tables:
         return replace(self, machine=self.machine[keep], time=self.time[keep], values=values)
 
     def fingerprint(self) -> str:
-        """``sha256:…`` of every column in canonical order: equal for equal data, whatever file held it."""
+        """``sha256:…`` of every column in canonical order: equal for equal data, whatever the file format."""
         digest = hashlib.sha256()
 
         def add(name: str, column: NDArray[np.generic]) -> None:
@@ -273,6 +273,6 @@ class Tables:
             elif value is None:
                 digest.update(f"{item.name}:none;".encode())
             else:
-                # + 0.0 makes -0.0 and 0.0 one; every NaN is the one NumPy writes
+                # + 0.0 makes -0.0 equal to 0.0; all NaN get the same bits
                 add(item.name, np.where(np.isnan(value), np.nan, value + 0.0) if value.dtype.kind == "f" else value)
         return "sha256:" + digest.hexdigest()

@@ -1,8 +1,9 @@
-"""A fleet made of nothing but a seed: the five tables of any number of machines, and the truth about its anomalies.
+"""Simulate the five tables of a fleet from a seed, and the ground truth of its anomalies.
 
-One code path, two profiles. ``azure`` has the structure that was measured in Microsoft's reference tables. ``default``
-takes its giveaways away: failures leave the grid of visits, onsets vary, errors are unreliable, readings are coloured
-and sensors break. Each machine draws from its own generator, so that adding machines never changes the others.
+There are two profiles of one simulation. ``azure`` has the structure measured in Microsoft's reference tables.
+``default`` removes what makes those too easy: failures are not tied to maintenance visits, onsets vary, errors are
+unreliable, noise is autocorrelated and sensors break. Each machine has its own random generator, so that adding
+machines never changes the others.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from closedloop.data.schema import HOUR_US, DataError, Events, Float64, Int16, I
 START_US = 1_420_092_000_000_000  # 2015-01-01T06:00Z, the first hour of every fleet and the hour of every visit
 YEAR_HOURS = 8760
 VISIT_HOURS = 15 * 24
-HISTORY_VISITS = 14  # before the first hour, in which each component has its last replacement
+HISTORY_VISITS = 14  # visits before the first hour, one of which replaced each component last
 
 SENSORS = ("volt", "rotate", "pressure", "vibration")
-COMPONENTS = ("comp1", "comp2", "comp3", "comp4")  # each wears on the sensor of the same position
+COMPONENTS = ("comp1", "comp2", "comp3", "comp4")  # the wear of each shows on the sensor of the same position
 ERRORS = ("error1", "error2", "error3", "error4", "error5")
 MODELS = ("model1", "model2", "model3", "model4")
 
@@ -31,15 +32,15 @@ MINIMUM = 0.0  # no sensor reads below it
 
 MODEL_SHARE = np.array([0.16, 0.17, 0.35, 0.32])
 MAX_AGE_YEARS = 20
-TWO_REPLACED = 0.33  # of the visits; the others replace one component
-FAILURES_PER_YEAR = np.array([1.92, 2.59, 1.31, 1.79])  # of each component, mean over models and ages
+TWO_REPLACED = 0.33  # share of the visits; the others replace one component
+FAILURES_PER_YEAR = np.array([1.92, 2.59, 1.31, 1.79])  # of each component, averaged over models and ages
 FAILS_ON = np.array([[True] * 4, [True] * 4, [True, True, False, True], [True, True, False, True]])  # model, component
 AGEING = 0.36  # relative rise of the failure rate for 10 years; gives a correlation of age and failures of 0.47
 
-ERRORS_OF = ((0,), (1, 2), (3,), (4,))  # that announce the failure of each component
+ERRORS_OF = ((0,), (1, 2), (3,), (4,))  # the errors that precede a failure of each component
 ERRORS_PER_YEAR = np.array([8.2, 7.3, 5.8, 6.0, 1.8])  # at random
 DECOYS_PER_YEAR = np.array([5.5, 6.5, 3.4, 3.9])  # on each sensor
-CLEAR_HOURS = 24  # between a decoy or fault and whatever else its sensor shows
+CLEAR_HOURS = 24  # between a decoy or fault and any other event on its sensor
 
 FAULTS = ("spike", "stuck", "drift")
 FAULT_HOURS = ((1, 3), (12, 48), (48, 120))
@@ -48,12 +49,12 @@ FAULT_SEVERITY = ((5.0, 8.0), (1.0, 1.0), (3.0, 5.0))
 
 @dataclass(frozen=True)
 class Profile:
-    """What sets one profile apart. Pairs are (least, most), hours are whole, deviations are multiples of a sensor's."""
+    """The parameters of a profile. Pairs are (least, most), hours are whole, deviations are multiples of a sensor's."""
 
     before_visit_hours: tuple[int, int]  # of a failure
     onset_hours: tuple[int, int]  # before a failure
     severity: tuple[float, float]  # plateau, in steps
-    ramp: float  # share of the onset that leads up to the plateau
+    ramp: float  # share of the onset during which the shift rises
     error_probability: float
     error_lead_hours: tuple[int, int]  # never more than the onset
     decoy_share: float  # of DECOYS_PER_YEAR
@@ -102,11 +103,11 @@ AR1 = 0.85
 
 @dataclass(frozen=True)
 class Simulation:
-    """A fleet and its truth.
+    """A fleet and its ground truth.
 
-    ``anomalies`` has one row for each event that a sensor shows: ``machineID, start, end`` (UTC, first and last hour),
+    ``anomalies`` has a row for each event that shows on a sensor: ``machineID, start, end`` (UTC, first and last hour),
     ``sensor, kind`` (degradation, decoy, spike, stuck, drift), ``severity`` (in steps for degradation and decoy, in
-    nominal deviations for spike and drift, 1 for stuck) and ``leads_to_failure``. It is no model's input.
+    nominal deviations for spike and drift, 1 for stuck) and ``leads_to_failure``. A model must never see it.
     """
 
     tables: Tables
@@ -125,7 +126,7 @@ class _Shown:
 
 
 class _Machine:
-    """Draws one machine's life. Times are whole hours since the first row."""
+    """One simulated machine. Times are whole hours since the first row."""
 
     def __init__(self, profile: Profile, hours: int, seed: int, machine: int) -> None:
         self.profile, self.hours = profile, hours
@@ -143,16 +144,19 @@ class _Machine:
         self.readings = self._readings()
 
     def _between(self, limits: tuple[int, int]) -> int:
+        """A whole number within the limits, both included."""
         return int(self.rng.integers(*limits, endpoint=True))
 
     def _happens(self, probability: float) -> bool:
+        """True with this probability."""
         return bool(self.rng.random() < probability)
 
     def _count(self, per_year: float) -> int:
+        """How many events happen at this yearly rate."""
         return int(self.rng.poisson(per_year * self.hours / YEAR_HOURS))
 
     def _visits(self) -> None:
-        """Replacements every 15 days on the machine's own phase, and the failures that some of them follow."""
+        """Draw the replacements every 15 days on the machine's own phase, and the failures before some of them."""
         first = 24 * self._between((1, 15))
         for component in range(len(COMPONENTS)):
             self.maint.append((first - VISIT_HOURS * self._between((1, HISTORY_VISITS)), component))
@@ -162,15 +166,15 @@ class _Machine:
         for visit in range(first, self.hours + self.profile.before_visit_hours[1], VISIT_HOURS):
             replaced = self.rng.permutation(len(COMPONENTS))[: 2 if self._happens(TWO_REPLACED) else 1].tolist()
             for component in replaced:
-                # what fails is replaced as it fails: in the reference tables every failure is a replacement too
+                # a failed component is replaced at its failure, as in the reference tables
                 at = self._failure(component, visit) if self._happens(fails[component]) else visit
                 if at < self.hours:
                     self.maint.append((at, component))
 
     def _failure(self, component: int, visit: int) -> int:
-        """The hour of a failure before the visit (azure: at it), with its onset and the errors that announce it."""
+        """Draw a failure before the visit (azure: at it), its onset and the errors before it; return its hour."""
         worn = [shown.end for shown in self.shown if shown.sensor == component]
-        while True:  # one wear at a time: a failure whose onset overlaps with the one before is drawn again
+        while True:  # onsets of a component must not overlap: such a failure is drawn again
             failure = visit - self._between(self.profile.before_visit_hours)
             onset = self._between(self.profile.onset_hours)
             if not worn or failure - onset > worn[-1]:
@@ -187,7 +191,7 @@ class _Machine:
         return failure
 
     def _place(self, sensor: int, length: int) -> int | None:
-        """The first hour of a stretch of ``length`` hours in which the sensor shows nothing else, if one is found."""
+        """The first of ``length`` hours in which the sensor shows nothing else; None if no place is found."""
         for _ in range(50):
             if length >= self.hours:
                 return None
@@ -201,7 +205,7 @@ class _Machine:
         return None
 
     def _decoys(self) -> None:
-        """What looks like wear and is not."""
+        """Draw decoys: shifts that look like wear, but no failure follows."""
         for sensor, per_year in enumerate(DECOYS_PER_YEAR * self.profile.decoy_share):
             for _ in range(self._count(per_year)):
                 length = self._between(self.profile.decoy_hours)
@@ -215,12 +219,13 @@ class _Machine:
                     self.errors.append((self._between((start, start + length)), code))
 
     def _random_errors(self) -> None:
+        """Draw errors that have no cause."""
         for code, per_year in enumerate(ERRORS_PER_YEAR):
             hours = self.rng.integers(0, self.hours, self._count(per_year))
             self.errors.extend((hour, code) for hour in hours.tolist())
 
     def _faults(self) -> None:
-        """Broken sensors on healthy machines."""
+        """Draw sensor faults, on healthy machines too."""
         for _ in range(self._count(self.profile.faults_per_year)):
             kind, sensor = self._between((0, len(FAULTS) - 1)), self._between((0, len(SENSORS) - 1))
             length = self._between(FAULT_HOURS[kind])
@@ -244,7 +249,7 @@ class _Machine:
             stretch = slice(max(shown.start, 0), shown.end + 1)
             if shown.kind == "stuck":
                 row[stretch] = row[shown.start - 1]
-            elif shown.kind == "spike":  # replaces the reading: added to one, it might leave the plausible range
+            elif shown.kind == "spike":  # it replaces the reading: the sum of both might leave the plausible range
                 row[stretch] = MEAN[sensor] + self._sign() * shown.severity * DEVIATION[sensor]
             elif shown.kind == "drift":
                 rise = np.arange(1, length + 1) / length
@@ -257,13 +262,14 @@ class _Machine:
         return clipped.round(6)
 
     def _sign(self) -> float:
+        """-1 or 1, equally likely."""
         return float(self.rng.choice((-1.0, 1.0)))
 
 
 def _ar1(innovations: Float64) -> Float64:
-    """Stationary AR(1) noise of deviation 1 along the last axis, from white noise.
+    """Stationary AR(1) noise with standard deviation 1 along the last axis, from white noise.
 
-    ``1 / (1 - φB) = (1 + φB)(1 + φ²B²)(1 + φ⁴B⁴)…``; after ten factors φ^1024 is far below one rounding.
+    ``1 / (1 - φB) = (1 + φB)(1 + φ²B²)(1 + φ⁴B⁴)…``; after ten factors the rest, φ^1024, is below rounding.
     """
     noise = innovations * np.sqrt(1 - AR1**2)
     noise[:, 0] = innovations[:, 0]
@@ -274,7 +280,7 @@ def _ar1(innovations: Float64) -> Float64:
 
 
 def _events(fleet: list[_Machine], name: str, hours: int) -> Events:
-    """One table of the whole fleet. Announcing errors from before the first row are dropped; maintenance stays."""
+    """One table of events of the whole fleet. Errors from before the first row are dropped; maintenance is kept."""
     columns: list[tuple[int, int, int]] = []
     for machine, life in enumerate(fleet, start=1):
         columns += [(machine, hour, code) for hour, code in getattr(life, name) if hour >= 0 or name == "maint"]
@@ -285,6 +291,7 @@ def _events(fleet: list[_Machine], name: str, hours: int) -> Events:
 
 
 def _anomalies(fleet: list[_Machine]) -> pd.DataFrame:
+    """The table of all anomalies of the fleet, sorted."""
     rows = sorted(
         (machine, max(shown.start, 0), shown.sensor, shown.end, shown.kind, shown.severity)
         for machine, life in enumerate(fleet, start=1)
@@ -312,8 +319,8 @@ def simulate(profile: str, machines: int, days: int, seed: int, schema: Schema) 
     """Simulate machines 1 to ``machines``, hourly for ``days`` days from 2015-01-01T06:00Z.
 
     Raises:
-        DataError: the profile is unknown, a size is not positive, or the schema is not that of the reference data,
-            whose names are all that the simulator knows.
+        DataError: the profile is unknown, a size is too small, or the schema is not that of the reference data: the
+            simulator knows no other names.
     """
     if profile not in PROFILES:
         raise DataError(f"simulate: profile {profile!r} is not known; choose one of {', '.join(PROFILES)}")

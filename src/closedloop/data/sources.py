@@ -1,7 +1,7 @@
-"""The five tables from files, and to files.
+"""Read the five tables from files, and write them.
 
-A location is a folder of ``PdM_<table>.csv`` or ``.parquet`` (format ``azure-pdm``), a folder whose files
-``params.yaml`` names (format ``files``), or one of the public sets that ``adapters`` knows.
+A location is a folder of ``PdM_<table>.csv`` or ``.parquet`` (format ``azure-pdm``), a folder whose files are named in
+``params.yaml`` (format ``files``), or one of the public sets that ``adapters`` recognises.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ __all__ = [
 
 
 def native(location: Path) -> dict[str, Path]:
-    """The file of each table in a folder of the reference layout.
+    """The file of each table in a folder of the standard layout.
 
     Raises:
-        DataError: a table is there twice.
+        DataError: a table has two files.
     """
     found: dict[str, Path] = {}
     for table in (*KEYS, "anomalies"):
@@ -62,7 +62,7 @@ def native(location: Path) -> dict[str, Path]:
 def _named(location: Path, files: Mapping[str, str]) -> dict[str, Path]:
     """The files that ``files:`` of ``params.yaml`` names."""
     if unknown := sorted(set(files) - set(KEYS)):
-        raise DataError(f"files: {unknown[0]!r} is no table; known are {', '.join(KEYS)}")
+        raise DataError(f"files: {unknown[0]!r} is not a table; known are {', '.join(KEYS)}")
     for table, name in files.items():
         if not (location / name).is_file():
             raise DataError(f"files.{table}: {location / name} is not there; correct the name in params.yaml")
@@ -70,10 +70,10 @@ def _named(location: Path, files: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _find(location: Path, files: Mapping[str, str] | None = None) -> dict[str, Path] | adapters.Dataset:
-    """The files of each table, as named or in the reference layout, or the public set that the folder holds.
+    """The files of each table, as named or in the standard layout, or the public set that the folder holds.
 
     Raises:
-        DataError: there is no such place, or nothing in it is recognised.
+        DataError: the location does not exist, or nothing in it is recognised.
     """
     if not location.exists():
         raise DataError(f"{location}: no such file or folder; give the folder that holds your tables")
@@ -97,10 +97,10 @@ def discover(location: Path, files: Mapping[str, str] | None = None) -> dict[str
 
     Returns:
         ``format``; ``source``, a name for the fleet; ``tables``, those that are present; ``split`` and ``schema``, as
-        in ``params.yaml``, or None but for a public set: only its owner knows those of a fleet.
+        in ``params.yaml`` for a public set, and None for any other fleet: only its owner knows them.
 
     Raises:
-        DataError: there is no such place, or nothing in it is recognised.
+        DataError: the location does not exist, or nothing in it is recognised.
     """
     found = _find(location, files)
     if isinstance(found, adapters.Dataset):
@@ -111,19 +111,19 @@ def discover(location: Path, files: Mapping[str, str] | None = None) -> dict[str
 
 
 def separator(path: Path) -> str:
-    """What separates the columns of a CSV file: the first of comma, semicolon and tab that its first line has."""
+    """The separator of a CSV file: comma, semicolon or tab, the first of these that its first line has."""
     with path.open(encoding="utf-8") as file:
         head = file.readline()
     return next((mark for mark in (",", ";", "\t") if mark in head), ",")
 
 
 def read_file(path: Path, texts: Collection[str], rows: int | None = None) -> pd.DataFrame:
-    """One file as it is, or its first ``rows``; the columns ``texts`` stay text, so that a code 007 is not 7.
+    """One file as a frame, or its first ``rows``. The columns ``texts`` stay text, so that a code 007 is not 7.
 
     A CSV file may be separated by commas, semicolons or tabs.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         if path.suffix == ".parquet":
@@ -141,17 +141,17 @@ def read_frames(
 ) -> Frames:
     """The frames of a location with your columns renamed to ours, for validation.
 
-    Columns are converted where every value can be: a time that is none stays text, for the expectations to show.
+    A column is converted if all its values can be. Otherwise it stays as read, for the expectations to report.
 
     Args:
         location: folder or file.
         columns: your column names for ours, by table.
-        files: the name of each table's file; without it the reference layout.
+        files: the name of each table's file; without it, the names of the standard layout.
         machine_numbers: a number for each machine, where your machines have names.
 
     Raises:
-        DataError: nothing is recognised, a file cannot be read, ``columns`` or ``files`` names what is not there, or a
-            machine has no number.
+        DataError: nothing is recognised, a file cannot be read, ``columns`` or ``files`` names what does not exist, or
+            a machine has no number.
     """
     check_mapping(columns)
     found = _find(location, files)
@@ -168,12 +168,12 @@ def read_frames(
 
 
 def read_tables(location: Path, schema: Schema, columns: Columns) -> Tables:
-    """The tables of a location. See :func:`frames_to_tables` for what is refused."""
+    """The tables of a location. :func:`frames_to_tables` says what is refused."""
     return frames_to_tables(read_frames(location, columns), schema, {})
 
 
 def read_anomalies(location: Path, files: Mapping[str, str] | None = None) -> pd.DataFrame | None:
-    """The labelled anomalies of a location, times in UTC; None where there are none."""
+    """The labelled anomalies of a location, with times in UTC; None if it has none."""
     found = _find(location, files)
     if isinstance(found, adapters.Dataset):
         return found.anomalies
@@ -192,12 +192,12 @@ def read_anomalies(location: Path, files: Mapping[str, str] | None = None) -> pd
 
 
 def write_tables(tables: Tables, schema: Schema, folder: Path) -> None:
-    """Write ``PdM_<table>.parquet``; reading them back gives the same fingerprint."""
+    """Write the tables as ``PdM_<table>.parquet``. Reading them back gives the same fingerprint."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = tables_to_frames(tables, schema)
     for table in KEYS:
         path = folder / f"PdM_{table}.parquet"
         if table in frames:
             frames[table].to_parquet(path, index=False)
-        else:  # a table from an earlier writing would join this one
+        else:  # otherwise a file of an earlier call would join these tables
             path.unlink(missing_ok=True)

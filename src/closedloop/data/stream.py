@@ -1,7 +1,7 @@
-"""A fleet of any size, some whole machines at a time: CSV, Parquet or Delta tables, their rows in any order.
+"""Read a fleet of any size, a few whole machines at a time, from CSV, Parquet or Delta tables in any order of rows.
 
-One pass counts the telemetry rows of each machine; then each part of the fleet is one more pass that keeps the rows of
-its machines. So what is held is one part, and the events and machine descriptions, which are few.
+The first pass counts the telemetry rows of each machine. Each part of the fleet is one more pass that keeps the rows of
+its machines. Memory holds one part, and all events and machine descriptions, which are few.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from closedloop.data.frames import NAME_COLUMN, Columns, check_mapping, convert,
 from closedloop.data.schema import DataError, Int64, Schema, Tables
 from closedloop.data.sources import separator
 
-ROWS = 65_536  # of one block of a pass
-TABLES = ("telemetry", "errors", "maint", "machines")  # what a model is asked with
+ROWS = 65_536  # rows of one block of a pass
+TABLES = ("telemetry", "errors", "maint", "machines")  # the input of a model
 
 
 class Stream:
-    """A fleet that is looked through and never held.
+    """A fleet that is read in parts and never held in memory as a whole.
 
     Attributes:
         rows: the number of telemetry rows of each machine, in order of the machines.
@@ -72,7 +72,7 @@ class Stream:
         self.rows = dict(sorted(counted.items()))
 
     def parts(self, rows_at_once: int) -> Iterator[Tables]:
-        """The fleet in order of its machines: as many together as have ``rows_at_once`` rows, or one that has more.
+        """Yield the fleet in order of its machines, in parts of at most ``rows_at_once`` rows, or of one machine.
 
         Raises:
             DataError: the telemetry does not fit the schema.
@@ -88,11 +88,14 @@ class Stream:
         yield self._part(machines)
 
     def _part(self, machines: list[int]) -> Tables:
+        """The tables of these machines."""
         ids = np.array(machines, np.int64)
         kept = (block[np.isin(self._ids(block), ids)] for block in self._blocks("telemetry", machines=machines))
         frame = self._whole("telemetry", kept)
         if len(frame) != sum(self.rows[machine] for machine in machines):
-            raise DataError(f"{self._files['telemetry']}: it changed while it was read; run again when it is at rest")
+            raise DataError(
+                f"{self._files['telemetry']}: the file changed while it was read; run again when nothing writes to it"
+            )
         try:
             told = frames_to_tables({"telemetry": frame}, self._schema, {})
         except DataError as error:
@@ -103,13 +106,13 @@ class Stream:
         return replace(known, machine=told.machine, time=told.time, values=told.values)
 
     def _theirs(self, table: str, name: str) -> str:
-        """What a table calls one of our columns."""
+        """The name in the file of one of our columns."""
         return next((theirs for theirs, ours in self._columns.get(table, {}).items() if ours == name), name)
 
     def _blocks(
         self, table: str, only: list[str] | None = None, machines: list[int] | None = None
     ) -> Iterator[pd.DataFrame]:
-        """A pass over one table; rows of other ``machines`` may be left out where the file knows how."""
+        """Yield the blocks of one table. Rows of machines other than ``machines`` are left out where the format can."""
         names = [NAME_COLUMN.get(table, ""), "machineID" if self._numbers else ""]
         texts = {self._theirs(table, name) for name in names if name}
         path = self._files[table]
@@ -145,7 +148,7 @@ class Stream:
         ids, unreadable = convert(named, "whole")
         if (bad := unreadable | ids.isna().to_numpy()).any():
             first = named[bad].iloc[0]
-            what = "is missing in some row" if pd.isna(first) else f"{str(first)[:60]!r} is no whole number"
+            what = "is missing in some row" if pd.isna(first) else f"{str(first)[:60]!r} is not a whole number"
             raise DataError(f"telemetry.machineID: {what}; number your machines, or drop the row")
         return ids.to_numpy(np.int64)
 
@@ -156,10 +159,10 @@ def is_delta(path: Path) -> bool:
 
 
 def find(location: Path, files: Mapping[str, str]) -> dict[str, Path]:
-    """The file or Delta table of each table that a model is asked with.
+    """The file or Delta table of each input table of a model.
 
     Raises:
-        DataError: there is no such place, a table is there twice, or there is no telemetry.
+        DataError: the location does not exist, a table has two files, or there is no telemetry.
     """
     if not location.exists():
         raise DataError(f"{location}: no such file or folder; give the folder that holds your tables")
@@ -188,6 +191,7 @@ def find(location: Path, files: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _readable(path: Path) -> Path:
+    """The path, if its name is that of a table; raise DataError otherwise."""
     if path.is_file() and path.suffix not in (".csv", ".parquet"):
         raise DataError(f"{path}: neither CSV, Parquet nor a Delta table by its name; give .csv or .parquet")
     return path

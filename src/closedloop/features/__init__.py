@@ -1,1 +1,1 @@
-"""What a row at time t knows (features), and what it should foresee (labels)."""
+"""What a row at time t knows: features of telemetry, errors, maintenance and the machine, by compiled loops."""

@@ -1,4 +1,4 @@
-"""Frozen baselines: where each sensor of each machine model lies, how far it spreads, how far machines differ."""
+"""Frozen baselines of each sensor of each machine model: location, scale, and how much machines differ."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from closedloop.data.schema import HOUR_US, DataError, Float64, Int64, Schema, Tables
 from closedloop.features.medians import MAD_TO_DEVIATION, block_baselines
 
-MIN_MACHINES = 3  # fewer machines of a model say nothing of how machines differ
-MIN_TRUST = 0.05  # less is the noise of the estimate, and a baseline that is only frozen costs nothing
-MAX_TRUST = 0.95  # a window that stands still must not become a scale of 0
+MIN_MACHINES = 3  # with fewer machines of a model, nothing is known of how machines differ
+MIN_TRUST = 0.05  # less is noise of the estimate; a trust of 0 saves the medians of each window
+MAX_TRUST = 0.95  # so that a window of equal readings does not give a scale of 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,9 +21,9 @@ class Constants:
 
     Each array has shape (models + 1, sensors), in the schema's order; the last row is the whole fleet's, for machines
     of unknown model. ``location`` and ``scale`` are in the sensor's unit. The trusts, from 0 to 1, are the weights of a
-    machine's own window in its baseline, and the rest is the frozen value: the share of the variance of window medians
-    (of window deviations) that lies between machines. Where machines are alike their windows say nothing that is not
-    frozen better; where they differ a frozen baseline is useless. It is the empirical Bayes estimate.
+    machine's own window in its baseline; the frozen value has the rest. A trust is the share of the variance of window
+    medians (for the scale, of window deviations) that lies between machines, which is the empirical Bayes estimate.
+    Where machines are alike, the frozen value is the better estimate; where they differ, the machine's own window is.
     """
 
     location: Float64
@@ -32,12 +32,12 @@ class Constants:
     scale_trust: Float64
 
     def to_arrays(self) -> dict[str, Float64]:
-        """The arrays by name, for the bundle."""
+        """The arrays by name, as the bundle stores them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Float64]) -> Constants:
-        """The inverse of :meth:`to_arrays`; other names are left alone.
+        """The constants of a bundle: the inverse of :meth:`to_arrays`. Arrays of other names are ignored.
 
         Raises:
             DataError: an array is missing or the shapes differ.
@@ -54,8 +54,8 @@ class Constants:
 def fit_constants(tables: Tables, schema: Schema, until_us: int, history_us: int = 72 * HOUR_US) -> Constants:
     """Robust baselines of each sensor by machine model, from telemetry up to and including ``until_us``.
 
-    Location is the median and scale 1.4826 times the median absolute deviation (the standard deviation where that is 0,
-    and 1 in the sensor's unit where the sensor never moved). A model without readings gets the fleet's values.
+    Location is the median and scale is 1.4826 times the median absolute deviation. Where that is 0, scale is the
+    standard deviation, and 1 where the sensor never moved. A model without readings gets the fleet's values.
     ``history_us`` is the length of the windows whose medians the trusts compare.
 
     Raises:

@@ -9,28 +9,31 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
+from numpy.typing import NDArray
 
-from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables
+from closedloop.data.schema import DataError, Float64, Int16, Int64, Schema, Tables
 from closedloop.features.apply import bind
-from closedloop.features.compiled import Plan, telemetry
-from closedloop.features.events import events, locate
-from closedloop.features.medians import baselines
+from closedloop.features.compiled import telemetry
+from closedloop.features.events import Described, Happened, Layout, events, locate
+from closedloop.features.medians import Frozen, baselines
 from closedloop.features.registry import CUSTOM
-from closedloop.features.shifts import SHIFTS, shifts
-from closedloop.features.spec import Constants, FeatureSpec
+from closedloop.features.shifts import SHIFTS, Courses, shifts
+from closedloop.features.spec import Constants, FeatureSpec, code_digest
+from closedloop.features.structures import Baselines, Part, Plan, Readings, array_type, struct_type
 
-ROWS_WORTH_A_TASK = 20_000  # a task costs 50 µs, so that machines of few rows share one
+ROWS_WORTH_A_TASK = 20_000  # a task costs 50 µs, so machines of few rows share one
 _OTHERS = "features: the baselines or the telemetry are not those of {} sensors; train again"
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """One column of ``X`` (features, columns) for each telemetry row, or for each machine's last row.
+    """Features, shape (features, columns): one column for each telemetry row, or for each machine's last row.
 
-    ``history_hours`` is how much of the history the row's window holds: at most ``history_hours`` of the params.
+    ``history_hours`` is how much history each column's window holds, at most ``features.history_hours`` of the params.
     """
 
     machine: Int64
@@ -49,10 +52,10 @@ def compute(
 ) -> Features:
     """Features at every telemetry row, or with ``last_only`` at the last row of each machine.
 
-    The result does not depend on ``threads`` (by default the machine's processors).
+    The result does not depend on ``threads``, which is the number of processors by default.
 
     Raises:
-        DataError: the spec's features are not the ones that this code and schema give.
+        DataError: this code and schema give other features than the spec names.
     """
     ids, offsets = tables.bounds()
     rows = offsets[1:] - 1 if last_only else slice(None)
@@ -76,9 +79,9 @@ def compute(
 def iter_machines(
     tables: Tables, spec: FeatureSpec, constants: Constants, schema: Schema, threads: int | None = None
 ) -> Iterator[Features]:
-    """Features machine by machine, in order of the id, through reused buffers.
+    """Yield features machine by machine, in order of the id, through reused buffers.
 
-    What is yielded is overwritten after the next step: copy what you keep.
+    The arrays are overwritten after the next step: copy what you keep.
     """
     ids, offsets = tables.bounds()
     if not len(ids):
@@ -117,7 +120,7 @@ def iter_machines(
 
 
 def _workers(threads: int | None, rows: int, machines: int) -> int:
-    """Threads worth their start: one for a request, never more than machines."""
+    """How many threads to start: one for a request, and never more than there are machines."""
     if rows < 20_000 and threads is None:
         return 1
     return max(1, min(threads or os.cpu_count() or 1, machines))
@@ -128,58 +131,46 @@ def _runner(
 ) -> Callable[[int, int, int, Float64, Float64], None]:
     """The compiled loops bound to these tables: ``run(low, high, shift, X, history)``."""
     fixed = _fixed(spec, constants, schema)
-    find, baseline_loops, telemetry_loops, shift_loops, event_loops = _compiled()
+    write = _compiled()
     if len(tables.values) != len(schema.sensors):
         raise DataError(_OTHERS.format(len(schema.sensors)))
-    plan, knots, happened, errors, maint = fixed.plan, fixed.knots, fixed.happened, tables.errors, tables.maint
-    values = np.ascontiguousarray(tables.values)
-    model, age = np.empty(len(ids), np.int64), np.empty(len(ids))
-    error_bounds, maint_bounds = np.empty((2, len(ids)), np.int64), np.empty((2, len(ids)), np.int64)
-    described = (tables.machine_ids, tables.machine_model, tables.machine_age, len(schema.models), model, age)
-    find(ids, *described, errors.machine, error_bounds, maint.machine, maint_bounds)
-    customs = [bind(CUSTOM[name], schema.sensors, offsets, tables.time, values) for name in spec.custom]
+    errors, maint = tables.errors, tables.maint
+    readings = offsets, tables.time, np.ascontiguousarray(tables.values)
+    machines = ids, tables.machine_ids, tables.machine_model, tables.machine_age
+    happened = errors.machine, errors.time, errors.code, maint.machine, maint.time, maint.code
+    customs = [bind(CUSTOM[name], schema.sensors, *readings) for name in spec.custom]
 
     def run(low: int, high: int, shift: int, X: Float64, history: Float64) -> None:
-        rows = (low, high, last_only, offsets, tables.time)
-        own = np.empty((2, len(values), X.shape[1] if fixed.based else 0))
-        centre, spread = own
-        if fixed.based:
-            window = (spec.history_us, fixed.enough)
-            baseline_loops(*rows, values, model, *fixed.frozen, *window, shift, centre, spread)
-        telemetry_loops(*rows, values, plan, shift, centre, spread, X, history)
-        if len(knots):
-            course = (knots, spec.shift_weight, schema.period_us)
-            shift_loops(*rows, values, *course, shift, centre, spread, fixed.shifted, X)
-        own_errors, own_maint = (error_bounds, errors.time, errors.code), (maint_bounds, maint.time, maint.code)
-        event_loops(*rows, model, age, *own_errors, *own_maint, *happened, shift, X)
-        for f, custom in enumerate(customs, fixed.first - len(customs)):
-            custom(low, high, last_only, shift, X[f])
+        write(low, high, last_only, shift, *readings, *machines, *happened, fixed, X, history)
+        for f, custom in enumerate(customs, fixed.layout.first - len(customs)):
+            custom(Part(low, high, last_only, shift), X[f])
 
     return run
 
 
-@dataclass(frozen=True, eq=False)
-class _Fixed:
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as one that cannot be written to, as the compiled loops take their inputs."""
+    view = array[:]
+    view.setflags(write=False)
+    return view
+
+
+class Fixed(NamedTuple):
     """What the loops need beside the tables: the same for every request.
 
-    ``knots`` are the ages (µs) of the shifts' knots, ``shifted`` is the first of their features and ``first`` the first
-    of the events'. ``happened`` are the windows of errors (µs), the history (µs) and the sizes that
-    :func:`~closedloop.features.events.events` asks for; ``enough`` is the readings in half of the history, and
-    ``based`` says that some family stands on a baseline.
+    ``courses`` have no edges where the shift family is off; ``based`` says that some family needs a baseline.
     """
 
     plan: Plan
-    knots: Int64
-    shifted: int
-    first: int
-    happened: tuple[Int64, int, tuple[int, int, int, int]]
-    frozen: tuple[Float64, Float64, Float64, Float64]
-    enough: int
+    frozen: Frozen
+    courses: Courses
+    layout: Layout
     based: bool
 
 
 @lru_cache(maxsize=64)
-def _fixed(spec: FeatureSpec, constants: Constants, schema: Schema) -> _Fixed:
+def _fixed(spec: FeatureSpec, constants: Constants, schema: Schema) -> Fixed:
+    """What a spec, a bundle's baselines and a schema fix for all tables."""
     plan, sensors, models = _plan(spec, schema), len(schema.sensors), len(schema.models)
     if constants.location.shape != (models + 1, sensors):
         raise DataError(_OTHERS.format(sensors))
@@ -187,21 +178,28 @@ def _fixed(spec: FeatureSpec, constants: Constants, schema: Schema) -> _Fixed:
     first = shifted + (sensors * len(SHIFTS) if spec.shift_steps else 0) + len(spec.custom)
     codes = len(schema.errors) if spec.error_windows_us is not None else 0
     steps = range(spec.shift_steps + 1) if spec.shift_steps else ()
-    knots = np.array([spec.history_us * k // spec.shift_steps for k in steps], np.int64)
+    edges = np.array([spec.history_us * k // spec.shift_steps for k in steps], np.int64)
     windows = np.array(spec.error_windows_us or (), np.int64)
-    return _Fixed(
+    half = -(-spec.history_us // (2 * schema.period_us))  # readings in half of the history
+    frozen = Frozen(
+        _read_only(constants.location),
+        _read_only(constants.scale),
+        _read_only(constants.location_trust),
+        _read_only(constants.scale_trust),
+        spec.history_us,
+        half,
+    )
+    return Fixed(
         plan,
-        knots,
-        shifted,
-        first,
-        (windows, spec.history_us, (first, codes, len(schema.components), models)),
-        (constants.location, constants.scale, constants.location_trust, constants.scale_trust),
-        -(-spec.history_us // (2 * schema.period_us)),
-        plan.slack >= 0 or len(plan.half_lives) > 0 or len(knots) > 0,
+        frozen,
+        Courses(_read_only(edges), spec.shift_weight, schema.period_us, shifted),
+        Layout(_read_only(windows), spec.history_us, first, codes, len(schema.components), models),
+        plan.slack >= 0 or len(plan.half_lives) > 0 or len(edges) > 0,
     )
 
 
 def _plan(spec: FeatureSpec, schema: Schema) -> Plan:
+    """The spec's telemetry families as the loops read them."""
     edges = sorted({spec.history_us, *spec.rolling_us, *spec.change_us, *(us // 2 for us in spec.change_us)})
     cusum = spec.cusum_slack is not None
     per_sensor = 2 * len(spec.rolling_us) + len(spec.half_lives_us) + cusum + len(spec.change_us)
@@ -215,44 +213,84 @@ def _plan(spec: FeatureSpec, schema: Schema) -> Plan:
     )
     if expected != len(spec.names):
         raise DataError(f"features: the spec names {len(spec.names)}, this schema gives {expected}; train again")
+    change = [(edges.index(us // 2), edges.index(us)) for us in spec.change_us]
     return Plan(
-        edges=np.array(edges),
-        rolling=np.array([edges.index(us) for us in spec.rolling_us], np.int64),
-        half_lives=np.array(spec.half_lives_us, np.int64),
+        edges=_read_only(np.array(edges)),
+        rolling=_read_only(np.array([edges.index(us) for us in spec.rolling_us], np.int64)),
+        half_lives=_read_only(np.array(spec.half_lives_us, np.int64)),
         slack=-1.0 if spec.cusum_slack is None else spec.cusum_slack,
-        change=np.array([(edges.index(us // 2), edges.index(us)) for us in spec.change_us], np.int64).reshape(-1, 2),
+        change=_read_only(np.array(change, np.int64).reshape(-1, 2)),
         period=schema.period_us,
         per_sensor=per_sensor,
     )
 
 
-@cache
-def _compiled() -> list[Callable[..., None]]:
-    """The loops for exactly one signature each, compiled at the first use or read from numba's cache.
+def _loops(key: int) -> Callable[..., None]:
+    """All loops over the tables as one function, whose entry in numba's cache depends on ``key``.
 
-    Inputs may be read-only (they come from a request or a bundle), and a second signature would compile again.
+    The structures are made inside of it. If Python passed them, an answer would take a tenth longer: each array in a
+    structure needs a read-only view of its own, and each structure a look-up of its type.
     """
 
-    def array(kind: types.Type, dimensions: int = 1) -> types.Array:
-        return types.Array(kind, dimensions, "C", readonly=True)
+    def write(
+        low: int,
+        high: int,
+        last_only: bool,
+        shift: int,
+        offsets: Int64,
+        time: Int64,
+        values: Float64,
+        ids: Int64,
+        machine_ids: Int64,
+        machine_model: Int16,
+        machine_age: Float64,
+        error_machine: Int64,
+        error_time: Int64,
+        error_code: Int16,
+        maint_machine: Int64,
+        maint_time: Int64,
+        maint_code: Int16,
+        fixed: Fixed,
+        X: Float64,
+        history_hours: Float64,
+    ) -> None:
+        _ = key
+        part, readings = Part(low, high, last_only, shift), Readings(offsets, time, values)
+        happened, models = Happened(error_time, error_code, maint_time, maint_code), fixed.layout.models
+        known = Described(ids, machine_ids, machine_model, machine_age, models, error_machine, maint_machine)
+        machines = locate(part, known)
+        columns = X.shape[1] if fixed.based else 0
+        own = Baselines(np.empty((len(values), columns)), np.empty((len(values), columns)))
+        if fixed.based:
+            baselines(part, readings, machines.model, fixed.frozen, own)
+        telemetry(part, readings, fixed.plan, own, X, history_hours)
+        if len(fixed.courses.edges) > 0:
+            shifts(part, readings, fixed.courses, own, X)
+        events(part, readings, machines, happened, fixed.layout, X)
 
-    i1, i2, f1, f2 = array(types.int64), array(types.int64, 2), array(types.float64), array(types.float64, 2)
-    i2_own, i1_own = types.Array(types.int64, 2, "C"), types.Array(types.int64, 1, "C")
-    rows = (types.int64, types.int64, types.boolean, i1, i1)
-    members = (i1_own, i1_own, i1_own, types.float64, i2_own, types.int64, types.int64)
-    plan = types.NamedTuple(members, Plan)  # type: ignore[no-untyped-call]
-    out, history = types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C")
-    own = (types.int64, out, out)
-    happened = (i2, i1, array(types.int16))
-    sizes = types.UniTuple(types.int64, 4)  # type: ignore[no-untyped-call]
-    ids, codes = array(types.int64), array(types.int16)
-    found = types.Array(types.int64, 2, "C")
-    described = (ids, codes, f1, types.int64, i1_own, history)
-    signatures = (
-        (locate, types.void(ids, *described, ids, found, ids, found)),
-        (baselines, types.void(*rows, f2, i1, f2, f2, f2, f2, types.int64, types.int64, *own)),
-        (telemetry, types.void(*rows, f2, plan, *own, out, history)),
-        (shifts, types.void(*rows, f2, i1, types.float64, types.int64, *own, types.int64, out)),
-        (events, types.void(*rows, i1, f1, *happened, *happened, i1, types.int64, sizes, types.int64, out)),
+    return write
+
+
+@cache
+def _compiled() -> Callable[..., None]:
+    """The loops for exactly one signature, compiled at the first use or read from numba's cache.
+
+    Numba's cache notices a change of this file only, so the digest of the package is made part of its key. Inputs are
+    typed as read-only, since those of a request or a bundle are, and a second signature would compile again.
+    """
+    i, f = types.int64, types.float64
+    ints, floats, codes, tables = array_type(i), array_type(f), array_type(types.int16), array_type(f, 2)
+    X, history = array_type(f, 2, written=True), array_type(f, written=True)
+    fixed = struct_type(
+        Fixed,
+        struct_type(Plan, ints, ints, ints, f, array_type(i, 2), i, i),
+        struct_type(Frozen, tables, tables, tables, tables, i, i),
+        struct_type(Courses, ints, f, i, i),
+        struct_type(Layout, ints, i, i, i, i, i),
+        types.boolean,
     )
-    return [njit([sig], cache=True, nogil=True, error_model="numpy")(function) for function, sig in signatures]
+    key = int(code_digest().removeprefix("sha256:")[:15], 16)
+    part, readings = (i, i, types.boolean, i), (ints, ints, tables)
+    machines, events_of = (ints, ints, codes, floats), (ints, ints, codes)
+    signature = types.void(*part, *readings, *machines, *events_of, *events_of, fixed, X, history)
+    return njit([signature], cache=True, nogil=True, error_model="numpy")(_loops(key))

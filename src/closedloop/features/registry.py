@@ -1,4 +1,4 @@
-"""The register of custom features: what ``@feature`` keeps of each function."""
+"""The registry of custom features, and the decorator ``@feature`` that fills it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOURS = "hours"
 
 @dataclass(frozen=True)
 class Custom:
-    """One registered function of the window (t - window, t] of these sensors, and of the hours if it wants them."""
+    """A registered function: it takes the window (t - window, t] of these sensors, and the hours if it wants them."""
 
     name: str
     unit: str
@@ -30,13 +30,13 @@ CUSTOM: dict[str, Custom] = {}  # by name, in the order of definition
 def feature(name: str, *, unit: str, window_hours: float) -> Callable[[Function], Function]:
     """Register a function of one machine's window (t - window_hours, t] as a feature at t.
 
-    The argument names choose what the function sees, each a float64 array with one value for each telemetry row of
-    the window, oldest first: a sensor's name gives its readings (NaN where missing); ``hours``, which comes first, the
-    rows' times in hours before t (0 or less, the last one 0). It returns one number, NaN where it has none. Numba
-    compiles it if it can. Where the fleet lacks one of its sensors the feature is left out.
+    The argument names choose what the function sees. Each argument is a float64 array with one value for each
+    telemetry row of the window, oldest first. A sensor's name gives its readings, NaN where missing. ``hours``, which
+    must come first, gives the rows' times in hours relative to t: 0 or less, and 0 for the last one. The function
+    returns one number, or NaN. Numba compiles it if it can. A fleet that lacks one of its sensors goes without it.
 
     Raises:
-        DataError: the name is taken, the window is not positive, or the arguments are not as above.
+        DataError: the name is taken, the window is not above 0, or the arguments are not as described.
     """
 
     def register(function: Function) -> Function:
@@ -47,9 +47,9 @@ def feature(name: str, *, unit: str, window_hours: float) -> Callable[[Function]
         if any(p.kind is not p.POSITIONAL_OR_KEYWORD or p.default is not p.empty for p in parameters):
             raise DataError(f"custom feature {name!r}: use plain arguments, without defaults, each a sensor's name")
         if HOURS in sensors:
-            raise DataError(f"custom feature {name!r}: 'hours' comes before the sensors")
+            raise DataError(f"custom feature {name!r}: 'hours' comes before the sensors; make it the first argument")
         if not sensors:
-            raise DataError(f"custom feature {name!r}: its arguments name no sensor")
+            raise DataError(f"custom feature {name!r}: its arguments name no sensor; name at least one")
         if not window_hours > 0:
             raise DataError(f"custom feature {name!r}: window_hours must be above 0, not {window_hours!r}")
         if name in CUSTOM:

@@ -1,92 +1,84 @@
 """The compiled loop over shifts: whether a sensor has left its baseline and is still away, how far, and since when.
 
 A shift rises linearly from one of ``steps`` knots of the history to a later one (or still rises) and then stays. Every
-such course is fitted to the row's window by least squares; what it explains more than the baseline is its evidence, and
-all courses are weighed by theirs, as in a Bayesian changepoint model (Barry & Hartigan 1993, J. Am. Stat. Assoc. 88).
-They stand against the courses that are over, pulses that ended at some knot, and against no shift at all, so that the
-odds fall as soon as the sensor is back. It calls nothing in another file, since numba's cache notices no change there.
+such course is fitted to the row's window by least squares. Its evidence is how much better than the baseline it fits,
+and all courses are weighed by their evidence, as in a Bayesian changepoint model (Barry & Hartigan 1993, J. Am. Stat.
+Assoc. 88). The odds compare them with pulses that ended at some knot and with no shift at all, so that they fall as
+soon as the sensor is back.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from closedloop.data.schema import Float64, Int64
+from closedloop.features.structures import Baselines, Part, Readings
 
 HOUR_US = 3_600_000_000.0
 SHIFTS = ("shift_odds", "shift_size", "shift_hours", "shift_held_hours")
-UNSHIFTED = 12.0  # prior weight of no shift, in courses each of which weighs 1: shifts fill a few percent of a life
+UNSHIFTED = 12.0  # prior weight of no shift, where each course weighs 1: shifts fill a few percent of a machine's life
 SQRT_HALF, LN_2 = math.sqrt(0.5), math.log(2)
 
 
-def shifts(
-    low: int,
-    high: int,
-    last_only: bool,
-    offsets: Int64,
-    time: Int64,
-    values: Float64,
-    edges: Int64,
-    weight: float,
-    period: int,
-    shift: int,
-    centre: Float64,
-    spread: Float64,
-    first: int,
-    X: Float64,
-) -> None:
-    """The features ``SHIFTS`` of each sensor of machines low to high - 1, from X[first] on.
+class Courses(NamedTuple):
+    """Which courses are weighed, and where their features are written.
+
+    ``edges`` are the ages (µs) of the knots, 0 and the history included. ``weight`` is what one reading counts for:
+    below 1, since neighbouring readings repeat each other in part. ``period`` is the sampling period (µs) and ``first``
+    the first feature.
+    """
+
+    edges: Int64
+    weight: float
+    period: int
+    first: int
+
+
+@njit(nogil=True, error_model="numpy")
+def shifts(part: Part, readings: Readings, courses: Courses, own: Baselines, X: Float64) -> None:
+    """Write the features ``SHIFTS`` of each sensor of a part to X (features, columns).
 
     ``shift_odds``: log-odds that a shift is going on, 0 where it is less likely than not. ``shift_size``, in deviations
     of the baseline, ``shift_hours`` since it began and ``shift_held_hours`` since it stopped rising are means over the
     courses still going on. All are NaN where the window has no reading.
-
-    ``edges`` are the ages (µs) of the knots, 0 and the history included. ``weight`` is what one reading counts for:
-    below 1, since neighbours say partly the same. Columns are those of
-    :func:`~closedloop.features.compiled.telemetry`, ``centre`` and ``spread`` (sensors, columns) the rows' baselines.
     """
-    knots = len(edges)
-    age = edges / HOUR_US
+    offsets, knots = readings.offsets, len(courses.edges)
+    age = courses.edges / HOUR_US
     sums, previous = np.empty((5, knots)), np.full((3, knots), -1.0)
     fit, work = np.zeros((3, knots, knots)), np.empty((4, max(knots, 5), knots))
-    for m in range(low, high):
-        begin = offsets[m + 1] - 1 if last_only else offsets[m]
-        to = m - begin if last_only else -shift
-        for s in range(len(values)):
+    for m in range(part.low, part.high):
+        begin = offsets[m + 1] - 1 if part.last_only else offsets[m]
+        to = m - begin if part.last_only else -part.shift
+        for s in range(len(readings.values)):
             for r in range(begin, offsets[m + 1]):
-                baseline = centre[s, r + to], spread[s, r + to]
-                reach = _cumulate(r, offsets[m], time, values[s], edges, period, *baseline, sums)
+                centre, spread = own.centre[s, r + to], own.spread[s, r + to]
+                reach = _cumulate(r, offsets[m], readings.time, readings.values[s], courses, centre, spread, sums)
                 known = True
                 for n in range(3):
                     for k in range(knots):
                         known &= sums[n, k] == previous[n, k]
-                if not known:  # it is the same for all rows of even and complete telemetry
+                if not known:  # all rows of even and complete telemetry share one fit
                     previous[:] = sums[:3]
-                    _courses(age, sums, fit)
-                found = _weigh(reach, age, sums[3], sums[4], fit, weight, work)
+                    _fit(age, sums, fit)
+                found = _weigh(reach, age, sums[3], sums[4], fit, courses.weight, work)
                 for n in range(len(SHIFTS)):
-                    X[first + len(SHIFTS) * s + n, r + to] = found[n]
+                    X[courses.first + len(SHIFTS) * s + n, r + to] = found[n]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _cumulate(
-    r: int,
-    start: int,
-    time: Int64,
-    value: Float64,
-    edges: Int64,
-    period: int,
-    centre: float,
-    spread: float,
-    sums: Float64,
+    r: int, start: int, time: Int64, value: Float64, courses: Courses, centre: float, spread: float, sums: Float64
 ) -> int:
-    """Sums over the readings younger than each edge: count, age, age², deviation, age times deviation.
+    """Sum up the readings younger than each edge: count, age, age², deviation, age times deviation.
 
-    Returns how many edges the readings reach over; there is none beyond the first where there is no reading.
+    Returns:
+        How many edges the readings reach over: only the first where there is no reading.
     """
+    edges = courses.edges
     count, a, aa, d, ad, k, oldest = 0.0, 0.0, 0.0, 0.0, 0.0, 0, -1
     q = r
     while q >= start and time[r] - time[q] < edges[-1]:
@@ -106,17 +98,17 @@ def _cumulate(
         sums[0, k], sums[1, k], sums[2, k], sums[3, k], sums[4, k] = count, a, aa, d, ad
         k += 1
     reach = 1
-    while reach < len(edges) and oldest >= 0 and edges[reach] <= oldest + period:
+    while reach < len(edges) and oldest >= 0 and edges[reach] <= oldest + courses.period:
         reach += 1
     return reach
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _courses(age: Float64, sums: Float64, fit: Float64) -> None:
-    """What the fit of each course that began at knot i needs of the readings' ages, 0 where none lies in it.
+@njit(nogil=True, error_model="numpy")
+def _fit(age: Float64, sums: Float64, fit: Float64) -> None:
+    """Write what the fit of each course needs of the readings' ages, 0 where no reading lies in the course.
 
-    ``fit[0, i, j]`` is 1 / rise and ``fit[1, i, j]`` 1 / (sum of squares) of one that stopped rising at j and goes on,
-    ``fit[2, i, j]`` 1 / (number of readings) of a pulse that ended at j, which is before now.
+    A course begins at knot i. ``fit[0, i, j]`` is 1 / rise and ``fit[1, i, j]`` 1 / (sum of squares) of a course that
+    stopped rising at j and goes on; ``fit[2, i, j]`` is 1 / (number of readings) of a pulse that ended at j.
     """
     for i in range(len(age)):
         for j in range(i):
@@ -128,13 +120,13 @@ def _courses(age: Float64, sums: Float64, fit: Float64) -> None:
             fit[2, i, j] = 1.0 / n if n > 0.0 and j > 0 else 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _weigh(
     reach: int, age: Float64, deviation: Float64, moment: Float64, fit: Float64, weight: float, work: Float64
 ) -> tuple[float, float, float, float]:
     """The four features, from the evidence of all courses over the first ``reach`` knots.
 
-    Sums run over i with j side by side, which vectorises, and over j at last.
+    Sums run over i with all j side by side, which vectorises, and over j in the end.
     """
     if reach < 2:
         return np.nan, np.nan, np.nan, np.nan
@@ -181,9 +173,9 @@ def _weigh(
     return odds, deviations / total, hours / total, held / total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _exponentiate(gain: Float64, best: float, weight: float) -> None:
-    """exp(weight · (gain - best)) in place, as (1 + x / 1024) ** 1024: plain arithmetic has the same bits anywhere."""
+    """exp(weight · (gain - best)) in place, as (1 + x / 1024) ** 1024: plain arithmetic is the same anywhere."""
     for k in range(len(gain)):
         power = max(1.0 + weight * (gain[k] - best) / 1024.0, 0.0)
         power *= power
@@ -199,7 +191,7 @@ def _exponentiate(gain: Float64, best: float, weight: float) -> None:
         gain[k] = power
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _log(x: float) -> float:
     """Natural logarithm in plain arithmetic, since the C library's differs in its last bit between processors."""
     fraction, exponent = math.frexp(x)

@@ -1,4 +1,4 @@
-"""Which features there are: names, groups and windows, read from the ``features:`` section of ``params.yaml``."""
+"""Names, groups and windows of the features, read from the ``features:`` section of ``params.yaml``."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ KNOWN = {
 class FeatureSpec:
     """The features of a row, in the order in which the kernel writes them.
 
-    ``groups`` gives each feature's group (telemetry, errors, maint or machine); ``skipped`` says which custom features
-    the schema cannot feed, and why. Windows and half-lives are in microseconds; ``cusum_slack`` in deviations is None
-    where the trend family is off, and ``error_windows_us`` None where the errors family is. ``shift_steps`` is how many
-    parts the history has for the shift family, 0 where that is off, ``shift_weight`` what one reading counts for.
+    ``groups`` gives each feature's group: telemetry, errors, maint or machine. ``skipped`` names the custom features
+    that the schema cannot feed, each with the reason. Windows and half-lives are in microseconds. ``cusum_slack``, in
+    deviations, is None where the trend family is off; ``error_windows_us`` is None where the errors family is off.
+    ``shift_steps`` is the number of parts of the history in the shift family, 0 where it is off; ``shift_weight`` is
+    what one reading counts for.
     """
 
     names: tuple[str, ...]
@@ -47,7 +48,7 @@ class FeatureSpec:
     skipped: tuple[str, ...]
 
     def __hash__(self) -> int:
-        return hash((self.history_us, len(self.names)))  # cheap: every request looks its plan up
+        return hash((self.history_us, len(self.names)))  # cheap: every request looks up its plan
 
     @classmethod
     def from_params(cls, params: dict, schema: Schema) -> FeatureSpec:
@@ -58,76 +59,38 @@ class FeatureSpec:
         """
         _only(params, ("history_hours", *KNOWN), "features")
         history_us = _hours([params.get("history_hours")], "features.history_hours")[0]
-        family = {}
-        for name, keys in KNOWN.items():
-            family[name] = params.get(name) or {}
-            _only(family[name], keys, f"features.{name}")
-            if missing := [key for key in keys if family[name] and key not in family[name]]:
-                raise DataError(f"features.{name}: {missing[0]!r} is missing")
-        lengths = {}
-        for name, keys in KNOWN.items():
-            if name == "shift":
-                continue
-            where = f"features.{name}.{keys[0]}"
-            lengths[name] = _hours(family[name].get(keys[0], []), where)
-            if too_long := [us for us in lengths[name] if us > history_us]:
-                raise DataError(
-                    f"{where}: {too_long[0] / HOUR_US:g} h is longer than history_hours"
-                    f" ({history_us / HOUR_US:g}); raise history_hours or shorten it"
-                )
-        slack = family["trend"].get("cusum_slack")
-        if slack is not None and (isinstance(slack, bool) or not isinstance(slack, (int, float)) or not slack >= 0):
-            raise DataError(f"features.trend.cusum_slack: {slack!r} is not a number of deviations, 0 or more")
+        family = {name: _family(params, name) for name in KNOWN}
+        lengths = {name: _lengths(family[name], name, history_us) for name in KNOWN if name != "shift"}
+        slack = _slack(family["trend"])
         steps, weight = _shift(family["shift"])
-        fed, skipped = [], []
-        for name, item in CUSTOM.items():
-            if lacking := [sensor for sensor in item.sensors if sensor not in schema.sensors]:
-                skipped.append(f"{name}: this fleet has no sensor {lacking[0]!r}")
-            elif item.window_us > history_us:
-                window, history = label(item.window_us), label(history_us)
-                skipped.append(f"{name}: its window of {window} is longer than features.history_hours ({history})")
-            else:
-                fed.append(name)
-        telemetry = [
-            f"{sensor}_{name}"
-            for sensor in schema.sensors
-            for name in (
-                *(f"{kind}_{label(us)}" for us in lengths["rolling"] for kind in ("mean", "std")),
-                *(f"ewma_{label(us)}" for us in lengths["trend"]),
-                *(["cusum"] if slack is not None else []),
-                *(f"change_{label(us)}" for us in lengths["change"]),
-            )
-        ]
-        telemetry += [f"{sensor}_{name}" for sensor in (schema.sensors if steps else ()) for name in SHIFTS]
-        telemetry += fed
-        errors = [
-            f"{code}_{name}"
-            for code in (schema.errors if family["errors"] else ())
-            for name in (*(f"count_{label(us)}" for us in lengths["errors"]), "hours_since")
-        ]
-        maint = [f"{component}_days_since" for component in schema.components]
-        machine = ["age", *(f"model={model}" for model in schema.models)]
-        names = (*telemetry, *errors, *maint, *machine)
+        fed, skipped = _customs(schema, history_us)
+        errors = lengths["errors"] if family["errors"] else None
+        blocks = {
+            "telemetry": (*_telemetry_names(schema, lengths, slack is not None, steps > 0), *fed),
+            "errors": _error_names(schema, errors),
+            "maint": tuple(f"{component}_days_since" for component in schema.components),
+            "machine": ("age", *(f"model={model}" for model in schema.models)),
+        }
+        names = tuple(name for block in blocks.values() for name in block)
         if twice := [name for name in names if names.count(name) > 1]:
             raise DataError(f"features: two features are named {twice[0]!r}; rename one of them")
-        blocks = (("telemetry", telemetry), ("errors", errors), ("maint", maint), ("machine", machine))
         return cls(
             names=names,
-            groups=tuple(group for group, block in blocks for _ in block),
+            groups=tuple(group for group, block in blocks.items() for _ in block),
             history_us=history_us,
             rolling_us=lengths["rolling"],
             half_lives_us=lengths["trend"],
-            cusum_slack=None if slack is None else float(slack),
+            cusum_slack=slack,
             change_us=lengths["change"],
             shift_steps=steps,
             shift_weight=weight,
-            error_windows_us=lengths["errors"] if family["errors"] else None,
-            custom=tuple(fed),
-            skipped=tuple(skipped),
+            error_windows_us=errors,
+            custom=fed,
+            skipped=skipped,
         )
 
     def to_dict(self) -> dict[str, object]:
-        """JSON for the manifest, windows in hours."""
+        """The spec as JSON for the manifest, with windows in hours."""
         raw: dict[str, object] = {
             "names": list(self.names),
             "groups": list(self.groups),
@@ -148,7 +111,7 @@ class FeatureSpec:
 
     @classmethod
     def from_dict(cls, raw: dict) -> FeatureSpec:
-        """The inverse of :meth:`to_dict`."""
+        """The spec of a manifest: the inverse of :meth:`to_dict`."""
 
         def each(hours: list[float]) -> tuple[int, ...]:
             return tuple(microseconds(value) for value in hours)
@@ -171,7 +134,7 @@ class FeatureSpec:
 
 
 def code_digest() -> str:
-    """``sha256:…`` of the sources of this package: the same in every folder and with any line endings."""
+    """``sha256:…`` of the sources of this package. It does not depend on the folder's place or on line endings."""
     digest = hashlib.sha256()
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
@@ -181,15 +144,78 @@ def code_digest() -> str:
 
 
 def _only(raw: object, known: tuple[str, ...], where: str) -> None:
-    """Refuse anything but a mapping of known keys."""
+    """Raise DataError unless this is a mapping of known keys."""
     if not isinstance(raw, dict):
         raise DataError(f"{where}: write a mapping of {list(known)}, not {raw!r}")
     if unknown := [key for key in raw if key not in known]:
         raise DataError(f"{where}: unknown key {unknown[0]!r}; known are {list(known)}")
 
 
+def _family(params: dict, name: str) -> dict:
+    """One family of the section, empty where it is off."""
+    family = params.get(name) or {}
+    _only(family, KNOWN[name], f"features.{name}")
+    if missing := [key for key in KNOWN[name] if family and key not in family]:
+        raise DataError(f"features.{name}: {missing[0]!r} is missing; add it, or leave the whole family out")
+    return family
+
+
+def _lengths(family: dict, name: str, history_us: int) -> tuple[int, ...]:
+    """The windows or half-lives of a family, in microseconds."""
+    where = f"features.{name}.{KNOWN[name][0]}"
+    lengths = _hours(family.get(KNOWN[name][0], []), where)
+    if too_long := [us for us in lengths if us > history_us]:
+        raise DataError(
+            f"{where}: {too_long[0] / HOUR_US:g} h is longer than history_hours"
+            f" ({history_us / HOUR_US:g}); raise history_hours or shorten it"
+        )
+    return lengths
+
+
+def _slack(trend: dict) -> float | None:
+    """The slack of the CUSUM, None where the trend family is off."""
+    slack = trend.get("cusum_slack")
+    if slack is None:
+        return None
+    if isinstance(slack, bool) or not isinstance(slack, (int, float)) or not slack >= 0:
+        raise DataError(f"features.trend.cusum_slack: {slack!r} is not a number of deviations, 0 or more")
+    return float(slack)
+
+
+def _customs(schema: Schema, history_us: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The custom features that the schema can feed; and those that it cannot, each with the reason."""
+    fed, skipped = [], []
+    for name, item in CUSTOM.items():
+        if lacking := [sensor for sensor in item.sensors if sensor not in schema.sensors]:
+            skipped.append(f"{name}: this fleet has no sensor {lacking[0]!r}")
+        elif item.window_us > history_us:
+            window, history = label(item.window_us), label(history_us)
+            skipped.append(f"{name}: its window of {window} is longer than features.history_hours ({history})")
+        else:
+            fed.append(name)
+    return tuple(fed), tuple(skipped)
+
+
+def _telemetry_names(schema: Schema, lengths: dict[str, tuple[int, ...]], cusum: bool, shift: bool) -> list[str]:
+    """The names of the telemetry families, sensor by sensor; the shift family comes last."""
+    own = [f"{kind}_{label(us)}" for us in lengths["rolling"] for kind in ("mean", "std")]
+    own += [f"ewma_{label(us)}" for us in lengths["trend"]]
+    own += ["cusum"] if cusum else []
+    own += [f"change_{label(us)}" for us in lengths["change"]]
+    names = [f"{sensor}_{name}" for sensor in schema.sensors for name in own]
+    return names + [f"{sensor}_{name}" for sensor in schema.sensors if shift for name in SHIFTS]
+
+
+def _error_names(schema: Schema, windows_us: tuple[int, ...] | None) -> tuple[str, ...]:
+    """The names of the errors family, code by code."""
+    if windows_us is None:
+        return ()
+    own = (*(f"count_{label(us)}" for us in windows_us), "hours_since")
+    return tuple(f"{code}_{name}" for code in schema.errors for name in own)
+
+
 def _shift(raw: dict) -> tuple[int, float]:
-    """Steps and weight of the shift family; 0 steps where it is off."""
+    """Steps and weight of the shift family, with 0 steps where it is off."""
     if not raw:
         return 0, 1.0
     steps, weight = raw["steps"], raw["weight"]
@@ -201,7 +227,7 @@ def _shift(raw: dict) -> tuple[int, float]:
 
 
 def _hours(values: object, where: str) -> tuple[int, ...]:
-    """Positive numbers of hours, in microseconds, each once."""
+    """A list of hours in microseconds. Each must be above 0, and occur once."""
     if not isinstance(values, list):
         raise DataError(f"{where}: write a list of hours, not {values!r}")
     for value in values:
@@ -213,6 +239,6 @@ def _hours(values: object, where: str) -> tuple[int, ...]:
 
 
 def label(us: int) -> str:
-    """A length of time in the name of a feature: ``24h``, ``0.5h``, and ``7min`` where hours do not come out even."""
+    """A length of time for the name of a feature: ``24h``, ``0.5h``, or ``7min`` where hours need over two decimals."""
     hours = us / HOUR_US
     return f"{hours:g}h" if round(hours, 2) == hours else f"{us / 60_000_000:g}min"
