@@ -21,7 +21,7 @@ from closedloop.heads.bundle import load
 from closedloop.judge.truth import PredictionTable
 from model import batch
 from model.common.params import PARAMS
-from model.predict import predict
+from model.common.predictions import predict
 
 COLUMNS = ["machineID", "datetime", "head", "score", "alarm"]
 

@@ -13,7 +13,7 @@ from closedloop.judge.checks import Candidate
 from closedloop.judge.gate import decide
 from closedloop.judge.metrics import judge
 from closedloop.report import card, report
-from model.predict import predict
+from model.common.predictions import predict
 
 
 def tables_of(text: str) -> list[list[list[str]]]:

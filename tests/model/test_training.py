@@ -11,8 +11,8 @@ from closedloop.features.kernel import compute
 from closedloop.heads.bundle import load, write
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import ANOMALY, PredictionTable
-from model.predict import predict
-from model.train import failure_heads, prepare
+from model.common.predictions import predict
+from model.common.training import failure_heads, prepare
 
 
 def test_every_feature_that_params_names_is_computed_once_per_row(trained):
