@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,21 @@ def test_a_new_file_below_model_changes_the_digest_whatever_it_is(root, name):
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_text("new\n")
     assert before != digest(root)
+
+
+def test_every_file_of_this_checkouts_own_model_folder_is_an_input(root):
+    shutil.rmtree(root / "model")
+    ours = Path(provenance.__file__).parents[1]
+    shutil.copytree(ours, root / "model", ignore=shutil.ignore_patterns("__pycache__", "accepted.json"))
+    before = digest(root)
+    files = [path for path in (root / "model").rglob("*") if path.is_file()]
+    assert root / "model/common/thresholds.py" in files
+    for path in files:
+        content = path.read_bytes()
+        path.write_bytes(content + b"\n")
+        assert before != digest(root), path
+        path.write_bytes(content)
+    assert before == digest(root)
 
 
 def test_a_file_that_moves_changes_the_digest(root):

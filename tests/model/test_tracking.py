@@ -179,7 +179,7 @@ def test_only_a_verdict_that_makes_a_champion_moves_the_alias(runs, here, capsys
     register.main(["--run", here["first"]])
     assert {"champion": 1, "versions": 1} == registry(mlflow)
     for verdict in ("inconclusive", "worse"):
-        with pytest.raises(cli.RefusedError, match=f"is {verdict}, and only .*It is {verdict}."):
+        with pytest.raises(cli.RefusedError, match=f"is {verdict}; only .*It is {verdict}."):
             register.main(["--run", here[verdict]])
     register.main(["--run", here["identical"]])
     assert {"champion": 1, "versions": 1} == registry(mlflow)
