@@ -2,7 +2,7 @@
 
 Importing this package sets what would otherwise change a model's bits from one machine to the next: OpenBLAS rounds
 differently with the number of threads and the type of the core, and Numba compiles for the processor that it finds.
-This must happen before NumPy loads, so it happens here and nowhere else. A variable that is already set keeps its value.
+This must happen before NumPy loads, so it happens here and nowhere else. A variable that is set already is kept.
 """
 
 import os
