@@ -135,7 +135,7 @@ def _many(count: int, what: str) -> str:
 
 
 def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> None:
-    """Add what a run would do with valid tables: who trains and judges, which heads there are, whether the gate judges."""
+    """Add what a run would do with valid tables: who trains, who judges, and which heads there are."""
     history_us = microseconds(asked.features["history_hours"])
     rule, salt, prefix = (asked.split[key] for key in ("rule", "salt", "prefix"))
     parts = split(tables, source, salt, rule, asked.horizon_us, history_us, prefix)

@@ -77,7 +77,8 @@ def acceptance() -> dict[str, Any] | None:
     """Return the content of ``model/accepted.json``, or None where there is no such file."""
     if not provenance.ACCEPTED.exists():
         return None
-    return decisions.with_todays_keys(cli.read_json(provenance.ACCEPTED, "restore it from git"))
+    found = decisions.with_todays_keys(cli.read_json(provenance.ACCEPTED, "restore it from git"))
+    return found | {"reference": found.get("champion")}  # the name that the gate of this commit reads
 
 
 def keep_as_champion(challenger: Candidate, data: dict[str, Any], args: argparse.Namespace) -> None:
