@@ -78,19 +78,19 @@ def commit(folder: Path, message: str) -> str:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A repository with one commit: this checkout, with a small fleet pinned."""
+    """A repository with one commit, this checkout with a small fleet pinned, and that commit's model in build/."""
     folder = tmp_path_factory.mktemp("copy") / "project"
     folder.mkdir()
     copy_checkout(folder)
     pin_a_small_fleet(folder)
     git(folder, "init", "--quiet", "--initial-branch", "main")
     commit(folder, "base")
+    succeed(folder, "data", "validate", "train", "predict")
     return folder
 
 
 def test_a_change_meets_the_model_of_its_base_and_an_untouched_commit_is_identical(copy):
     base = git(copy, "rev-parse", "HEAD")
-    succeed(copy, "data", "validate", "train", "predict")
     done = command(copy, "evaluate", base=base)
     assert done.stdout.startswith("identical: "), done.stderr
 
