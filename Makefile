@@ -33,7 +33,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept batch data-pin serve image image-test image-same sbom release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose engine manifests test contract chaos fuzz bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required retrain reference bundle-digest comment status issue head scans zizmor ship-plan ship-hold image-push pr protect doctor rename lock clean
+.PHONY: help run data-check register accept batch data-pin serve image image-test image-same sbom release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose engine manifests test contract chaos fuzz bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required retrain reference bundle-digest comment status issue head scans zizmor ship-plan ship-hold image-push pr protect doctor rename lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -59,7 +59,7 @@ retrain: $(INSTALLED) ## train on what the log added; until the log is read, on 
 	@mkdir -p build/evidence
 	cp model/data.lock.json build/decision.json build/report/summary.md build/evidence
 
-promote: $(INSTALLED) ## register the last run's model (RUN=id: that one's) in MLflow as champion, never against its verdict
+register: $(INSTALLED) ## register the last run's model in MLflow (RUN=id: that run's); it becomes champion only if its verdict says so
 	$(strip $(BIN)/python -m model.register $(if $(RUN),--run "$(RUN)"))
 
 accept: $(INSTALLED) ## let a red verdict pass: WHY="…", written with CI's decision (DECISION=path) to model/accepted.json

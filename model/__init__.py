@@ -1,8 +1,8 @@
-"""The offline verbs: ``python -m model.<verb>``, each with ``--help``.
+"""The offline commands, one module each: ``python -m model.train``, each with ``--help``.
 
-Importing this package pins what would otherwise change a model's bits from one machine to the next: OpenBLAS rounds
-differently by thread count and core type, and Numba compiles for the processor it finds. It must happen before NumPy
-loads, so it happens here and nowhere else; a value that is already set is respected.
+Importing this package sets what would otherwise change a model's bits from one machine to the next: OpenBLAS rounds
+differently with the number of threads and the type of the core, and Numba compiles for the processor that it finds.
+This must happen before NumPy loads, so it happens here and nowhere else. A variable that is set already is kept.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Accept a verdict that the gate would not let pass by itself: write model/accepted.json, for a code owner to review.
+"""Accept a verdict that the gate does not let pass: write model/accepted.json, for a code owner to review.
 
-It answers one decision, the newest that CI made of this pull request, and holds for the very reference and inputs that
-were judged there: commit it, and it travels with the branch; it does nothing once either has changed. --decision names
-the decision.json of CI's artifact "report"; without that flag it is fetched with gh.
+An acceptance answers one decision, the newest that CI made of this pull request. It holds only for the champion and the
+inputs that were judged there. Commit the file and it travels with the branch; once the champion or an input changes, it
+has no effect. --decision names the decision.json of CI's artifact `report`; without that flag gh fetches it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 
 from closedloop.data.schema import DataError
 from closedloop.judge.gate import ACCEPTABLE
-from model.common import cli, provenance
-from model.data import LOCK
+from model.common import cli, decisions, provenance
 
-WORKFLOW, ARTIFACT = "ci.yml", "report"  # where the decision of a pull request is made, and what holds it
+WORKFLOW, ARTIFACT = "ci.yml", "report"  # the workflow that decides, and its artifact that holds the decision
+KEYS = {"verdict", "reason", "champion", "inputs_digest", "ci"}
 BY_HAND = "download the artifact 'report' of the pull request's newest run, and name its decision.json: --decision PATH"
 
 
 def gh(*words: str) -> str:
-    """What GitHub's own command line answers.
+    """Return what GitHub's command line prints.
 
     Raises:
-        DataError: it fails; with its last line.
+        DataError: it fails; with the last line it printed.
     """
     done = subprocess.run(["gh", *words], cwd=provenance.ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -37,10 +37,10 @@ def gh(*words: str) -> str:
 
 
 def fetch(folder: Path) -> Path:
-    """The decision of the newest run of CI on this branch's pull request, downloaded into ``folder``.
+    """Download the decision of CI's newest run on this branch's pull request into ``folder``, and return its path.
 
     Raises:
-        DataError: there is no gh, no such run, or no decision in it.
+        DataError: gh is missing, or there is no such run or no decision in it.
     """
     if shutil.which("gh") is None:
         raise DataError(f"gh is not on PATH to fetch CI's decision; {BY_HAND}")
@@ -55,11 +55,24 @@ def fetch(folder: Path) -> Path:
     return folder / "decision.json"
 
 
-def accepted(decision: dict[str, Any], why: str, inputs_digest: str) -> dict[str, Any]:
-    """The content of ``accepted.json``; ``inputs_digest`` is this checkout's.
+def read(path: Path) -> dict[str, Any]:
+    """Read a decision.
 
     Raises:
-        RefusedError: the decision was not made by CI, cannot be accepted, needs it not, or is about other inputs.
+        DataError: the file is missing or is no decision.
+    """
+    content = cli.read_json(path, BY_HAND)
+    decision = decisions.with_todays_keys(content) if isinstance(content, dict) else {}
+    if missing := sorted(KEYS - set(decision)):
+        raise DataError(f"{path} is no decision.json of this version: it lacks {', '.join(missing)}; {BY_HAND}")
+    return decision
+
+
+def acceptance(decision: dict[str, Any], why: str, inputs_digest: str) -> dict[str, Any]:
+    """Return the content of ``accepted.json``; ``inputs_digest`` is that of this checkout.
+
+    Raises:
+        RefusedError: CI did not make the decision, it cannot or need not be accepted, or it is about other inputs.
     """
     verdict = decision["verdict"]
     if decision["ci"] is None:
@@ -70,31 +83,28 @@ def accepted(decision: dict[str, Any], why: str, inputs_digest: str) -> dict[str
         raise cli.RefusedError(f"the verdict is {verdict}, which needs no acceptance")
     if decision["inputs_digest"] != inputs_digest:
         raise cli.RefusedError(
-            "the decision is about other inputs (locks, closedloop, model or data pin) than this checkout has; "
+            "the decision is about other inputs (locks, closedloop, model/ or data pin) than this checkout has; "
             "bring the branch up to date with its base, push it, and accept what CI then decides"
         )
-    kept = {key: decision[key] for key in ("reference", "inputs_digest", "verdict", "ci")}
-    return kept | {"why": why}
+    kept = {key: decision[key] for key in ("inputs_digest", "verdict", "ci")}
+    return kept | {"champion": decisions.champion_commit(decision), "why": why}
 
 
 def main(words: list[str]) -> None:
     """Write model/accepted.json."""
-    flags = cli.parser(__doc__, out=provenance.ACCEPTED)
-    flags.add_argument("--why", required=True, metavar="REASON", help="why this model may ship all the same")
+    flags = cli.parser(__doc__, out=provenance.ACCEPTED, writes="the acceptance to write")
+    flags.add_argument("--why", required=True, metavar="REASON", help="why this model may be served all the same")
     flags.add_argument("--decision", type=Path, metavar="PATH", help="CI's decision.json (default: fetched with gh)")
     args = flags.parse_args(words)
     why = " ".join(args.why.split())
     if not why:
-        raise DataError('an acceptance needs a reason; say it: make accept WHY="…"')
-    pin = cli.read_json(LOCK, "restore it from git")
+        raise DataError('an acceptance needs a reason; give it: make accept WHY="…"')
+    pin = cli.read_json(provenance.PIN, "restore it from git")
     with tempfile.TemporaryDirectory() as folder:
-        path = args.decision or fetch(Path(folder))
-        decision = cli.read_json(path, BY_HAND)
-    if not isinstance(decision, dict) or not {"verdict", "reason", "reference", "inputs_digest", "ci"} <= set(decision):
-        raise DataError(f"{path} is no decision.json of this version; {BY_HAND}")
-    content = accepted(decision, why, provenance.inputs_digest(args.params, pin["fingerprint"]))
+        decision = read(args.decision or fetch(Path(folder)))
+    content = acceptance(decision, why, provenance.inputs_digest(args.params, pin["fingerprint"]))
     cli.write_json(args.out, content)
-    cli.say(f"wrote {args.out}: {decision['verdict']} against {decision['reference']}; commit and push it")
+    cli.say(f"wrote {args.out}: {content['verdict']} against {content['champion']}; commit and push it")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Score a fleet of any size from files, with the answers that the service would give for the same rows.
 
---data is a folder of PdM_<table>, each a CSV or Parquet file or a Delta table, or one such file or table of telemetry.
-Your own names of files, columns and machines are those of --params. --out is Parquet or CSV, by its suffix, in the form
-of predictions.parquet, in order of machine, time and head. Whole machines are answered some at a time, so memory does
-not grow with the fleet, and the file is there when all of it is.
+--data is a folder of the tables PdM_<table>, each a CSV or Parquet file or a Delta table, or one such file or table of
+telemetry. --params gives your names of files, columns and machines. --out is a Parquet or CSV file, by its suffix, with
+the columns of predictions.parquet, sorted by machine, time and head. Machines are scored some at a time, so memory does
+not grow with the fleet. The output file appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from closedloop.data.stream import Stream
 from closedloop.heads.bundle import Bundle, load
 from closedloop.judge.truth import PredictionTable
 from model.common import cli, params
-from model.predict import predict
+from model.common.predictions import predict
 
 OUT = cli.BUILD / "batch.parquet"
-ROWS_AT_ONCE = 500_000  # telemetry rows that are held; some 100 bytes each, more where times are text
+ROWS_AT_ONCE = 500_000  # telemetry rows in memory; about 100 bytes each, more where times are text
 
 
 def in_order(table: PredictionTable) -> pa.Table:
-    """The predictions sorted by machine, time and head, so that no output tells how the machines were parted."""
+    """Sort predictions by machine, time and head, so that the output does not depend on how machines are grouped."""
     order = np.lexsort((table.head.astype(str), table.time, table.machine))
     return table.arrow().take(pa.array(order))
 
 
 def as_text(table: pa.Table) -> pa.Table:
-    """For CSV: times as requests write them."""
+    """Return the table with its times as text, as requests write them; for CSV."""
     times = [to_text(time) for time in table["datetime"].cast(pa.int64()).to_pylist()]
     return table.set_column(table.column_names.index("datetime"), "datetime", pa.array(times, pa.string()))
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; what stands there becomes ``path`` at the end, and is gone after an error."""
+def complete(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; the file replaces ``path`` at the end, and is deleted after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield aside
-        with aside.open("rb") as file:
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def score(bundle: Bundle, stream: Stream, out: Path, every_row: bool, rows_at_once: int = ROWS_AT_ONCE) -> int:
-    """Write the predictions of the whole stream; how many there are.
+    """Write the predictions for the whole stream, and return their number.
 
     Raises:
         DataError: the telemetry does not fit the bundle's schema.
@@ -67,7 +67,7 @@ def score(bundle: Bundle, stream: Stream, out: Path, every_row: bool, rows_at_on
     done = machines_done = written = alarms = 0
     writer: Any = None
     csv = out.suffix == ".csv"
-    with whole(out) as aside:
+    with complete(out) as temporary:
         try:
             for tables in stream.parts(rows_at_once):
                 found = in_order(predict(bundle, tables, last_only=not every_row))
@@ -75,7 +75,7 @@ def score(bundle: Bundle, stream: Stream, out: Path, every_row: bool, rows_at_on
                 if writer is None:
                     make = pc.CSVWriter if csv else pq.ParquetWriter
                     options = {} if csv else {"compression": "zstd"}
-                    writer = make(aside, found.schema, **options)
+                    writer = make(temporary, found.schema, **options)
                 writer.write_table(found)
                 done, machines_done = done + len(tables.time), machines_done + len(tables.bounds()[0])
                 written, alarms = written + len(found), alarms + found["alarm"].to_numpy().sum()
@@ -87,14 +87,14 @@ def score(bundle: Bundle, stream: Stream, out: Path, every_row: bool, rows_at_on
 
 
 def main(words: list[str]) -> None:
-    """Score what --data names."""
+    """Score the fleet that --data names."""
     parser = cli.parser(__doc__, out=OUT, writes="the file of answers, .parquet or .csv")
     parser.add_argument(
         "--every-row", action="store_true", help="answer for every row, not only for each machine's last as /score does"
     )
     args = parser.parse_args(words)
     if args.out.suffix not in (".parquet", ".csv"):
-        raise DataError(f"--out {args.out}: the suffix says the format; choose .parquet or .csv")
+        raise DataError(f"--out {args.out}: the suffix gives the format; choose .parquet or .csv")
     bundle = load(args.bundle)
     asked = params.load(args.params)
     cli.say(f"counting the rows of {args.data}")

@@ -1,8 +1,8 @@
-"""Fetch the tables that this commit trains on into build/data, as they are.
+"""Fetch the tables to train on into build/data, unchanged.
 
-Without a flag: the fleet that model/data.lock.json pins. --profile simulates the same fleet under another profile,
---source reads a folder of files instead (the reference layout, or a known public set), or the log that a service has
-shipped (a folder, or an az://, s3:// or gs:// address); all this is for this machine only.
+Without a flag these are the tables of the fleet that model/data.lock.json pins. --profile simulates that fleet with
+another profile. --source reads a folder instead (files PdM_<table>, files of your own, or a known public set), or the
+log that a service has shipped (a folder, or an az://, s3:// or gs:// address). Both flags are for this machine only.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ import pandas as pd
 
 from closedloop.data import simulate, sources
 from closedloop.data.schema import DataError, Schema
-from model.common import cli, logged, params, timescale
-
-LOCK = Path(__file__).with_name("data.lock.json")
+from model.common import cli, params, request_log, timescale
+from model.common.provenance import PIN
 
 
 def fetch(parts: list[dict[str, Any]], schema: Schema) -> tuple[dict[str, pd.DataFrame], pd.DataFrame | None]:
-    """The frames and the anomaly intervals of a pin's parts.
+    """Return the frames of a pin's parts, joined, and their anomaly intervals.
 
     Raises:
-        DataError: a part's kind is unknown, or one of its keys is missing.
+        DataError: a part is of an unknown kind, or lacks a key.
     """
     frames: list[dict[str, pd.DataFrame]] = []
     anomalies: list[pd.DataFrame] = []
     for part in parts:
         if part.get("kind") != "simulator":
-            raise DataError(f"{LOCK}: a part of kind {part.get('kind')!r} cannot be read; known: simulator")
+            raise DataError(f"{PIN}: a part is of kind {part.get('kind')!r}; the one known kind is simulator")
         try:
             sizes = {key: part[key] for key in ("profile", "machines", "days", "seed")}
         except KeyError as error:
-            raise DataError(f"{LOCK}: the part {part} lacks {error}; add it") from None
+            raise DataError(f"{PIN}: the part {part} lacks the key {error}; add it") from None
         cli.say("simulating {machines} machines for {days} days, profile {profile}, seed {seed}".format(**sizes))
         made = simulate.simulate(**sizes, schema=schema)
         frames.append(sources.tables_to_frames(made.tables, schema))
@@ -44,7 +43,7 @@ def fetch(parts: list[dict[str, Any]], schema: Schema) -> tuple[dict[str, pd.Dat
 
 
 def brought(telemetry: pd.DataFrame, found: dict[str, Any], asked: params.Params) -> dict[str, Any]:
-    """What holds for a public set instead of the same sections of ``params.yaml``: schema, split and time scale."""
+    """Return the schema, split rule and time scale of a public set, which replace those of ``params.yaml``."""
     minutes, part = found["schema"]["sampling_minutes"], asked.split | found["split"]
     watched = timescale.watched_hours(telemetry, minutes)
     span = timescale.training_hours(watched, part["rule"], part["prefix"], minutes)
@@ -54,28 +53,28 @@ def brought(telemetry: pd.DataFrame, found: dict[str, Any], asked: params.Params
 
 
 def main(words: list[str]) -> None:
-    """Write build/data/PdM_*.parquet and build/data/data.json, which says what they are."""
-    flags = cli.parser(__doc__, out=cli.DATA)
+    """Write build/data/PdM_*.parquet, and build/data/data.json, which describes them."""
+    flags = cli.parser(__doc__, out=cli.DATA, writes="folder to write the tables to")
     choice = flags.add_mutually_exclusive_group()
-    choice.add_argument("--profile", choices=("azure", "default"), help="simulate the pinned fleet in this profile")
+    choice.add_argument("--profile", choices=("azure", "default"), help="simulate the pinned fleet with this profile")
     choice.add_argument("--source", metavar="PATH", help="read this folder, or this log, instead of the pin")
     args = flags.parse_args(words)
     asked = params.load(args.params)
-    pin = cli.read_json(LOCK, "restore it from git")
+    pin = cli.read_json(PIN, "restore it from git")
     about: dict[str, Any] = {"source": asked.source, "schema": asked.schema.to_dict(), "rule": asked.split["rule"]}
     anomalies: pd.DataFrame | None
-    if args.source and logged.is_log(args.source):
+    if args.source and request_log.is_log(args.source):
         cli.say(f"reading the log at {args.source}")
-        frames, part = logged.fetch(args.source, asked.schema)
+        frames, part = request_log.fetch(args.source, asked.schema)
         anomalies = None
-        about |= {"parts": [part], "local": True}  # the source is the fleet's name: its log's machines are its own
+        about |= {"parts": [part], "local": True}  # the log belongs to the fleet that params.yaml names
     elif args.source:
         location = Path(args.source)
         found = sources.discover(location, asked.files)
         cli.say(f"reading {args.source}: format {found['format']}")
         frames = sources.read_frames(location, asked.columns, asked.files, asked.machine_numbers)
         anomalies = sources.read_anomalies(location, asked.files)
-        # the parameters of a commit name its own fleet; a file of another fleet names that
+        # params.yaml names the commit's own fleet, so a folder has its own name; another file names the folder's fleet
         source = location.resolve().name if args.params.resolve() == params.PARAMS.resolve() else asked.source
         about |= {"source": source, "parts": [{"kind": found["format"]}], "local": True}
         if found["schema"]:
@@ -83,7 +82,7 @@ def main(words: list[str]) -> None:
     else:
         parts = [part | ({"profile": args.profile} if args.profile else {}) for part in pin["parts"]]
         frames, anomalies = fetch(parts, asked.schema)
-        if parts != pin["parts"]:  # another fleet: never held against the champion of the pinned one
+        if parts != pin["parts"]:  # another fleet, never compared with the champion of the pinned one
             about |= {"source": f"{asked.source}-{args.profile}", "parts": parts, "local": True}
         else:
             about |= {"parts": parts, "local": False, "pinned": pin["fingerprint"]}

@@ -1,8 +1,8 @@
-"""Tell what fits of the files in a folder, what does not and how to mend it, and propose a parameter file for them.
+"""Check the files in a folder, say what does not fit and how to fix it, and propose a parameter file for them.
 
-The folder may hold the reference layout, a public set, or CSV and Parquet files of your own: which file is which table,
-and which column is which, is guessed and shown. With --params the data is held against that file instead of a guess.
-Exits 0 where a run would work, 1 where the data would be refused.
+The folder may hold files PdM_<table>, a public set, or CSV and Parquet files of your own. Which file is which table and
+which column is which is guessed and printed. With --params the data is checked against that file, and nothing is
+guessed or written. Exits 0 where a run would work, 1 where a run would refuse the data.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Schema, Tables,
 from closedloop.judge.holdout import holdout
 from closedloop.judge.split import split
 from closedloop.judge.truth import Grid, Intervals, JudgeSettings, Truth
-from model.common import cli, params, starting
-from model.common.starting import Fleet
+from model.common import cli, params, proposal
+from model.common.proposal import Fleet
 from model.common.timescale import LEAST_HISTORY
-from model.train import headless
+from model.common.training import headless
 
-SHOWN = 3  # mends
+SHOWN = 3  # fixes that are printed
 
 
 @dataclass
 class Check:
-    """What is said of a folder: ``lines`` for a person, ``faults`` that a run would refuse, and ``advice``."""
+    """What was found in a folder: ``lines`` to print, ``faults`` that a run would refuse, and ``advice``."""
 
     frames: Frames = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
@@ -41,9 +41,12 @@ class Check:
 
 
 def propose(location: Path, asked: params.Params, before: params.Params | None, check: Check) -> Fleet | None:
-    """Recognise or guess what the folder holds and read it; what fits it, or None where there is no telemetry.
+    """Read the folder, recognised or guessed; return the parameters that fit it, or None where it has no telemetry.
 
-    ``before`` is what was proposed last time: machines of the same fleet keep their numbers.
+    ``before`` is the last proposal: the machines of the same fleet keep their numbers.
+
+    Raises:
+        DataError: there is no such folder, or a file cannot be read.
     """
     if not location.exists():
         raise DataError(f"{location}: no such file or folder; give the folder that holds your tables")
@@ -52,7 +55,7 @@ def propose(location: Path, asked: params.Params, before: params.Params | None, 
         check.lines.append(f"{location} is the public set {public.format}\n")
         check.frames, check.anomalies = public.frames, public.anomalies
         minutes: Any = public.schema["sampling_minutes"]
-        history = starting.history_of(public.frames["telemetry"], asked, public.split, minutes)
+        history = proposal.history_of(public.frames["telemetry"], asked, public.split, minutes)
         return Fleet(public.format, public.schema, public.split, history)
     found = guess(location)
     names = found.files or {table: path.name for table, path in sources.native(location).items()}
@@ -79,42 +82,42 @@ def propose(location: Path, asked: params.Params, before: params.Params | None, 
         check.faults += expectations.validate({"telemetry": telemetry}, schema).failures or [f"telemetry: {faults}"]
         return None
     notes: dict[str, str] = {}
-    schema_of = starting.schema_of(check.frames, found.sensors, notes)
-    rule, why = starting.split_of(telemetry["machineID"], source, asked.split["salt"])
+    schema_of = proposal.schema_of(check.frames, found.sensors, notes)
+    rule, why = proposal.split_of(telemetry["machineID"], source, asked.split["salt"])
     check.lines.append(f"split.rule {rule['rule']}: {why}")
-    history = starting.history_of(telemetry, asked, rule, schema_of["sampling_minutes"])
+    history = proposal.history_of(telemetry, asked, rule, schema_of["sampling_minutes"])
     return Fleet(source, schema_of, rule, history, found.files, found.columns, numbers, notes)
 
 
 def _numbers(location: Path, found: Guess, known: dict[str, int], check: Check) -> dict[str, int]:
-    """A number for each machine, where a table has names for them."""
+    """Return a number for each machine, or none where all tables already have numbers."""
     frames = sources.read_frames(location, found.columns, found.files)
     ids = [frame["machineID"].dropna() for frame in frames.values()]
     if all(pd.api.types.is_integer_dtype(column) for column in ids):
         return {}
-    numbers = starting.machine_numbers((str(name) for column in ids for name in column.unique()), known)
+    numbers = proposal.machine_numbers((str(name) for column in ids for name in column.unique()), known)
     first = ", ".join(f"{name} is {number}" for name, number in list(numbers.items())[:4])
     check.lines.append(
-        f"machines have names, and get numbers under machine_numbers: {first}{', …' * (len(numbers) > 4)}"
+        f"machines have names, so each gets a number under machine_numbers: {first}{', …' * (len(numbers) > 4)}"
     )
     return numbers
 
 
 def describe(frames: Frames, schema: Schema) -> list[str]:
-    """What each table holds, in one line or two."""
+    """Return one or two lines on each table."""
     telemetry = frames["telemetry"]
     times, machines = telemetry["datetime"].dropna(), telemetry["machineID"].nunique()
     lines = [
         f"telemetry: {len(telemetry):,} rows of {_many(machines, 'machine')}, {times.min():%Y-%m-%d %H:%M} to "
         f"{times.max():%Y-%m-%d %H:%M}, one every {_many(schema.sampling_minutes, 'minute')}"
     ]
-    steps = starting.steps_minutes(telemetry)
+    steps = proposal.steps_minutes(telemetry)
     gaps = steps[steps > schema.sampling_minutes]
     if len(gaps):
         lines.append(f"    {_many(len(gaps), 'gap')}, the longest {gaps.max() / 60:,.1f} hours")
     missing = telemetry[[name for name in schema.sensors if name in telemetry]].isna().mean()
     if said := [f"{name} {share:.1%}" for name, share in missing.items() if share > 0]:
-        lines.append(f"    readings that are missing: {', '.join(said)}")
+        lines.append(f"    missing readings: {', '.join(said)}")
     for table, code in CODE_COLUMN.items():
         if table in frames and code in frames[table]:
             counts = frames[table][code].value_counts()
@@ -126,12 +129,13 @@ def describe(frames: Frames, schema: Schema) -> list[str]:
     return [*lines, f"machines: {machines:,} described" if machines else "machines: none described"]
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+def _many(count: int, what: str) -> str:
+    """Return a count with its word, in the plural where it is not 1."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> None:
-    """What a run would make of valid tables: who trains, which heads there are, who judges, if the gate can."""
+    """Add what a run would do with valid tables: who trains, who judges, and which heads there are."""
     history_us = microseconds(asked.features["history_hours"])
     rule, salt, prefix = (asked.split[key] for key in ("rule", "salt", "prefix"))
     parts = split(tables, source, salt, rule, asked.horizon_us, history_us, prefix)
@@ -141,7 +145,7 @@ def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> 
             return
     each = int(parts.training.sum()) // len(parts.training_machines)
     if each < 2 * LEAST_HISTORY:
-        check.faults.append(f"{each} training rows a machine are too few: give a longer time")
+        check.faults.append(f"{each} training rows for each machine are too few; give a longer time")
         return
     settings = JudgeSettings.from_params(asked.raw)
     learned = Grid.of(Truth(tables.rows(parts.training), asked.schema, source), settings)
@@ -152,9 +156,9 @@ def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> 
     reasons = {name: headless(learned, c, asked) for c, name in enumerate(asked.schema.components)}
     heads = [name for name, reason in reasons.items() if reason is None and tables.failures is not None]
     if tables.failures is None:
-        check.lines.append("anomaly-only: without a table of failures a run trains the anomaly head alone")
+        check.lines.append("anomaly-only: without a table of failures a run trains only the anomaly head")
         check.advice.append(
-            "no failures are known, so nothing learns to foresee them: add a table of time, machine and component"
+            "no failures are known, so no head can learn to foresee them: add a table of time, machine and component"
         )
     else:
         check.lines.append(
@@ -164,8 +168,8 @@ def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> 
         if without:
             check.lines.append(f"    no head for {', '.join(without)}")
         if not heads:
-            check.lines.append("anomaly-only in effect: no component has failed often enough to learn from")
-            check.advice.append("too few failures to learn from: give a longer time, or name kinds of failure together")
+            check.lines.append("anomaly-only in effect: no component has failed often enough for a head")
+            check.advice.append("too few failures to learn from: give a longer time, or give similar failures one name")
     kept, since = holdout(tables, parts, history_us)
     intervals = None if check.anomalies is None else Intervals.of(check.anomalies)
     grid = Grid.of(
@@ -173,21 +177,21 @@ def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> 
     )
     gate, what = settings.gate, "failures" if grid.supervised else "labelled anomalies"
     enough = len(grid.ids) >= gate["minimum_machines"] and grid.event_count >= gate["minimum_failures"]
-    needed = f"the gate wants {gate['minimum_machines']} machines and {gate['minimum_failures']} {what}"
-    verdict = "the gate can judge" if enough else f"figures are shown and the gate does not judge: {needed}"
+    needed = f"the gate needs {gate['minimum_machines']} machines and {gate['minimum_failures']} {what}"
+    verdict = "the gate can judge" if enough else f"figures are shown, but the gate does not judge: {needed}"
     check.lines.append(f"held out: {_many(len(grid.ids), 'machine')} with {grid.event_count} {what}: {verdict}")
     if not enough and (grid.supervised or intervals is not None):
-        check.advice.append(f"{needed} among those held out: more machines or a longer time would let it")
+        check.advice.append(f"{needed} in the holdout: give more machines or a longer time")
 
 
 def judge(check: Check, asked: params.Params, source: str) -> None:
-    """Hold the frames against the expectations of a run, and look ahead where they are met."""
+    """Check the frames against the expectations of a run, and where they pass add what the run would do."""
     if "datetime" in check.frames["telemetry"] and "machineID" in check.frames["telemetry"]:
         check.lines += describe(check.frames, asked.schema)
-        steps = starting.steps_minutes(check.frames["telemetry"])
+        steps = proposal.steps_minutes(check.frames["telemetry"])
         if len(steps) and float(steps.median()) < 1:
             check.faults.append(
-                f"readings come every {60 * steps.median():.3g} seconds, and a schema counts whole minutes: "
+                f"readings come every {60 * steps.median():.3g} seconds, and a schema has whole minutes: "
                 "give one row for each minute, such as the mean of its readings"
             )
     found = expectations.validate(check.frames, asked.schema)
@@ -199,9 +203,9 @@ def judge(check: Check, asked: params.Params, source: str) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Print what fits and what does not, and write build/data-check/params.yaml."""
-    flags = cli.parser(__doc__, out=cli.BUILD / "data-check")
-    flags.add_argument("--source", type=Path, metavar="PATH", required=True, help="folder of the files to look at")
+    """Print what was found, and write build/data-check/params.yaml."""
+    flags = cli.parser(__doc__, out=cli.BUILD / "data-check", writes="folder of the proposed params.yaml")
+    flags.add_argument("--source", type=Path, metavar="PATH", required=True, help="folder of the files to check")
     args = flags.parse_args(words)
     asked, check = params.load(args.params), Check()
     target, again = args.params, f"make data-check DATA={args.source}"
@@ -211,7 +215,7 @@ def main(words: list[str]) -> int:
         fleet = propose(args.source, asked, before, check)
         if fleet is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(starting.render(fleet), encoding="utf-8")
+            target.write_text(proposal.render(fleet), encoding="utf-8")
             asked = params.load(target)
             judge(check, asked, fleet.source)
     else:
@@ -220,13 +224,13 @@ def main(words: list[str]) -> int:
         check.anomalies = sources.read_anomalies(args.source, asked.files)
         judge(check, asked, asked.source)
     print("\n".join(check.lines))
-    mends = check.faults + check.advice
-    if mends:
-        print(f"\nwhat to mend{f', the first {SHOWN} of {len(mends)}' * (len(mends) > SHOWN)}:")
-        print("\n".join(f"  {number}. {mend}" for number, mend in enumerate(mends[:SHOWN], start=1)))
+    fixes = check.faults + check.advice
+    if fixes:
+        print(f"\nwhat to fix{f', the first {SHOWN} of {len(fixes)}' * (len(fixes) > SHOWN)}:")
+        print("\n".join(f"  {number}. {fix}" for number, fix in enumerate(fixes[:SHOWN], start=1)))
     where = f"DATA={args.source} PARAMS={target}"
     if check.faults:
-        print(f"\nrefused: a run would stop. Mend it, then: {again}")
+        print(f"\nrefused: a run would stop. Fix it, then: {again}")
         return cli.REFUSED
     print(f"\nfits: make run {where}")
     return cli.DONE

@@ -1,11 +1,15 @@
-"""Judge the predictions, hold them against the champion's, decide, report, and record the run.
+"""Judge the predictions, compare them with the champion's, decide, report, and record the run.
 
 Writes build/metrics.json, build/importance.json, build/decision.json, build/report/ and, in MLflow, one run
-(build/mlflow.db, or wherever MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red.
+(build/mlflow.db, or where MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red.
+
+BASE_COMMIT names the commit whose model is met and whose rules judge; CHAMPION_COMMIT, where it is set, names the
+commit whose model is met instead. Without them the model of build/champion/<source> is met.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +26,13 @@ from closedloop.judge.ruler import ruler
 from closedloop.judge.truth import Intervals, JudgeSettings, PredictionTable, Truth
 from closedloop.report import card, report
 from closedloop.report.importance import importance
-from model.common import champion, cli, commits, params, provenance, tracking
-from model.predict import predict
-from model.train import ABLATIONS
+from model.common import champion, cli, commits, decisions, params, provenance, tracking
+from model.common.predictions import predict
+from model.common.training import ABLATIONS
 
 
 def read_truth(data: dict[str, Any], holdout: Path) -> Truth:
-    """The held-out tables, and the anomaly intervals where they are known."""
+    """Return the held-out tables, with the anomaly intervals where these are known."""
     schema = Schema.from_dict(data["schema"])
     intervals = holdout / "anomalies.parquet"
     return Truth(
@@ -44,9 +48,9 @@ def read_truth(data: dict[str, Any], holdout: Path) -> Truth:
 def base_rules(
     own: dict[str, Any], own_ruler: dict[str, str], data: dict[str, Any], path: Path
 ) -> tuple[JudgeSettings, dict[str, str]]:
-    """The settings and the ruler of the base commit; this commit's own where there is no other.
+    """Return the settings and the ruler of the base commit, or this commit's own where there is no base.
 
-    A parameter file (``path``) that is not the commit's own, for a fleet of this machine alone, has no base.
+    A parameter file (``path``) other than the commit's own, for a fleet of this machine only, has no base.
     """
     base = commits.base()
     another = data["local"] and path.resolve() != params.PARAMS.resolve()
@@ -62,12 +66,36 @@ def base_rules(
     return JudgeSettings.from_params(theirs), champion.ruler_of(folder, theirs, data)
 
 
+def the_champion(data: dict[str, Any], own_digest: str, holdout: Path) -> Candidate | None:
+    """Return the model to beat: that of the commit which the environment names, else the one kept on this machine."""
+    commit = None if data["local"] else commits.asked("CHAMPION_COMMIT") or commits.asked("BASE_COMMIT")
+    if commit is None:
+        return champion.load(data["source"], data["holdout_fingerprint"], holdout)
+    return champion.of_commit(commit, own_digest, data, holdout)
+
+
+def acceptance() -> dict[str, Any] | None:
+    """Return the content of ``model/accepted.json``, or None where there is no such file."""
+    if not provenance.ACCEPTED.exists():
+        return None
+    return decisions.with_todays_keys(cli.read_json(provenance.ACCEPTED, "restore it from git"))
+
+
+def keep_as_champion(challenger: Candidate, data: dict[str, Any], args: argparse.Namespace) -> None:
+    """Keep this first model as the champion of this machine, if it is that of the commit as it stands."""
+    as_committed = provenance.is_clean() and args.params.read_bytes() == params.PARAMS.read_bytes()
+    if as_committed or provenance.commit() == "unknown":
+        champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])
+    else:
+        cli.say("not kept as the champion: the checkout or the parameters differ from the commit")
+
+
 def main(words: list[str]) -> int:
-    """Write the verdict and everything a person needs to understand it."""
-    flags = cli.parser(__doc__, out=cli.BUILD)
-    flags.add_argument("--holdout", type=Path, default=cli.HOLDOUT, help="tables that judge (default: %(default)s)")
+    """Write the verdict, the figures and the report, and record the run."""
+    flags = cli.parser(__doc__, out=cli.BUILD, writes="folder to write to")
+    flags.add_argument("--holdout", type=Path, default=cli.HOLDOUT, help="held-out tables (default: %(default)s)")
     flags.add_argument(
-        "--predictions", type=Path, default=cli.PREDICTIONS, help="answers to them (default: %(default)s)"
+        "--predictions", type=Path, default=cli.PREDICTIONS, help="the model's answers to them (default: %(default)s)"
     )
     args = flags.parse_args(words)
     asked = params.load(args.params)
@@ -80,38 +108,28 @@ def main(words: list[str]) -> int:
     predictions = PredictionTable.read(args.predictions)
 
     pinned = ("parts",) if data["local"] else ("parts", "fingerprint")
-    own_ruler = ruler(provenance.NOUNS, asked.raw, {key: data[key] for key in pinned})
+    own_ruler = ruler(provenance.LIBRARY, asked.raw, {key: data[key] for key in pinned})
     settings, base_ruler = base_rules(asked.raw, own_ruler, data, args.params)
     cli.say(f"judging {len(data['judged_from'])} machines")
     ablations = {
         name: predict(load_bundle(args.bundle.parent / "ablations" / name), truth.tables) for name in ABLATIONS
     }
     metrics = judge(predictions, truth, settings, ablations)
-    cli.say("shuffling what the model knows, to see what each part of it is worth")
+    cli.say("shuffling each family of features, to measure what it is worth")
     worth = importance(bundle, truth, settings, asked.seed)
 
     digest = provenance.inputs_digest(args.params, data["fingerprint"])
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
-    met = None if data["local"] else commits.asked("REFERENCE_COMMIT") or commits.asked("BASE_COMMIT")
-    if met is None:
-        reference = champion.load(data["source"], data["holdout_fingerprint"], args.holdout)
-    else:
-        reference = champion.of_commit(met, digest, data, args.holdout)
-    accepted = cli.read_json(provenance.ACCEPTED, "restore it from git") if provenance.ACCEPTED.exists() else None
-    decision = gate.decide(reference, challenger, truth, settings, base_ruler=base_ruler, accepted=accepted)
+    met = the_champion(data, digest, args.holdout)
+    decision = gate.decide(met, challenger, truth, settings, base_ruler=base_ruler, accepted=acceptance())
     decision["ci"] = provenance.ci()
 
-    cli.write_json(args.out / "metrics.json", metrics)
-    cli.write_json(args.out / "decision.json", decision)
-    cli.write_json(args.out / "importance.json", worth)
+    for name, content in {"metrics": metrics, "decision": decision, "importance": worth}.items():
+        cli.write_json(args.out / f"{name}.json", content)
     model = card.describe(bundle, asked.raw, data["rule"])
-    report.write(args.out / "report", metrics, decision, predictions, truth, settings, reference, worth, model)
-    if reference is None and gate.is_green(decision):
-        as_committed = provenance.is_clean() and args.params.read_bytes() == params.PARAMS.read_bytes()
-        if as_committed or provenance.commit() == "unknown":
-            champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])
-        else:
-            cli.say("not kept as the champion: the checkout or the parameters are not those of the commit")
+    report.write(args.out / "report", metrics, decision, predictions, truth, settings, met, worth, model)
+    if met is None and gate.is_green(decision):
+        keep_as_champion(challenger, data, args)
     run = tracking.log(args.params, args.bundle, data, metrics, decision, args.out)
     cli.say(f"recorded as run {run}; the report is {args.out / 'report' / 'index.html'}")
     print(f"{decision['verdict']}: {decision['reason']}")

@@ -1,7 +1,8 @@
-"""Record a run that CI made, and mirror its verdict, where MLFLOW_TRACKING_URI points.
+"""Record a run that CI made in the MLflow that MLFLOW_TRACKING_URI names, and let its registry follow the verdict.
 
-The training job of CI has no credentials, so its figures, verdict, report and bundle come here as files, and become the
-run that it would have recorded. Then the registry follows as ``python -m model.register`` does it.
+The training job of CI has no credentials. So its figures, verdict, report and bundle come here as files, and become the
+run that the job would have recorded. A model that becomes the champion is then registered, as by
+python -m model.register.
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ from __future__ import annotations
 import os
 
 from closedloop.data.schema import DataError
-from model import register
-from model.common import cli, tracking
+from model.common import cli, decisions, registry, tracking
 
 
 def main(words: list[str]) -> None:
-    """Record the run of build/, and promote it unless its verdict forbids it."""
+    """Record the run of build/, and register its model unless the verdict forbids it."""
     flags = cli.parser(__doc__, out=cli.BUILD, writes="folder of decision, metrics, report and bundle")
     args = flags.parse_args(words)
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        raise DataError("MLFLOW_TRACKING_URI is not set, and a mirror needs a server")
+        raise DataError("MLFLOW_TRACKING_URI is not set; set it to the address of the MLflow server")
     files = {
         name: cli.read_json(path, "download the artifact `report` of the run")
         for name, path in {
@@ -29,10 +29,11 @@ def main(words: list[str]) -> None:
     }
     run = tracking.log(args.params, args.bundle, files["data"], files["metrics"], files["decision"], args.out)
     cli.say(f"recorded as run {run}")
-    if files["decision"]["becomes_reference"]:
-        register.main(["--run", run, "--out", str(args.out)])
+    decision = decisions.with_todays_keys(files["decision"])
+    if decision["becomes_champion"]:
+        print(registry.register(run, args.out))
     else:
-        print(f"the alias stays: {files['decision']['verdict']}")
+        print(f"the alias {registry.ALIAS} stays where it is: the verdict is {decision['verdict']}")
 
 
 if __name__ == "__main__":

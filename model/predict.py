@@ -1,7 +1,7 @@
 """Let a bundle answer for every row of some tables, and write predictions.parquet.
 
-The tables are read as they are given: --data is a folder of PdM_*.parquet or .csv files. By default the held-out
-machines of the last validation.
+--data is a folder of PdM_*.parquet or PdM_*.csv files, which are read as they are; by default the tables of the
+held-out machines, as the last validation wrote them.
 """
 
 from __future__ import annotations
@@ -9,27 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from closedloop.data import sources
-from closedloop.data.schema import Tables
-from closedloop.heads.bundle import Bundle, load
-from closedloop.judge.truth import ANOMALY, PredictionTable
+from closedloop.heads.bundle import load
 from model.common import cli
-
-
-def predict(bundle: Bundle, tables: Tables, last_only: bool = False) -> PredictionTable:
-    """The answers of every head that the bundle has, at every telemetry row, or at the last of each machine."""
-    found = bundle.predict(tables, last_only)
-    heads = {}
-    if bundle.anomaly is not None:
-        heads[ANOMALY] = (found.anomaly_score, found.anomaly_alarm)
-    for c, component in enumerate(bundle.schema.components):
-        if component in bundle.failures:
-            heads[component] = (found.probability[c], found.alarm[c])
-    return PredictionTable.of(found.machine, found.time, heads)
+from model.common.predictions import predict
 
 
 def main(words: list[str]) -> None:
     """Write the predictions."""
-    args = cli.parser(__doc__, data=cli.HOLDOUT, out=cli.PREDICTIONS).parse_args(words)
+    flags = cli.parser(__doc__, data=cli.HOLDOUT, out=cli.PREDICTIONS, writes="the file of predictions")
+    args = flags.parse_args(words)
     bundle = load(args.bundle)
     tables = sources.read_tables(Path(args.data), bundle.schema, {})
     cli.say(f"predicting {len(tables.time):,} rows of {len(tables.bounds()[0])} machines")

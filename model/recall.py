@@ -1,7 +1,8 @@
-"""Take up the parameters of a recorded run: write the params.yaml that it used, as it was.
+"""Write the parameter file that a recorded run used, as it was.
 
-The first letters of a run's id are enough; `make run RUN=id` runs with them. The ids are in MLflow: build/mlflow.db, or
-where MLFLOW_TRACKING_URI points. The tables are still those of the pin, or of PROFILE= or DATA=.
+The first letters of a run's id are enough. The runs are in MLflow: build/mlflow.db, or where MLFLOW_TRACKING_URI
+points. `make run RUN=id` calls this and runs with the file; the tables are still those of the pin, or of PROFILE= or
+DATA=.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from model.common import cli, tracking
 
 def main(words: list[str]) -> None:
     """Write build/params-of-run.yaml."""
-    flags = cli.parser(__doc__, out=cli.BUILD / "params-of-run.yaml")
-    flags.add_argument("--run", required=True, metavar="ID", help="id of the run, or how it begins")
+    flags = cli.parser(__doc__, out=cli.BUILD / "params-of-run.yaml", writes="the parameter file to write")
+    flags.add_argument("--run", required=True, metavar="ID", help="id of the run, or its first letters")
     args = flags.parse_args(words)
     with tracking.store(cli.BUILD, reading=True) as mlflow:
         run = tracking.find(mlflow, args.run)

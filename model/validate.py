@@ -1,8 +1,8 @@
-"""Hold the fetched tables against the expectations; then hold out the machines that judge.
+"""Check the fetched tables against the expectations, and set the held-out machines apart.
 
-A refusal exits 1 and names table, column, rule, count and three offending rows. Readings that leave the range of what
-the champion was trained on are warned of. What passes is fingerprinted, compared with the pin, and split: build/holdout
-gets the tables of the held-out machines, from one history before the cut on.
+A refusal exits 1 and names table, column, rule, count and three of the rows. A warning says where readings leave the
+range that the champion was trained on. Valid tables are fingerprinted, compared with the pin and split: build/holdout
+gets the tables of the machines that judge, which begin one history before their first judged row.
 """
 
 from __future__ import annotations
@@ -16,92 +16,125 @@ import pandas as pd
 
 from closedloop.data import expectations, sources
 from closedloop.data.expectations import Usual
-from closedloop.data.schema import DataError, Schema
+from closedloop.data.frames import Frames
+from closedloop.data.schema import DataError, Schema, Tables
 from closedloop.features.spec import FeatureSpec
 from closedloop.judge.holdout import holdout, last_times
-from closedloop.judge.split import split
+from closedloop.judge.split import Split, split
 from model.common import cli, params
-from model.data import LOCK
+from model.common.provenance import PIN
 
 
-def usual(asked: Path | None, source: str) -> dict[str, Usual]:
-    """What the sensors did in the tables that the bundle asked for, else the fleet's champion, was trained on.
+def usual(bundle: Path | None, source: str) -> dict[str, Usual]:
+    """Return what each sensor did in the training tables of a bundle: the one that was asked for, else the champion.
 
-    A champion that has no drift reference, or cannot be read, is told of and left out.
+    A champion that has no drift reference, or cannot be read, is left out with a warning.
 
     Raises:
-        DataError: the bundle that was asked for is none, was changed, or has no drift reference.
+        DataError: the bundle that was asked for cannot be read, was changed, or has no drift reference.
     """
-    folder = asked or cli.CHAMPIONS / source / "bundle"
-    if asked is None and not folder.exists():
+    folder = bundle or cli.CHAMPIONS / source / "bundle"
+    if bundle is None and not folder.exists():
         return {}
-    # only here, since the compiled kernels come with it, and take two seconds that a first run has no need of
+    # imported here, since the compiled kernels come with it and take two seconds, which a first run does not need
     from closedloop.heads.bundle import load_drift_reference
 
     try:
-        schema, reference = load_drift_reference(folder)
-        if reference is None:
+        schema, drift_reference = load_drift_reference(folder)
+        if drift_reference is None:
             raise DataError(f"bundle {folder}: it has no drift reference; train it again")
     except DataError as error:
-        if asked is not None:
+        if bundle is not None:
             raise
         cli.say(f"warning: not compared with the champion: {error}")
         return {}
-    low, high = reference.quantiles[:, 0].tolist(), reference.quantiles[:, -1].tolist()
-    columns = map(Usual, low, high, reference.missing.tolist())
+    low, high = drift_reference.quantiles[:, 0].tolist(), drift_reference.quantiles[:, -1].tolist()
+    columns = map(Usual, low, high, drift_reference.missing.tolist())
     return dict(zip(schema.sensors, columns, strict=False))  # the last column may be the anomaly score
 
 
-def main(words: list[str]) -> None:
-    """Write build/validation.json and its page, build/holdout, and the fingerprints into build/data/data.json."""
-    flags = cli.parser(__doc__, out=cli.HOLDOUT)
-    flags.add_argument("--pin", action="store_true", help="pin the fingerprint of these tables, if they are valid")
-    flags.add_argument(
-        "--reference", type=Path, metavar="BUNDLE", help="compare with its training tables (default: the champion)"
-    )
-    args = flags.parse_args(words)
-    asked = params.load(args.params)
-    about: dict[str, Any] = cli.read_json(args.data / "data.json", "run: python -m model.data")
-    asked = asked.of(about)
-    schema = Schema.from_dict(about["schema"])
-    spec = FeatureSpec.from_params(asked.features, schema)  # a slip in it is said now, not after minutes of training
-    frames = sources.read_frames(args.data, {})
+def check(frames: Frames, schema: Schema, seen: dict[str, Usual], build: Path) -> None:
+    """Check the frames against the expectations, and write validation.json and its page into ``build``.
+
+    Raises:
+        RefusedError: the frames fail an expectation; with every failure.
+    """
     cli.say(f"validating {len(frames['telemetry']):,} telemetry rows")
-    result = expectations.validate(frames, schema, usual(args.reference, about["source"]))
-    cli.write_json(args.data.parent / "validation.json", result.result)
-    expectations.write_docs(result, args.data.parent / "validation")
+    result = expectations.validate(frames, schema, seen)
+    cli.write_json(build / "validation.json", result.result)
+    expectations.write_docs(result, build / "validation")
     for warning in result.warnings:
         cli.say(f"warning: {warning}")
     if not result.ok:
         raise cli.RefusedError("the data does not meet the expectations:\n  " + "\n  ".join(result.failures))
-    tables = sources.frames_to_tables(frames, schema, {})
-    fingerprint = tables.fingerprint()
-    if args.pin:
+
+
+def compare_with_pin(fingerprint: str, about: dict[str, Any], move: bool) -> None:
+    """Check that these are the pinned tables, or with ``move`` write their fingerprint into the pin.
+
+    Raises:
+        DataError: the pin cannot be moved to tables of this machine only.
+        RefusedError: the tables are not those that the pin names.
+    """
+    if move:
         if about["local"]:
-            raise DataError("--pin: these tables are this machine's alone; name them in the pin first")
-        cli.write_json(LOCK, cli.read_json(LOCK, "restore it from git") | {"fingerprint": fingerprint})
+            raise DataError("--pin: only this machine has these tables; name them in model/data.lock.json first")
+        cli.write_json(PIN, cli.read_json(PIN, "restore it from git") | {"fingerprint": fingerprint})
     elif not about["local"] and about["pinned"] != fingerprint:
         raise cli.RefusedError(
             f"not judged: the tables are {fingerprint}, and model/data.lock.json pins {about['pinned']}; "
             "restore the data it names, or move the pin on purpose with: make data-pin"
         )
+
+
+def split_tables(tables: Tables, about: dict[str, Any], asked: params.Params, history_us: int) -> Split:
+    """Decide which rows train and which judge.
+
+    Raises:
+        RefusedError: no row is left to train on, or none to judge by.
+    """
     salt, prefix = asked.split["salt"], asked.split["prefix"]
-    parts = split(tables, about["source"], salt, about["rule"], asked.horizon_us, spec.history_us, prefix)
+    parts = split(tables, about["source"], salt, about["rule"], asked.horizon_us, history_us, prefix)
     for rows, what in ((parts.training, "train on"), (parts.judged, "judge by")):
         if not rows.any():
             raise cli.RefusedError(
                 f"split.rule {about['rule']} leaves no row of {len(np.unique(tables.machine))} machines to {what}; "
                 f"choose another in params.yaml, or let make data-check propose one"
             )
-    kept, judged_from = holdout(tables, parts, spec.history_us)
-    shutil.rmtree(args.out, ignore_errors=True)
-    sources.write_tables(kept, schema, args.out)
-    anomalies = args.data / "anomalies.parquet"
+    return parts
+
+
+def write_holdout(kept: Tables, schema: Schema, data: Path, out: Path) -> None:
+    """Write the held-out tables, and the known anomalies of their machines, into an empty ``out``."""
+    shutil.rmtree(out, ignore_errors=True)
+    sources.write_tables(kept, schema, out)
+    anomalies = data / "anomalies.parquet"
     if anomalies.exists():
         intervals = pd.read_parquet(anomalies)
-        intervals[intervals["machineID"].isin(np.unique(kept.machine))].to_parquet(
-            args.out / anomalies.name, index=False
-        )
+        intervals = intervals[intervals["machineID"].isin(np.unique(kept.machine))]
+        intervals.to_parquet(out / anomalies.name, index=False)
+
+
+def main(words: list[str]) -> None:
+    """Write build/validation.json and its page, build/holdout, and the fingerprints into build/data/data.json."""
+    flags = cli.parser(__doc__, out=cli.HOLDOUT, writes="folder to write the held-out tables to")
+    flags.add_argument("--pin", action="store_true", help="if the tables are valid, pin their fingerprint")
+    compared = "compare readings with the drift reference of BUNDLE (default: of the champion)"
+    flags.add_argument("--reference", type=Path, metavar="BUNDLE", help=compared)
+    args = flags.parse_args(words)
+    asked = params.load(args.params)
+    about: dict[str, Any] = cli.read_json(args.data / "data.json", "run: python -m model.data")
+    asked = asked.of(about)
+    schema = Schema.from_dict(about["schema"])
+    spec = FeatureSpec.from_params(asked.features, schema)  # an error in it is found now, not after minutes of training
+    frames = sources.read_frames(args.data, {})
+    check(frames, schema, usual(args.reference, about["source"]), args.data.parent)
+    tables = sources.frames_to_tables(frames, schema, {})
+    fingerprint = tables.fingerprint()
+    compare_with_pin(fingerprint, about, args.pin)
+    parts = split_tables(tables, about, asked, spec.history_us)
+    kept, judged_from = holdout(tables, parts, spec.history_us)
+    write_holdout(kept, schema, args.data, args.out)
     about |= {
         "fingerprint": fingerprint,
         "holdout_fingerprint": kept.fingerprint(),

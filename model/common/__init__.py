@@ -1,1 +1,17 @@
-"""What the commands share."""
+"""What several commands share.
+
+A command imports from here and from ``closedloop``, and never from another command. Nothing here runs by itself.
+
+============================================  ====================================================================
+``cli``                                       flags, paths below ``build/``, progress, exit codes
+``params``, ``timescale``                     ``params.yaml``, read and checked; its lengths of time, scaled
+``proposal``                                  the parameter file that ``data_check`` proposes for another fleet
+``request_log``                               the tables of a fleet from its request log
+``training``, ``thresholds``                  from training rows to fitted heads; the scores from which they alarm
+``predictions``                               what a bundle answers for some tables
+``provenance``                                the commit, the libraries, and one digest of all inputs
+``commits``, ``champion``                     other commits, run with their own code; the model to beat
+``decisions``                                 ``decision.json`` and ``accepted.json``, also those of older commits
+``tracking``, ``registry``, ``mlflow_model``  the record of a run, the registry, and the model, in MLflow
+============================================  ====================================================================
+"""

@@ -1,7 +1,7 @@
-"""The champion: what a challenger is held against.
+"""The champion: the model that a challenger must beat.
 
-Where ``REFERENCE_COMMIT`` is set, or else ``BASE_COMMIT``, as CI does, that commit is trained in a worktree of its own
-and answers with its own code. Else it is the first model that a clean checkout made of a fleet, kept below
+Where ``CHAMPION_COMMIT`` or else ``BASE_COMMIT`` is set, as in CI, that commit is trained in its own worktree and
+answers with its own code. Elsewhere the champion is the first model that a clean checkout made of a fleet, kept below
 build/champion/<source>.
 """
 
@@ -18,17 +18,16 @@ from closedloop.judge.checks import Candidate
 from closedloop.judge.ruler import ruler
 from closedloop.judge.truth import PredictionTable
 from model.common import cli, commits, provenance
-
-NOUNS = Path("src") / "closedloop"
+from model.common.provenance import LIBRARY_IN_COMMIT
 
 
 def folder(source: str) -> Path:
-    """Where the champion of a fleet is kept."""
+    """Return where the champion of a fleet is kept."""
     return cli.CHAMPIONS / source
 
 
 def save(source: str, candidate: Candidate, bundle: Path, predictions: Path, holdout_fingerprint: str) -> None:
-    """Keep a model, its predictions, and what they were made from and for."""
+    """Keep a model as the champion of a fleet, with its predictions and the holdout that these are about."""
     target = folder(source)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(bundle, target / "bundle")
@@ -43,26 +42,26 @@ def save(source: str, candidate: Candidate, bundle: Path, predictions: Path, hol
 
 
 def load(source: str, holdout_fingerprint: str, holdout: Path) -> Candidate | None:
-    """The champion with its answers to today's holdout, or None where there is none.
+    """Return the champion with its predictions for today's holdout, or None where there is no champion.
 
-    Where the holdout changed, the champion answers again from its own commit; where that cannot be, the candidate says
-    why, and the gate calls the two incomparable.
+    Where the holdout changed, the champion's own commit predicts again. Where that fails, the candidate says why, and
+    the verdict is ``incomparable``.
     """
     kept = folder(source)
     if not (kept / "champion.json").exists():
         return None
-    about: dict[str, Any] = cli.read_json(kept / "champion.json", f"delete {kept} to begin again")
-    manifest = cli.read_json(kept / "bundle" / "manifest.json", f"delete {kept} to begin again")
+    about: dict[str, Any] = cli.read_json(kept / "champion.json", f"delete {kept} to start again")
+    manifest = cli.read_json(kept / "bundle" / "manifest.json", f"delete {kept} to start again")
     predictions, problem = kept / "predictions.parquet", ""
     if about["holdout_fingerprint"] != holdout_fingerprint:
-        cli.say(f"the holdout changed: commit {about['commit'][:12]} answers again")
+        cli.say(f"the holdout changed: commit {about['commit'][:12]} predicts again")
         predictions = kept / "today.parquet"
         paths = {"--data": holdout, "--bundle": kept / "bundle", "--out": predictions}
         words = [word for flag, path in paths.items() for word in (flag, str(path.resolve()))]
         try:
             commits.run(about["commit"], "model.predict", *words)
         except DataError as error:
-            problem = f"{error}. To begin again, delete {kept}"
+            problem = f"{error}. To start again, delete {kept}"
     answers = None if problem else PredictionTable.read(predictions)
     return Candidate(answers, manifest, about["inputs_digest"], about["ruler"], problem)
 
@@ -75,29 +74,31 @@ def ruler_of(work: Path, rules: dict[str, Any], data: dict[str, Any]) -> dict[st
     lock, pin = work / "model" / "data.lock.json", {"parts": data["parts"]}
     if not data["local"]:
         pin = cli.read_json(lock, "compare with another commit") if lock.exists() else {}
-    return ruler(work / NOUNS, rules, pin)
+    return ruler(work / LIBRARY_IN_COMMIT, rules, pin)
 
 
 def of_commit(commit: str, own_digest: str, data: dict[str, Any], holdout: Path) -> Candidate:
-    """The model of another commit, made by that commit, with its answers to today's holdout.
+    """Return the model of another commit, trained by that commit's code, with its predictions for today's holdout.
 
-    Where it has the very inputs of the challenger nothing is trained. Where it cannot be made, the candidate says why,
-    and the gate calls the two incomparable.
+    Nothing is trained where the commit has the challenger's inputs (``own_digest``). Where training fails, the
+    candidate says why, and the verdict is ``incomparable``.
     """
     work = commits.worktree(commit)
     settings = work / "model" / "params.yaml"
     measured: dict[str, str] = {}
     try:
+        library = work / LIBRARY_IN_COMMIT
         measured = ruler_of(work, yaml.safe_load(settings.read_text(encoding="utf-8")), data)
-        digest = provenance.inputs_digest(settings, data["fingerprint"], work, work / NOUNS)
+        digest = provenance.inputs_digest(settings, data["fingerprint"], work, library)
         if digest == own_digest:
-            return Candidate(None, {"provenance": {"commit": commit}}, digest, measured, "it need not answer")
+            same = "not trained, since its inputs are those of the challenger"
+            return Candidate(None, {"provenance": {"commit": commit}}, digest, measured, same)
         cli.say(f"training commit {commit[:12]}, to compare with")
-        for verb in ("data", "validate", "train"):
-            commits.run(commit, f"model.{verb}")
+        for command in ("data", "validate", "train"):
+            commits.run(commit, f"model.{command}")
         answers = work.resolve() / "build" / "holdout-of-challenger.parquet"
         commits.run(commit, "model.predict", "--data", str(holdout.resolve()), "--out", str(answers))
-        manifest = cli.read_json(work / "build" / "bundle" / "manifest.json", "its training wrote none")
+        manifest = cli.read_json(work / "build" / "bundle" / "manifest.json", "its training should have written it")
         return Candidate(PredictionTable.read(answers), manifest, digest, measured)
     except (DataError, OSError) as error:
         return Candidate(None, {"provenance": {"commit": commit}}, "", measured, f"commit {commit[:12]}: {error}")

@@ -1,4 +1,4 @@
-"""What every verb shares: flags, progress, exit codes, and one line for an error."""
+"""What all commands share: flags, the paths below ``build/``, progress, exit codes, and one line for an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.common.params import PARAMS
 BUILD = Path("build")
 DATA, HOLDOUT, BUNDLE = BUILD / "data", BUILD / "holdout", BUILD / "bundle"
 PREDICTIONS = BUILD / "predictions.parquet"
-CHAMPIONS = BUILD / "champion"  # by source
+CHAMPIONS = BUILD / "champion"  # one folder for each source
 DONE, REFUSED, USAGE = 0, 1, 2
 
 _START = time.monotonic()
@@ -27,14 +27,14 @@ class RefusedError(Exception):
 
 
 def say(text: str) -> None:
-    """Tell the person who waits what is going on, with the seconds since the start."""
+    """Print progress on standard error, with the seconds since the start."""
     print(f"[{time.monotonic() - _START:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
 def parser(
     doc: str | None, *, data: Path = DATA, out: Path = BUNDLE, writes: str = "what to write"
 ) -> argparse.ArgumentParser:
-    """A parser with the flags that all verbs have, and the verb's docstring as its help."""
+    """Return a parser with the flags that all commands have, and the command's docstring as its help."""
     started = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {started.name}" if started else None  # argparse would name the file
     result = argparse.ArgumentParser(program, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,29 +46,33 @@ def parser(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys, so that equal content is an equal file."""
+    """Write JSON with sorted keys, so that equal content gives an equal file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, mend: str) -> Any:
-    """Read JSON.
+def read_json(path: Path, fix: str) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        fix: what a person does about a missing or damaged file; part of the error.
 
     Raises:
-        DataError: it is not there, or is not JSON; ``mend`` says what makes it.
+        DataError: the file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path} is not there; {mend}") from None
+        raise DataError(f"{path} is missing; {fix}") from None
     except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON ({error}); {mend}") from None
+        raise DataError(f"{path} is not JSON ({error}); {fix}") from None
 
 
-def main(verb: Callable[[list[str]], int | None]) -> None:
-    """Run a verb; a refusal exits 1 and a wrong input 2, each with one line on standard error."""
+def main(command: Callable[[list[str]], int | None]) -> None:
+    """Run a command and exit: 1 for a refusal, 2 for a wrong input, each with one line on standard error."""
     try:
-        sys.exit(verb(sys.argv[1:]) or DONE)
+        sys.exit(command(sys.argv[1:]) or DONE)
     except RefusedError as refused:
         print(f"refused: {refused}", file=sys.stderr)
         sys.exit(REFUSED)
@@ -76,5 +80,6 @@ def main(verb: Callable[[list[str]], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE)
     except OSError as error:
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}; mend it and run again", file=sys.stderr)
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        print(f"error: {what}; fix it and run again", file=sys.stderr)
         sys.exit(USAGE)

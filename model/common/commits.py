@@ -17,24 +17,24 @@ LOCK = "requirements/train.txt"
 
 
 def asked(variable: str) -> str | None:
-    """The commit that the environment's ``BASE_COMMIT`` or ``REFERENCE_COMMIT`` names, or None.
+    """Return the commit that an environment variable (``BASE_COMMIT``, ``CHAMPION_COMMIT``) names, or None if unset.
 
     Raises:
-        DataError: it names no commit that is here.
+        DataError: the clone has no such commit.
     """
     name = os.environ.get(variable, "")
     if not name:
         return None
     found = git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     if found is None:
-        raise DataError(f"{variable} is {name!r}, which is no commit here; fetch it (git fetch --unshallow)")
+        raise DataError(f"{variable} is {name!r}, and this clone has no such commit; run: git fetch --unshallow")
     return found
 
 
 def base() -> str | None:
-    """The commit whose labels, costs and gate rule: ``BASE_COMMIT``, else the merge base with ``main``.
+    """Return the commit whose labels, costs and gate apply: ``BASE_COMMIT``, else the merge base with ``main``.
 
-    None where there is no such commit; then a commit is judged by its own ruler.
+    None where there is neither; then a commit is judged by its own rules.
     """
     if found := asked("BASE_COMMIT"):
         return found
@@ -45,10 +45,10 @@ def base() -> str | None:
 
 
 def worktree(commit: str) -> Path:
-    """A folder that holds just this commit, made once.
+    """Return a folder that holds exactly this commit; made once, below build/commits.
 
     Raises:
-        DataError: the commit is not here.
+        DataError: the clone has no such commit.
     """
     folder = cli.BUILD / "commits" / commit[:12]
     if not (folder / "pyproject.toml").exists():
@@ -56,18 +56,18 @@ def worktree(commit: str) -> Path:
         git("worktree", "prune")
         folder.parent.mkdir(parents=True, exist_ok=True)
         if git("worktree", "add", "--quiet", "--detach", str(folder.resolve()), commit) is None:
-            raise DataError(f"commit {commit[:12]} is not here; fetch it (git fetch --unshallow)")
+            raise DataError(f"this clone has no commit {commit[:12]}; run: git fetch --unshallow")
     return folder
 
 
 def run(commit: str, *words: str) -> None:
-    """Run ``python -m`` with these words in the commit's worktree, under the commit's lock.
+    """Run ``python -m`` with these words in the commit's worktree, with the libraries that the commit locks.
 
-    The environment at hand serves where both locks are equal; else one is made below build/commits, which takes uv and
-    the network.
+    The current environment is used where both locks are equal. Else one is made below build/commits, which needs uv
+    and the network.
 
     Raises:
-        DataError: the environment cannot be made, or the command fails; with the command's last line.
+        DataError: the environment cannot be made, or the command fails; with the last line it printed.
     """
     folder = worktree(commit).resolve()
     lock = (folder / LOCK).read_bytes()
@@ -79,13 +79,14 @@ def run(commit: str, *words: str) -> None:
             cli.say(f"making the environment that commit {commit[:12]} locks")
             uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
             if uv is None:
-                raise DataError(f"commit {commit[:12]} locks other libraries, and uv is not here to install them")
+                raise DataError(f"commit {commit[:12]} locks other libraries; install uv, which is needed to get them")
             _call([uv, "venv", "--quiet", "--python", sys.executable, str(environment)], folder)
             _call([uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(python), LOCK], folder)
     _call([str(python), "-m", *words], folder)
 
 
 def _call(words: list[str], folder: Path) -> None:
+    """Run a program in a commit's folder, with that commit's code first on Python's path."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)])}
     done = subprocess.run(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:

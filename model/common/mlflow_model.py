@@ -1,19 +1,20 @@
 """The bundle as an MLflow model: what ``mlflow.pyfunc.load_model`` runs. MLflow copies this file beside the bundle.
 
-It is asked with a *request*, the very value that ``/score`` reads: a mapping of the tables, each a mapping of columns,
-of which only ``telemetry`` is required. So there is one form everywhere: in the service, in its log and in MLflow's own
-``/invocations`` (below ``inputs``); the signature names every column of every table, and the service's decoder checks
-what is in them. A frame of telemetry with the other tables as parameters would be a second form with rules of its own.
-From frames (those with a ``datetime``; ``machines`` has none to turn into text)::
+The model takes a *request*, the value that ``/score`` reads: a mapping of the tables, each a mapping of columns, of
+which only ``telemetry`` is required. One form serves everywhere: in the service, in its log and in MLflow's own
+``/invocations`` (below ``inputs``). The signature names every column of every table, and the service's decoder checks
+their content. A frame of telemetry with the other tables as parameters would be a second form with its own rules.
+From frames (``machines`` has no ``datetime`` to turn into text)::
 
     request = {name: frame.astype({"datetime": str}).to_dict("list") for name, frame in frames.items()}
 
-The answer is a frame of one row for each telemetry row, by machine and time (UTC): the hours of history it rests on,
-the anomaly score and, by component, the probability of failure, each with its alarm. A head that the bundle lacks is
-NaN and False. Several requests are a frame with a row for each and a column for each table, None where one is absent.
+The answer is a frame with one row for each telemetry row, sorted by machine and time (UTC). Its columns are the hours
+of history, the anomaly score and, for each component, the probability of failure, each with its alarm. The columns of a
+head that the bundle lacks hold NaN and False. Several requests are a frame with a row for each request and a column for
+each table, None where a table is absent.
 
-Nothing is pickled: this file and ``closedloop`` travel as code, and reading the bundle verifies it. The first answer in
-a new place takes some seconds, in which the kernel is compiled.
+Nothing is pickled: this file and ``closedloop`` are stored as code, and loading verifies the bundle. The first answer
+on a new machine takes some seconds, since the kernel is compiled then.
 """
 
 from __future__ import annotations
@@ -33,28 +34,28 @@ from closedloop.data.request import Decoder
 from closedloop.heads.bundle import load
 
 
-class Fleet(PythonModel):
+class BundleModel(PythonModel):
     """A bundle that answers requests."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the bundle that was logged with this file."""
+        """Load the bundle that was logged with this file."""
         self.bundle = load(Path(context.artifacts["bundle"]))
         self._decode = Decoder(self.bundle.schema, max_rows=sys.maxsize)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """The answers to each request, one after the other.
+        """Return the answers to all requests, in their order.
 
         Raises:
-            RequestError: a request is not one of this bundle's schema; every faulty column is named.
+            RequestError: a request does not fit the bundle's schema; every faulty column is named.
         """
         answers: list[pd.DataFrame] = [self._answer(request) for request in model_input.to_dict("records")]
         return pd.concat(answers, ignore_index=True)
 
     def _answer(self, request: dict[Hashable, Any]) -> pd.DataFrame:
         given = {name: table for name, table in request.items() if isinstance(table, dict)}
-        body = msgspec.json.encode(given, enc_hook=np.ndarray.tolist)  # which also makes NaN null
+        body = msgspec.json.encode(given, enc_hook=np.ndarray.tolist)  # this also writes NaN as null
         found = self.bundle.predict(self._decode(body))
         columns: dict[str, Any] = {
             "machineID": found.machine,
@@ -69,4 +70,4 @@ class Fleet(PythonModel):
         return pd.DataFrame(columns)
 
 
-set_model(Fleet())
+set_model(BundleModel())

@@ -1,4 +1,4 @@
-"""Read ``params.yaml``: every key known, every value checked, one clear line where something is off."""
+"""Read and check ``params.yaml``. An unknown key, a missing key and a wrong value each give one clear error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.common import timescale
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
-# The keys of each section that are checked here; schema and features check their own.
+# The keys of each section. The sections schema and features are checked by their own modules.
 NUMBER = (int, float)
 SECTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "labels": {"horizon_hours": NUMBER},
@@ -46,13 +46,13 @@ CHOICES = {
     ("failure", "estimator"): ("hist_gradient_boosting",),
     ("gate", "on_inconclusive"): ("ship", "ask"),
 }
-OPTIONAL = {("split", "prefix"): PREFIX}  # what holds where the file does not say
+OPTIONAL = {("split", "prefix"): PREFIX}  # defaults
 COSTS = {"unplanned", "planned", "false_alarm", "missed_anomaly"}
 
 
 @dataclass(frozen=True)
 class Params:
-    """What a commit asks for. ``raw`` is the file as read; horizons and windows are hours."""
+    """The content of a parameter file. ``raw`` is the file as read; horizons and windows are in hours."""
 
     source: str
     schema: Schema
@@ -71,15 +71,16 @@ class Params:
 
     @property
     def horizon_us(self) -> int:
-        """How far ahead a failure head looks, in microseconds."""
+        """The time that a failure head looks ahead, in microseconds."""
         return microseconds(self.labels["horizon_hours"])
 
     def of(self, about: Mapping[str, Any]) -> Params:
-        """These parameters as they hold for the fetched fleet; ``about`` is the content of ``build/data/data.json``."""
+        """Return these parameters for the fetched fleet; ``about`` is the content of ``build/data/data.json``."""
         return parse(of_fleet(self.raw, about))
 
 
 def _check(path: Path, section: str, value: Any) -> dict[str, Any]:
+    """Check one section of the file ``path``, and return it with its defaults."""
     known = SECTIONS[section]
     if not isinstance(value, dict):
         raise DataError(f"{path}: {section}: is not a mapping; write its keys below it, indented")
@@ -101,10 +102,12 @@ def _check(path: Path, section: str, value: Any) -> dict[str, Any]:
 
 
 def _names(path: Path, section: str, value: Any, kind: type) -> dict[str, Any]:
-    """An optional section that maps names to texts or numbers, each once."""
+    """Check an optional section that maps names to texts or numbers, each used once."""
     value = {} if value is None else value
     if not isinstance(value, dict) or not all(type(item) is kind for item in value.values()):
-        raise DataError(f"{path}: {section}: write 'name: {'file' if kind is str else 'number'}' below it, one a line")
+        raise DataError(
+            f"{path}: {section}: write 'name: {'file' if kind is str else 'number'}' below it, one on each line"
+        )
     if len(set(value.values())) < len(value):
         raise DataError(f"{path}: {section}: two names have the same value; give each its own")
     return {str(name): item for name, item in value.items()}
@@ -121,12 +124,12 @@ def load(path: Path = PARAMS) -> Params:
     except (OSError, yaml.YAMLError) as error:
         raise DataError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
-        raise DataError(f"{path}: is not a mapping; start from the file of a clean checkout")
+        raise DataError(f"{path}: is not a mapping; start again from the file in git")
     return parse(raw, path)
 
 
 def of_fleet(raw: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a parameter file with what the fetched fleet brings instead: a public set, schema, split, time."""
+    """Return the content of a parameter file; a public set replaces its schema, split and lengths of time."""
     brings = about.get("brings")
     if brings is None:
         return raw
@@ -135,7 +138,7 @@ def of_fleet(raw: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(raw: dict[str, Any], path: Path = PARAMS) -> Params:
-    """Check the content of a parameter file; ``path`` is what messages call it.
+    """Check the content of a parameter file, which errors call ``path``.
 
     Raises:
         DataError: a key is unknown, missing or has a value of the wrong kind.

@@ -13,13 +13,15 @@ from pathlib import Path
 import closedloop
 
 ROOT = Path(__file__).resolve().parents[2]
-NOUNS = Path(closedloop.__file__).resolve().parent
-ACCEPTED = ROOT / "model" / "accepted.json"  # about a model, so no input of it
-LIBRARIES = ("numba", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
+LIBRARY = Path(closedloop.__file__).resolve().parent
+LIBRARY_IN_COMMIT = Path("src") / "closedloop"
+PIN = ROOT / "model" / "data.lock.json"
+ACCEPTED = ROOT / "model" / "accepted.json"
+VERSIONED = ("numba", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
 
 
 def git(*words: str) -> str | None:
-    """Git's answer, or None outside a checkout (an unpacked archive trains as well as a clone)."""
+    """Return what git prints, or None where it fails: an unpacked archive trains as well as a clone."""
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -28,17 +30,17 @@ def git(*words: str) -> str | None:
 
 
 def commit() -> str:
-    """The commit that is checked out; ``unknown`` outside git."""
+    """Return the commit that is checked out, or ``unknown`` outside git."""
     return git("rev-parse", "HEAD") or "unknown"
 
 
 def is_clean() -> bool:
-    """True where the checkout holds just its commit."""
+    """Return whether the checkout is exactly its commit, with no changed and no untracked file."""
     return git("status", "--porcelain") == ""
 
 
 def ci() -> dict[str, str] | None:
-    """The run of GitHub Actions that is at work, or None: on a person's machine, and where act plays GitHub there."""
+    """Return the run of GitHub Actions that this is, or None on a person's machine (also where ``act`` runs there)."""
     if os.environ.get("GITHUB_ACTIONS") != "true" or os.environ.get("ACT"):
         return None
     names = {"repository": "GITHUB_REPOSITORY", "run_id": "GITHUB_RUN_ID", "commit": "GITHUB_SHA"}
@@ -46,19 +48,26 @@ def ci() -> dict[str, str] | None:
 
 
 def libraries() -> dict[str, str]:
-    """Python and the libraries whose version can change a model."""
-    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+    """Return the versions of Python and of each library that can change a model."""
+    return {"python": platform.python_version()} | {name: version(name) for name in VERSIONED}
 
 
-def inputs_digest(params: Path, tables: str, root: Path = ROOT, nouns: Path = NOUNS) -> str:
-    """``sha256:…`` of everything that decides a model and its verdict.
+def inputs_digest(params: Path, tables: str, root: Path = ROOT, library: Path = LIBRARY) -> str:
+    """Return ``sha256:…`` of everything that decides a model and its verdict.
 
-    That is: the locks, ``closedloop``, ``model/`` without the acceptance, the parameters in use and the fingerprint of
-    the tables. Equal digests mean that there is nothing to compare. ``root`` and ``nouns`` are those of the commit.
+    These are the locks, the code of ``closedloop``, every file below ``model/`` except the acceptance, the parameters
+    in use, and the fingerprint of the tables. Where two digests are equal there is nothing to compare.
+
+    Args:
+        params: the parameter file in use.
+        tables: the fingerprint of the tables.
+        root: the folder of the commit.
+        library: the folder of the commit's ``closedloop``.
     """
-    files = [*root.glob("requirements/*.txt"), *root.glob("model/*.py"), *root.glob("model/*.json")]
-    named = {path.relative_to(root).as_posix(): path for path in files if path.name != ACCEPTED.name}
-    named |= {f"closedloop/{path.relative_to(nouns).as_posix()}": path for path in nouns.rglob("*.py")}
+    accepted = root / ACCEPTED.relative_to(ROOT)  # about a model, so no input of it
+    found = [*root.glob("requirements/*.txt"), *(path for path in _files(root / "model") if path != accepted)]
+    named = {path.relative_to(root).as_posix(): path for path in found}
+    named |= {f"closedloop/{path.relative_to(library).as_posix()}": path for path in library.rglob("*.py")}
     digest = hashlib.sha256()
     for name, path in sorted(named.items()):
         content = path.read_bytes()
@@ -66,3 +75,13 @@ def inputs_digest(params: Path, tables: str, root: Path = ROOT, nouns: Path = NO
         digest.update(content)
     digest.update(json.dumps([params.read_text(encoding="utf-8"), tables]).encode())
     return "sha256:" + digest.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return every file below a folder, at any depth, without hidden files and Python's caches."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(folder).parts)
+    ]

@@ -1,7 +1,7 @@
-"""Where a score becomes an alarm, decided on training machines alone.
+"""The thresholds at which a score is an alarm, chosen on training machines only.
 
-The anomaly head spends a budget of alarms and never sees a label. A failure head takes the threshold at which its
-out-of-fold probabilities would have cost least, counted in episodes as the judge counts them.
+The anomaly head has a budget of alarms and sees no label. A failure head gets the threshold at which its out-of-fold
+probabilities would have cost least, where costs are counted in episodes, as the judge counts them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ CANDIDATES = 40
 
 
 def budget_threshold(grid: Grid, score: Float64, alarms_per_machine_year: float, rules: Rules) -> float:
-    """The lowest threshold whose alarm episodes over all machines stay within the budget.
+    """Return the lowest threshold whose alarm episodes on all machines stay within the budget.
 
-    ``score`` has one value for each row of the grid; alarms are scores at or above the threshold. Episodes merge as a
-    threshold falls, so their number is searched by rank of the score rather than assumed to be monotone all the way.
-    Where even the highest score is too often reached it is just above it.
+    ``score`` has one value for each row of the grid, and a score at or above the threshold is an alarm. Episodes merge
+    as the threshold falls, so their number need not grow all the way; it is searched by the rank of the score. Where
+    the highest score itself occurs too often, the threshold is just above it.
     """
     allowed = alarms_per_machine_year * float(grid.years.sum())
     ordered = np.sort(score)
@@ -44,14 +44,14 @@ def budget_threshold(grid: Grid, score: Float64, alarms_per_machine_year: float,
 
 
 def cost_threshold(grid: Grid, component: int, probability: Float64, settings: JudgeSettings) -> float:
-    """The threshold of least cost for one component; the higher of two that cost the same.
+    """Return the threshold of least cost for one component; of two that cost the same, the higher one.
 
-    ``probability`` has one value for each row of the grid. Candidates are the probabilities at ranks that grow
-    geometrically from the surest row to the least sure tenth.
+    ``probability`` has one value for each row of the grid. The candidates are probabilities at ranks that grow
+    geometrically, from the highest one to the tenth of the rows.
     """
     ranks = np.unique(np.geomspace(1, max(2, len(probability) // 10), CANDIDATES).astype(int))
     candidates = np.unique(np.sort(probability)[-ranks])[::-1]
-    assert grid.known is not None  # noqa: S101  # a failure head is only trained where failures are known
+    assert grid.known is not None  # noqa: S101  # failure heads are trained only where failures are known
     known = grid.known[component]
 
     def cost(threshold: float) -> float:

@@ -1,7 +1,7 @@
-"""One factor for every length of time in ``params.yaml``: its hours are made for hourly rows and years of history.
+"""Scale every length of time in ``params.yaml`` by one factor.
 
-A fleet of short or fast series needs shorter windows, horizons and rules of judging, and as much larger a budget of
-alarms for each machine-year; a fleet of daily rows needs longer ones. What a person would scale alike is scaled alike.
+The hours of the file suit hourly rows and years of history. Short or fast series need shorter windows, horizons and
+judging rules, and an alarm budget for each machine-year that is larger by the same factor. Daily rows need longer ones.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import pandas as pd
 from closedloop.data.schema import microseconds
 from closedloop.features.spec import label
 
-SPANS = 5  # histories that the training time of a machine should hold
-LEAST_HISTORY = 10  # readings; fewer have no deviation to speak of
-FAMILIES = {  # of features: where their lengths are, the least number of periods, and what the lengths are part of
+SPANS = 5  # the training time of a machine should hold that many histories
+LEAST_HISTORY = 10  # readings; a deviation of fewer means little
+FAMILIES = {  # of features: the key of their lengths, the least number of periods, the names that contain a length
     "rolling": ("windows_hours", 2, ("mean", "std")),
     "trend": ("half_lives_hours", 1, ("ewma",)),
     "change": ("windows_hours", 2, ("change",)),
     "errors": ("windows_hours", 1, ("count",)),
 }
-STEPS_MINUTES = (720, 60)  # lengths are rounded to the coarsest that is an eighth of them or less
+STEPS_MINUTES = (720, 60)  # a length is rounded to the coarsest step that is at most an eighth of it
 
 
 def tidy(hours: float, sampling_minutes: int, least: int = 1) -> float:
-    """A length near ``hours`` that reads well: a multiple of the sampling period, ``least`` periods or more.
+    """Return a readable length near ``hours``: a multiple of the sampling period, of at least ``least`` periods.
 
-    Where the period allows and no more than a sixteenth is lost it is a multiple of 12 hours, of an hour or of three
-    minutes, whose hours have two decimals.
+    Where the period allows it and at most a sixteenth is lost, the length is a multiple of 12 hours, of one hour, or of
+    three minutes (two decimals of an hour).
     """
     minutes = 60 * hours
     for step in (*STEPS_MINUTES, math.lcm(sampling_minutes, 3)):
@@ -44,9 +44,9 @@ def _hours(minutes: int) -> float:
 
 
 def history(history_hours: float, span_hours: float, sampling_minutes: int) -> float:
-    """How long a history to take, in hours.
+    """Return the length of the history, in hours.
 
-    As long as asked for at hourly rows, as many readings where rows are rarer, and never more than a fifth of
+    It is ``history_hours`` for hourly rows, and as many readings where rows are rarer, but at most a fifth of
     ``span_hours``, the time that a machine trains on.
     """
     wanted = history_hours * max(1.0, sampling_minutes / 60)
@@ -57,19 +57,19 @@ def history(history_hours: float, span_hours: float, sampling_minutes: int) -> f
 
 
 def training_hours(hours: float, rule: str, prefix: float, sampling_minutes: int) -> float:
-    """How much of ``hours``, the time that a machine was watched, it trains on under a split rule."""
+    """Return how many of ``hours``, the time that a machine was watched, train under a split rule."""
     shares = {"fleet": 2 / 3, "unit": 1.0, "prefix": prefix if prefix < 1 else prefix * sampling_minutes / 60 / hours}
     return hours * min(1.0, shares[rule])
 
 
 def watched_hours(telemetry: pd.DataFrame, sampling_minutes: int) -> float:
-    """The time that a machine was watched, in hours: the median over the machines of a telemetry frame."""
+    """Return how long a machine was watched, in hours: the median over the machines of a telemetry frame."""
     times = telemetry.groupby("machineID")["datetime"]
     return float((times.max() - times.min()).dt.total_seconds().median() / 3600) + sampling_minutes / 60
 
 
 def scale(raw: Mapping[str, Any], history_hours: float, sampling_minutes: int) -> dict[str, Any]:
-    """The content of a parameter file with its history set to ``history_hours`` and every other length alike."""
+    """Return a parameter file's content with the history ``history_hours``, and every other length scaled with it."""
     features = raw["features"]
     factor = history_hours / features["history_hours"]
     result = dict(raw)
@@ -107,7 +107,7 @@ def _label(hours: float) -> str:
 
 
 def _renamed(feature: str, renamed: Mapping[str, str]) -> str:
-    """A feature's name with the new length in the place of the old one: whole names, or without the sensor's."""
+    """Return a feature's name, with or without the sensor's, with the new length instead of the old one."""
     for old, new in renamed.items():
         if feature == old or feature.endswith(f"_{old}"):
             return feature.removesuffix(old) + new

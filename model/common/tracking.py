@@ -1,7 +1,6 @@
-"""One run, one record: parameters, figures, tables, verdict, report, bundle and model in MLflow.
+"""The record of a run in MLflow: parameters, figures, tables, verdict, report, bundle and model.
 
-The store is the one that ``MLFLOW_TRACKING_URI`` names, else ``mlflow.db`` beside the bundle. Nothing here needs a
-network.
+MLflow's store is the one that ``MLFLOW_TRACKING_URI`` names, else ``build/mlflow.db``, which needs no network.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from closedloop.data.request import openapi
 from closedloop.data.schema import DataError, Schema
 from model.common import provenance
 
-PARAMS, DECISION = "params.yaml", "decision.json"  # artifacts; the first is the file as it was, not flattened
+PARAMS, DECISION = "params.yaml", "decision.json"  # names of artifacts; the first is a copy of the file
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that is down is said in seconds, not in minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # so that a server that is down is reported in seconds, not in minutes
 }
-SHOWN = 10  # runs that a message lists
-DIGEST_LENGTH = 36  # of a data set, the most that MLflow stores; the tag "fingerprint" has it whole
+SHOWN = 10  # runs in a message
+DIGEST_LENGTH = 36  # characters that MLflow stores of a data set's digest; the tag "fingerprint" holds all
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, ``a.b.c: value``; lists stay whole."""
+    """Return nested mappings as one mapping, ``a.b.c: value``; lists stay as they are."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {
@@ -44,14 +43,14 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def store(out: Path, reading: bool = False) -> Iterator[ModuleType]:
-    """MLflow, pointed at the store of this project. Importing it takes two seconds, so nothing else does.
+    """Yield MLflow, set to this project's store. It is imported only here, since that takes two seconds.
 
     Raises:
-        DataError: the store cannot be reached or refuses what is asked; or, for ``reading``, it is not there yet.
+        DataError: the store cannot be reached or refuses a call; or, for ``reading``, there is no store yet.
     """
     server, database = os.environ.get("MLFLOW_TRACKING_URI"), (out / "mlflow.db").resolve()
     if reading and not server and not database.exists():
-        raise DataError(f"{out / 'mlflow.db'} is not there, so no run is recorded yet; run: make run")
+        raise DataError(f"{out / 'mlflow.db'} is missing, so no run is recorded yet; run: make run")
     for name, value in QUIET.items():  # read when mlflow loads
         os.environ.setdefault(name, value)
     import mlflow
@@ -64,28 +63,39 @@ def store(out: Path, reading: bool = False) -> Iterator[ModuleType]:
         raise DataError(f"MLflow ({where}): {' '.join(str(error).split())}") from error
     finally:
         if not server:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets it, and it would look like a person's choice
+            os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets it, which would look like a person's choice
 
 
 def find(mlflow: ModuleType, wanted: str) -> Any:
-    """The run whose id begins with ``wanted``.
+    """Return the run whose id begins with ``wanted``.
 
     Raises:
-        DataError: no run's does, or more than one; the message lists those that there are, the newest first.
+        DataError: no run's id does, or more than one; the message lists runs to choose from, the newest first.
     """
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    if not runs:
+        raise DataError("no run is recorded yet; run: make run")
     found = [run for run in runs if run.info.run_id.startswith(wanted)]
     if len(found) == 1:
         return found[0]
     shown = [f"{run.info.run_id} ({run.data.tags.get('verdict', 'not judged')})" for run in (found or runs)[:SHOWN]]
     problem = f"{len(found)} runs have an id that begins" if found else "no run has an id that begins"
-    raise DataError(f"{problem} with {wanted!r}; there are {', '.join(shown) or 'none yet'}")
+    raise DataError(f"{problem} with {wanted!r}; choose among {', '.join(shown)}")
 
 
 def log(
     params: Path, bundle: Path, data: dict[str, Any], metrics: dict[str, Any], decision: dict[str, Any], out: Path
 ) -> str:
-    """Record a run, with the parameter file and the bundle it used, and its files in ``out``; returns its id."""
+    """Record a run and return its id.
+
+    Args:
+        params: the parameter file that was used.
+        bundle: the folder of the bundle.
+        data: content of ``build/data/data.json``.
+        metrics: content of ``metrics.json``.
+        decision: content of ``decision.json``.
+        out: the folder with these two files and ``report/``.
+    """
     text = params.read_text(encoding="utf-8")
     artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else (out / "mlartifacts").resolve().as_uri()
     with store(out) as mlflow:
@@ -115,7 +125,7 @@ def log(
 
 
 def _log_datasets(mlflow: ModuleType, data: dict[str, Any]) -> None:
-    """Name the tables that trained and those that judged: what they are made of and their digest, no copy of them."""
+    """Record which tables trained and which judged, by the parts of the pin and a digest; the tables are not copied."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
 
@@ -123,14 +133,14 @@ def _log_datasets(mlflow: ModuleType, data: dict[str, Any]) -> None:
     columns = _signature(Schema.from_dict(data["schema"])).inputs
     for context, key in (("training", "fingerprint"), ("holdout", "holdout_fingerprint")):
         digest = data[key].removeprefix("sha256:")[:DIGEST_LENGTH]
-        tables = MetaDataset(source, f"{data['source']} {context}", digest, columns)  # type: ignore[abstract]  # is none
+        tables = MetaDataset(source, f"{data['source']} {context}", digest, columns)  # type: ignore[abstract]  # not so
         mlflow.log_input(tables, context=context)
 
 
 def _signature(schema: Schema) -> Any:
-    """What model.common.mlflow_model reads, every column of every table, and what it answers.
+    """Return the signature of ``mlflow_model``: every column of every table that it reads, and what it answers.
 
-    Readings are of any type: MLflow would refuse a column of whole numbers or of nulls alone, which a request may hold.
+    Readings have any type, since MLflow would refuse a column of whole numbers or of nulls, and a request may hold one.
     """
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, TensorSpec
@@ -158,8 +168,8 @@ def _signature(schema: Schema) -> Any:
 
 
 def _log_model(mlflow: ModuleType, schema: Schema, bundle: Path) -> None:
-    """Log the bundle as a model that loads by itself, with the code that reads it and the locked versions it needs."""
-    locks = provenance.ROOT.glob("requirements/serve.txt")  # a wheel carries none
+    """Log the bundle as a model, with the code that reads it and the locked versions of the libraries it needs."""
+    locks = provenance.ROOT.glob("requirements/serve.txt")  # a wheel has none
     lines = [line for lock in locks for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line]
     pins = [line.removesuffix(" \\") for line in lines]
     recent = [f"{name}=={version(name)}" for name in ("mlflow", "pandas")]
@@ -167,8 +177,8 @@ def _log_model(mlflow: ModuleType, schema: Schema, bundle: Path) -> None:
         name="model",
         python_model=str(Path(__file__).with_name("mlflow_model.py")),
         artifacts={"bundle": str(bundle)},
-        code_paths=[str(provenance.NOUNS)],
-        conda_env={  # whole: of requirements alone MLflow makes one by the pip that is installed, and uv installs none
+        code_paths=[str(provenance.LIBRARY)],
+        conda_env={  # given whole, since MLflow would otherwise ask the installed pip, and uv installs none
             "channels": ["conda-forge"],
             "dependencies": [f"python={platform.python_version()}", "pip", {"pip": [*pins, *recent]}],
         },

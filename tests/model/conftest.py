@@ -1,4 +1,4 @@
-"""A small fleet, and the model that this commit's params.yaml makes of it."""
+"""A small fleet, and the model that this commit's params.yaml trains on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MACHINES, DAYS, SEED = 24, 210, 11
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training was given, and what came of it."""
+    """A trained model with the tables it was trained on and the truth to judge it by."""
 
     params: Params
     training: Tables
@@ -31,7 +31,7 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained() -> Trained:
-    """Trained once for all tests: 24 machines of the azure profile, 210 days."""
+    """Train one model for all tests, on 24 machines of the azure profile and 210 days."""
     params = load()
     simulation = simulate("azure", MACHINES, DAYS, SEED, params.schema)
     tables = simulation.tables

@@ -1,4 +1,4 @@
-"""Accepting a verdict: only CI's own, only where it can be accepted, only for the very inputs that it judged."""
+"""Accepting a verdict: only one of CI, only one that can be accepted, and only for the inputs that it judged."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import pytest
 
 from closedloop.data.schema import DataError
 from model import accept
-from model.common import cli, provenance
+from model.common import cli, decisions, provenance
 from model.common.params import PARAMS
-from model.data import LOCK
+from model.common.provenance import PIN
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "decision.json").read_text(encoding="utf-8"))
+CHAMPION = "c" * 40
 CI = {"repository": "someone/fleet", "run_id": "7", "commit": "e" * 40}
 
 
 @pytest.fixture
 def decision(tmp_path):
-    """Write a decision of CI about this checkout, with what a test changes in it; its path."""
+    """Write a decision of CI about this checkout, with the changes of a test; return its path."""
 
     def write(**changes) -> Path:
-        digest = provenance.inputs_digest(PARAMS, json.loads(LOCK.read_text())["fingerprint"])
-        content = GOLDEN | {"verdict": "worse", "green": False, "ci": CI, "inputs_digest": digest} | changes
+        digest = provenance.inputs_digest(PARAMS, json.loads(PIN.read_text())["fingerprint"])
+        about = {"champion": {"commit": CHAMPION, "model_digest": "sha256:m"}, "inputs_digest": digest}
+        content = decisions.with_todays_keys(GOLDEN) | about | {"verdict": "worse", "green": False, "ci": CI} | changes
         cli.write_json(tmp_path / "decision.json", content)
         return tmp_path / "decision.json"
 
@@ -40,17 +42,30 @@ def run(path: Path, out: Path, why: str = "a cheaper sensor") -> None:
 
 
 @pytest.mark.parametrize("verdict", ["worse", "incomparable", "inconclusive"])
-def test_what_was_accepted_names_reference_inputs_reason_and_where_it_was_judged(decision, out, verdict):
+def test_an_acceptance_names_champion_inputs_reason_and_the_run_that_judged(decision, out, verdict):
     path = decision(verdict=verdict)
     run(path, out, "  a cheaper\n sensor ")
     expected = {
-        "reference": GOLDEN["reference"],
+        "champion": CHAMPION,
         "inputs_digest": json.loads(path.read_text())["inputs_digest"],
         "verdict": verdict,
         "ci": CI,
         "why": "a cheaper sensor",
     }
     assert expected == json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("champion", [{"commit": CHAMPION, "model_digest": "sha256:m"}, None])
+def test_a_decision_of_an_older_commit_is_accepted_for_the_champion_that_it_names(decision, out, champion):
+    """It has the champion's commit once more as ``reference``."""
+    path = decision(champion=champion)
+    content = json.loads(path.read_text())
+    content |= {"reference": champion and CHAMPION, "becomes_reference": content.pop("becomes_champion")}
+    cli.write_json(path, content)
+    run(path, out)
+    written = json.loads(out.read_text())
+    assert {"champion", "inputs_digest", "verdict", "ci", "why"} == set(written)
+    assert (champion and CHAMPION) == written["champion"]
 
 
 @pytest.mark.parametrize(
@@ -72,17 +87,20 @@ def test_what_cannot_be_accepted_is_refused_and_nothing_is_written(decision, out
 def test_a_reason_a_decision_and_its_form_are_asked_for(decision, out, tmp_path):
     with pytest.raises(DataError, match="needs a reason"):
         run(decision(), out, "  ")
-    with pytest.raises(DataError, match=r"nowhere\.json is not there; download"):
+    with pytest.raises(DataError, match=r"nowhere\.json is missing; download"):
         run(tmp_path / "nowhere.json", out)
     (tmp_path / "older.json").write_text('{"verdict": "worse"}')
-    with pytest.raises(DataError, match=r"is no decision\.json of this version"):
+    with pytest.raises(DataError, match=r"is no decision\.json of this version: it lacks champion, ci, inputs_digest"):
         run(tmp_path / "older.json", out)
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(DataError, match=r"is no decision\.json of this version"):
+        run(tmp_path / "list.json", out)
     assert not out.exists()
 
 
 @pytest.fixture
 def gh(tmp_path, monkeypatch):
-    """A stand-in for GitHub's command line: what it is asked, and what it then puts into the folder it is given."""
+    """Install a stand-in for GitHub's command line, which lists and downloads what a test gives it."""
     asked, programs = tmp_path / "asked", tmp_path / "programs"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs), prepend=":")
@@ -109,7 +127,7 @@ def test_the_newest_decision_of_the_branchs_pull_request_is_fetched(decision, ou
     assert downloaded.startswith("run download 42 --name report --dir ")
 
 
-def test_what_gh_cannot_give_is_one_line_with_the_way_by_hand(decision, out, gh, monkeypatch):
+def test_where_gh_fails_one_line_says_how_to_do_it_by_hand(decision, out, gh, monkeypatch):
     gh("[]", None)
     with pytest.raises(DataError, match="CI has not run on a pull request of a-branch"):
         accept.main(["--why", "x", "--out", str(out)])
@@ -122,7 +140,7 @@ def test_what_gh_cannot_give_is_one_line_with_the_way_by_hand(decision, out, gh,
 
 
 def test_the_workflow_uploads_what_is_fetched():
-    workflow = Path(__file__).parents[2] / ".github" / "workflows" / "train.yml"  # which accept.WORKFLOW calls
+    workflow = Path(__file__).parents[2] / ".github" / "workflows" / "train.yml"  # accept.WORKFLOW calls it
     text = workflow.read_text(encoding="utf-8")
     assert f"name: {accept.ARTIFACT}\n" in text
     assert "build/decision.json" in text

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
+
+# The last commit before judge/, report/ and model/common/ took their places: its model.train is one large module beside
+# model/champion.py and model/promote.py, and its library has features/split.py and judge/report.py.
+BEFORE_THE_MOVES = "46b81a9c381d0da911e6c910abad41d76be8929e"
+PARTS = ("src", "model", "requirements", "pyproject.toml", ".gitignore")
 
 
 def git(folder: Path, *words: str) -> str:
@@ -18,90 +26,112 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def verb(
-    folder: Path, name: str, *words: str, base: str = "", reference: str = "", on_github: bool = False
+def command(
+    folder: Path, name: str, *words: str, base: str = "", champion: str = "", on_github: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """One verb with the code of this checkout, not of the wheel under test."""
+    """Run one command with the code of the folder, not of the wheel under test."""
     path = os.pathsep.join([str(folder / "src"), str(folder)])
-    environment = os.environ | {"PYTHONPATH": path, "BASE_COMMIT": base, "REFERENCE_COMMIT": reference}
+    environment = os.environ | {"PYTHONPATH": path, "BASE_COMMIT": base, "CHAMPION_COMMIT": champion}
     environment |= {"GITHUB_ACTIONS": str(on_github).lower(), "ACT": "", "GITHUB_RUN_ID": "7"}
     words = (sys.executable, "-m", f"model.{name}", *words)
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    """A copy of this repository as it stands, that pins a fleet of 12 machines and 90 days."""
-    top = Path(git(Path(__file__).parent, "rev-parse", "--show-toplevel"))
-    folder = tmp_path_factory.mktemp("copy") / "project"
-    folder.mkdir()
-    listed = git(top, "ls-files", "--cached", "--others", "--exclude-standard", "src", "model", "requirements").split()
-    for name in (*listed, "pyproject.toml", ".gitignore"):
-        if (top / name).is_file():
+def succeed(folder: Path, *names: str) -> None:
+    """Run these commands one after the other; each must succeed."""
+    for name in names:
+        done = command(folder, name)
+        assert done.returncode == 0, done.stderr
+
+
+def top() -> Path:
+    return Path(git(Path(__file__).parent, "rev-parse", "--show-toplevel"))
+
+
+def copy_checkout(folder: Path) -> None:
+    """Copy those parts of this checkout that train and judge a model."""
+    listed = git(top(), "ls-files", "--cached", "--others", "--exclude-standard", *PARTS).split()
+    for name in listed:
+        if (top() / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((top / name).read_bytes())
+            (folder / name).write_bytes((top() / name).read_bytes())
+
+
+def pin_a_small_fleet(folder: Path) -> None:
+    """Pin 12 machines and 90 days."""
     lock = folder / "model/data.lock.json"
     pin = json.loads(lock.read_text())
     pin["parts"][0] |= {"machines": 12, "days": 90}
     lock.write_text(json.dumps(pin))
-    assert verb(folder, "data").returncode == 0
-    refused = verb(folder, "validate")
+    succeed(folder, "data")
+    refused = command(folder, "validate")
     assert refused.returncode == 1
     assert "make data-pin" in refused.stderr  # the fingerprint is still that of the large fleet
-    assert verb(folder, "validate", "--pin").returncode == 0
-    git(folder, "init", "--quiet", "--initial-branch", "main")
+    assert command(folder, "validate", "--pin").returncode == 0
+
+
+def commit(folder: Path, message: str) -> str:
     git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "base")
+    git(folder, "commit", "--quiet", "--message", message)
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A repository with one commit, this checkout with a small fleet pinned, and that commit's model in build/."""
+    folder = tmp_path_factory.mktemp("copy") / "project"
+    folder.mkdir()
+    copy_checkout(folder)
+    pin_a_small_fleet(folder)
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    commit(folder, "base")
+    succeed(folder, "data", "validate", "train", "predict")
     return folder
 
 
 def test_a_change_meets_the_model_of_its_base_and_an_untouched_commit_is_identical(copy):
     base = git(copy, "rev-parse", "HEAD")
-    for name in ("data", "validate", "train", "predict"):
-        done = verb(copy, name)
-        assert done.returncode == 0, done.stderr
-    done = verb(copy, "evaluate", base=base)
+    done = command(copy, "evaluate", base=base)
     assert done.stdout.startswith("identical: "), done.stderr
 
     params = copy / "model/params.yaml"
     params.write_text(re.sub(r"(?<=alarms_per_machine_year: )\d+", "3", params.read_text()))
-    git(copy, "commit", "--quiet", "--all", "--message", "fewer alarms")
-    for name in ("train", "predict"):
-        assert verb(copy, name).returncode == 0
-    done = verb(copy, "evaluate", base=base)
+    head = commit(copy, "fewer alarms")
+    succeed(copy, "train", "predict")
+    done = command(copy, "evaluate", base=base)
     decision = json.loads((copy / "build/decision.json").read_text())
     assert decision["verdict"] in {"inconclusive", "worse", "better"}, done.stderr
-    assert base == decision["champion"]["commit"] == decision["reference"]
-    assert git(copy, "rev-parse", "HEAD") == decision["challenger"]["commit"]
+    assert base == decision["champion"]["commit"]
+    assert head == decision["challenger"]["commit"]
     assert decision["ci"] is None
     assert decision["champion"]["model_digest"] != decision["challenger"]["model_digest"]
 
 
-def test_a_base_that_cannot_be_made_is_incomparable_until_a_person_accepts_it(copy):
+def test_a_base_that_cannot_be_trained_is_incomparable_until_a_person_accepts_it(copy):
     broken = copy / "model/train.py"
     good = broken.read_text()
     broken.write_text('raise SystemExit("this commit cannot train")\n')
-    git(copy, "commit", "--quiet", "--all", "--message", "broken")
-    base = git(copy, "rev-parse", "HEAD")
+    base = commit(copy, "broken")
     broken.write_text(good)
-    git(copy, "commit", "--quiet", "--all", "--message", "mended")
-    done = verb(copy, "evaluate", base=base)
+    commit(copy, "fixed")
+    done = command(copy, "evaluate", base=base)
     assert done.returncode == 1
     assert done.stdout.startswith("incomparable: ")
     assert "this commit cannot train" in done.stdout
 
-    reference = git(copy, "rev-list", "--max-parents=0", "HEAD")
-    verb(copy, "evaluate", base=base, reference=reference)  # the rules are the base's, and another model is met
-    assert reference == json.loads((copy / "build/decision.json").read_text())["champion"]["commit"]
-    assert verb(copy, "evaluate", base=base).returncode == 1
+    champion = git(copy, "rev-list", "--max-parents=0", "HEAD")
+    command(copy, "evaluate", base=base, champion=champion)  # the rules are the base's, and another model is met
+    assert champion == json.loads((copy / "build/decision.json").read_text())["champion"]["commit"]
+    assert command(copy, "evaluate", base=base).returncode == 1
 
     words = ("--why", "the base is broken", "--decision", "build/decision.json")
-    refused = verb(copy, "accept", *words)
+    refused = command(copy, "accept", *words)
     assert refused.returncode == 1
     assert "on a person's machine" in refused.stderr  # where it was just judged
-    assert verb(copy, "evaluate", base=base, on_github=True).returncode == 1
-    assert verb(copy, "accept", *words).returncode == 0
-    done = verb(copy, "evaluate", base=base, on_github=True)
+    assert command(copy, "evaluate", base=base, on_github=True).returncode == 1
+    assert command(copy, "accept", *words).returncode == 0
+    assert base == json.loads((copy / "model/accepted.json").read_text())["champion"]
+    done = command(copy, "evaluate", base=base, on_github=True)
     assert done.returncode == 0, done.stderr
     assert "Accepted by a code owner: the base is broken." in done.stdout
     decision = json.loads((copy / "build/decision.json").read_text())
@@ -110,7 +140,52 @@ def test_a_base_that_cannot_be_made_is_incomparable_until_a_person_accepts_it(co
     (copy / "model/accepted.json").unlink()
 
 
-def test_a_base_that_is_not_here_is_one_clear_line(copy):
-    done = verb(copy, "evaluate", base="f" * 40)
+def test_a_base_that_is_not_in_the_clone_is_one_clear_line(copy):
+    done = command(copy, "evaluate", base="f" * 40)
     assert done.returncode == 2
     assert "git fetch --unshallow" in done.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    """A repository whose first commit is one from before the moves, and whose second is this checkout."""
+    found = subprocess.run(
+        ["git", "-C", str(top()), "cat-file", "-e", f"{BEFORE_THE_MOVES}^{{commit}}"], capture_output=True, check=False
+    )
+    if found.returncode:
+        pytest.skip(
+            f"this clone has no commit {BEFORE_THE_MOVES[:7]}: it is shallow, or a copy with a history of its own"
+        )
+    folder = tmp_path_factory.mktemp("moved") / "project"
+    words = ["git", "-C", str(top()), "archive", BEFORE_THE_MOVES, *PARTS]
+    with tarfile.open(fileobj=io.BytesIO(subprocess.run(words, check=True, capture_output=True).stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    shutil.rmtree(folder / "requirements")  # today's lock, so that no environment has to be installed for the test
+    shutil.copytree(top() / "requirements", folder / "requirements")
+    pin_a_small_fleet(folder)
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    base = commit(folder, "before the moves")
+    pin = (folder / "model/data.lock.json").read_text()
+    for name in ("src", "model"):
+        shutil.rmtree(folder / name)
+    copy_checkout(folder)
+    (folder / "model/data.lock.json").write_text(pin)
+    commit(folder, "after the moves")
+    return folder, base
+
+
+def test_a_champion_from_before_the_moves_is_trained_by_its_own_code_and_only_the_ruler_differs(moved):
+    """The commands data, validate, train and predict, their flags and paths are frozen, so that this works for ever."""
+    folder, base = moved
+    succeed(folder, "data", "validate", "train", "predict")  # the pin holds: the tables are still the same
+    done = command(folder, "evaluate", base=base)
+    assert done.stdout.startswith("incomparable: "), done.stderr
+    assert done.returncode == 1
+    decision = json.loads((folder / "build/decision.json").read_text())
+    assert "ruler" in decision["reason"]
+    assert base[:12] not in decision["reason"]  # which names a commit that could not be trained or could not predict
+    theirs = folder / "build/commits" / base[:12]
+    assert (theirs / "model/promote.py").exists()
+    manifest = json.loads((theirs / "build/bundle/manifest.json").read_text())
+    assert {"commit": base, "model_digest": manifest["model_digest"]} == decision["champion"]
+    assert (theirs / "build/holdout-of-challenger.parquet").exists()

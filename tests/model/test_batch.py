@@ -1,4 +1,4 @@
-"""Batches: the answers of the service, in a file that is whole or not there."""
+"""Batches: the answers of the service, in a file that is complete or absent."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from closedloop.heads.bundle import load
 from closedloop.judge.truth import PredictionTable
 from model import batch
 from model.common.params import PARAMS
-from model.predict import predict
+from model.common.predictions import predict
 
 COLUMNS = ["machineID", "datetime", "head", "score", "alarm"]
 
@@ -33,7 +33,7 @@ def schema():
 
 @pytest.fixture(scope="module")
 def fleet(schema):
-    """Five machines, with hours and readings missing."""
+    """Five machines with missing hours and readings."""
     tables = simulate("default", 5, 20, 4, schema).tables
     rng = np.random.default_rng(0)
     tables.values[:, rng.random(len(tables.time)) < 0.03] = np.nan
@@ -61,7 +61,7 @@ def sorted_columns(table):
 
 @pytest.mark.parametrize("every_row", [False, True])
 @pytest.mark.parametrize("rows_at_once", [1, 1000, 10**6])
-def test_a_batch_has_the_bits_of_the_bundle_however_it_is_parted(
+def test_a_batch_has_the_bits_of_the_bundle_however_machines_are_grouped(
     every_row, rows_at_once, tiny_bundle, fleet, folder, schema, tmp_path
 ):
     bundle = load(tiny_bundle)
@@ -76,15 +76,15 @@ def test_a_batch_has_the_bits_of_the_bundle_however_it_is_parted(
     assert written == len(table.time) == 3 * (len(fleet.time) if every_row else 5)
 
 
-def test_the_file_does_not_tell_how_the_fleet_was_parted(tiny_bundle, folder, schema, tmp_path):
+def test_the_file_does_not_depend_on_how_machines_are_grouped(tiny_bundle, folder, schema, tmp_path):
     bundle = load(tiny_bundle)
     for rows in (1, 10**6):
         batch.score(bundle, Stream(folder, schema, {}), tmp_path / f"{rows}.csv", True, rows_at_once=rows)
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "1000000.csv").read_bytes()
 
 
-def test_csv_and_parquet_say_the_same_and_csv_can_be_asked_with_again(tiny_bundle, fleet, folder, schema, tmp_path):
-    """Text carries every bit of a score, and times as requests write them."""
+def test_csv_and_parquet_hold_the_same_answers(tiny_bundle, fleet, folder, schema, tmp_path):
+    """Text has every bit of a score, and times as requests write them."""
     for name in ("answers.csv", "answers.parquet"):
         batch.score(load(tiny_bundle), Stream(folder, schema, {}), tmp_path / name, False)
     text = pd.read_csv(tmp_path / "answers.csv")
@@ -98,7 +98,7 @@ def test_csv_and_parquet_say_the_same_and_csv_can_be_asked_with_again(tiny_bundl
 
 
 @pytest.mark.parametrize("form", ["csv", "delta"])
-def test_the_verb_reads_csv_and_delta_and_tells_how_far_it_is(form, tiny_bundle, fleet, folder, schema, tmp_path):
+def test_the_command_reads_csv_and_delta_and_prints_progress(form, tiny_bundle, fleet, folder, schema, tmp_path):
     for table, frame in sources.tables_to_frames(fleet, schema).items():
         if form == "csv":
             frame.to_csv(tmp_path / f"PdM_{table}.csv", index=False)
@@ -117,7 +117,7 @@ def test_the_verb_reads_csv_and_delta_and_tells_how_far_it_is(form, tiny_bundle,
     ("words", "why"),
     [
         (["--data", "none"], "error: none: no such file or folder"),
-        (["--out", "answers.xlsx"], "the suffix says the format; choose .parquet or .csv"),
+        (["--out", "answers.xlsx"], "the suffix gives the format; choose .parquet or .csv"),
         (["--bundle", "none"], "error: bundle none: "),
         (["--params", "none.yaml"], "none.yaml"),
     ],
@@ -131,7 +131,7 @@ def test_wrong_usage_is_one_line_and_2(words, why, tiny_bundle, folder, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_fault_half_way_leaves_the_file_of_before_and_nothing_beside_it(tiny_bundle, fleet, schema, tmp_path):
+def test_an_error_half_way_leaves_the_earlier_file_and_nothing_beside_it(tiny_bundle, fleet, schema, tmp_path):
     (tmp_path / "fleet").mkdir()
     frames = sources.tables_to_frames(fleet, schema)
     frames["telemetry"].loc[len(fleet.time) - 1, "volt"] = np.inf  # of the last machine
@@ -145,13 +145,13 @@ def test_a_fault_half_way_leaves_the_file_of_before_and_nothing_beside_it(tiny_b
     assert [out] == list(out.parent.iterdir())
 
 
-def test_killed_half_way_it_leaves_the_file_of_before(tiny_bundle, folder, schema, tmp_path):
+def test_killed_half_way_it_leaves_the_earlier_file(tiny_bundle, folder, schema, tmp_path):
     out = tmp_path / "answers.parquet"
     out.write_bytes(b"before")
     code = (
         "import sys, time; from pathlib import Path; from model import batch;"
-        "whole = batch.whole(Path(sys.argv[1]));"
-        "aside = whole.__enter__(); aside.write_bytes(b'half'); print('half', flush=True); time.sleep(60)"
+        "complete = batch.complete(Path(sys.argv[1]));"
+        "temporary = complete.__enter__(); temporary.write_bytes(b'half'); print('half', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE, text=True)
     try:
@@ -163,8 +163,8 @@ def test_killed_half_way_it_leaves_the_file_of_before(tiny_bundle, folder, schem
     assert b"before" == out.read_bytes()
 
 
-def test_what_is_held_does_not_grow_with_the_fleet(tiny_bundle, schema, tmp_path, monkeypatch):
-    """Ten times the machines, in parts of the same size: no part has more than its rows."""
+def test_memory_does_not_grow_with_the_fleet(tiny_bundle, schema, tmp_path, monkeypatch):
+    """With ten times the machines no part has more rows."""
     held = []
     real = batch.predict
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The model card: true of the bundle it lies in, and the same text again with the verdict beside the report."""
+"""The model card: it describes the bundle it lies in, and beside the report it has the verdict too."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from closedloop.judge.checks import Candidate
 from closedloop.judge.gate import decide
 from closedloop.judge.metrics import judge
 from closedloop.report import card, report
-from model.predict import predict
+from model.common.predictions import predict
 
 
 def tables_of(text: str) -> list[list[list[str]]]:
-    """Every Markdown table: rows of cells."""
+    """Return every Markdown table as rows of cells."""
     lines = groupby(text.splitlines(), lambda line: line.startswith("|"))
     return [
         [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in group]
@@ -28,7 +28,7 @@ def tables_of(text: str) -> list[list[list[str]]]:
 
 @pytest.fixture(scope="module")
 def judged(trained, tmp_path_factory):
-    """The card beside the report, and the metrics it shows."""
+    """The card beside the report, and the metrics in it."""
     predictions = predict(trained.bundle, trained.truth.tables)
     ablations = {"no_telemetry": predictions, "no_errors": predictions}
     metrics = judge(predictions, trained.truth, trained.settings, ablations)
@@ -63,12 +63,12 @@ def test_the_card_in_the_bundle_has_no_figure_and_the_one_beside_the_report_all_
     assert f"{metrics['failure']['pr_auc']:.3f}" in full
     assert "### Ablations" in full
     assert "| no telemetry |" in full
-    for part in ("## Data", "## Heads", "## Use and limits"):  # word for word the same
+    for part in ("## Data", "## Heads", "## Use and limits"):  # the same words in both
         ours, theirs = (text.partition(part)[2].partition("\n## ")[0] for text in (trained.bundle.card, full))
         assert ours == theirs != ""
 
 
-def test_every_table_is_whole(trained, judged):
+def test_every_row_of_a_table_has_as_many_cells(trained, judged):
     for text in (trained.bundle.card, judged[0]):
         assert tables_of(text)
         for table in tables_of(text):

@@ -1,4 +1,4 @@
-"""What a stranger is told of their own files, and that what is proposed trains at once: odd fleets, small."""
+"""What ``data_check`` prints about unknown files, and that its proposal trains at once; with small, odd fleets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from closedloop.data.expectations import validate
 from closedloop.data.schema import DataError
 from model import data, data_check, evaluate, predict, train
 from model import validate as validation
-from model.common import cli, params, starting, tracking
+from model.common import cli, params, proposal, tracking
 
 DAY = 144  # rows of ten minutes
 MACHINES = ("press-a", "press-b", "press-c")
@@ -31,7 +31,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def readings(machines=MACHINES, days=21, **more):
-    """A stranger's fleet: other sensors, ten minutes between rows, times as a spreadsheet writes them."""
+    """A fleet of unknown form: other sensors, ten minutes between rows, times as a spreadsheet writes them."""
     rng, rows = np.random.default_rng(5), days * DAY
     time = pd.date_range("2026-01-05", periods=rows, freq="10min").strftime("%Y-%m-%d %H:%M")
     parts = [
@@ -49,14 +49,14 @@ def readings(machines=MACHINES, days=21, **more):
 
 
 def breakdowns(machines=MACHINES, every_days=2):
-    """Each machine fails every other day, of its seal."""
+    """The seal of each machine fails every other day."""
     times = pd.date_range("2026-01-06 07:00", periods=10, freq=f"{every_days}D")
     parts = [pd.DataFrame({"when": times + pd.Timedelta(hours=k), "asset": m}) for k, m in enumerate(machines)]
     return pd.concat(parts).assign(part="seal", note="hot")
 
 
 def folder(tmp_path, **frames):
-    """A folder ``plant`` of CSV files."""
+    """Write a folder ``plant`` of CSV files."""
     plant = tmp_path / "plant"
     plant.mkdir(exist_ok=True)
     for stem, frame in frames.items():
@@ -65,18 +65,18 @@ def folder(tmp_path, **frames):
 
 
 def written(path):
-    """Content of a JSON file."""
+    """Return the content of a JSON file."""
     return json.loads(Path(path).read_text())
 
 
 def check(plant, capsys, *words):
-    """Exit code and what was printed."""
+    """Run data_check; return its exit code and what it printed."""
     code = data_check.main(["--source", str(plant), *words])
     return code, capsys.readouterr().out
 
 
 def loop(plant, *words):
-    """make run DATA=plant, in this process; the verdict."""
+    """Run ``make run DATA=plant`` in this process; return the decision."""
     data.main(["--source", str(plant), *words])
     validation.main([*words])
     train.main([*words])
@@ -112,7 +112,7 @@ def test_three_machines_without_failures_run_anomaly_only_and_learn_from_failure
 
 
 def test_components_of_which_little_is_known_do_not_stop_a_run(tmp_path, capsys):
-    """One machine alone was repaired and had an alarm: the fold without it has features that are never there."""
+    """Only one machine was repaired and had an alarm, so the fold without it has features that are always missing."""
     one = breakdowns(("press-b",))
     repairs = one.rename(columns={"part": "component"})
     plant = folder(tmp_path, sensors=readings(), breakdowns=breakdowns(), repairs=repairs, alarms=one)
@@ -125,17 +125,17 @@ def test_components_of_which_little_is_known_do_not_stop_a_run(tmp_path, capsys)
 
 
 def test_one_machine_runs_and_its_failures_alone_make_no_head(tmp_path, capsys):
-    """Calibration takes two machines that failed; the run says so, and the anomaly head is trained."""
+    """Calibration needs two machines that failed; the run says so, and trains the anomaly head."""
     plant = folder(tmp_path, sensors=readings(("solo",)), failures=breakdowns(("solo",), every_days=1))
     code, said = check(plant, capsys)
     assert code == cli.DONE, said
-    assert "all on one machine, and calibration takes two" in said
+    assert "all on one machine, and calibration needs two" in said
     assert "anomaly-only in effect" in said
     assert loop(plant, "--params", PROPOSED)["holdout"]["machines"] == 1
 
 
 def test_a_sensor_that_stood_still_in_training_does_not_drown_the_others(tmp_path, capsys):
-    """It moves only in what is judged, by a little: no row may score a million deviations for it."""
+    """It moves a little in the judged rows; no row may score a million deviations for that."""
     frame = readings()
     plant = folder(tmp_path, sensors=frame.assign(setpoint=np.where(frame.index % 3024 > 2000, 40.1, 40.0)))
     assert check(plant, capsys)[0] == cli.DONE
@@ -180,7 +180,7 @@ SPOILED = {
         lambda frame: frame.assign(
             timestamp=(pd.Timestamp("2026-01-05") + pd.to_timedelta(frame.index % 432 * 2, unit="s")).astype("str")
         ),
-        "readings come every 2 seconds, and a schema counts whole minutes",
+        "readings come every 2 seconds, and a schema has whole minutes",
     ),
     "a machine without a name": (
         lambda frame: frame.assign(asset=frame["asset"].where(frame.index != 7)),
@@ -196,27 +196,27 @@ SPOILED = {
     ),
     "hardly any rows": (
         lambda frame: frame.groupby("asset").head(3),
-        "1 training rows a machine are too few: give a longer time",
+        "1 training rows for each machine are too few; give a longer time",
     ),
 }
 
 
 @pytest.mark.parametrize("case", SPOILED)
-def test_what_does_not_fit_is_refused_with_its_mend(case, tmp_path, capsys):
+def test_what_does_not_fit_is_refused_with_a_fix(case, tmp_path, capsys):
     damage, says = SPOILED[case]
     code, said = check(folder(tmp_path, sensors=damage(readings(days=3))), capsys)
-    mends = said.split("what to mend")[1]
+    fixes = said.split("what to fix")[1]
     assert code == cli.REFUSED, said
-    assert says in mends
-    assert "refused: a run would stop." in mends
+    assert says in fixes
+    assert "refused: a run would stop." in fixes
 
 
-def test_only_the_first_three_mends_are_shown(tmp_path, capsys):
+def test_only_the_first_three_fixes_are_shown(tmp_path, capsys):
     frame = readings(days=3)
     frame.loc[3, ["temp", "rpm"]] = -99_999
     code, said = check(folder(tmp_path, sensors=pd.concat([frame, frame.iloc[[5]]])[::-1]), capsys)
     assert code == cli.REFUSED
-    assert "what to mend, the first 3 of " in said
+    assert "what to fix, the first 3 of " in said
     assert "\n  3. " in said
     assert "\n  4. " not in said
 
@@ -229,7 +229,7 @@ def test_wrong_usage_exits_2(tmp_path, capsys):
         data_check.main(["--source", str(tmp_path / "none")])
 
 
-def test_a_new_machine_without_a_number_is_named_with_its_mend(tmp_path, capsys):
+def test_a_new_machine_without_a_number_is_named_with_a_fix(tmp_path, capsys):
     plant = folder(tmp_path, sensors=readings(days=3))
     check(plant, capsys)
     folder(tmp_path, sensors=readings((*MACHINES, "press-d"), days=3))
@@ -237,7 +237,7 @@ def test_a_new_machine_without_a_number_is_named_with_its_mend(tmp_path, capsys)
         data.main(["--source", str(plant), "--params", PROPOSED])
 
 
-# --- what is proposed, piece by piece ---------------------------------------------------------------------------------
+# --- the parts of a proposal ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -250,11 +250,11 @@ def test_a_new_machine_without_a_number_is_named_with_its_mend(tmp_path, capsys)
     ],
 )
 def test_machines_are_numbered_by_the_digits_of_their_names_where_these_tell_them_apart(names, expected):
-    assert expected == starting.machine_numbers(names)
+    assert expected == proposal.machine_numbers(names)
 
 
 def test_a_machine_keeps_its_number_when_others_join(tmp_path, capsys):
-    """Its number decides whether it is held out."""
+    """The number decides whether the machine is held out."""
     plant = folder(tmp_path, sensors=readings(days=3))
     check(plant, capsys)
     before = params.load(tmp_path / PROPOSED).machine_numbers
@@ -274,12 +274,12 @@ def test_a_machine_keeps_its_number_when_others_join(tmp_path, capsys):
     ],
 )
 def test_a_range_holds_what_was_seen_and_half_as_much_beside_it(values, low, high):
-    assert [low, high] == starting.plausible(pd.Series(values))
+    assert [low, high] == proposal.plausible(pd.Series(values))
 
 
 def test_a_range_leaves_a_number_for_nothing_outside():
     rng = np.random.default_rng(1)
-    low, high = starting.plausible(pd.Series(np.append(rng.normal(100, 5, 5000), [-999.0, 9999.0])))
+    low, high = proposal.plausible(pd.Series(np.append(rng.normal(100, 5, 5000), [-999.0, 9999.0])))
     assert 0 <= low < 80
     assert 120 < high < 200
 
@@ -288,10 +288,10 @@ def test_a_range_leaves_a_number_for_nothing_outside():
 def test_names_that_yaml_would_read_as_something_else_stay_what_they_are(code, tmp_path):
     """As a component, a sensor, a column and a machine."""
     schema = {"sampling_minutes": 10, "sensors": {code: [0.0, 1.5]}, "components": [code], "errors": [], "models": []}
-    fleet = starting.Fleet(
+    fleet = proposal.Fleet(
         code, schema, {"rule": "fleet"}, 72, {"telemetry": f"{code}.csv"}, {"maint": {code: "comp"}}, {code: 1}
     )
-    (tmp_path / "p.yaml").write_text(starting.render(fleet))
+    (tmp_path / "p.yaml").write_text(proposal.render(fleet))
     asked = params.load(tmp_path / "p.yaml")
     assert asked.source == code
     assert (asked.schema.sensors, asked.schema.components) == ((code,), (code,))
@@ -301,15 +301,15 @@ def test_names_that_yaml_would_read_as_something_else_stay_what_they_are(code, t
 
 def test_the_proposal_of_an_hourly_fleet_of_years_is_the_commits_own_file_but_for_the_fleet(tmp_path):
     own = params.load()
-    fleet = starting.Fleet(own.source, own.schema.to_dict(), {"rule": own.split["rule"]}, own.features["history_hours"])
-    (tmp_path / "p.yaml").write_text(starting.render(fleet))
+    fleet = proposal.Fleet(own.source, own.schema.to_dict(), {"rule": own.split["rule"]}, own.features["history_hours"])
+    (tmp_path / "p.yaml").write_text(proposal.render(fleet))
     assert own.raw == params.load(tmp_path / "p.yaml").raw
     comments = [line.partition("#")[2] for line in params.PARAMS.read_text().splitlines() if line.startswith("  ")]
     assert all(comment in (tmp_path / "p.yaml").read_text() for comment in comments)
 
 
 def test_a_public_set_brings_its_own_schema_split_and_time_scale(tmp_path):
-    """SKAB's files are shorter than the history of an hourly fleet: with that no figure would mean a thing."""
+    """SKAB's files are shorter than the history of an hourly fleet, with which no figure would mean anything."""
     skab = tmp_path / "skab" / "valve1"
     skab.mkdir(parents=True)
     names = ["Accelerometer1RMS", "Accelerometer2RMS", "Current", "Pressure"]
@@ -332,7 +332,7 @@ def test_a_public_set_brings_its_own_schema_split_and_time_scale(tmp_path):
 
 
 def test_a_budget_that_even_the_highest_score_exceeds_buys_no_alarm(tmp_path, capsys):
-    """A sensor that never moved scores 0 in every row, and an alarm at 0 would never fall silent."""
+    """A sensor that never moved scores 0 in every row, and an alarm at 0 would never end."""
     plant = folder(tmp_path, sensors=readings(days=5).assign(temp=20.0, rpm=1500))
     assert check(plant, capsys)[0] == cli.DONE
     loop(plant, "--params", PROPOSED)
@@ -340,7 +340,7 @@ def test_a_budget_that_even_the_highest_score_exceeds_buys_no_alarm(tmp_path, ca
 
 
 def test_what_validation_writes_meets_the_expectations_again(tmp_path, capsys):
-    """The tables that a stranger's files became are those of the reference layout."""
+    """Files of any form become tables in the layout PdM_<table>."""
     plant = folder(tmp_path, sensors=readings(days=3), breakdowns=breakdowns())
     check(plant, capsys)
     data.main(["--source", str(plant), "--params", PROPOSED])

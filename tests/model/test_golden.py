@@ -1,4 +1,4 @@
-"""The files between training, judging and shipping keep their form: tests/golden holds one of each."""
+"""The files between training, judging and releasing keep their form: tests/golden holds one of each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def golden(name: str) -> Any:
 
 
 def same(expected: Any, found: Any) -> bool:
-    """Equal, figures to nine digits: the last bits of a sum belong to the library that made it."""
+    """Whether two values are equal, numbers to nine digits, since the last bits of a sum differ between libraries."""
     if isinstance(expected, dict):
         return set(expected) == set(found) and all(same(expected[key], found[key]) for key in expected)
     if isinstance(expected, list):
@@ -41,11 +41,11 @@ def same(expected: Any, found: Any) -> bool:
 
 
 def form(value: Any) -> Any:
-    """The keys of a JSON value, without what it says."""
+    """Return the keys of a JSON value at all depths, without its content."""
     return {key: form(child) for key, child in value.items()} if isinstance(value, dict) else None
 
 
-def test_predictions_are_written_and_read_as_ever(make, tmp_path):
+def test_predictions_are_written_and_read_as_before(make, tmp_path):
     stored = PredictionTable.read(GOLDEN / "predictions.parquet")
     fresh = make.blurred(make.truth(), 0.4, 2)
     fresh.write(tmp_path / "predictions.parquet")
@@ -54,12 +54,12 @@ def test_predictions_are_written_and_read_as_ever(make, tmp_path):
         np.testing.assert_array_equal(getattr(stored, column), getattr(again, column))
 
 
-def test_the_judge_still_reads_the_golden_predictions_as_it_did(make):
+def test_the_judge_gives_the_golden_figures(make):
     found = judge(PredictionTable.read(GOLDEN / "predictions.parquet"), make.truth(), make.settings())
     assert same(golden("metrics.json"), found)
 
 
-def test_the_gate_still_decides_on_them_as_it_did(make):
+def test_the_gate_gives_the_golden_decision(make):
     found = make.verdict(make.truth(), PredictionTable.read(GOLDEN / "predictions.parquet"))
     assert same(golden("decision.json"), found)
 

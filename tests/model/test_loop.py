@@ -1,4 +1,4 @@
-"""The verbs, one after the other, as a person runs them: tables in, a verdict out, and the same bits every time."""
+"""The commands, one after the other, as a person runs them: from tables to a verdict, with the same bits every time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from closedloop.data.simulate import simulate
 from closedloop.data.sources import write_tables
 from model.common.params import load
 
-VERBS = ("validate", "train", "predict", "evaluate")
+COMMANDS = ("validate", "train", "predict", "evaluate")
 
 
 def run(folder: Path, *words: str, threads: int = 2) -> subprocess.CompletedProcess[str]:
-    """``python -m model.<verb>`` in a folder outside git, so that the first model may become the champion."""
+    """Run a command in a folder outside git, so that the first model may become the champion."""
     environment = os.environ | {"GIT_DIR": str(folder / "none"), "OMP_NUM_THREADS": str(threads)}
     words = (sys.executable, "-m", f"model.{words[0]}", *words[1:])
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -34,24 +34,26 @@ def fleet(tmp_path_factory):
 
 
 def loop(folder: Path, fleet: Path, threads: int) -> list[str]:
-    """The whole loop; the last line that each verb printed."""
+    """Run all commands; return what each printed."""
     folder.mkdir()
     said = [run(folder, "data", "--source", str(fleet), threads=threads)]
-    said += [run(folder, verb, threads=threads) for verb in VERBS]
+    said += [run(folder, command, threads=threads) for command in COMMANDS]
     for done in said:
         assert done.returncode == 0, done.stderr
-        assert [line for line in done.stderr.splitlines() if not line.startswith("[")] == []  # progress, no noise
+        assert [
+            line for line in done.stderr.splitlines() if not line.startswith("[")
+        ] == []  # progress and nothing else
     return [done.stdout for done in said]
 
 
 @pytest.fixture(scope="module")
 def here(fleet, tmp_path_factory):
-    """The loop, run once."""
+    """A folder in which all commands ran once, and what they printed."""
     folder = tmp_path_factory.mktemp("runs") / "here"
     return folder, loop(folder, fleet, threads=2)
 
 
-def test_the_first_run_is_the_reference_and_the_second_is_identical(here):
+def test_the_first_run_becomes_the_champion_and_the_second_is_identical(here):
     folder, said = here
     assert said[-1].startswith("first: ")
     again = run(folder, "evaluate")
@@ -107,7 +109,7 @@ def test_the_report_is_one_page_that_fetches_nothing(here):
         (("train", "--params", "nowhere.yaml"), 2, "nowhere.yaml"),
     ],
 )
-def test_a_slip_is_one_line_that_says_what_and_where(tmp_path, words, code, says):
+def test_a_wrong_input_is_one_line_that_says_what_and_where(tmp_path, words, code, says):
     done = run(tmp_path, *words)
     assert done.returncode == code
     lines = [line for line in done.stderr.splitlines() if not line.startswith("[")]

@@ -1,4 +1,4 @@
-"""A slip in params.yaml, or in what a verb is given, is one line that says what, where and how to mend it."""
+"""An error in params.yaml, or in the input of a command, is one line: what, where and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.common.params import PARAMS, load
 
 
 def changed(folder: Path, pattern: str, by: str) -> Path:
-    """The project's params.yaml with one line of it changed."""
+    """Write the project's params.yaml with one line changed."""
     text, count = re.subn(pattern, by, PARAMS.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
     assert count == 1
     (folder / "params.yaml").write_text(text, encoding="utf-8")
@@ -40,7 +40,7 @@ def changed(folder: Path, pattern: str, by: str) -> Path:
         (r"^seed: 7", "seed: [", "cannot be read as YAML"),
     ],
 )
-def test_a_slip_in_the_parameters_names_its_key(tmp_path, pattern, by, says):
+def test_an_error_in_the_parameters_names_its_key(tmp_path, pattern, by, says):
     path = changed(tmp_path, pattern, by)
     with pytest.raises(DataError) as error:
         load(path)
@@ -49,21 +49,21 @@ def test_a_slip_in_the_parameters_names_its_key(tmp_path, pattern, by, says):
     assert "\n" not in str(error.value)
 
 
-def test_a_slip_in_the_features_is_said_before_the_tables_are_read(tmp_path):
+def test_an_error_in_the_features_is_found_before_the_tables_are_read(tmp_path):
     cli.write_json(tmp_path / "data.json", {"schema": load().schema.to_dict()})
     path = changed(tmp_path, r"(rolling:.*\n +windows_hours): .*", r"\1: [3, x]")
     with pytest.raises(DataError, match="'x' is not a number of hours above 0"):
         validate.main(["--params", str(path), "--data", str(tmp_path)])
 
 
-def test_judging_asks_for_validated_tables(tmp_path):
+def test_evaluate_asks_for_validated_tables(tmp_path):
     cli.write_json(tmp_path / "data.json", {"schema": load().schema.to_dict()})
     with pytest.raises(DataError, match=r"were not validated; run: python -m model\.validate"):
         evaluate.main(["--data", str(tmp_path)])
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["verb"])
+    monkeypatch.setattr(sys, "argv", ["command"])
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as stopped:
         cli.main(lambda words: cli.write_json(tmp_path / "file" / "below.json", {}))

@@ -1,4 +1,4 @@
-"""One factor for every length of time: what a short, a fast and a slow fleet make of the hours in params.yaml."""
+"""One factor scales every length of time in params.yaml, for short, fast and slow fleets."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_the_history_is_the_one_asked_for_or_a_fifth_of_the_training_time(span_h
 
 
 @given(share=st.floats(0.002, 30), sampling=minutes)
-def test_a_scaled_file_is_one_that_every_verb_accepts(share, sampling):
-    """The law: windows within the history, a lead below the horizon, no length twice, every feature that is named."""
+def test_a_scaled_file_is_one_that_every_command_accepts(share, sampling):
+    """Windows lie within the history, the lead is below the horizon, and every feature that is named exists."""
     schema = params.load().schema.to_dict() | {"sampling_minutes": sampling}
     found = scale(RAW, history(HISTORY, 5 * HISTORY * share, sampling), sampling) | {"schema": schema}
     asked = params.parse(found)
@@ -90,7 +90,7 @@ def test_the_training_time_is_what_the_split_rule_leaves(rule, prefix, hours):
         ("split", "prefix", "third", "must be a number"),
     ],
 )
-def test_a_length_that_is_none_is_named(section, key, value, says):
+def test_a_value_that_is_no_length_is_named(section, key, value, says):
     with pytest.raises(DataError, match=rf"{section}\.{key} is .*{says}"):
         params.parse(RAW | {section: RAW[section] | {key: value}})
 

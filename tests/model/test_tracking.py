@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow, the model that loads from there, and the two verbs that read it back."""
+"""What a run records in MLflow, the model that loads from there, and the commands that read a run."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, in this proce
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VERDICTS = {"first": True, "inconclusive": False, "better": True, "worse": False, "accepted": True, "identical": False}
+OLD_KEYS = dict.fromkeys(("better", "worse"), "becomes_reference")  # as commits before the rename recorded them
 
 
 @pytest.fixture(scope="module")
 def runs(trained, tmp_path_factory):
-    """A project folder in which one run of each verdict was recorded, and the runs' ids by verdict."""
+    """A project folder with one recorded run of each verdict, and the ids of the runs by verdict."""
     folder = tmp_path_factory.mktemp("project")
     out = folder / "build"
     write(trained.bundle, out / "bundle")
@@ -45,11 +46,11 @@ def runs(trained, tmp_path_factory):
     }
     cli.write_json(out / "data.json", data)
     found = {}
-    for name, becomes_reference in VERDICTS.items():
+    for name, becomes_champion in VERDICTS.items():
         decision = {
             "verdict": "worse" if name == "accepted" else name,
             "reason": f"It is {name}.",
-            "becomes_reference": becomes_reference,
+            OLD_KEYS.get(name, "becomes_champion"): becomes_champion,
             "inputs_digest": f"sha256:inputs-of-{name}",
         }
         cli.write_json(out / "decision.json", decision)
@@ -59,10 +60,10 @@ def runs(trained, tmp_path_factory):
 
 @pytest.fixture
 def here(runs, monkeypatch):
-    """The ids of the runs, with the project as the working directory."""
+    """The ids of the runs; the project is the working directory."""
     folder, found = runs
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # a model that is loaded puts its code before it
+    monkeypatch.setattr(sys, "path", [*sys.path])  # loading a model puts its code first on the path
     return found
 
 
@@ -78,7 +79,7 @@ def model_uri(mlflow, run: str) -> str:
 
 
 def as_request(tables, schema) -> dict:
-    """Tables as a person writes them into a request."""
+    """The tables as a request."""
     machine, time, code = tables.errors.machine, tables.errors.time, tables.errors.code
     maint = tables.maint
     return {
@@ -138,7 +139,7 @@ def test_the_model_answers_with_the_bits_of_the_bundle(runs, here, trained):
 
 
 def test_the_model_takes_what_the_service_takes(runs, here):
-    """Whole numbers, nulls, missing tables, columns as arrays: all are requests, and one answer is one row."""
+    """Whole numbers, nulls, missing tables and arrays are accepted; there is one answer for each telemetry row."""
     mlflow = stored(runs[0])
     model = mlflow.pyfunc.load_model(model_uri(mlflow, here["first"]))
     request = json.loads((GOLDEN / "request.json").read_text())
@@ -155,7 +156,7 @@ def test_the_model_takes_what_the_service_takes(runs, here):
 
 
 def test_the_model_brings_its_own_code_and_no_pickle(runs, here):
-    """Read in another process, outside the project: the code that answers is the model's."""
+    """Loaded in another process, outside the project, it answers with the code that was stored with it."""
     mlflow = stored(runs[0])
     folder = Path(mlflow.artifacts.download_artifacts(model_uri(mlflow, here["better"])))
     assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".joblib"}]
@@ -166,19 +167,19 @@ def test_the_model_brings_its_own_code_and_no_pickle(runs, here):
 
 
 def registry(mlflow) -> dict[str, int]:
-    """The version that is champion, and how many there are."""
+    """The version that is champion, and the number of versions."""
     client = mlflow.MlflowClient()
     versions = len(client.search_model_versions("name = 'plant'"))
     champion = client.get_model_version_by_alias("plant", "champion")
     return {"champion": int(champion.version), "versions": versions}
 
 
-def test_only_a_verdict_that_makes_a_reference_moves_the_alias(runs, here, capsys):
+def test_only_a_verdict_that_makes_a_champion_moves_the_alias(runs, here, capsys):
     mlflow = stored(runs[0])
     register.main(["--run", here["first"]])
     assert {"champion": 1, "versions": 1} == registry(mlflow)
     for verdict in ("inconclusive", "worse"):
-        with pytest.raises(cli.RefusedError, match=f"is {verdict}, and only .*It is {verdict}."):
+        with pytest.raises(cli.RefusedError, match=f"is {verdict}; only .*It is {verdict}."):
             register.main(["--run", here[verdict]])
     register.main(["--run", here["identical"]])
     assert {"champion": 1, "versions": 1} == registry(mlflow)
@@ -198,7 +199,7 @@ def test_only_a_verdict_that_makes_a_reference_moves_the_alias(runs, here, capsy
     )
 
 
-def test_the_run_that_is_promoted_is_the_one_judged_last_here(runs, here, capsys):
+def test_the_run_that_is_registered_is_by_default_the_one_judged_last(runs, here, capsys):
     cli.write_json(Path("build/decision.json"), {"inputs_digest": "sha256:inputs-of-better"})
     register.main([])
     assert here["better"] in capsys.readouterr().out
@@ -207,7 +208,7 @@ def test_the_run_that_is_promoted_is_the_one_judged_last_here(runs, here, capsys
         register.main([])
 
 
-def test_a_run_gives_its_parameters_back_as_they_were(here):
+def test_a_recorded_run_gives_its_parameter_file_back_unchanged(here):
     recall.main(["--run", here["first"]])
     assert PARAMS.read_bytes() == Path("build/params-of-run.yaml").read_bytes()
     shortest = next(n for n in range(1, 33) if sum(one.startswith(here["better"][:n]) for one in here.values()) == 1)
@@ -225,9 +226,9 @@ def test_an_unknown_run_is_answered_with_those_that_exist(here):
 
 def test_where_nothing_was_recorded_nothing_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for verb, words in ((recall, ["--run", "a"]), (register, [])):
+    for command, words in ((recall, ["--run", "a"]), (register, [])):
         with pytest.raises(DataError, match="no run is recorded yet; run: make run"):
-            verb.main(words)
+            command.main(words)
     assert not (tmp_path / "build").exists()
 
 
@@ -238,25 +239,25 @@ def test_a_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
         recall.main(["--run", "a"])
 
 
+@pytest.mark.parametrize("key", ["becomes_champion", "becomes_reference"])
 @pytest.mark.parametrize(("verdict", "versions"), [("better", 1), ("inconclusive", 0)])
-def test_what_ci_judged_is_recorded_where_the_server_is_and_the_alias_follows(
-    runs, tmp_path, monkeypatch, capsys, verdict, versions
+def test_a_run_of_ci_is_recorded_on_the_server_and_the_alias_follows_the_verdict(
+    runs, tmp_path, monkeypatch, capsys, verdict, versions, key
 ):
-    """From files alone, as the job has them that may know the server."""
+    """From files alone, since only the job that mirrors knows the server; the files may be those of an older commit."""
     shutil.copytree(runs[0] / "build", tmp_path / "build", ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
     cli.write_json(Path("build/data/data.json"), json.loads((runs[0] / "build/data.json").read_text()))
-    becomes = VERDICTS[verdict]
-    decision = {"verdict": verdict, "reason": "So.", "becomes_reference": becomes, "inputs_digest": "sha256:x"}
+    decision = {"verdict": verdict, "reason": "So.", key: VERDICTS[verdict], "inputs_digest": "sha256:x"}
     cli.write_json(Path("build/decision.json"), decision)
     mirror.main([])
     import mlflow
 
     client = mlflow.MlflowClient()
     assert len(client.search_model_versions("name = 'plant'")) == versions
-    assert ("the alias stays" in capsys.readouterr().out) == (versions == 0)
+    assert ("the alias champion stays where it is" in capsys.readouterr().out) == (versions == 0)
 
 
 def test_a_mirror_needs_a_server(monkeypatch):

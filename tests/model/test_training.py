@@ -1,4 +1,4 @@
-"""What a data scientist's commit must still do: train, with the very features, windows and estimators it names."""
+"""What must hold after any change of params.yaml: the model trains with the features and estimators that it names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from closedloop.features.kernel import compute
 from closedloop.heads.bundle import load, write
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import ANOMALY, PredictionTable
-from model.predict import predict
-from model.train import failure_heads, prepare
+from model.common.predictions import predict
+from model.common.training import failure_heads, prepare
 
 
 def test_every_feature_that_params_names_is_computed_once_per_row(trained):
@@ -21,8 +21,8 @@ def test_every_feature_that_params_names_is_computed_once_per_row(trained):
     assert len(set(trained.bundle.spec.names)) == len(trained.bundle.spec.names)
 
 
-def test_features_are_finite_wherever_a_full_history_gives_them_something_to_say(trained):
-    """NaN is allowed only where nothing happened: no error of a kind within the history, no replacement yet."""
+def test_features_are_finite_wherever_the_history_is_full(trained):
+    """NaN is allowed only where nothing happened: no error of a kind in the history, or no replacement yet."""
     found = compute(trained.training, trained.bundle.spec, trained.bundle.constants, trained.params.schema)
     full = found.history_hours >= trained.params.features["history_hours"]
     silent = ("_hours_since", "_days_since")
@@ -52,7 +52,7 @@ def test_answers_are_probabilities_and_every_row_has_one(trained):
     assert probability.std() > 0
 
 
-def test_it_ranks_failing_hours_far_better_than_chance(trained):
+def test_the_model_ranks_failing_hours_far_better_than_chance(trained):
     """A constant answer has a PR-AUC equal to the share of failing hours; the model must do ten times as well."""
     figures = judge(predict(trained.bundle, trained.truth.tables), trained.truth, trained.settings)["failure"]
     silent = PredictionTable.of(
@@ -77,8 +77,8 @@ def test_a_stored_bundle_answers_with_the_same_bits(trained, tmp_path):
 
 
 @pytest.mark.parametrize("without", ["telemetry", "errors"])
-def test_an_ablation_never_sees_what_it_does_without(trained, without):
-    """Trained in a hurry, with three trees: what matters here is what the heads were given."""
+def test_an_ablation_never_sees_the_group_it_leaves_out(trained, without):
+    """Trained with three trees, since only the columns of the heads matter here."""
     hurried = replace(trained.params, failure={**trained.params.failure, "parameters": {"max_iter": 3}})
     training = prepare(trained.training, trained.params.schema, hurried, trained.params.source)
     heads = failure_heads(training, trained.params.schema, hurried, trained.bundle.anomaly, without)

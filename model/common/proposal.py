@@ -1,4 +1,4 @@
-"""The parameter file that ``data-check`` proposes: that of this commit, with what it says of the fleet replaced."""
+"""The parameter file that ``data_check`` proposes: that of this commit, changed to fit another fleet."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from closedloop.features.spec import FeatureSpec, label
 from closedloop.judge.split import PREFIX, held_out
 from model.common import params, timescale
 
-FAR = 10  # spans of the middle 99.8 % of the readings: what lies further off is no reading, but 9999 for none
-FEWEST = 5  # machines on either side of the split by machine and time
+FAR = 10  # a reading further off than so many spans of the middle 99.8 % stands for a missing one, as 9999 does
+FEWEST = 5  # machines that the split by machine and time leaves on either side
 
 
 @dataclass
 class Fleet:
-    """What a parameter file must know of a fleet: names, mapping, schema, split and time scale, as in ``params.yaml``.
+    """What a parameter file says of a fleet; the fields are named as in ``params.yaml``.
 
-    ``notes`` are comments for its keys, such as ``schema.components``.
+    ``notes`` maps a key of the file, such as ``schema.components``, to the comment beside it.
     """
 
     source: str
@@ -45,9 +45,9 @@ class Fleet:
 
 
 def machine_numbers(names: Iterable[str], known: Mapping[str, int] | None = None) -> dict[str, int]:
-    """A number for each name: the digits it ends in where they tell all of them apart, else its place in the order.
+    """Return a number for each name: the digits at its end where these are all different, else its place in the order.
 
-    Numbers that are ``known`` stay, since they decide who is held out; new names get the next ones.
+    Numbers that are ``known`` stay, since they decide which machines are held out; new names get the next numbers.
     """
     ordered = sorted(set(names))
     if known:
@@ -61,9 +61,9 @@ def machine_numbers(names: Iterable[str], known: Mapping[str, int] | None = None
 
 
 def plausible(readings: pd.Series) -> list[float]:
-    """A range that refuses the absurd: half of what was seen wider on either side, and not below 0 if all is above.
+    """Return a plausible range: what was seen, and half as much on either side, but not below 0 if nothing is.
 
-    What lies very far from all the rest, as 9999 for a missing reading does, is left outside.
+    Readings very far from all others, such as 9999 for a missing one, are left outside.
     """
     values = readings.dropna().to_numpy(np.float64)
     values = values[np.isfinite(values)]
@@ -79,7 +79,7 @@ def plausible(readings: pd.Series) -> list[float]:
 
 
 def schema_of(frames: Frames, sensors: Iterable[str], notes: dict[str, str]) -> dict[str, Any]:
-    """The section ``schema:`` that fits the frames, and notes on what was counted."""
+    """Return the section ``schema:`` that fits the frames, and add the counts to ``notes``."""
 
     def counted(key: str, tables: Mapping[str, str]) -> list[str]:
         counts = {table: Counter(frames[table][name].dropna()) for table, name in tables.items() if table in frames}
@@ -100,37 +100,37 @@ def schema_of(frames: Frames, sensors: Iterable[str], notes: dict[str, str]) -> 
 
 
 def steps_minutes(telemetry: pd.DataFrame) -> pd.Series:
-    """Minutes from each row to the machine's next one."""
+    """Return the minutes between each row and the machine's next one."""
     ordered = telemetry[["machineID", "datetime"]].sort_values(["machineID", "datetime"])
     steps = ordered.groupby("machineID")["datetime"].diff().dt.total_seconds() / 60
     return steps[steps > 0]
 
 
 def sampling_minutes(telemetry: pd.DataFrame) -> int:
-    """The commonest step between rows, in whole minutes, 1 or more."""
+    """Return the most frequent step between rows, in whole minutes, at least 1."""
     steps = steps_minutes(telemetry)
     return max(1, round(float(steps.mode().iloc[0]))) if len(steps) else 60
 
 
 def split_of(machines: pd.Series, source: str, salt: str) -> tuple[dict[str, Any], str]:
-    """The split rule for these machines, and why."""
+    """Return the split rule for these machines, and the reason."""
     held = held_out(machines.dropna().unique().astype(np.int64), source, salt)
     out, left = int(held.sum()), int((~held).sum())
     if min(out, left) >= FEWEST:
         return {"rule": "fleet"}, f"{left} machines train, {out} are held out and judge in the last third of the time"
-    why = f"by machine {left} would train and {out} judge, and it takes {FEWEST} of each"
+    why = f"split by machine, {left} would train and {out} judge, and {FEWEST} of each are needed"
     return {"rule": "prefix", "prefix": round(PREFIX, 2)}, f"the first third of each machine's rows trains: {why}"
 
 
 def history_of(telemetry: pd.DataFrame, asked: params.Params, split: Mapping[str, Any], minutes: int) -> float:
-    """The length of the history that suits how long and how often these machines were watched."""
+    """Return the length of the history, in hours, that suits how long and how often these machines were watched."""
     watched = timescale.watched_hours(telemetry, minutes)
     span = timescale.training_hours(watched, split["rule"], split.get("prefix", PREFIX), minutes)
     return timescale.history(asked.features["history_hours"], span, minutes)
 
 
 def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
-    """The text of the parameter file, with the comments of this commit's own where they still hold."""
+    """Return the text of the parameter file, with those comments of the ``template`` that still hold."""
     editor = YAML()
     editor.width = 120
     text = template.read_text(encoding="utf-8")
@@ -144,9 +144,9 @@ def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
     scaled |= {"source": fleet.source, "schema": fleet.schema, "split": own["split"] | {"rule": fleet.split["rule"]}}
     _replace(content, scaled)
     del content["columns"]
-    content.insert(2, "columns", _flow(fleet.columns), comment="your column names for ours, by table")
+    content.insert(2, "columns", _flow(fleet.columns), comment="your column names, each with ours, by table")
     if fleet.machine_numbers:
-        content.insert(2, "machine_numbers", _flow(fleet.machine_numbers), comment="a new machine gets a new number")
+        content.insert(2, "machine_numbers", _flow(fleet.machine_numbers), comment="give a new machine a new number")
     if fleet.files:
         content.insert(2, "files", _flow(fleet.files), comment="your file of each table")
     for key, note in fleet.notes.items():
@@ -157,17 +157,17 @@ def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
     body = re.sub(r"\A(#.*\n|\s)*", "", out.getvalue())
     body = re.sub(r"\n+(?=\w+:)", "\n\n", body)
     if prefix := fleet.split.get("prefix"):
-        said = f"\\1\n  prefix: {prefix:g} # the rows that train: a share of each machine's, or their number"
+        said = f"\\1\n  prefix: {prefix:g} # first rows of each machine that train: a share of them, or their number"
         body = re.sub(r"^(  rule: prefix.*)$", said, body, count=1, flags=re.MULTILINE)
     return (
-        f"# A start for the fleet in {fleet.source}, proposed by make data-check: read it, correct it, make it yours.\n"
-        f"# Every key is described in model/README.md. Lengths of time are model/params.yaml's times "
+        f"# Proposed by make data-check for the fleet in {fleet.source}: read it, and correct what was guessed wrong.\n"
+        f"# Every key is described in model/README.md. Lengths of time are those of model/params.yaml times "
         f"{fleet.history_hours / own['features']['history_hours']:.3g}.\n\n{body}"
     )
 
 
 def _replace(old: CommentedMap, new: Mapping[str, Any]) -> None:
-    """Put new values below the old keys, in place, so that comments stay; what is equal is left as it is written."""
+    """Replace values in place, so that comments stay; an equal value keeps the way it is written."""
     for key, value in new.items():
         if key in old and old[key] == value:
             continue
@@ -182,7 +182,7 @@ def _replace(old: CommentedMap, new: Mapping[str, Any]) -> None:
 
 
 def _minutes(key: str, value: Any) -> str:
-    """Lengths of time as people say them, where hours do not come out even."""
+    """Return lengths of time as a comment in minutes, where they are no whole number of hours; else nothing."""
     if not str(key).endswith("_hours"):
         return ""
     said = ", ".join(label(microseconds(item)) for item in (value if isinstance(value, list) else [value]))
@@ -190,7 +190,7 @@ def _minutes(key: str, value: Any) -> str:
 
 
 def _flow(value: Any) -> Any:
-    """The value as YAML on one line, its texts quoted where YAML would read something else."""
+    """Return the value as YAML on one line."""
     new: CommentedMap | CommentedSeq
     if isinstance(value, Mapping):
         new = CommentedMap({_text(name): _flow(item) for name, item in value.items()})
@@ -203,6 +203,7 @@ def _flow(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
+    """Return a value as YAML writes it: texts quoted where YAML would read another type, whole floats as integers."""
     if not isinstance(value, str):
         return int(value) if isinstance(value, float) and value == int(value) and abs(value) < 1e15 else value
     try:

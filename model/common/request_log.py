@@ -1,4 +1,4 @@
-"""The tables of a fleet from its request log, as the shipper left it in Delta tables."""
+"""The tables of a fleet from its request log: the Delta tables that the shipper wrote."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from model.common import cli
 
 
 def is_log(source: str) -> bool:
-    """Whether a source is an address, or a folder that holds a shipped log."""
+    """Return whether a source is an address, or a folder with a shipped log."""
     return "://" in source or (Path(source) / REQUESTS / "_delta_log").is_dir()
 
 
 def fetch(source: str, schema: Schema) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """The frames of a log, and the part of a pin that names just them.
+    """Return the frames of a log, and the part of a pin that names exactly them.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the log cannot be read.
     """
     try:
         log = read(Sink.at(source, os.environ), schema)
@@ -36,6 +36,6 @@ def fetch(source: str, schema: Schema) -> tuple[dict[str, pd.DataFrame], dict[st
     except FAULTS as error:
         raise DataError(f"{source}: the log cannot be read: {one_line(error)}") from error
     again = f", {log.replayed:,} of them sent again" if log.replayed else ""
-    cli.say(f"read {log.records:,} records{again}; {len(log.losers):,} values were replaced by later ones")
+    cli.say(f"read {log.records:,} records{again}; later values replaced {len(log.losers):,}")
     frames = sources.tables_to_frames(log.tables, schema)
     return frames, {"kind": "log", "location": source, "versions": log.versions}

@@ -1,0 +1,169 @@
+"""From training rows to fitted heads: features, labels, the anomaly head and a failure head for each component."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables, microseconds
+from closedloop.features.kernel import compute
+from closedloop.features.spec import Constants, FeatureSpec, fit_constants
+from closedloop.heads.detectors import fit_anomaly_head
+from closedloop.heads.failure import fit_failure_head, machine_folds
+from closedloop.heads.scorers import AnomalyHead, FailureHead
+from closedloop.judge.labels import in_failure_hour, labels
+from closedloop.judge.truth import Bool, Grid, JudgeSettings, Truth
+from model.common import cli
+from model.common.params import Params
+from model.common.thresholds import budget_threshold, cost_threshold
+
+ABLATIONS = {"no_telemetry": "telemetry", "no_errors": "errors"}  # name: the group of features that is left out
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """All that the heads learn from: the training rows with their features and labels.
+
+    ``X`` has shape (features, rows). ``y`` has shape (components, rows) and is 1 before a failure, 0 before none, and
+    -1 where that is unknown. ``thinned`` marks the rows that stand for their neighbours: every n-th hour of the clock.
+    """
+
+    tables: Tables
+    spec: FeatureSpec
+    constants: Constants
+    X: Float64
+    y: NDArray[np.int8]
+    thinned: NDArray[np.bool_]
+    grid: Grid
+
+
+def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> TrainingSet:
+    """Compute features and labels of the training rows; ``tables`` must hold no other rows."""
+    spec = FeatureSpec.from_params(params.features, schema)
+    for skipped in spec.skipped:
+        cli.say(f"left out the custom feature {skipped}")
+    constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
+    cli.say(f"computing {len(spec.names)} features for {len(tables.time):,} rows")
+    X = compute(tables, spec, constants, schema).X
+    grid = Grid.of(Truth(tables, schema, source), JudgeSettings.from_params(params.raw))
+    y = np.concatenate(
+        [
+            np.where(in_failure_hour(window, schema), np.int8(-1), labels(window, schema, params.horizon_us))
+            for window in tables.windows()
+        ],
+        axis=1,
+    )
+    every_us = microseconds(params.failure["negatives_every_hours"])
+    return TrainingSet(tables, spec, constants, X, y, tables.time % every_us < schema.period_us, grid)
+
+
+def anomaly_head(training: TrainingSet, schema: Schema, params: Params) -> AnomalyHead:
+    """Fit the detector on the features that ``params.yaml`` names, with the threshold that its alarm budget allows.
+
+    Raises:
+        DataError: ``params.yaml`` names an unknown feature or parameter.
+    """
+    asked, names = params.anomaly, training.spec.names
+    skipped = {reason.partition(":")[0] for reason in training.spec.skipped}  # the fleet lacks their sensors
+    wanted = []
+    for kind in asked["features"]:
+        if kind in names:
+            wanted.append(kind)
+        elif kind not in skipped:
+            wanted += [f"{sensor}_{kind}" for sensor in schema.sensors]
+    if unknown := [name for name in wanted if name not in names]:
+        raise DataError(
+            f"params.yaml: anomaly.features: there is no feature {unknown[0]}; choose among {', '.join(names)}"
+        )
+    columns = np.array([names.index(name) for name in wanted], np.int32)
+    try:
+        head = fit_anomaly_head(
+            training.X[:, training.thinned], columns, asked["detector"], asked["parameters"], params.seed
+        )
+    except ValueError as error:
+        raise DataError(f"params.yaml: {error}") from error
+    score, rules = head.score(training.X), JudgeSettings.from_params(params.raw).rules
+    return replace(head, threshold=budget_threshold(training.grid, score, asked["alarms_per_machine_year"], rules))
+
+
+def known_failures(training: TrainingSet, schema: Schema) -> dict[str, int]:
+    """Count the training failures of each component; empty where there is no failure table."""
+    if training.tables.failures is None:
+        return {}
+    return {
+        component: sum(len(of_one[c]) for of_one in training.grid.failures)
+        for c, component in enumerate(schema.components)
+    }
+
+
+def headless(grid: Grid, component: int, params: Params) -> str | None:
+    """Return why a component gets no failure head from these training rows, or None where it gets one."""
+    failures = [len(of_one[component]) for of_one in grid.failures]
+    if sum(failures) < params.failure["minimum_failures"]:
+        return f"{sum(failures)} training failures, a head needs {params.failure['minimum_failures']}"
+    if np.count_nonzero(failures) < 2:
+        return f"its {sum(failures)} training failures are all on one machine, and calibration needs two"
+    return None
+
+
+def in_every_fold(X: Float64, y: Bool, teaches: Bool, machine: Int64, folds: int) -> Bool:
+    """Return which features have a value whichever fold is left out: scikit-learn cannot bin a feature without any.
+
+    Raises:
+        ValueError: without some fold only one class would be left to learn from.
+    """
+    fold = machine_folds(y.astype(np.int64), machine, folds, teaches)[teaches]
+    there = np.isfinite(X[:, teaches])
+    return np.sum([there[:, fold == k].any(axis=1) for k in range(fold.max() + 1)], axis=0) >= 2
+
+
+def failure_heads(
+    training: TrainingSet, schema: Schema, params: Params, anomaly: AnomalyHead, without: str | None = None
+) -> dict[str, FailureHead]:
+    """Fit one calibrated head for each component that failed often enough.
+
+    Args:
+        training: the rows to learn from.
+        schema: the fleet's schema.
+        params: the parameters in use.
+        anomaly: the fitted anomaly head, whose score is a feature.
+        without: a group of features to leave out, for an ablation.
+
+    Raises:
+        DataError: a parameter of the estimator is refused, or the folds leave only one class.
+    """
+    if training.tables.failures is None:
+        return {}
+    groups = np.array([*training.spec.groups, "telemetry"])  # the last is the anomaly score
+    X = np.vstack([training.X, anomaly.score(training.X)])
+    settings = JudgeSettings.from_params(params.raw)
+    represented = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # by a kept row
+    heads = {}
+    for c, component in enumerate(schema.components):
+        if reason := headless(training.grid, c, params):
+            cli.say(f"no head for {component}: {reason}")
+            continue
+        failures = sum(len(of_one[c]) for of_one in training.grid.failures)
+        y = training.y[c]
+        weight = np.where(y == 1, 1.0, np.where(training.thinned & (y == 0), represented, 0.0))
+        try:
+            machine, folds = training.tables.machine, params.failure["folds"]
+            there = in_every_fold(X, (y == 1) & (weight > 0), weight > 0, machine, folds)
+            columns = np.flatnonzero((groups != without) & there).astype(np.int32)
+            if not len(columns):
+                cli.say(f"no head for {component} without {without}: no other feature has values for these machines")
+                continue
+            head, probability = fit_failure_head(
+                X, y == 1, weight, machine, columns, params.failure["parameters"], params.seed,
+                folds,
+            )  # fmt: skip
+        except ValueError as error:
+            raise DataError(f"params.yaml: {error}") from error
+        heads[component] = replace(head, threshold=cost_threshold(training.grid, c, probability, settings))
+        cli.say(
+            f"{component}: learned from {failures} failures, alarm at {heads[component].threshold:.3f}"
+            + (f", without {without}" if without else "")
+        )
+    return heads
