@@ -1,6 +1,6 @@
-"""Run while the image is built: the service answers its own example, and Numba keeps what it compiled for that.
+"""Fill Numba's cache during the image build: the service answers its own example.
 
-init() answers the example, and so compiles all that an answer needs. A bundle that cannot answer fails here.
+init() answers the example, which compiles everything that an answer needs. A bundle that cannot answer fails the build.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from numba.np.ufunc import array_exprs
 from score import score
 
 if __name__ == "__main__":
-    # Numba writes addresses into two places of what it keeps, so that no two builds were alike: a comment beside the
-    # machine code, and the names of inner functions, which it makes of hash(expression).
+    # Numba writes memory addresses into two places of its cache, so that no two builds would be equal: a comment beside
+    # the machine code, and the names of inner functions, which contain hash(expression).
     TypeAnnotation.__str__ = lambda self: ""  # type: ignore[method-assign]
     count = itertools.count()
     vars(array_exprs)["hash"] = lambda expression: next(count)

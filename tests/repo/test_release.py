@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,9 @@ spec:
     name: score
   - image: "NAME:dev"
 """
+
+
+RUN = re.compile(r"\brun: make ([a-z-]+)")
 
 
 class Repository:
@@ -65,7 +69,7 @@ class Repository:
 
     def commit(self, files: dict[str, str]) -> str:
         for name, text in files.items():
-            (self.work / name).parent.mkdir(exist_ok=True)
+            (self.work / name).parent.mkdir(parents=True, exist_ok=True)
             (self.work / name).write_text(text)
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", "change")
@@ -124,6 +128,39 @@ def test_a_change_is_compared_with_the_newest_champion_that_is_not_withdrawn(rep
     assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
     assert repo.commits[0] == repo.outputs()["commit"]
     assert "release r1" in repo.summary()
+
+
+def of_format_1(repo: Repository, tag: str, commit: str, **facts: Any) -> None:
+    """A release as the pipeline wrote it while it called the champion the reference, and its workflow promote.yml."""
+    known = {"closedloop": 1, "commit": commit, "image": IMAGE, "becomes_reference": True, "files": {}} | facts
+    known = {"served": None, "reference": None, "withdrawn": None} | known
+    text = json.dumps({"closedloop": known.pop("closedloop")} | known, indent=1)
+    repo.state["api"]["releases"].insert(
+        0, {"tag_name": tag, "body": f"Words.\n\n```json\n{text}\n```", "draft": False, "id": 5}
+    )
+    repo.keep()
+
+
+def test_the_champion_of_an_older_release_is_found_under_its_old_key(repo: Repository) -> None:
+    """Else a change would be compared with its base commit, and nobody would notice."""
+    of_format_1(repo, "r1", repo.commits[0], served="2026-01-01", reference="2026-01-01")
+    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
+    assert repo.commits[0] == repo.outputs()["commit"]
+    repo.release("r2", repo.commits[1], served="2026-01-02", champion="2026-01-02")
+    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
+    assert repo.commits[1] == repo.outputs()["commit"]
+
+
+def test_an_older_release_keeps_its_keys_when_its_facts_change(repo: Repository) -> None:
+    """A branch from before the rename still reads them, and they say who signed it."""
+    of_format_1(repo, "r0", repo.commits[0], served="2026-01-01", reference="2026-01-01")
+    repo.release("r1", repo.commits[1], served="2026-01-02", champion="2026-01-02")
+    assert repo.run("rollback", "move", RELEASE="r0", REASON="hot").returncode == 0
+    old = json.loads(repo.state["api"]["releases"][1]["body"].partition("```json\n")[2].partition("```")[0])
+    assert (old["closedloop"], old["reference"], old["becomes_reference"]) == (1, "2026-01-01", True)
+    assert old["served"] > "2026-01-02"
+    assert not {"champion", "becomes_champion"} & set(old)
+    assert repo.facts("r0")["champion"] == "2026-01-01"
 
 
 def test_a_release_that_a_person_made_or_a_draft_is_no_champion(repo: Repository) -> None:
@@ -300,6 +337,38 @@ def test_before_a_deployment_image_and_bundle_are_verified_by_signer_and_commit(
     assert "Not verified" in repo.summary()
 
 
+@pytest.mark.parametrize(("older", "signer"), [(True, "promote.yml"), (False, "release.yml")])
+def test_a_release_is_verified_by_the_workflow_that_signed_its_format(
+    repo: Repository, older: bool, signer: str
+) -> None:
+    """promote.yml is accepted for the format that it wrote, and for no other."""
+    files = {"bundle.tar.gz": "bundle"}
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    (of_format_1 if older else Repository.release)(repo, "r1", repo.commits[0], served="2026-01-01", files=digests)
+    repo.state["assets"]["r1"] = files
+    repo.keep()
+    (repo.work / "build").mkdir()
+    assert repo.run("deploy", "fetch", RELEASE="r1").returncode == 0
+    assert repo.run("release", "verify", SIGNED="true").returncode == 0
+    calls = [call["words"] for call in repo.calls("attestation", "verify")]
+    assert len(calls) == 2
+    assert {f"someone/fleet/.github/workflows/{signer}"} == {
+        words[words.index("--signer-workflow") + 1] for words in calls
+    }
+
+
+@pytest.mark.parametrize("becomes", [True, False])
+def test_a_decision_with_the_old_key_is_read(repo: Repository, becomes: bool) -> None:
+    """A rollback restores model code that writes it."""
+    gathered(repo)
+    decision = {"verdict": "better", "becomes_reference": becomes, "reason": "Saves."}
+    (repo.work / "build/decision.json").write_text(json.dumps(decision))
+    assert repo.run("release", "gather", IMAGE_BY_DIGEST=IMAGE).returncode == 0
+    facts = json.loads((repo.work / "build/release/facts.json").read_text())
+    assert (facts["closedloop"], facts["becomes_champion"]) == (2, becomes)
+    assert "becomes_reference" not in facts
+
+
 @pytest.mark.parametrize(("expected", "code"), [(None, 0), ("the same", 0), ("sha256:other", 1), ("", 1)])
 def test_a_bundle_that_is_not_the_judged_one_is_refused_also_where_the_digest_was_lost(
     repo: Repository, tiny_bundle: Path, expected: str | None, code: int
@@ -334,8 +403,48 @@ def test_a_rollback_restores_the_tree_but_not_the_workflows_and_holds_the_rest(r
     assert repo.git("rev-parse", "origin/rollback/r0^") == repo.commits[2]
     (pull,) = repo.calls("pr", "create")
     assert "> `it $(touch x) 'burns' @everyone`" in pull["stdin"]
-    assert not repo.calls("workflow")  # it would meet the release that is withdrawn only later
+    assert not repo.calls("workflow")  # it would be compared with the release that is withdrawn only later
     assert not (repo.work / "x").exists()
+
+
+def test_a_rollback_to_before_the_pipeline_moved_keeps_every_target_that_workflows_call(
+    repo: Repository, root: Path, targets: dict[str, str]
+) -> None:
+    """The release has the old programs, an old Makefile and no steps.mk; today's workflows call today's targets."""
+    old = repo.commit(
+        {
+            "Makefile": "ship-plan:\n\t@python3 .ci/promote.py plan\n",
+            ".ci/promote.py": "old\n",
+            ".github/workflows/promote.yml": "old\n",
+            "tests/repo/test_ship.py": "old\n",
+            "tests/model/test_train.py": "old\n",
+            "model/train.py": "old\n",
+            "src/closedloop/x.py": "old\n",
+        }
+    )
+    repo.git("rm", "-r", "--quiet", ".ci", ".github", "tests/repo", "tests/model", "model")
+    today = {path: (root / path).read_text() for path in ("Makefile", ".ci/steps.mk", ".ci/pipeline/plan.py")}
+    today |= {str(path.relative_to(root)): path.read_text() for path in (root / ".github/workflows").iterdir()}
+    repo.commit(today | {"tests/repo/test_release.py": "new\n", "model/train.py": "new\n", "docs/new.md": "new\n"})
+    repo.git("push", "--quiet", "origin", "main")
+    of_format_1(repo, "r0", old, served="2026-01-01", reference="2026-01-01")
+    repo.release("r1", repo.git("rev-parse", "HEAD"), served="2026-01-02", champion="2026-01-02")
+    done = repo.run("rollback", "hold", RELEASE="r0", REASON="hot")
+    assert done.returncode == 0, done.stderr
+
+    repo.git("fetch", "--quiet", "origin")
+    repo.git("checkout", "--quiet", "--detach", "origin/rollback/r0")
+    there = set(repo.git("ls-files").splitlines())
+    assert set(today) | {"tests/repo/test_release.py"} <= there
+    assert {"tests/model/test_train.py", "src/closedloop/x.py"} <= there
+    assert (repo.work / "model/train.py").read_text() == "old\n"
+    assert [name for name in there if "promote" in name or "ship" in name or name == "docs/new.md"] == []
+    called = {word for name in there if name.endswith(".yml") for word in RUN.findall((repo.work / name).read_text())}
+    assert {"release-decide", "champion", "run"} <= called
+    assert called <= set(targets)
+    for target in sorted(called):
+        words = ["make", "--dry-run", "INSTALLED=", "WHEEL=", "BUNDLE=", target]
+        assert subprocess.run(words, cwd=repo.work, capture_output=True, check=False).returncode == 0, target
 
 
 def test_where_no_pull_request_may_be_opened_the_branch_holds_and_a_person_is_told(repo: Repository) -> None:

@@ -81,14 +81,7 @@ def test_a_place_that_has_moved_is_said_and_nothing_is_written(copy: Path) -> No
 
 def test_a_renamed_copy_passes_its_own_checks(copy: Path) -> None:
     rename(copy, "press-line")
-    tests = [
-        "test_make.py",
-        "test_text.py",
-        "test_manifests.py",
-        "test_workflows.py",
-        "test_files.py",
-        "test_release.py",
-    ]
+    names = ("make", "text", "manifests", "workflows", "files", "release")
     tools = copy / ".venv/bin"
     for command in (
         [tools / "ruff", "check", "--quiet", "."],

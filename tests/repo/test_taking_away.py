@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,27 +17,27 @@ EDITS: dict[str, list[tuple[str, int, str]]] = {
         (r"\n  manifests:\n(?:    .*\n)+", 1, ""),
         (r"(?<=image), manifests(?=\]\n    if: \$\{\{ always)", 1, ""),
     ],
-    ".github/workflows/promote.yml": [
+    ".github/workflows/release.yml": [
         (
             r"      - uses: actions/download-artifact.*\n        with:\n          name: manifests\n(?:          .*\n)+",
             1,
             "",
         )
     ],
-    "Makefile": [(r"(?<=engine) manifests(?= test)", 1, ""), (r"\nmanifests: .*\n(?:\t.*\n)+", 1, "")],
-    ".ci/rename.py": [(r'    "k8s/.*\n', 2, ""), (r"NAMESPACE = .*\n", 1, "")],
-    ".ci/doctor.py": [(r'    "kustomize": .*\n', 1, "")],
+    "Makefile": [(r"(?<=image-same) manifests(?= test)", 1, ""), (r"\nmanifests: .*\n(?:\t.*\n)+", 1, "")],
+    ".ci/dev/rename.py": [(r'    "k8s/.*\n', 2, ""), (r"NAMESPACE = .*\n", 1, "")],
+    ".ci/dev/doctor.py": [(r'    "kustomize": .*\n', 1, "")],
     "README.md": [(r", \[`k8s/`\]\(k8s/README\.md\)", 1, "")],
     ".ci/README.md": [(r"\| `manifests\.py` .*\n", 1, ""), (r" and `make manifests`", 1, "")],
     ".github/README.md": [(r", `manifests\.yml`", 1, ""), (r"(?<=image), manifests", 1, "")],
     ".github/CODEOWNERS": [(r"# /k8s/ .*\n", 1, "")],
     "tests/repo/test_events.py": [JOB_IN_A_LIST],
-    "tests/repo/test_line.py": [JOB_IN_A_LIST],
+    "tests/repo/test_pipeline.py": [JOB_IN_A_LIST],
     "tests/repo/test_runner.py": [(r'    "manifests": .*\n', 1, ""), JOB_IN_A_LIST],
     "tests/repo/mistakes.yaml": [(r"- name: .*\n  file: manifests\.yml\n(?:  .*\n)+", 1, "")],
     "tests/repo/test_workflows.py": [(r'    \("name: Render and validate the manifests".*\n', 1, "")],
     "tests/repo/test_rename.py": [
-        (r'(?<="test_text\.py"), "test_manifests\.py"', 1, ""),
+        (r'(?<="text"), "manifests"', 1, ""),
         (r"    .*\bmanifests\b.*\n", 3, ""),
         (r"import re\n", 1, ""),
     ],
@@ -47,13 +46,13 @@ EDITS: dict[str, list[tuple[str, int, str]]] = {
 CHECKS = [
     "events",
     "files",
-    "line",
     "make",
     "mistakes",
+    "pipeline",
     "rename",
     "runner",
-    "settings_of_the_line",
     "text",
+    "workflow_settings",
     "workflows",
 ]
 
@@ -85,7 +84,7 @@ def checked(copy: Path) -> str:
         [tools / "ruff", "check", "--quiet", "."],
         [tools / "yamllint", "--strict", "."],
         [tools / "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/repo/test_{name}.py" for name in CHECKS), *LESS],
-        [sys.executable, ".ci/rename.py", "press-line"],
+        ["make", "rename", "NAME=press-line"],
     ):
         done = subprocess.run(command, cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         said += done.stdout + done.stderr if done.returncode else ""
