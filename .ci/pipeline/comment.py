@@ -40,9 +40,7 @@ def harmless(text: str) -> str:
 def body(summary: str | None, run: str) -> str:
     """Return the comment."""
     if summary is None:
-        told = (
-            "## No verdict\n\nThe data or the training were refused, so there is no report. See the first red job."
-        )
+        told = "## No verdict\n\nThe data or the training were refused, so there is no report. See the first red job."
     else:
         told = harmless(summary)
         if len(summary) > LONGEST:
