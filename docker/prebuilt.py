@@ -1,4 +1,4 @@
-"""Numba's cache as the image build left it. In the image this module is named by NUMBA_CACHE_LOCATOR_CLASSES."""
+"""Let Numba use the read-only cache that the image build made; NUMBA_CACHE_LOCATOR_CLASSES names this module."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from numba.core.caching import UserProvidedCacheLocator
 
 
 class Prebuilt(UserProvidedCacheLocator):
-    """NUMBA_CACHE_DIR, which need not be writable; Numba's own locator gives up where it is not."""
+    """Locates the cache in NUMBA_CACHE_DIR also where that is not writable, which Numba's own locator requires."""
 
     def ensure_cache_path(self) -> None:
-        """Make the folder while the image is built; later it is there."""
+        """Create the folder during the image build; later it exists."""
         Path(self._cache_path).mkdir(parents=True, exist_ok=True)

@@ -1,65 +1,65 @@
-"""What a person's own commands share: programs that may be absent, and GitHub by the person's own login of ``gh``.
+"""The repository of the remote ``origin`` on GitHub, asked with the person's own login of ``gh``.
 
-gh is told the repository of the remote ``origin``; left alone it takes the one that a fork was made from.
+``gh`` is told this repository in every call: by itself it would choose the one that a fork was made from.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from pipeline import github
+from pipeline.github import PipelineError
 
 
-class RefusedError(Exception):
-    """It cannot be done. The message says what was asked, why not, and how to mend it."""
+def git(*words: str) -> str:
+    """Run git and return its output, stripped; errors are those of :func:`pipeline.github.call`."""
+    return github.call("git", *words).strip()
 
 
-def run(*words: str, stdin: str = "") -> str:
-    """What a command says.
+@dataclass(frozen=True)
+class Origin:
+    """A repository on GitHub: its host, and its name as ``owner/name``."""
+
+    host: str
+    name: str
+
+    def gh(self, *words: str, stdin: str | None = None) -> str:
+        """Run ``gh`` for this repository and return its output, stripped.
+
+        Raises:
+            PipelineError: gh is not installed, or the call was refused.
+        """
+        return github.gh(*words, stdin=stdin, env={"GH_REPO": f"{self.host}/{self.name}"}).strip()
+
+    def api(self, path: str = "", method: str = "GET", body: object = None) -> Any:
+        """Return GitHub's answer to one call of its API; ``path`` is relative to this repository.
+
+        Raises:
+            PipelineError: as for :meth:`gh`.
+        """
+        words = ["api", "--method", method, f"repos/{self.name}{path}"]
+        if body is None:
+            return json.loads(self.gh(*words) or "null")
+        return json.loads(self.gh(*words, "--input", "-", stdin=json.dumps(body)) or "null")
+
+
+def origin() -> Origin:
+    """Return the repository of the remote ``origin``.
 
     Raises:
-        RefusedError: it failed, or is not there.
+        PipelineError: there is no such remote, or it is not a repository on GitHub.
     """
     try:
-        done = subprocess.run(words, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        where = ": install GitHub's command line, then `gh auth login`" if words[0] == "gh" else ""
-        raise RefusedError(f"{words[0]} is not on PATH{where}") from None
-    if done.returncode:
-        raise RefusedError(f"`{' '.join(words)}`: {' '.join((done.stderr or done.stdout).split()) or 'it failed'}")
-    return done.stdout.strip()
-
-
-def repository() -> str:
-    """``owner/name`` on GitHub, from the remote ``origin``; later calls of gh ask that one.
-
-    Raises:
-        RefusedError: there is no such remote.
-    """
-    try:
-        remote = run("git", "remote", "get-url", "origin")
-    except RefusedError:
-        raise RefusedError(
+        remote = git("remote", "get-url", "origin")
+    except PipelineError:
+        raise PipelineError(
             "no remote is called origin; add the address of your copy: git remote add origin …"
         ) from None
     found = re.search(r"[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", remote)
     if not found:
-        raise RefusedError("the remote origin is no repository on GitHub: git remote set-url origin …")
+        raise PipelineError("the remote origin is not a repository on GitHub; change it: git remote set-url origin …")
     host = re.search(r"(?:://|@)(?:[^@/]*@)?([\w.-]+)", remote)
-    os.environ["GH_REPO"] = f"{host[1] if host else 'github.com'}/{found[1]}"
-    return found[1]
-
-
-def api(path: str, method: str = "GET", body: object = None) -> Any:
-    """GitHub's answer to one call.
-
-    Raises:
-        RefusedError: gh is not there, or the call was refused.
-    """
-    words = ["gh", "api", "--method", method, path, *(["--input", "-"] if body is not None else [])]
-    return json.loads(run(*words, stdin="" if body is None else json.dumps(body)) or "null")
+    return Origin(host[1] if host else "github.com", found[1])

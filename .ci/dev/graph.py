@@ -1,8 +1,8 @@
-"""Run the graph of ci.yml on this machine: the same jobs in the same order, each make target once, then the verdict.
+"""Run the jobs of ci.yml on this machine: ``make ci``. The same jobs in the same order, then the verdict.
 
-What the verdict waits for is run, with the steps of the file that a job names; what follows it tells people or ships,
-and has no place here. A job whose target needs a container engine is skipped by name where none answers. Actions
-(checkout, Python, artifacts) are what one folder makes needless. Exit code: that of the verdict.
+Only the jobs that the verdict waits for are run; those after it inform people or release. Of a job's steps the make
+targets are run; its actions (checkout, Python, artifacts) are not needed in one folder. The job that needs a container
+engine is skipped by name where none answers. The exit code is that of the verdict.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / ".github/workflows/ci.yml"
-ENGINE = "image"  # the one job that cannot do without
+ENGINE = "image"  # the one job that needs a container engine
 VERDICT = "required"
+OF_THIS_PROGRAM = {"PYTHONPATH", "PYTHONSAFEPATH"}  # how make started it; no business of what a target runs
 
 
 def needed(job: dict[str, Any]) -> list[str]:
-    """The jobs that this one waits for."""
+    """Return the jobs that a job waits for."""
     names = job.get("needs", [])
     return [names] if isinstance(names, str) else names
 
 
 def steps(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """A job's steps: its own, or those of the one job in the file of this repository that it names."""
+    """Return a job's steps: its own, or those of the one job in the workflow file that it calls."""
     if "uses" not in job:
         return job["steps"]
     called = yaml.safe_load((ROOT / job["uses"].removeprefix("$/")).read_text(encoding="utf-8"))["jobs"]
@@ -42,12 +43,12 @@ def steps(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def judged(jobs: dict[str, Any]) -> list[str]:
-    """The jobs that the verdict waits for, in order."""
+    """Return the jobs that the verdict waits for, in order."""
     return [name for name in order(jobs) if name in needed(jobs[VERDICT])]
 
 
 def order(jobs: dict[str, Any]) -> list[str]:
-    """The jobs, each after what it needs, else as the file has them."""
+    """Return the jobs, each after those that it needs, otherwise in the order of the file."""
     sorter = TopologicalSorter({name: needed(job) for name, job in jobs.items()})
     sorter.prepare()
     done: list[str] = []
@@ -59,14 +60,15 @@ def order(jobs: dict[str, Any]) -> list[str]:
 
 
 def make(target: str, **extra: str) -> bool:
-    """Make one target, its output shown; True if it went well."""
+    """Run one make target with its output shown; return whether it succeeded."""
     print(f"\n== {target}", flush=True)
     command = ["make", "--no-print-directory", target]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **extra}, check=False).returncode == 0
+    environment = {name: value for name, value in os.environ.items() if name not in OF_THIS_PROGRAM}
+    return subprocess.run(command, cwd=ROOT, env=environment | extra, check=False).returncode == 0
 
 
 def run(job: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """Run a job's make targets; its result and its outputs. After a failure only steps with an ``if`` still run."""
+    """Run a job's make targets; return its result and outputs. After a failure only steps with an ``if`` still run."""
     fine = True
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as file:
         for step in steps(job):
@@ -76,7 +78,7 @@ def run(job: dict[str, Any]) -> tuple[str, dict[str, str]]:
 
 
 def main() -> int:
-    """Run the graph and print a line for each job."""
+    """Run the jobs, print a line for each, and return the exit code of the verdict."""
     jobs = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
     needs: dict[str, dict[str, Any]] = {}
     rows = []

@@ -1,6 +1,6 @@
-"""Compile requirements/*.txt from pyproject.toml, hash-locked: serve ⊂ train ⊂ dev; and tools apart.
+"""Compile requirements/*.txt from pyproject.toml, with hashes: serve ⊂ train ⊂ dev, and tools apart.
 
-``--check`` compares instead, pins and markers only: a new wheel of an old version adds hashes and is no change of ours.
+``--check`` compares instead, pins and markers only: a new wheel of an old version adds hashes and changes no pin.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "requirements"
 UV = Path(sys.executable).with_name("uv")
 FLAGS = ("--quiet", "--universal", "--python-version", "3.11", "--no-emit-index-url", "--no-header", "--no-annotate")
-# dev first: it is the union, and the others are held to its versions.
+# dev first: it is the union, and the others take its versions.
 EXTRAS = {"dev": ("--extra", "train", "--extra", "dev"), "train": ("--extra", "train"), "serve": ()}
-# Azure's server asks for older libraries than FastAPI does, so it gets what score/score.py imports and no more.
+# Azure's server needs older libraries than FastAPI does, so it gets what score/score.py imports and no more.
 CONTRACT = ("msgspec", "numba", "numpy", "safetensors")
-# The fuzzers are no daily tool. Atheris dropped Python 3.11 with 3.1, and what it has for others than Linux is old.
+# Atheris dropped Python 3.11 with 3.1, and its wheels for other systems than Linux are old.
 FUZZERS = (
     "schemathesis>=4.32",
     "atheris~=3.0.0; sys_platform == 'linux' and python_version < '3.12'",
     "atheris>=3.1; sys_platform == 'linux' and python_version >= '3.12'",
 )
-# Its pins are too narrow to stand beside any others.
+# Its pins are too narrow to be installed beside any others.
 SCANNER = "checkov>=3.3"
 OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error", re.IGNORECASE)
 
 
 def compile_locks(folder: Path, *flags: str) -> None:
-    """Compile all locks into ``folder``, keeping the versions of those that are there."""
+    """Compile all locks into ``folder``, keeping the versions of the locks that are there."""
     for name, extras in EXTRAS.items():
         union = () if name == "dev" else ("--constraints", str(folder / "dev.txt"))
         _uv("pyproject.toml", folder / f"{name}.txt", *extras, *union, *flags)
@@ -50,12 +50,12 @@ def _uv(source: str, out: Path, *flags: str, text: str = "") -> None:
 
 
 def pins(path: Path) -> list[str]:
-    """The requirements of a lock without their hashes."""
+    """Return the requirements of a lock without their hashes."""
     return re.findall(r"^(\w.*?)(?: \\)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def stale() -> list[str]:
-    """What differs between the locks and pyproject.toml, one line each."""
+    """Return a line for each difference between the locks and pyproject.toml."""
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary)
@@ -65,13 +65,13 @@ def stale() -> list[str]:
         for path in sorted(fresh.glob("*.txt")):
             committed = LOCKS / path.name
             old, new = set(pins(committed) if committed.exists() else []), set(pins(path))
-            found += [f"requirements/{path.name}: nothing asks for {pin}" for pin in sorted(old - new)]
-            found += [f"requirements/{path.name}: {pin} is asked for" for pin in sorted(new - old)]
+            found += [f"requirements/{path.name}: nothing needs {pin}" for pin in sorted(old - new)]
+            found += [f"requirements/{path.name}: {pin} is needed and missing" for pin in sorted(new - old)]
     return found
 
 
 def main() -> int:
-    """Write the locks, or compare them. Exit code 1: they are stale, or cannot be compiled."""
+    """Write the locks or compare them, and return the exit code; 1: they are stale, or cannot be compiled."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--check", action="store_true", help="compare, write nothing")
@@ -84,13 +84,13 @@ def main() -> int:
         found = stale()
     except subprocess.CalledProcessError as error:
         if args.check and OFFLINE.search(error.stderr):
-            print("skipped: whether the locks are fresh; no package index answers")
+            print("skipped: the locks were not compared, since no package index answers")
             return 0
         print(error.stderr, file=sys.stderr)
         return 1
-    print("\n".join(found or ["the locks are what pyproject.toml asks for"]))
+    print("\n".join(found or ["the locks match pyproject.toml"]))
     if found:
-        print("mend it with: make lock", file=sys.stderr)
+        print("fix it with: make lock", file=sys.stderr)
     return 1 if found else 0
 
 

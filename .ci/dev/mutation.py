@@ -1,8 +1,8 @@
-"""Count how many small slips in the code that decides a test would notice: ``make mutation``.
+"""Measure the mutation score of the modules that decide a verdict: ``make mutation``.
 
 mutmut changes the modules of ``[tool.mutmut]`` in pyproject.toml one expression at a time, and runs the tests that
-reach it. It works on a copy below build/, where its findings stay: ``cd build/mutation && mutmut browse`` shows each
-survivor. Survivors that no test could kill, since they do the same, are listed in tests/README.md and count as alive.
+reach it. It works on a copy in build/, where its results stay: ``cd build/mutation && mutmut browse`` shows each
+survivor. Equivalent mutants, which no test could kill, are listed in tests/README.md and count as alive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KILLED = {"killed", "timeout"}
 
 
 def main() -> int:
-    """Print a table; 1 where a module stays below ``AT_LEAST``."""
+    """Print the score of each module and return the exit code; 1: one is below ``AT_LEAST``."""
     shutil.rmtree(STAGE, ignore_errors=True)
     for name in ("src", "model", "tests"):
         shutil.copytree(ROOT / name, STAGE / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,7 +1,7 @@
-"""Push this branch, open a pull request, and let it merge itself once it is green: ``make pr``.
+"""Push this branch, open a pull request, and have GitHub merge it once it is green: ``make pr``.
 
-It is armed with the person's own login: a merge that a workflow's token has armed starts no workflow on main, so
-nothing would ship. The pull request goes to this repository, also where it is a fork.
+Auto-merge is enabled with the person's own login. A merge that a workflow's token has enabled starts no workflow on
+main, so nothing would be released. The pull request goes to the repository of ``origin``, also where that is a fork.
 """
 
 from __future__ import annotations
@@ -10,59 +10,61 @@ import json
 import os
 import sys
 
-from dev.desk import RefusedError, api, repository, run
+from pipeline.github import PipelineError
+
+from dev.desk import git, origin
 
 
 def branch() -> str:
-    """The branch to send.
+    """Return the name of the branch to push.
 
     Raises:
-        RefusedError: there is none, it is main, or not all of it is committed.
+        PipelineError: no branch or main is checked out, or there are uncommitted changes.
     """
-    name = run("git", "branch", "--show-current")
+    name = git("branch", "--show-current")
     if name in {"", "main"}:
-        where = "on main" if name else "on no branch"
-        raise RefusedError(f"you are {where}; take a branch of your own: git switch --create my-change")
-    if changed := run("git", "status", "--porcelain"):
+        where = "main" if name else "no branch"
+        raise PipelineError(f"{where} is checked out; make a branch of your own: git switch --create my-change")
+    if changed := git("status", "--porcelain"):
         shown = ", ".join(line[3:] for line in changed.splitlines()[:3])
-        raise RefusedError(f"not committed yet, so it would not be in it: {shown}; git commit, or git stash")
+        raise PipelineError(f"uncommitted changes would not be part of it: {shown}; git commit, or git stash")
     return name
 
 
 def send() -> list[str]:
-    """Do it; one line for each thing done.
+    """Push, open the pull request and enable auto-merge; return one line for each thing done.
 
     Raises:
-        RefusedError: it cannot be done.
+        PipelineError: one of these is not possible.
     """
     if os.environ.get("GITHUB_ACTIONS"):
-        raise RefusedError("this is a workflow, whose token arms merges that start nothing; a person runs this")
+        raise PipelineError("a workflow's token cannot do this, since its merge starts no workflow; run it yourself")
     name = branch()
-    here = repository()
-    base = api(f"repos/{here}")["default_branch"]
-    run("git", "fetch", "--quiet", "origin", base)
-    if run("git", "rev-list", "--count", f"origin/{base}..HEAD") == "0":
-        raise RefusedError(f"{name} has no commit that origin/{base} lacks")
-    run("git", "push", "--quiet", "--set-upstream", "origin", name)
-    to = ("--repo", here)
-    there = json.loads(run("gh", "pr", "list", *to, "--head", name, "--state", "open", "--json", "url"))
-    url = there[0]["url"] if there else run("gh", "pr", "create", *to, "--base", base, "--head", name, "--fill")
-    said = [f"{'there already' if there else 'opened'}: {url}"]
+    here = origin()
+    base = here.api()["default_branch"]
+    git("fetch", "--quiet", "origin", base)
+    if git("rev-list", "--count", f"origin/{base}..HEAD") == "0":
+        raise PipelineError(f"{name} has no commit that origin/{base} lacks")
+    git("push", "--quiet", "--set-upstream", "origin", name)
+    to = ("--repo", here.name)
+    there = json.loads(here.gh("pr", "list", *to, "--head", name, "--state", "open", "--json", "url"))
+    url = there[0]["url"] if there else here.gh("pr", "create", *to, "--base", base, "--head", name, "--fill")
+    done = [f"{'already open' if there else 'opened'}: {url}"]
     try:
-        run("gh", "pr", "merge", *to, "--auto", "--squash", url)
-    except RefusedError as error:
-        raise RefusedError(
-            f"{said[0]}, but it will not merge itself ({error}); `make protect` allows that and says what must be "
-            "green first: without a required check there is nothing to wait for"
+        here.gh("pr", "merge", *to, "--auto", "--squash", url)
+    except PipelineError as error:
+        raise PipelineError(
+            f"{done[0]}, but auto-merge could not be enabled ({error}); `make protect` allows it and sets the check "
+            "that must be green first"
         ) from error
-    return [*said, "it merges itself once it is green; to stop that: gh pr merge --disable-auto"]
+    return [*done, "GitHub merges it once it is green; to stop that: gh pr merge --disable-auto"]
 
 
 def main() -> int:
-    """Send it. Exit code 1: refused."""
+    """Run ``make pr`` and return the exit code; 1: refused."""
     try:
         print(*send(), sep="\n")
-    except RefusedError as error:
+    except PipelineError as error:
         print(f"make pr: {error}", file=sys.stderr)
         return 1
     return 0

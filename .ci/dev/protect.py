@@ -1,7 +1,7 @@
-"""Put .github/rulesets/<mode>.json on this repository, and switch on what the line needs: ``make protect [MODE=team]``.
+"""Apply .github/rulesets/<mode>.json to this repository, and the settings it needs: ``make protect [MODE=team]``.
 
-It says what it changed and reads the rules back. Safe to run again: the ruleset has one name in both modes, so that one
-replaces the other.
+It prints what it changed and reads the rules back. It can be run again: the ruleset has the same name in both modes,
+so one replaces the other.
 """
 
 from __future__ import annotations
@@ -9,44 +9,45 @@ from __future__ import annotations
 import json
 import sys
 
-from dev.desk import ROOT, RefusedError, api, repository
+from pipeline.github import ROOT, PipelineError
+
+from dev.desk import origin
 
 RULESETS = ROOT / ".github/rulesets"
 
 
 def protect(mode: str) -> list[str]:
-    """Apply the rules of a mode; one line for each thing done.
+    """Apply the rules of a mode; return one line for each thing done.
 
     Raises:
-        RefusedError: it cannot be done here, or did not hold.
+        PipelineError: this repository or this login does not allow it, or GitHub dropped a rule.
     """
     wanted = json.loads((RULESETS / f"{mode}.json").read_text(encoding="utf-8"))
-    name = repository()
-    here = f"repos/{name}"
-    about = api(here)
+    here = origin()
+    about = here.api()
     if not about.get("permissions", {}).get("admin"):
-        raise RefusedError(f"only an administrator of {name} may set its rules")
+        raise PipelineError(f"only an administrator of {here.name} may set its rules")
     if mode == "team" and about["owner"]["type"] != "Organization":
-        raise RefusedError(
-            f"{name} belongs to a person, and merge queues are for organisations: make protect MODE=solo"
+        raise PipelineError(
+            f"{here.name} belongs to a person, and merge queues are for organisations: make protect MODE=solo"
         )
-    api(here, "PATCH", {"allow_auto_merge": True, "allow_squash_merge": True, "delete_branch_on_merge": True})
-    said = ["pull requests may merge themselves once they are green, and their branches go then"]
+    here.api("", "PATCH", {"allow_auto_merge": True, "allow_squash_merge": True, "delete_branch_on_merge": True})
+    done = ["auto-merge is allowed, and a branch is deleted once it is merged"]
     try:
-        api(f"{here}/private-vulnerability-reporting", "PUT")
-        said.append("weaknesses can be reported privately")
-    except RefusedError as error:  # a private copy has no strangers who would
-        said.append(f"skipped: private reports of weaknesses: {error}")
-    same = [rules for rules in api(f"{here}/rulesets?includes_parents=false") if rules["name"] == wanted["name"]]
-    path, method = (f"{here}/rulesets/{same[0]['id']}", "PUT") if same else (f"{here}/rulesets", "POST")
-    held = {rule["type"] for rule in api(f"{here}/rulesets/{api(path, method, wanted)['id']}")["rules"]}
+        here.api("/private-vulnerability-reporting", "PUT")
+        done.append("vulnerabilities can be reported privately")
+    except PipelineError as error:  # GitHub offers this to public repositories only
+        done.append(f"skipped: private reports of vulnerabilities: {error}")
+    same = [rules for rules in here.api("/rulesets?includes_parents=false") if rules["name"] == wanted["name"]]
+    path, method = (f"/rulesets/{same[0]['id']}", "PUT") if same else ("/rulesets", "POST")
+    held = {rule["type"] for rule in here.api(f"/rulesets/{here.api(path, method, wanted)['id']}")["rules"]}
     if lost := {rule["type"] for rule in wanted["rules"]} - held:
-        raise RefusedError(f"GitHub took the ruleset of {name}, but not its rules {', '.join(sorted(lost))}")
-    return [*said, f"main of {name} is under the rules of {mode}.json: {', '.join(sorted(held))}"]
+        raise PipelineError(f"GitHub accepted the ruleset of {here.name} without its rules {', '.join(sorted(lost))}")
+    return [*done, f"main of {here.name} has the rules of {mode}.json: {', '.join(sorted(held))}"]
 
 
 def main() -> int:
-    """Apply. Exit code 2: no such mode; 1: refused."""
+    """Run ``make protect`` and return the exit code; 1: refused; 2: there is no such mode."""
     modes = sorted(path.stem for path in RULESETS.glob("*.json"))
     mode = sys.argv[1] if len(sys.argv) > 1 else "solo"
     if mode not in modes:
@@ -54,7 +55,7 @@ def main() -> int:
         return 2
     try:
         print(*protect(mode), sep="\n")
-    except RefusedError as error:
+    except PipelineError as error:
         print(f"make protect: {error}", file=sys.stderr)
         return 1
     return 0

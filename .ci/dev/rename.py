@@ -1,8 +1,8 @@
-"""Give a copy a name of its own: ``make rename NAME=press-line``. It changes the places named here, and nothing else.
+"""Give a copy a name of its own: ``make rename NAME=press-line``. It changes the places listed here, and nothing else.
 
-The title, the wheel, the image, the objects of Kubernetes and the volumes take the name. The Python package
-`closedloop`, the metrics `closedloop_…`, the format of a bundle and the labels `closedloop.…` keep theirs: the code is
-called so, dashboards and bundles know them, and a later merge of the template would meet every import.
+The title, the wheel, the image, the Kubernetes objects and the volumes take the name. The Python package `closedloop`,
+the metrics `closedloop_…`, the bundle format and the image labels `closedloop.…` keep theirs: dashboards and bundles
+depend on them, and otherwise a later merge of the template would conflict with every import.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, OLD_TITLE = "closedloop", "Closed Loop"
-NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){1,39}")  # as a wheel, an image and a namespace may all be called
+NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){1,39}")  # valid for a wheel, an image and a namespace
 TAKEN = {"model", "score", "tests", "docker", "k8s", "default", "kube-system", OLD}
 
-WORD = re.compile(rf"(?<![\w/.-]){OLD}(?![\w/.]|-bundle)")  # not a path, a package, a metric, a format or a label
-TITLE = re.compile(rf"{OLD_TITLE}(?! authors)")  # the licence stays the authors'
+WORD = re.compile(rf"(?<![\w/.-]){OLD}(?![\w/.]|-bundle)")  # not a path, package, metric, format or image label
+TITLE = re.compile(rf"{OLD_TITLE}(?! authors)")  # the licence keeps its authors
 PROJECT = re.compile(rf'(?<=^name = "){OLD}(?="$)', re.MULTILINE)
 IMAGE = re.compile(rf"{OLD}(?=:dev|-log\b|-same\b)")
 NAMESPACE = re.compile(rf"(?<=--namespace ){OLD}\b")
 
-# Where the name stands. A place that has none is an error: it has moved, and this list must follow it.
+# Where the name is written. A place without it is an error: it has moved, and this list must follow.
 PLACES: dict[str, tuple[re.Pattern[str], ...]] = {
     "README.md": (TITLE,),
     "pyproject.toml": (PROJECT,),
@@ -40,10 +40,10 @@ CHOSEN = re.compile(rf'(?<=^OLD, OLD_TITLE = ")({OLD})", "({OLD_TITLE})(?="$)', 
 
 
 def rename(root: Path, name: str) -> list[str]:
-    """Write the name into every place under ``root``; the files that changed.
+    """Write the name into every place under ``root``; return the files that changed.
 
     Raises:
-        ValueError: the name cannot be used, or a place does not hold the old one; then nothing is written.
+        ValueError: the name is not valid, or a place does not contain the old one; then nothing is written.
     """
     if not NAME.fullmatch(name) or name in TAKEN:
         raise ValueError(
@@ -61,8 +61,8 @@ def rename(root: Path, name: str) -> list[str]:
                 found += times
             changed[path] = text
         if not found:
-            raise ValueError(f"{place} does not hold the name {OLD}; was this copy renamed before, or did it move?")
-    here = root / ".ci/rename.py"
+            raise ValueError(f"{place} does not contain the name {OLD}; correct PLACES in .ci/dev/rename.py")
+    here = root / ".ci/dev/rename.py"
     changed[here] = CHOSEN.sub(f'{name}", "{title}', here.read_text(encoding="utf-8"))
     fresh = {path: text for path, text in changed.items() if text != path.read_text(encoding="utf-8")}
     for path, text in fresh.items():
@@ -71,14 +71,14 @@ def rename(root: Path, name: str) -> list[str]:
 
 
 def main() -> int:
-    """Rename. Exit code 2: no such name can be used."""
+    """Run ``make rename`` and return the exit code; 2: the name is not valid."""
     try:
         changed = rename(ROOT, sys.argv[1] if len(sys.argv) > 1 else "")
     except ValueError as error:
         print(f"make rename: {error}", file=sys.stderr)
         return 2
     print(*changed, sep="\n")
-    print(f"\n{len(changed)} files hold the new name; look with git diff, then: make check")
+    print(f"\n{len(changed)} files have the new name; read git diff, then run: make check")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Branches and pull requests that the line opens: nothing is checked out, and no hook or code of the branch runs."""
+"""Branches and pull requests that the pipeline opens. Nothing is checked out, and no hook or code of a branch runs."""
 
 from __future__ import annotations
 
@@ -15,31 +15,35 @@ AUTHOR = {
     "GIT_COMMITTER_EMAIL": "41898282+github-actions[bot]@users.noreply.github.com",
 }
 MAIN = "origin/main"
-LOGIN = "credential.helper=!gh auth git-credential"  # the token of GH_TOKEN, kept nowhere
+LOGIN = "credential.helper=!gh auth git-credential"  # uses the token in GH_TOKEN and stores it nowhere
+# The pipeline's own code. A rollback leaves it as it is on main: today's workflows call today's make targets, and the
+# token of a run may not write .github.
+OF_THE_PIPELINE = (".github", ".ci", "Makefile", "tests/repo")
 
 
 def git(*words: str, index: str = "") -> str:
-    """What git prints. Raises LineError where it fails."""
-    os.environ.update(AUTHOR | ({"GIT_INDEX_FILE": index} if index else {}))
-    try:
-        return github.call("git", *words).strip()
-    finally:
-        os.environ.pop("GIT_INDEX_FILE", None)
+    """Run git as the author of bots and return its output, stripped; ``index`` is an index file of its own.
+
+    Raises:
+        PipelineError: git failed.
+    """
+    return github.call("git", *words, env=AUTHOR | ({"GIT_INDEX_FILE": index} if index else {})).strip()
 
 
-def restored(commit: str, kept: str = ".github") -> str:
-    """The tree of a commit, but with ``main``'s own ``.github``, which the token of a run may not write."""
+def restored(commit: str, kept: tuple[str, ...] = OF_THE_PIPELINE) -> str:
+    """Return the tree of a commit in which the paths of ``kept`` are those of ``main``."""
     with tempfile.TemporaryDirectory() as folder:
         index = str(Path(folder, "index"))
         git("read-tree", commit, index=index)
-        git("rm", "-r", "--quiet", "--force", "--cached", "--ignore-unmatch", "--", kept, index=index)
-        if git("ls-tree", MAIN, kept):
-            git("read-tree", f"--prefix={kept}/", f"{MAIN}:{kept}", index=index)
+        git("rm", "-r", "--quiet", "--force", "--cached", "--ignore-unmatch", "--", *kept, index=index)
+        entries = git("ls-tree", "-r", MAIN, "--", *kept)
+        if entries:
+            github.call("git", "update-index", "--index-info", stdin=entries + "\n", env={"GIT_INDEX_FILE": index})
         return git("write-tree", index=index)
 
 
 def changed(path: str, content: Path) -> str:
-    """The tree of ``main`` with one file replaced."""
+    """Return the tree of ``main`` with one file replaced."""
     with tempfile.TemporaryDirectory() as folder:
         index = str(Path(folder, "index"))
         git("read-tree", MAIN, index=index)
@@ -49,30 +53,30 @@ def changed(path: str, content: Path) -> str:
 
 
 def push(tree: str, branch: str, message: str) -> str:
-    """One commit on ``main`` with that tree, pushed as that branch; returns the commit."""
+    """Push one commit with that tree on top of ``main`` as that branch; return the commit."""
     commit = git("commit-tree", tree, "-p", MAIN, "-m", message)
     git("-c", LOGIN, "push", "--force", "origin", f"{commit}:refs/heads/{branch}")
     return commit
 
 
 def propose(branch: str, title: str, body: str) -> None:
-    """Open the pull request, or say how a person can."""
+    """Open the pull request of a branch; where runs may not, say on the summary page how a person can."""
     words = ["--repo", github.repository(), "--head", branch, "--base", "main", "--title", title, "--body-file", "-"]
     try:
         print(github.gh("pr", "create", *words, stdin=body))
-    except github.LineError as error:
+    except github.PipelineError as error:
         address = f"{github.setting('GITHUB_SERVER_URL')}/{github.repository()}/compare/{branch}?expand=1"
         github.tell(
-            f"No pull request could be opened ({error}). Open it by hand: {address}. To let runs do it: Settings → "
+            f"No pull request could be opened ({error}). Open it yourself: {address}. To let runs do it: Settings → "
             "Actions → General → Allow GitHub Actions to create pull requests."
         )
 
 
 def check(branch: str) -> None:
-    """See that the branch gets its checks.
+    """Start ci.yml on a branch, unless its push has started it.
 
-    What a run's own token opens starts no workflow, so ci.yml is started by hand then, and reports a commit status.
-    With the token of a GitHub App (AS_APP) everything starts by itself.
+    A push with a run's own token starts no workflow, so ci.yml is started here and reports a commit status. A push
+    with the token of a GitHub App (AS_APP) starts it.
     """
     if os.environ.get("AS_APP") != "true":
         github.gh("workflow", "run", "ci.yml", "--repo", github.repository(), "--ref", branch)

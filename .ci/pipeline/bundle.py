@@ -1,4 +1,4 @@
-"""Load a bundle as the service would, digests first, and say or compare its digest (EXPECTED)."""
+"""Load build/bundle as the service does, print its digest, and compare it with EXPECTED where that is set."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pipeline import github
 
 
 def main() -> None:
-    """Hand on the digest.
+    """Set the output ``bundle_digest``.
 
     Raises:
-        LineError: the bundle does not load, or is another one than EXPECTED.
+        PipelineError: the bundle cannot be loaded, or is not EXPECTED.
     """
     try:
         manifest = load(Path("build/bundle")).manifest
     except BundleError as error:
-        raise github.LineError(f"build/bundle: {error}") from error
-    assert manifest is not None, "what was loaded has one"  # noqa: S101
+        raise github.PipelineError(f"build/bundle: {error}") from error
+    assert manifest is not None, "a loaded bundle has one"  # noqa: S101
     found = manifest.bundle_digest
     expected = os.environ.get("EXPECTED")
-    if expected is not None and expected != found:  # an empty one is a digest that was lost on its way
-        judged = expected or "none that anyone named"
-        raise github.LineError(f"this bundle is {found}, and {judged} was trained and judged; run the workflow again")
+    if expected is not None and expected != found:  # an empty one is a digest that was lost on the way
+        judged = expected or "an unknown one"
+        raise github.PipelineError(f"this bundle is {found}, but {judged} was judged; run the workflow again")
     github.output(bundle_digest=found)
 
 

@@ -1,7 +1,6 @@
-"""Say which commit this change must meet: that of the release which is the reference, or else the base commit.
+"""Print the commit that this change is compared with: that of the champion's release, or else the base commit.
 
-Where neither is known (the first commit of all, or a laptop that is not logged in) the answer is empty, and the run
-says so.
+Where neither is known (the first commit, or a machine without a login to GitHub) it is empty, and the run says so.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pipeline import github, release_facts
 
 
 def base() -> str:
-    """The base commit that the event gave, else the merge base with ``main`` where that is another commit than this."""
+    """Return the base commit that the event gave, else the merge base with ``main`` unless that is this commit."""
     if given := os.environ.get("BASE_COMMIT", ""):
         return given
     words = ["git", "merge-base", "HEAD", "origin/main"]
@@ -25,20 +24,18 @@ def base() -> str:
 
 
 def choose(known: list[release_facts.Release], base_commit: str) -> tuple[str, str]:
-    """The commit to meet, and in words which one it is."""
-    if holder := release_facts.latest(known, "reference"):
-        return holder.commit, f"the reference is release {holder.tag}, commit {holder.commit[:12]}"
+    """Return the commit to compare with, and in words which one it is."""
+    if holder := release_facts.latest(known, "champion"):
+        return holder.commit, f"the champion is release {holder.tag}, commit {holder.commit[:12]}"
     if base_commit:
-        return base_commit, f"no release is the reference yet, so this meets its base, commit {base_commit[:12]}"
+        return base_commit, f"no release is the champion yet, so this is compared with its base {base_commit[:12]}"
     return "", "there is no release and no base, so this is the first model"
 
 
 def main() -> None:
-    """Print the choice, and hand it on."""
+    """Set the outputs ``commit`` and ``base``, and say on the summary page which commit was chosen."""
     if not os.environ.get("GITHUB_REPOSITORY") or shutil.which("gh") is None:
-        print(
-            "no releases can be asked for here (gh and GITHUB_REPOSITORY are needed); make run keeps its own champion"
-        )
+        print("GitHub was not asked (that needs gh and GITHUB_REPOSITORY); make run keeps a champion of its own")
         github.output(commit="", base=os.environ.get("BASE_COMMIT", ""))
         return
     commit, words = choose(release_facts.published(), base())

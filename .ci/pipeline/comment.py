@@ -1,7 +1,7 @@
-"""Keep one comment on a pull request: the verdict on its model, as the run's artifact has it.
+"""Write one comment on a pull request and keep it up to date: the verdict on its model, from the run's report.
 
-The text comes from a job that ran the pull request's code, so it is data: cut to a length, and stripped of all that a
-comment could do beside being read (mentions, references, links, images, HTML but for folds).
+The text comes from a job that ran the pull request's code, so it is not trusted: it is cut to a length, and mentions,
+references, links, images and HTML other than folds are made ineffective.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ GAP = "\N{ZERO WIDTH SPACE}"
 
 
 def harmless(text: str) -> str:
-    """The text as it reads, without what it could do.
+    """Return the text so that it can only be read.
 
-    Every ``<`` is shown as it is, but for the folds of our own report; mentions, issue numbers, links, images and
-    addresses are broken by a character without width.
+    ``<`` is escaped, except in the folds of the report. A zero-width space breaks mentions, issue numbers, links,
+    images and addresses.
     """
     text = "".join(sign for sign in text[:LONGEST] if sign in "\n\t" or sign.isprintable())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -38,11 +38,9 @@ def harmless(text: str) -> str:
 
 
 def body(summary: str | None, run: str) -> str:
-    """The comment."""
+    """Return the comment."""
     if summary is None:
-        told = (
-            "## No verdict\n\nData or training were refused, so there is no report. The run's first red job says why."
-        )
+        told = "## No verdict\n\nThe data or the training were refused, so there is no report. See the first red job."
     else:
         told = harmless(summary)
         if len(summary) > LONGEST:
@@ -53,11 +51,11 @@ def body(summary: str | None, run: str) -> str:
 
 
 def main() -> None:
-    """Write it, or write it again."""
+    """Create the comment on the pull request PULL_REQUEST, or update it."""
     number = github.setting("PULL_REQUEST")
     if not number.isdecimal():
-        raise github.LineError("PULL_REQUEST is no number")
-    there = SUMMARY.is_file() and SUMMARY.resolve() == SUMMARY.absolute()  # a link could lead to what is not the report
+        raise github.PipelineError("PULL_REQUEST is not a number")
+    there = SUMMARY.is_file() and SUMMARY.resolve() == SUMMARY.absolute()  # a link could lead to another file
     summary = SUMMARY.read_text(encoding="utf-8", errors="replace") if there else None
     text = json.dumps({"body": body(summary, github.run_url())})
     path = f"repos/{github.repository()}/issues"

@@ -1,7 +1,8 @@
-"""Apply a release's manifests to the cluster of this job, wait for the rollout, and ask what answers there.
+"""Apply a release's manifests to the cluster of this job, wait for the rollout, and test the service there.
 
-``apply`` and ``smoke`` take build/release, as release.py gathered it or ``fetch`` downloaded it (RELEASE). ``served``
-applies what was served last, after a rollout that failed. OVERLAY names the manifests; the steps before log kubectl in.
+``apply`` and ``smoke`` use build/release, which release.py gathered or ``fetch`` downloaded (RELEASE). ``served``
+applies the release that was served last, after a failed rollout. OVERLAY names the manifests; earlier steps log in
+kubectl.
 """
 
 from __future__ import annotations
@@ -22,43 +23,47 @@ from typing import Any
 from pipeline import github, release, release_facts
 
 WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
-PATIENCE = "10m"  # for one workload: pulling an image and a volume may take minutes
+TIMEOUT = "10m"  # for one workload: pulling the image and attaching a volume may take minutes
 REQUEST = Path("tests/golden/request.json")
 SERVICE = "service/score"
 
 
-def manifests() -> Path:
-    """The file to apply.
+def overlay_file() -> Path:
+    """Return the file with the manifests of OVERLAY.
 
     Raises:
-        LineError: the release has no such overlay.
+        PipelineError: the release has no such overlay.
     """
     overlay = github.setting("OVERLAY")
     path = release.FILES / f"manifests-{overlay}.yaml"
     if not path.exists():
         there = ", ".join(sorted(p.stem.removeprefix("manifests-") for p in release.FILES.glob("manifests-*.yaml")))
-        raise github.LineError(f"OVERLAY is {overlay!r}, and the release has manifests for: {there or 'none'}")
+        raise github.PipelineError(f"OVERLAY is {overlay!r}, and the release has manifests for: {there or 'none'}")
     return path
 
 
 def kubectl_list(*words: str) -> list[dict[str, Any]]:
-    """The objects that kubectl answers."""
+    """Return the objects that a kubectl command prints."""
     found = json.loads(github.call("kubectl", *words, "--output", "json"))
     return found["items"] if found["kind"] == "List" else [found]
 
 
 def apply() -> None:
-    """Apply, and wait until every workload has rolled out. Raises LineError where one does not."""
-    for one in kubectl_list("apply", "--filename", str(manifests())):
+    """Apply the manifests, and wait until every workload has rolled out.
+
+    Raises:
+        PipelineError: kubectl refused them, or a workload did not roll out in time.
+    """
+    for one in kubectl_list("apply", "--filename", str(overlay_file())):
         if one["kind"] in WORKLOADS:
             name = f"{one['kind'].lower()}/{one['metadata']['name']}"
             space = one["metadata"].get("namespace", "default")
-            github.call("kubectl", "rollout", "status", name, "--namespace", space, f"--timeout={PATIENCE}")
+            github.call("kubectl", "rollout", "status", name, "--namespace", space, f"--timeout={TIMEOUT}")
             print(github.literal(f"rolled out: {name} in {space}"))
 
 
 def fetch(tag: str = "") -> None:
-    """Download a release (RELEASE) into build/release, with its facts."""
+    """Download a release (by default RELEASE) and its facts into build/release, and compare the digests."""
     one = release_facts.named(release_facts.published(), tag or github.setting("RELEASE"))
     shutil.rmtree(release.FILES, ignore_errors=True)
     release.FILES.mkdir(parents=True)
@@ -69,45 +74,45 @@ def fetch(tag: str = "") -> None:
 
 
 def served() -> None:
-    """Apply what was served last, since the newer one did not come up.
+    """Apply the release that was served last, since the newer one failed.
 
     Raises:
-        LineError: nothing ever was.
+        PipelineError: no release was ever served.
     """
     last = release_facts.latest(release_facts.published(), "served")
     if last is None:
-        raise github.LineError(
-            "nothing was served before, so there is nothing to go back to; mend what the step above says"
+        raise github.PipelineError(
+            "no release was served before, so none can be applied again; fix what the step above reports"
         )
     fetch(last.tag)
     apply()
-    github.tell(f"The new release did not come up; {last.tag}, which was served before, was applied again.")
+    github.tell(f"The new release failed; {last.tag}, which was served before, was applied again.")
 
 
 @contextmanager
 def address() -> Iterator[str]:
-    """Where the service answers: SMOKE_URL, else a port of this machine that kubectl forwards."""
+    """Yield the address of the service: SMOKE_URL, else a local port that kubectl forwards to it."""
     if url := os.environ.get("SMOKE_URL", ""):
         yield url.rstrip("/")
         return
-    found = kubectl_list("get", "--filename", str(manifests()))
+    found = kubectl_list("get", "--filename", str(overlay_file()))
     names = {one["metadata"].get("namespace", "default") for one in found if one["kind"] == "Service"}
     if len(names) != 1:
-        raise github.LineError(f"the service lies in {len(names)} namespaces; name its address: SMOKE_URL")
+        raise github.PipelineError(f"the manifests have services in {len(names)} namespaces; set SMOKE_URL")
     words = ["kubectl", "port-forward", "--namespace", names.pop(), SERVICE, ":80"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as forward:
         assert forward.stdout is not None  # noqa: S101
         line = forward.stdout.readline()  # Forwarding from 127.0.0.1:40000 -> 8000
         try:
             if "->" not in line:
-                raise github.LineError(f"kubectl forwards no port to {SERVICE}: {line.strip() or 'it said nothing'}")
+                raise github.PipelineError(f"kubectl forwards no port to {SERVICE}: {line.strip() or 'no message'}")
             yield "http://" + line.split()[2]
         finally:
             forward.terminate()
 
 
 def ask(url: str, body: bytes | None = None, token: str = "") -> tuple[int, bytes]:
-    """A status and what came with it; 0 where nobody answered."""
+    """Return the status and the body of an answer; status 0 and the error where there is none."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(url, body, headers)  # noqa: S310
     try:
@@ -120,7 +125,7 @@ def ask(url: str, body: bytes | None = None, token: str = "") -> tuple[int, byte
 
 
 def objections(url: str, facts: dict[str, Any], body: bytes, token: str) -> list[str]:
-    """What is wrong with what answers there: not ready, another model, or no answer to a request."""
+    """Return what is wrong with the service at an address: not ready, another release, or no good answer."""
     found = []
     status, text = ask(f"{url}/readyz")
     if status != 200:
@@ -128,7 +133,7 @@ def objections(url: str, facts: dict[str, Any], body: bytes, token: str) -> list
     status, text = ask(f"{url}/version")
     version = json.loads(text) if status == 200 else {}
     found += [
-        f"/version says {key} {version.get(key)}, and the release has {facts[key]}"
+        f"/version has {key} {version.get(key)}, but the release has {facts[key]}"
         for key in ("bundle_digest", "model_digest", "commit")
         if version.get(key) != facts[key]
     ]
@@ -136,15 +141,15 @@ def objections(url: str, facts: dict[str, Any], body: bytes, token: str) -> list
     if status != 200 and (token or status not in (401, 403)):
         found.append(f"/score answered {status}: {text[:200].decode(errors='replace')}")
     elif status == 200 and json.loads(text).get("model") != facts["model_digest"]:
-        found.append("/score was answered by another model")
+        found.append("/score answered with another model")
     return found
 
 
 def smoke() -> None:
-    """Ask, a few times if need be: the last replica may have become ready only now.
+    """Test that the deployed service is the release, several times: the last replica may be ready only just now.
 
     Raises:
-        LineError: it still is not what was released; with every objection.
+        PipelineError: it is not; the message has every objection.
     """
     facts, token = release.checked(), os.environ.get("SMOKE_TOKEN", "")
     with address() as url:
@@ -154,9 +159,9 @@ def smoke() -> None:
                 break
             time.sleep(pause)
     if found:
-        raise github.LineError("; ".join(found))
-    kept = "" if token else " (no SMOKE_TOKEN, so /score was only asked whether it is closed or open)"
-    github.tell(f"Smoke test: ready, and it serves commit {facts['commit'][:12]}{kept}.")
+        raise github.PipelineError("; ".join(found))
+    kept = "" if token else " (without SMOKE_TOKEN, /score may also refuse)"
+    github.tell(f"Smoke test passed: it serves commit {facts['commit'][:12]}{kept}.")
 
 
 if __name__ == "__main__":

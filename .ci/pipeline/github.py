@@ -1,6 +1,6 @@
-"""GitHub as the line's programs see it: ``gh`` is the only client, and a run's page is where people look.
+"""GitHub as the programs of .ci see it: ``gh`` is the only client, and a run's summary page is where people look.
 
-On a laptop the same programs print what they would put on that page.
+Outside GitHub Actions the same programs print what they would write to that page.
 """
 
 from __future__ import annotations
@@ -10,72 +10,80 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class LineError(Exception):
-    """What stops a program of the line, in one line that says what to do."""
+class PipelineError(Exception):
+    """A program of .ci cannot go on; the message is one line that says what failed and what to do."""
 
 
-def call(*words: str, stdin: str | None = None) -> str:
-    """What a command prints.
+def call(*words: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
+    """Run a command and return its standard output; ``env`` is added to the environment.
 
     Raises:
-        LineError: it is not here, or it failed; with its last line.
+        PipelineError: the command is not installed or failed; the message ends with the last line that it wrote.
     """
+    environment = {**os.environ, **(env or {})}
     try:
-        done = subprocess.run(words, input=stdin, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, input=stdin, env=environment, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        how = "install GitHub's command line, then run `gh auth login`" if words[0] == "gh" else "install it"
+        raise PipelineError(f"{words[0]} is not on PATH: {how}") from None
     except OSError as error:
-        raise LineError(f"{words[0]} cannot be run: {error.strerror}; install it") from error
+        raise PipelineError(f"{words[0]} cannot be run: {error.strerror}") from error
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise LineError(f"{' '.join(words[:3])} exited {done.returncode}: {last}")
+        last = ((done.stderr.strip() or done.stdout.strip()).splitlines() or ["no message"])[-1]
+        raise PipelineError(f"`{' '.join(words[:3])}` exited with {done.returncode}: {last}")
     return done.stdout
 
 
-def gh(*words: str, stdin: str | None = None) -> str:
-    """What ``gh`` prints. Raises LineError where it fails."""
-    return call("gh", *words, stdin=stdin)
+def gh(*words: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
+    """Run ``gh`` and return its standard output; errors are those of :func:`call`."""
+    return call("gh", *words, stdin=stdin, env=env)
 
 
 def objects(path: str) -> list[dict[str, Any]]:
-    """Every object of a list of the API, over all its pages; ``path`` is below repos/OWNER/NAME."""
+    """Return every object of a list in the API, over all pages; ``path`` is relative to repos/OWNER/NAME."""
     lines = gh("api", "--paginate", f"repos/{repository()}/{path}", "--jq", ".[] | tojson")
     return [json.loads(line) for line in lines.splitlines()]
 
 
 def setting(name: str) -> str:
-    """A variable of the environment that the workflow sets.
+    """Return an environment variable that the workflow sets.
 
     Raises:
-        LineError: it is not there.
+        PipelineError: it is empty or not set.
     """
     if not (value := os.environ.get(name, "")):
-        raise LineError(f"{name} is not set; the workflow that calls this sets it")
+        raise PipelineError(f"{name} is not set; the workflow step that calls this program must set it")
     return value
 
 
 def repository() -> str:
-    """``owner/name``."""
+    """Return the repository of this run as ``owner/name``."""
     return setting("GITHUB_REPOSITORY")
 
 
 def run_url() -> str:
-    """The page of this run."""
+    """Return the address of this run's page."""
     return f"{setting('GITHUB_SERVER_URL')}/{repository()}/actions/runs/{setting('GITHUB_RUN_ID')}"
 
 
 def output(**values: str | bool) -> None:
-    """Hand values to the jobs that follow, and print them."""
+    """Set outputs of the step, for later steps and jobs, and print them.
+
+    Raises:
+        PipelineError: a value contains a line break, which would set another output.
+    """
     lines = "".join(
         f"{name}={str(value).lower() if value in (True, False) else value}\n" for name, value in values.items()
     )
     if len(lines.splitlines()) != len(values):
-        raise LineError("a value with a line break would forge another")
+        raise PipelineError("an output's value contains a line break, which would set another output")
     print(literal(lines), end="")
     if file := os.environ.get("GITHUB_OUTPUT"):
         with Path(file).open("a", encoding="utf-8") as stream:
@@ -83,27 +91,31 @@ def output(**values: str | bool) -> None:
 
 
 def literal(text: str) -> str:
-    """Text for the log of a run, which takes a line that begins with ``::`` or ``##[`` for a command."""
+    """Escape text for a run's log, where a line that begins with ``::`` or ``##[`` is a command."""
     return re.sub(r"^(\s*)(?=::|##\[)", r"\1\\\\", text.replace("\r", "\n"), flags=re.MULTILINE)
 
 
 def tell(text: str) -> None:
-    """Put text on the page of this run, where a person looks first; here, print it."""
+    """Print text, and add it to the summary page of this run where there is one."""
     print(literal(text))
     if file := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(text + "\n\n")
 
 
-def main(verbs: dict[str, Callable[[], None]]) -> int:
-    """Do the verb that the command line names. Exit code 1: it was refused, and the page says why; 2: no such verb."""
-    verb = verbs.get(" ".join(sys.argv[1:]))
-    if verb is None:
-        print(f"{sys.argv[0]}: say one of: {', '.join(verbs)}", file=sys.stderr)
+def main(commands: dict[str, Callable[[], None]]) -> int:
+    """Run the command that the command line names, and return the exit code.
+
+    0: done. 1: refused; the summary page and standard error say why. 2: there is no such command.
+    """
+    command = commands.get(" ".join(sys.argv[1:]))
+    if command is None:
+        name = Path(sys.argv[0]).stem
+        print(f"pipeline.{name}: choose one of: {', '.join(commands) or 'no argument'}", file=sys.stderr)
         return 2
     try:
-        verb()
-    except LineError as error:
+        command()
+    except PipelineError as error:
         if file := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(file).open("a", encoding="utf-8") as stream:
                 stream.write(f"🔴 {error}\n\n")

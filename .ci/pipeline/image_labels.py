@@ -1,7 +1,7 @@
-"""Print what `make image` tells the build of itself, as ``--build-arg NAME=value …``; docker/README.md explains each.
+"""Print the build arguments for the image labels, as ``--build-arg NAME=value …``; docker/README.md explains each.
 
-All of it follows from the commit and the bundle, so that the same commit gives the same labels: ``CREATED`` is the
-commit's time. A value that is not to be had is left out. Nothing printed holds a space, so a shell may split it.
+They follow from the commit and the bundle, so the same commit gives the same image labels: ``CREATED`` is the commit's
+time. A value that is not known is left out. No value contains a space, so a shell can split the line.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def git(*words: str) -> str:
-    """What git says, or nothing where it cannot: a downloaded copy has no history."""
+    """Return git's output, or an empty text where it fails: a downloaded copy has no history."""
     done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def source(remote: str) -> str:
-    """The web address of a remote, without any login in it; nothing where it has none."""
+    """Return the web address of a remote without any login, or an empty text where it has none."""
     if short := re.fullmatch(r"[\w.-]+@([\w.-]+):(?!/)(.+)", remote):
         remote = f"ssh://{short[1]}/{short[2]}"
     try:
@@ -39,10 +39,10 @@ def source(remote: str) -> str:
 
 
 def labels() -> dict[str, str]:
-    """Each build argument with its value.
+    """Return the build arguments: name and value.
 
     Raises:
-        OSError, KeyError, ValueError: there is no bundle, or it is none.
+        OSError, KeyError, ValueError: there is no bundle, or its manifest cannot be read.
     """
     manifest = json.loads((ROOT / "build/bundle/manifest.json").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -59,11 +59,11 @@ def labels() -> dict[str, str]:
 
 
 def main() -> int:
-    """Print them. Exit code 1: build/bundle is no bundle."""
+    """Print the build arguments and return the exit code; 1: build/bundle is not a bundle."""
     try:
         found = labels()
     except (OSError, KeyError, ValueError) as error:
-        print(f"build/bundle/manifest.json is no bundle's manifest ({error}); make one with: make run", file=sys.stderr)
+        print(f"build/bundle/manifest.json cannot be used ({error}); make a bundle with: make run", file=sys.stderr)
         return 1
     print(*(f"--build-arg {name}={value}" for name, value in found.items()))
     return 0

@@ -1,4 +1,4 @@
-"""Render every overlay of k8s/ to build/manifests/<overlay>.yaml, and validate it with what is on PATH."""
+"""Render every overlay of k8s/ to build/manifests/<overlay>.yaml, and run the validators that are on PATH."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ VALIDATORS = (
     ("kubeconform", "-strict", "-summary", "-kubernetes-version", "1.35.0", "-schema-location", SCHEMAS),
     ("kube-score", "score", "--output-format", "ci"),
 )
-QUIET = ("[OK]", "[SKIPPED]")  # kube-score's lines where there is nothing to say
+QUIET = ("[OK]", "[SKIPPED]")  # kube-score's lines that report no problem
 
 
 def overlays() -> list[Path]:
-    """The folders that a cluster can be given."""
+    """Return the folders of the overlays."""
     return sorted(path.parent for path in ROOT.glob("k8s/overlays/*/kustomization.yaml"))
 
 
 def renderer() -> tuple[str, ...] | None:
-    """The command that renders a folder, or None where there is none."""
+    """Return the command that renders a folder, or None where none is on PATH."""
     return next((command for command in RENDERERS if shutil.which(command[0])), None)
 
 
 def render(folder: Path) -> str:
-    """The manifests of an overlay as YAML.
+    """Return the manifests of an overlay as YAML.
 
     Raises:
-        subprocess.CalledProcessError: it does not render; standard error says why.
+        subprocess.CalledProcessError: it cannot be rendered; standard error says why.
     """
     command = renderer()
-    assert command is not None, "ask renderer() first"  # noqa: S101
+    assert command is not None, "call renderer() first"  # noqa: S101
     return subprocess.run([*command, folder], capture_output=True, text=True, check=True).stdout
 
 
 def validate(file: Path) -> bool:
-    """Show what each validator says; False if one objects."""
+    """Run each validator and print its report; return False if one reports a problem."""
     fine = True
     for command in VALIDATORS:
         if not shutil.which(command[0]):
@@ -51,7 +51,7 @@ def validate(file: Path) -> bool:
             [*command, file], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
         if "failed downloading schema" in done.stdout:
-            print(f"skipped: {command[0]} has no schemas here; KUBECONFORM_SCHEMAS names their location")
+            print(f"skipped: {command[0]} cannot load its schemas; set KUBECONFORM_SCHEMAS to their location")
             continue
         print("".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith(QUIET)), end="")
         fine &= done.returncode == 0
@@ -59,7 +59,7 @@ def validate(file: Path) -> bool:
 
 
 def main() -> int:
-    """Render, then validate. Exit code 1: an overlay does not render or a validator objects."""
+    """Render and validate, and return the exit code; 1: an overlay cannot be rendered, or is not valid."""
     if renderer() is None:
         print("skipped: neither kustomize nor kubectl is on PATH")
         return 0
@@ -70,7 +70,7 @@ def main() -> int:
         try:
             file.write_text(render(folder), encoding="utf-8")
         except subprocess.CalledProcessError as error:
-            print(f"{folder.relative_to(ROOT)} does not render: {error.stderr}", file=sys.stderr)
+            print(f"{folder.relative_to(ROOT)} cannot be rendered: {error.stderr}", file=sys.stderr)
             bad = True
             continue
         print(f"wrote {file.relative_to(ROOT)}")

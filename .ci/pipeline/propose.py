@@ -1,4 +1,4 @@
-"""Open the pull request of a retraining: it moves the data pin and nothing else, and only where the model is better."""
+"""Open the pull request of a retraining: only where the model is better, and changing the data pin alone."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ EVIDENCE = Path("build/evidence")
 PIN = "model/data.lock.json"
 
 
-def worth() -> str:
-    """Why there is nothing to propose, or an empty text where there is."""
+def objection() -> str:
+    """Return why there is nothing to propose, or an empty text where there is."""
     verdict = json.loads((EVIDENCE / "decision.json").read_text(encoding="utf-8"))["verdict"]
     if (EVIDENCE / "data.lock.json").read_bytes() == Path(PIN).read_bytes():
-        return f"the data pin is as it was, so a pull request would change nothing (verdict: {verdict})"
+        return f"the data pin is unchanged, so a pull request would change nothing (verdict: {verdict})"
     return "" if verdict == "better" else f"the verdict is {verdict}, and only a better model is proposed"
 
 
 def main() -> None:
-    """Propose it, or say why not."""
-    if why := worth():
+    """Open the pull request, or say on the summary page why there is none."""
+    if why := objection():
         github.tell(f"Nothing proposed: {why}.")
         return
     branch = f"retrain/{github.setting('GITHUB_RUN_ID')}"
@@ -39,8 +39,8 @@ def main() -> None:
 
 
 def judge() -> None:
-    """Hand on whether there is anything to propose, and say why not."""
-    why = worth()
+    """Set the output ``worth``: whether a pull request follows. The summary page says why not."""
+    why = objection()
     github.tell(f"Nothing to propose: {why}." if why else "A better model: its pull request follows.")
     github.output(worth=not why)
 

@@ -1,6 +1,6 @@
-"""Ship what a run of ``main`` trained: decide, gather, draft, verify, publish. release.yml says in which order.
+"""Release the bundle that a run of ``main`` trained: decide, gather, draft, verify, publish, as release.yml orders.
 
-Releases are the truth (release_facts.py); everything here can run again and comes to the same end.
+Every command can be run again with the same result. What a release says of itself is defined in release_facts.py.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ BUILD = Path("build")
 FILES = BUILD / "release"
 FACTS = FILES / "facts.json"
 ENVIRONMENTS = ("staging", "production")
-# What the manifests call the image; a copy that was renamed calls it otherwise.
+# The image's name in the manifests; `make rename` changes it.
 NAME: str = tomllib.loads((github.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
-# What says of itself which image it is (the setting IMAGE) must be told the same.
+# The service reports its image from the setting IMAGE, so that must be the same digest.
 SETTING_LINE = re.compile(rf"^(\s*(?:- )?name: IMAGE\n\s*value: ){re.escape(NAME)}$", re.MULTILINE)
 IMAGE_LINE = re.compile(rf"^(\s*(?:- )?image: )[\"']?{re.escape(NAME)}(?::[\w.-]+)?[\"']?$", re.MULTILINE)
 SIGNER = ".github/workflows/release.yml"
+SIGNER_OF_FORMAT_1 = ".github/workflows/promote.yml"  # the name of that workflow when format 1 was written
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What this run of release.yml does, and each thing it does not, with the reason."""
+    """What this run of release.yml does; ``notes`` says what it skips and why."""
 
-    ship: bool
+    release: bool
     staging: bool
     production: bool
     sign: bool
     notes: tuple[str, ...]
 
 
-def decide(
+def decision(
     known: list[release_facts.Release],
     commit: str,
     behind: Callable[[str, str], bool],
@@ -53,79 +54,81 @@ def decide(
     deploy_to: str,
     can_sign: bool,
 ) -> Decision:
-    """Whether this commit still is the one to ship, where to, and whether it can be signed.
+    """Return whether this commit is to be released, where to, and whether that can be signed.
 
     Raises:
-        LineError: ``deploy_to`` names no environment of ours.
+        PipelineError: ``deploy_to`` names an environment that release.yml does not have.
     """
     targets = set(deploy_to.replace(",", " ").split())
     if strange := targets - set(ENVIRONMENTS):
-        raise github.LineError(
+        raise github.PipelineError(
             f"DEPLOY_TO names {', '.join(sorted(strange))}; it may name {' and '.join(ENVIRONMENTS)}"
         )
     notes = []
     if held_by:
-        notes.append(f"Nothing ships: {held_by}. After that, run this workflow again.")
+        notes.append(f"Nothing is released: {held_by}. After that, run this workflow again.")
     elif newer := release_facts.overtaken(known, commit, behind):
         held_by = newer.tag
-        notes.append(f"Nothing left to ship: release {newer.tag} is of this commit or of a newer one.")
+        notes.append(f"Nothing to release: {newer.tag} is the release of this commit or of a newer one.")
     notes += [f"Skipped: {it}. The variable DEPLOY_TO does not name it." for it in ENVIRONMENTS if it not in targets]
     if not can_sign:
         notes.append(
-            "Skipped: attestations. GitHub keeps none for a private repository without Enterprise Cloud; set the "
-            "variable ATTESTATIONS to true where yours does. Instead, digests are compared within this run alone: that "
-            "shows that what was built is what is deployed, and proves nothing to anyone else."
+            "Skipped: attestations. GitHub keeps them for a private repository on Enterprise Cloud only; set the "
+            "variable ATTESTATIONS to true where yours does. Instead, digests are compared within this run: that shows "
+            "that what is deployed is what was built, and proves nothing to anyone else."
         )
-    ship = not held_by
-    return Decision(
-        ship, ship and "staging" in targets, ship and "production" in targets, ship and can_sign, tuple(notes)
-    )
+    go = not held_by
+    return Decision(go, go and "staging" in targets, go and "production" in targets, go and can_sign, tuple(notes))
 
 
 def protected(environment: dict[str, Any]) -> bool:
-    """Whether an environment, as the API describes it, has any rule of protection."""
+    """Return whether an environment, as the API describes it, has any protection rule."""
     return bool(environment.get("protection_rules"))
 
 
 def refuse_unprotected() -> None:
-    """Ask GitHub for the environment ``production``.
+    """Refuse to deploy to an environment ``production`` that anyone may deploy to.
 
     Raises:
-        LineError: it has no rule, or there is none of that name.
+        PipelineError: it has no protection rule, or does not exist.
     """
     path = f"repos/{github.repository()}/environments/production"
-    mend = "add a reviewer or a branch rule: Settings → Environments → production"
+    fix = "add a reviewer or a branch rule: Settings → Environments → production"
     try:
         found = json.loads(github.gh("api", path))
-    except github.LineError as error:
-        raise github.LineError(f"production is refused: its environment cannot be read ({error}); {mend}") from error
+    except github.PipelineError as error:
+        raise github.PipelineError(f"production is refused: its environment cannot be read ({error}); {fix}") from error
     if not protected(found):
-        raise github.LineError(f"production is refused: its environment has no protection rule; {mend}")
+        raise github.PipelineError(f"production is refused: its environment has no protection rule; {fix}")
 
 
-def plan() -> None:
-    """Decide, and say it on the run's page."""
+def decide() -> None:
+    """Set the outputs of the job ``decide``, and say on the summary page what is skipped."""
     can_sign = os.environ.get("PRIVATE") == "false" or os.environ.get("ATTESTATIONS") == "true"
     deploy_to = os.environ.get("DEPLOY_TO", "")
     commit = github.setting("GITHUB_SHA")
-    done = decide(
+    done = decision(
         release_facts.published(), commit, release_facts.is_ancestor, release_facts.holder(), deploy_to, can_sign
     )
     if done.production:
         refuse_unprotected()
-    github.tell("\n".join(["### What ships", "", *(f"- {note}" for note in done.notes or ("Everything.",))]))
-    github.output(ship=done.ship, staging=done.staging, production=done.production, sign=done.sign)
+    github.tell("\n".join(["### What is released", "", *(f"- {note}" for note in done.notes or ("Everything.",))]))
+    github.output(release=done.release, staging=done.staging, production=done.production, sign=done.sign)
 
 
 def hold() -> None:
-    """Stop where a rollback began after the plan was made. Raises LineError."""
+    """Stop this release where a rollback has begun since it was decided.
+
+    Raises:
+        PipelineError: a rollback waits for a person.
+    """
     if held_by := release_facts.holder():
-        raise github.LineError(f"nothing ships: {held_by}")
-    print("no rollback waits for anyone")
+        raise github.PipelineError(f"nothing is released: {held_by}")
+    print("no rollback waits for a person")
 
 
 def pack(folder: Path, target: Path) -> None:
-    """An archive of a folder whose bytes depend on nothing but names and contents."""
+    """Write an archive of a folder; its bytes depend on the names and contents of the files alone."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(folder.rglob("*")):
@@ -139,23 +142,43 @@ def pack(folder: Path, target: Path) -> None:
 
 
 def with_digest(manifest: str, image: str) -> str:
-    """Rendered manifests with our image named by its digest.
+    """Return rendered manifests with the image named by its digest.
 
     Raises:
-        LineError: they name no image of ours.
+        PipelineError: they do not name the image, or do not set IMAGE.
     """
     for line, what in ((IMAGE_LINE, "image"), (SETTING_LINE, "setting IMAGE with the value")):
         manifest, count = line.subn(lambda found: found[1] + image, manifest)
         if not count:
-            raise github.LineError(f"a rendered manifest has no {what} `{NAME}`, so the digest has no place")
+            raise github.PipelineError(f"a rendered manifest has no {what} `{NAME}`, so the digest has no place")
     return manifest
 
 
 def gather() -> None:
-    """Put everything that a release holds into build/release."""
+    """Collect in build/release every file that a release contains, and its facts."""
     image = github.setting("IMAGE_BY_DIGEST")
-    decision = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
+    judged = release_facts.today(json.loads((BUILD / "decision.json").read_text(encoding="utf-8")))
     manifest = json.loads((BUILD / "bundle/manifest.json").read_text(encoding="utf-8"))
+    collect(image)
+    known = {
+        "closedloop": release_facts.FORMAT,
+        "commit": github.setting("GITHUB_SHA"),
+        "image": image,
+        "bundle_digest": manifest["bundle_digest"],
+        "model_digest": manifest["model_digest"],
+        "verdict": judged["verdict"],
+        "becomes_champion": judged["becomes_champion"],
+        "files": digests(),
+        "served": None,
+        "champion": None,
+        "withdrawn": None,
+    }
+    FACTS.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    github.output(tag=tag())
+
+
+def collect(image: str) -> None:
+    """Write the files of a release into build/release, the manifests with the image's digest."""
     shutil.rmtree(FILES, ignore_errors=True)
     FILES.mkdir(parents=True)
     pack(BUILD / "bundle", FILES / "bundle.tar.gz")
@@ -169,52 +192,45 @@ def gather() -> None:
     for path in sorted((BUILD / "manifests").glob("*.yaml")):
         text = with_digest(path.read_text(encoding="utf-8"), image)
         (FILES / f"manifests-{path.name}").write_text(text, encoding="utf-8")
-    known = {
-        "commit": github.setting("GITHUB_SHA"),
-        "image": image,
-        "bundle_digest": manifest["bundle_digest"],
-        "model_digest": manifest["model_digest"],
-        "verdict": decision["verdict"],
-        "becomes_reference": decision["becomes_reference"],
-        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(FILES.iterdir())},
-        "served": None,
-        "reference": None,
-        "withdrawn": None,
-    }
-    FACTS.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    github.output(tag=tag())
+
+
+def digests() -> dict[str, str]:
+    """Return the SHA-256 of every file in build/release but the facts."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(FILES.iterdir()) if p != FACTS}
 
 
 def tag() -> str:
-    """The release's name: the run's number, so that they sort, and the commit."""
+    """Return the release's tag: the number of the run, so that tags sort, and the commit."""
     return f"r{github.setting('GITHUB_RUN_NUMBER')}-{github.setting('GITHUB_SHA')[:9]}"
 
 
 def checked() -> dict[str, Any]:
-    """The facts in build/release, after every file's digest was compared with them.
+    """Return the facts in build/release, after comparing the digest of every file with them.
 
     Raises:
-        LineError: a file is missing, is another one, or is one too many; or the commit is not this run's.
+        PipelineError: a file is missing, was changed or was added.
     """
     known: dict[str, Any] = json.loads(FACTS.read_text(encoding="utf-8"))
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in FILES.iterdir() if path != FACTS}
+    found = digests()
     if found != known["files"]:
         differ = sorted(name for name in found.keys() | known["files"] if found.get(name) != known["files"].get(name))
-        raise github.LineError(f"{', '.join(differ)}: not what was gathered; run the whole workflow again")
+        raise github.PipelineError(
+            f"{', '.join(differ)}: not as gathered for the release; run the whole workflow again"
+        )
     return known
 
 
 def notes(known: dict[str, Any], reason: str) -> str:
-    """The text of a release."""
+    """Return the text of a release."""
     short = known["image"].rpartition("@")[2]
     lines = [
         f"Verdict: **{known['verdict']}**. {reason}",
         "",
         f"Image: `{known['image']}`",
         "",
-        f"`gh attestation verify oci://{known['image']} --repo {github.repository()}` says who built {short[:19]}.",
+        f"`gh attestation verify oci://{known['image']} --repo {github.repository()}` shows who built {short[:19]}.",
         "",
-        f"[The run]({github.run_url()}) holds every log. The block below is read by the line; do not edit it.",
+        f"[The run]({github.run_url()}) has every log. The pipeline reads the block below; do not edit it.",
         "",
         release_facts.block(known),
     ]
@@ -222,68 +238,55 @@ def notes(known: dict[str, Any], reason: str) -> str:
 
 
 def draft() -> None:
-    """Make the draft, or make it again."""
+    """Create the draft release, in place of one that an earlier attempt left."""
     known = checked()
-    decision = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
+    judged = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
     name = tag()
     for one in github.objects("releases?per_page=100"):
         if one["tag_name"] == name and one["draft"]:
             github.gh("api", "--method", "DELETE", f"repos/{github.repository()}/releases/{one['id']}")
     paths = [str(path) for path in sorted(FILES.iterdir()) if path != FACTS]
-    words = [
-        "--repo",
-        github.repository(),
-        "--draft",
-        "--target",
-        known["commit"],
-        "--title",
-        name,
-        "--notes-file",
-        "-",
-    ]
-    github.gh("release", "create", name, *paths, *words, stdin=notes(known, decision["reason"]))
+    words = ["--repo", github.repository(), "--draft", "--target", known["commit"], "--title", name]
+    github.gh("release", "create", name, *paths, *words, "--notes-file", "-", stdin=notes(known, judged["reason"]))
     github.tell(f"Drafted release {name}: {len(paths)} files.")
 
 
-def signed() -> None:
-    """Verify image and bundle before a deployment: signed by this workflow file, for this commit.
+def verify() -> None:
+    """Verify before a deployment that image and bundle were signed by the release workflow for this commit.
 
-    Where nothing can be signed the digests of the run are what is left, and ``checked`` compares them.
+    Where nothing can be signed, only the digests of the files are compared.
+
+    Raises:
+        PipelineError: a file was changed, or has no such attestation.
     """
     known = checked()
     if os.environ.get("SIGNED") != "true":
         github.tell("Not verified: attestations are not available here. The digests are those of this run.")
         return
-    subjects = [f"oci://{known['image']}", str(FILES / "bundle.tar.gz")]
-    for subject in subjects:
-        verify(subject, known["commit"])
-    github.tell(f"Verified: image and bundle were signed by {SIGNER} for commit {known['commit'][:12]}.")
+    signer = SIGNER_OF_FORMAT_1 if known["closedloop"] == 1 else SIGNER
+    for subject in (f"oci://{known['image']}", str(FILES / "bundle.tar.gz")):
+        attested(subject, signer, known["commit"])
+    github.tell(f"Verified: image and bundle were signed by {signer} for commit {known['commit'][:12]}.")
 
 
-def verify(subject: str, commit: str) -> None:
-    """Raises LineError where no attestation of release.yml for that commit names the subject."""
-    who = [
-        "--repo",
-        github.repository(),
-        "--signer-workflow",
-        f"{github.repository()}/{SIGNER}",
-        "--source-digest",
-        commit,
-    ]
+def attested(subject: str, signer: str, commit: str) -> None:
+    """Raise PipelineError where the subject has no attestation of that workflow for that commit."""
+    here = github.repository()
+    who = ["--repo", here, "--signer-workflow", f"{here}/{signer}", "--source-digest", commit]
     github.gh("attestation", "verify", subject, *who, "--deny-self-hosted-runners")
 
 
 def publish() -> None:
-    """Publish the draft; from this moment it is what is served, and the reference where the verdict says so."""
+    """Publish the draft: from now on it is served, and is the champion where the verdict says so."""
     known = checked()
     moment = release_facts.now()
-    known |= {"served": moment, "reference": moment if known["becomes_reference"] else None}
-    decision = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
-    release_facts.edit(tag(), notes(known, decision["reason"]), "--draft=false", "--latest")
-    kept = "it is the reference too" if known["reference"] else "the reference stays"
-    github.tell(f"Published {tag()}: it is what is served, and {kept}.")
+    known |= {"served": moment, "champion": moment if known["becomes_champion"] else None}
+    judged = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
+    release_facts.edit(tag(), notes(known, judged["reason"]), "--draft=false", "--latest")
+    champion = "it is the champion too" if known["champion"] else "the champion stays"
+    github.tell(f"Published {tag()}: it is served, and {champion}.")
 
 
 if __name__ == "__main__":
-    verbs = {"plan": plan, "hold": hold, "gather": gather, "draft": draft, "verify": signed, "publish": publish}
-    sys.exit(github.main(verbs))
+    commands = {"decide": decide, "hold": hold, "gather": gather, "draft": draft, "verify": verify, "publish": publish}
+    sys.exit(github.main(commands))

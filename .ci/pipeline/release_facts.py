@@ -1,9 +1,9 @@
-"""What is served, and what is the reference: the releases say it, and nothing else does.
+"""What is served and which model is the champion: only the releases say it.
 
-Each release has a block of JSON in its text, which ``facts`` reads and ``block`` writes. It holds what the release is
-(commit, image, digests, verdict) and three moments, each null until it came: ``served``, ``reference``, ``withdrawn``.
-The newest moment wins, so that moving what is served is one edit of one release, and nothing is lost if a run dies
-after it.
+Each release's text contains a block of JSON, which ``facts`` reads and ``block`` writes. It says what the release is
+(commit, image, digests, verdict), and when it was ``served``, became the ``champion`` and was ``withdrawn``; each of
+the three is null until then. The newest time wins, so one edit of one release moves what is served, and a run that
+dies after it has lost nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from typing import Any
 
 from pipeline import github
 
+# The value of `closedloop` in the block. Releases of format 1 have other names for two keys, and another signer.
+FORMAT = 2
+KEYS_OF_FORMAT_1 = {"reference": "champion", "becomes_reference": "becomes_champion"}
 BLOCK = re.compile(r"^```json\n(\{\n \"closedloop\": .*?\n\})\n```$", re.MULTILINE | re.DOTALL)
 PREFIX = "rollback/"  # of the branch that a rollback leaves for a person to merge
 
 
 @dataclass(frozen=True)
 class Release:
-    """One published release that the line made."""
+    """One published release that the pipeline made."""
 
     tag: str
     text: str
@@ -37,31 +40,40 @@ class Release:
 
 
 def now() -> str:
-    """The moment, so written that texts sort as times do."""
+    """Return the present time, written so that texts sort as times do."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def today(known: dict[str, Any]) -> dict[str, Any]:
+    """Return facts or a decision with today's keys in place of those of format 1."""
+    return {KEYS_OF_FORMAT_1.get(key, key): value for key, value in known.items()}
+
+
 def facts(text: str) -> dict[str, Any] | None:
-    """The facts in a release's text, or None where it is not one of ours."""
+    """Return the facts in a release's text with today's keys, or None where it has none."""
     found = BLOCK.search(text.replace("\r\n", "\n"))
     if found is None:
         return None
     known = json.loads(found[1])
-    return known if isinstance(known.get("commit"), str) else None
+    return today(known) if isinstance(known.get("commit"), str) else None
 
 
 def block(known: dict[str, Any]) -> str:
-    """The facts as they stand in a release's text."""
-    return f"```json\n{json.dumps({'closedloop': 1} | known, indent=1)}\n```"
+    """Return facts as the block in a release's text; those of format 1 keep its keys, which old commits read."""
+    known = {"closedloop": FORMAT} | known
+    if known["closedloop"] == 1:
+        old = {new: key for key, new in KEYS_OF_FORMAT_1.items()}
+        known = {old.get(key, key): value for key, value in known.items()}
+    return f"```json\n{json.dumps(known, indent=1)}\n```"
 
 
 def replaced(text: str, known: dict[str, Any]) -> str:
-    """A release's text with other facts."""
+    """Return a release's text with other facts."""
     return BLOCK.sub(lambda _: block(known), text.replace("\r\n", "\n"), count=1)
 
 
 def published() -> list[Release]:
-    """The releases that are published, the newest first as GitHub has them."""
+    """Return the pipeline's published releases in the order of GitHub, the newest first."""
     found = []
     for one in github.objects("releases?per_page=100"):
         known = facts(one.get("body") or "")
@@ -70,54 +82,54 @@ def published() -> list[Release]:
     return found
 
 
-def latest(releases: Iterable[Release], moment: str) -> Release | None:
-    """The release that holds a title (``served``, ``reference``): the last to get it that is not withdrawn."""
-    held = [one for one in releases if one.facts.get(moment) and not one.facts.get("withdrawn")]
-    return max(held, key=lambda one: one.facts[moment], default=None)
+def latest(releases: Iterable[Release], title: str) -> Release | None:
+    """Return the release that is ``served`` or the ``champion``: the last to become it that is not withdrawn."""
+    held = [one for one in releases if one.facts.get(title) and not one.facts.get("withdrawn")]
+    return max(held, key=lambda one: one.facts[title], default=None)
 
 
 def named(releases: Iterable[Release], tag: str) -> Release:
-    """The release of that tag.
+    """Return the release with that tag.
 
     Raises:
-        LineError: there is none.
+        PipelineError: there is none.
     """
     known = list(releases)
     for one in known:
         if one.tag == tag:
             return one
-    raise github.LineError(
-        f"{tag!r} is no published release of this line; there are: {', '.join(o.tag for o in known) or 'none'}"
+    raise github.PipelineError(
+        f"{tag!r} is not a published release of this pipeline; there are: {', '.join(o.tag for o in known) or 'none'}"
     )
 
 
 def is_ancestor(older: str, newer: str) -> bool:
-    """Whether a commit is behind another one; the history must be here (fetch-depth: 0).
+    """Return whether one commit is an ancestor of another; the whole history must be here (fetch-depth: 0).
 
     Raises:
-        LineError: git does not know one of them.
+        PipelineError: git does not know one of them.
     """
     done = subprocess.run(
         ["git", "merge-base", "--is-ancestor", older, newer], capture_output=True, text=True, check=False
     )
     if done.returncode > 1:
-        raise github.LineError(f"git cannot compare {older[:12]} and {newer[:12]}: {done.stderr.strip()}")
+        raise github.PipelineError(f"git cannot compare {older[:12]} and {newer[:12]}: {done.stderr.strip()}")
     return done.returncode == 0
 
 
 def overtaken(releases: Iterable[Release], commit: str, behind: Callable[[str, str], bool]) -> Release | None:
-    """A release of this commit or of one that came after it: then there is nothing left to ship."""
+    """Return a release of this commit or of a later one, after which this commit needs none; else None."""
     return next((one for one in releases if one.commit == commit or behind(commit, one.commit)), None)
 
 
 def holder() -> str | None:
-    """What holds everything back: a rollback whose pull request is neither merged nor closed, in words; else None."""
+    """Return in words which rollback still waits for a person and so stops every release; else None."""
     for ref in github.objects(f"git/matching-refs/heads/{PREFIX}"):
         branch = ref["ref"].removeprefix("refs/heads/")
         owner = github.repository().partition("/")[0]
         pulls = github.objects(f"pulls?state=all&head={owner}:{branch}&per_page=100")
         if not pulls:
-            return f"the branch {branch} waits for its pull request: open one, or delete the branch"
+            return f"the branch {branch} has no pull request: open one, or delete the branch"
         for pull in pulls:
             if pull["state"] == "open":
                 return f"pull request #{pull['number']} restores what is served: merge it, or close it"
@@ -125,5 +137,5 @@ def holder() -> str | None:
 
 
 def edit(tag: str, text: str, *words: str) -> None:
-    """Write a release's text."""
+    """Write a release's text; ``words`` are further options of ``gh release edit``."""
     github.gh("release", "edit", tag, "--repo", github.repository(), "--notes-file", "-", *words, stdin=text)

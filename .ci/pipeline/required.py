@@ -1,7 +1,7 @@
-"""The one verdict over all jobs of a run, from the JSON of GitHub's ``needs`` context in NEEDS.
+"""Decide one verdict over all jobs of a run, from the JSON of GitHub's ``needs`` context in NEEDS.
 
-A skipped required job counts as success on GitHub, so a skip is allowed here only where the plan's output of that job's
-name says ``false``. All else that is no success is red: failed, cancelled, skipped behind a failure.
+On GitHub a skipped required job counts as success, so a skip is allowed here only where the plan's output of that job's
+name is ``false``. Any other result than success is red: failed, cancelled, skipped after a failure.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 
 def objections(needs: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """What stands against green: for each job that is not as it must be, the reason."""
+    """Return the jobs that make the verdict red, each with the reason."""
     if "plan" not in needs:
-        return {"plan": "it is missing, so no job is known to have run"}
+        return {"plan": "missing, so it is not known which jobs had to run"}
     planned = needs["plan"].get("outputs", {})
     found = {}
     for job, facts in needs.items():
@@ -23,14 +23,14 @@ def objections(needs: dict[str, dict[str, Any]]) -> dict[str, str]:
         if result == "skipped" and planned.get(job) == "false":
             continue
         if result == "skipped":
-            found[job] = "skipped, though the plan does not allow it: look at what it needs"
+            found[job] = "skipped, which the plan does not allow: see the jobs that it needs"
         elif result != "success":
-            found[job] = f"{result}: its log says why"
+            found[job] = f"{result}: see its log"
     return found
 
 
 def main() -> int:
-    """Print a line for each job. Exit code 1: red; 2: NEEDS is not there."""
+    """Print a line for each job and return the exit code; 1: red; 2: NEEDS is missing or not JSON."""
     try:
         needs = json.loads(os.environ["NEEDS"])
     except (KeyError, json.JSONDecodeError):

@@ -1,6 +1,6 @@
-"""Go back to a release (RELEASE), for a reason (REASON): hold everything else back, and move what is served.
+"""Roll back to the release RELEASE for the reason REASON: stop further releases, then move what is served.
 
-Between the two, rollback.yml applies the release where there is a cluster.
+Between the two commands, rollback.yml applies the release where there is a cluster.
 """
 
 from __future__ import annotations
@@ -11,46 +11,51 @@ from pipeline import branches, github, release_facts
 
 
 def standing(known: list[release_facts.Release]) -> release_facts.Release:
-    """The release RELEASE.
+    """Return the release RELEASE.
 
     Raises:
-        LineError: there is none of that name, it was withdrawn, or it never was served.
+        PipelineError: there is none of that name, it was withdrawn, or it was never served.
     """
     one = release_facts.named(known, github.setting("RELEASE"))
     if withdrawn := one.facts.get("withdrawn"):
-        raise github.LineError(f"{one.tag} was withdrawn ({withdrawn['why']}); choose an older one")
+        raise github.PipelineError(f"{one.tag} was withdrawn ({withdrawn['why']}); choose an older one")
     if not one.facts.get("served"):
-        raise github.LineError(f"{one.tag} never was served; choose one that was")
+        raise github.PipelineError(f"{one.tag} was never served; choose one that was")
     return one
 
 
 def target(known: list[release_facts.Release]) -> release_facts.Release:
-    """The release to go back to.
+    """Return the release to roll back to.
 
     Raises:
-        LineError: as of :func:`standing`, or it is what is served.
+        PipelineError: as for :func:`standing`, or it is served already.
     """
     one = standing(known)
     if one == release_facts.latest(known, "served"):
-        raise github.LineError(f"{one.tag} is what is served; there is nothing to go back from")
+        raise github.PipelineError(f"{one.tag} is served already; choose an older release")
     return one
 
 
 def reason() -> str:
-    """Why, on one line. Raises LineError where it is empty."""
+    """Return the reason on one line.
+
+    Raises:
+        PipelineError: it is empty.
+    """
     why = " ".join(github.setting("REASON").split())
     if not why:
-        raise github.LineError("a rollback needs a reason")
+        raise github.PipelineError("a rollback needs a reason: fill in REASON")
     return why[:500]
 
 
 def hold() -> None:
-    """Push a branch that restores the release's tree, and open its pull request: while it waits, nothing else ships."""
+    """Push a branch that restores the release, and open its pull request; while that is open nothing is released."""
     one, why = target(release_facts.published()), reason()
     branch = f"{release_facts.PREFIX}{one.tag}"
     title = f"Restore release {one.tag}"
+    kept = ", ".join(branches.OF_THE_PIPELINE)
     branches.push(
-        branches.restored(one.commit), branch, f"{title}\n\n{why}\n\nThe tree of {one.commit}, but for .github/."
+        branches.restored(one.commit), branch, f"{title}\n\n{why}\n\nThe tree of {one.commit}, except {kept}."
     )
     body = "\n".join(
         [
@@ -58,30 +63,32 @@ def hold() -> None:
             "",
             f"> {literal(why)}",
             "",
-            f"This restores the tree of commit {one.commit}, but for `.github/`, which a run may not write.",
-            "Until this is merged or closed nothing else ships. Merge it to make `main` what is served; close it, and",
-            "the next commit of `main` ships as ever.",
+            f"This restores the tree of commit {one.commit}. The pipeline's own code stays as it is on `main`: {kept}.",
+            "Until this is merged or closed nothing else is released. If you merge it, `main` is again what is served.",
+            "If you close it, the next commit of `main` is released as usual.",
             "",
-            "Its checks begin when the release is served again: before, it would be held against the very release that",
-            "it withdraws. A check that began earlier, as a GitHub App's do, is to be run again then.",
+            "Its checks start once the release is served again: before that, this would be compared with the very",
+            "release that the rollback withdraws. If a GitHub App opened this, its checks started too early: run them",
+            "again then.",
         ]
     )
     branches.propose(branch, title, body)
-    github.tell(f"Held: nothing else ships until a person merges or closes the pull request of `{branch}`.")
+    github.tell(f"Nothing else is released until a person merges or closes the pull request of `{branch}`.")
 
 
 def literal(text: str) -> str:
-    """A person's words as Markdown shows them, unread."""
+    """Return a person's words as a code span, in which Markdown has no effect."""
     return "`" + text.replace("`", "'") + "`"
 
 
 def move() -> None:
-    """The release is served from now on; those that came after it are withdrawn, and never the reference again.
+    """Mark the release as served, and those served after it as withdrawn; then start the checks of the pull request.
 
-    What is served moves last, so that a run that died can be run again. Then the pull request gets its checks.
+    A withdrawn release never becomes the champion again. What is served moves last, so that a run that died can be run
+    again.
 
     Raises:
-        LineError: as of :func:`standing`.
+        PipelineError: as for :func:`standing`.
     """
     known = release_facts.published()
     one, why = standing(known), reason()
@@ -96,7 +103,7 @@ def move() -> None:
         release_facts.edit(other.tag, release_facts.replaced(other.text, facts))
     release_facts.edit(one.tag, release_facts.replaced(one.text, one.facts | {"served": moment}), "--latest")
     branches.check(f"{release_facts.PREFIX}{one.tag}")
-    github.tell(f"{one.tag} is what is served; withdrawn: {', '.join(other.tag for other in later) or 'none'}.")
+    github.tell(f"{one.tag} is served; withdrawn: {', '.join(other.tag for other in later) or 'none'}.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Say what is in the image, as a CycloneDX document: ``make sbom`` writes build/sbom.json.
+"""Write the software bill of materials of the image as CycloneDX: ``make sbom`` writes build/sbom.json.
 
-It lists every Python package of the serve layer with the hashes that the lock allows, as found in the image and not as
-hoped for, and the model with its digest, its training data and its figures. The same image gives the same bytes.
-Packages of the base image's system are the scanner's business.
+It lists every Python package that is found in the image, with the hashes that the lock allows, and the model with its
+digest and training data. The same image gives the same bytes. System packages of the base image are not listed; the
+vulnerability scan reads those.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "build/sbom.json"
-# Asked inside the image: its packages, and its bundle's manifest.
+# Runs inside the image: prints its packages and its bundle's manifest.
 ASK = r"""
 import importlib.metadata as m, json, os, pathlib, platform, re
 def plain(name):
@@ -39,11 +39,11 @@ print(json.dumps({"python": platform.python_version(), "packages": found, "manif
 
 
 class DiffersError(Exception):
-    """The image does not hold what the lock says; the message has one line for each difference."""
+    """The image's packages are not those of the lock; the message has one line for each difference."""
 
 
 def locked(path: Path, python: str) -> dict[str, tuple[str, list[str]]]:
-    """Each package that a lock wants on Linux with this Python: version and hashes."""
+    """Return the packages that a lock requires on Linux with this Python: name to version and hashes."""
     environment = {"python_full_version": python, "python_version": ".".join(python.split(".")[:2])}
     environment |= {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
     found = {}
@@ -56,7 +56,7 @@ def locked(path: Path, python: str) -> dict[str, tuple[str, list[str]]]:
 
 
 def differences(lock: dict[str, tuple[str, list[str]]], packages: dict[str, str], own: str) -> list[str]:
-    """Where an image's packages are not the lock's; our own wheel is in no lock."""
+    """Return a line for each difference between an image's packages and the lock; our own wheel is in no lock."""
     lost = [f"{name}=={lock[name][0]} is locked and not in the image" for name in set(lock) - set(packages)]
     other = [
         f"{name}=={packages[name]} is in the image, {version} is locked"
@@ -68,7 +68,7 @@ def differences(lock: dict[str, tuple[str, list[str]]], packages: dict[str, str]
 
 
 def model(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The bundle as a component: what it is, what it was trained on, where its alarms begin."""
+    """Return the bundle as a component: its digests, and what it was trained on."""
     training = manifest["training"]
     heads = manifest["heads"]
     failure = [name for name, head in heads["failure"].items() if head]
@@ -102,8 +102,25 @@ def model(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def library(package: dict[str, Any], lock: dict[str, tuple[str, list[str]]]) -> dict[str, Any]:
+    """Return an installed package as a component, with the hashes that the lock allows."""
+    name, version = package["name"], package["version"]
+    entry = {"type": "library", "bom-ref": name, "name": name, "version": version}
+    if name in lock:
+        hashes = [{"alg": "SHA-256", "content": digest} for digest in sorted(lock[name][1])]
+        locator = f"pkg:pypi/{name}@{version}"
+        # The lock allows any of these: the wheel of each platform, and the source.
+        entry |= {
+            "purl": locator,
+            "externalReferences": [{"type": "distribution", "url": locator, "hashes": hashes}],
+        }
+    if package["license"]:
+        entry["licenses"] = [{"expression": package["license"]}]
+    return entry
+
+
 def document(image: dict[str, Any], labels: dict[str, str], lock: dict[str, Any], own: str) -> dict[str, Any]:
-    """The whole document.
+    """Return the whole document; ``labels`` are the image labels, ``own`` is the name of our wheel.
 
     Raises:
         DiffersError: lock and image are not the same.
@@ -111,21 +128,7 @@ def document(image: dict[str, Any], labels: dict[str, str], lock: dict[str, Any]
     packages = {package["name"]: package["version"] for package in image["packages"]}
     if found := differences(lock, packages, own):
         raise DiffersError("\n".join(found))
-    components = []
-    for package in image["packages"]:
-        name, version = package["name"], package["version"]
-        entry = {"type": "library", "bom-ref": name, "name": name, "version": version}
-        if name in lock:
-            hashes = [{"alg": "SHA-256", "content": digest} for digest in sorted(lock[name][1])]
-            locator = f"pkg:pypi/{name}@{version}"
-            # The lock allows any of these: the wheel of each platform, and the source.
-            entry |= {
-                "purl": locator,
-                "externalReferences": [{"type": "distribution", "url": locator, "hashes": hashes}],
-            }
-        if package["license"]:
-            entry["licenses"] = [{"expression": package["license"]}]
-        components.append(entry)
+    components = [library(package, lock) for package in image["packages"]]
     refs = set(packages)
     product = {
         "type": "container",
@@ -148,7 +151,7 @@ def document(image: dict[str, Any], labels: dict[str, str], lock: dict[str, Any]
 
 
 def main() -> int:
-    """Ask the image and write the document. Exit code 1: image and lock differ, or it is no CycloneDX."""
+    """Write the document and return the exit code; 1: image and lock differ, or the document is not valid CycloneDX."""
     engine, name = os.environ.get("DOCKER", "docker"), os.environ.get("IMAGE", "closedloop:dev")
     run = [engine, "run", "--rm", "--interactive", "--network=none", "--entrypoint=python", name, "-c", ASK]
     inspect = [engine, "inspect", "--format={{json .Config.Labels}}", name]
@@ -158,7 +161,7 @@ def main() -> int:
             for command in (run, inspect)
         )
     except subprocess.CalledProcessError as error:
-        print(f"make sbom: {name} cannot be asked: {error.stderr.strip()}", file=sys.stderr)
+        print(f"make sbom: {name} cannot be read: {error.stderr.strip()}", file=sys.stderr)
         return 1
     project = re.search(r'^name = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     try:
@@ -166,11 +169,11 @@ def main() -> int:
             image, labels or {}, locked(ROOT / "requirements/serve.txt", image["python"]), project[1] if project else ""
         )
     except DiffersError as error:
-        print(f"make sbom: {name} is not what requirements/serve.txt says:\n{error}", file=sys.stderr)
+        print(f"make sbom: {name} differs from requirements/serve.txt:\n{error}", file=sys.stderr)
         return 1
     text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
     if said := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
-        print(f"make sbom: the document is no CycloneDX 1.6: {said}", file=sys.stderr)
+        print(f"make sbom: the document is not valid CycloneDX 1.6: {said}", file=sys.stderr)
         return 1
     OUT.write_text(text, encoding="utf-8")
     print(f"wrote {OUT.relative_to(ROOT)}: {len(image['packages'])} packages and the model")

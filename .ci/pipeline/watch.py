@@ -1,8 +1,8 @@
-"""What people are told of ``main``, of bots' branches, and of what this repository cannot have.
+"""Report the state of ``main``, of the pipeline's own branches, and of GitHub's scanners.
 
-``issue``: one open issue while ``main`` is red, closed when it is green. ``head``: whether the newest commit has its
-release. ``status``: the verdict of a run that was started by hand, as the commit status that branch rules wait for.
-``scans``: which of GitHub's scanners can be had here.
+``issue``: keep one issue open while ``main`` is red. ``head``: check that the newest commit has its release.
+``status``: report the verdict of a run that was started by hand as the commit status that branch rules wait for.
+``scans``: which of GitHub's scanners are available here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ HOURS_FOR_A_RELEASE = 3  # from a merge to its release, with a person to approve
 
 
 def red() -> dict[str, str]:
-    """The jobs of NEEDS that did not end well, and how."""
+    """Return the jobs of NEEDS that failed or were cancelled, with their result."""
     needs = json.loads(github.setting("NEEDS"))
     return {job: facts["result"] for job, facts in needs.items() if facts["result"] not in ("success", "skipped")}
 
 
 def issue() -> None:
-    """Open, add to, or close the issue."""
-    bad = {job: how for job, how in red().items() if (job, how) != ("promote", "cancelled")}  # a newer commit ships
+    """Open the issue, add a comment to it, or close it. A release cancelled for a newer commit's is not a fault."""
+    bad = {job: how for job, how in red().items() if (job, how) != ("release", "cancelled")}
     told = [
         one
         for one in github.objects("issues?state=open&per_page=100")
@@ -45,7 +45,7 @@ def issue() -> None:
         [
             f"Commit {commit} of `main` is not served: {', '.join(f'{job} ({how})' for job, how in bad.items())}.",
             "",
-            f"Open [the run]({github.run_url()}); its first red job says what to do. Then merge a mend, or revert it;",
+            f"Open [the run]({github.run_url()}); its first red job says why. Then merge a fix, or revert the commit;",
             "this issue closes when `main` is green. To serve an older release meanwhile, run the workflow *rollback*.",
         ]
     )
@@ -57,25 +57,29 @@ def issue() -> None:
 
 
 def head() -> None:
-    """Raises LineError where ``main``'s newest commit has no release, though it had the time."""
+    """Check that ``main``'s newest commit has its release, or is too new to have one.
+
+    Raises:
+        PipelineError: it should have one and has not, or a rollback waits for a person.
+    """
     commit = github.setting("GITHUB_SHA")
     stamp = subprocess.run(["git", "log", "-1", "--format=%ct", commit], capture_output=True, text=True, check=True)
     hours = (time.time() - int(stamp.stdout)) / 3600
-    if held_by := release_facts.holder():  # first: what a rollback withdrew still is a release of this commit
-        raise github.LineError(f"main is not what is served: {held_by}")
+    if held_by := release_facts.holder():  # first: a withdrawn release still is one of this commit
+        raise github.PipelineError(f"main is not what is served: {held_by}")
     if one := release_facts.overtaken(release_facts.published(), commit, release_facts.is_ancestor):
         github.tell(f"`main`'s head is release {one.tag}.")
     elif hours < HOURS_FOR_A_RELEASE:
         github.tell(f"`main`'s head has no release yet; it is {hours:.1f} hours old.")
     else:
-        raise github.LineError(
-            f"main's head {commit[:12]} has no release; open its run of ci.yml: what is red there says why, and what a "
-            "newer run replaced can be run again"
+        raise github.PipelineError(
+            f"main's head {commit[:12]} has no release; open its run of ci.yml: a red job says why, and a run that was "
+            "cancelled for a newer one can be run again"
         )
 
 
 def status() -> None:
-    """Report NEEDS as the commit status ``required``."""
+    """Report the result of the jobs in NEEDS as the commit status ``required``."""
     bad = red()
     facts = {
         "state": "failure" if bad else "success",
@@ -89,7 +93,7 @@ def status() -> None:
 
 
 def scans() -> None:
-    """Hand on which scanners can be had, and say why not the others."""
+    """Set an output for each scanner: whether it is available. The summary page says why the others are not."""
     public, fork = github.setting("PRIVATE") == "false", os.environ.get("FORK") == "true"
     code = (public or os.environ.get("CODE_SCANNING") == "true") and not fork
     review = public or os.environ.get("CODE_SCANNING") == "true"
@@ -97,11 +101,11 @@ def scans() -> None:
     notes = [
         ""
         if code
-        else f"Skipped: CodeQL, since {'a fork may not upload findings; they come with the merge' if fork else why}.",
+        else f"Skipped: CodeQL, since {'a fork may not upload findings; the merge to main does' if fork else why}.",
         "" if review else f"Skipped: dependency review, since {why}.",
         "" if public else "Skipped: Scorecard. It judges public repositories.",
     ]
-    github.tell("\n".join(f"- {note}" for note in notes if note) or "Every scanner can be had here.")
+    github.tell("\n".join(f"- {note}" for note in notes if note) or "Every scanner is available here.")
     github.output(code=code, review=review, scorecard=public)
 
 

@@ -25,8 +25,9 @@ def docker(*words: str) -> str:
 
 
 def labels() -> list[str]:
-    words = [sys.executable, ROOT / ".ci/labels.py"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    words = [sys.executable, "-m", "pipeline.image_labels"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / ".ci"), "PYTHONSAFEPATH": "1"}
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout.split()
 
 
 def build(tag: str, context: Path, told: list[str]) -> None:

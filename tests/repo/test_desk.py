@@ -1,4 +1,4 @@
-"""What a person runs at a desk: make pr, protect and doctor. A stand-in for gh answers, and keeps what was asked."""
+"""make pr, protect and doctor, with a stand-in for gh that answers and records what it was asked."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ABOUT = {
 
 @dataclass
 class Desk:
-    """A copy of the programs in a repository with a remote, and a gh that answers by the longest key first."""
+    """A repository with a remote and a copy of the programs; gh answers by the longest key that matches."""
 
     folder: Path
     bin: Path
@@ -57,11 +57,11 @@ class Desk:
             if answers is not None
             else {"PATH": str(self.bin / "git-alone")}
         )
-        command = [sys.executable, self.folder / f".ci/{program}.py", *words]
+        command = [sys.executable, "-m", f"dev.{program}", *words]
         return subprocess.run(
             command,
             cwd=self.folder,
-            env={**clean, **path, **environment},
+            env={**clean, **path, "PYTHONPATH": ".ci", "PYTHONSAFEPATH": "1", **environment},
             capture_output=True,
             text=True,
             check=False,
@@ -74,7 +74,7 @@ class Desk:
         ).stdout.strip()
 
     def calls(self) -> list[tuple[str, Any, str]]:
-        """What gh was asked: its words, the body, the repository it was told."""
+        """The calls of gh: its words, the body, the repository that it was told."""
         path = self.bin / "calls"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [(" ".join(words), json.loads(body or "null"), told) for words, body, told in map(json.loads, lines)]
@@ -163,10 +163,10 @@ def test_pr_refuses_with_one_line_what_cannot_be_a_pull_request(
     assert not [words for words, _, _ in desk.calls() if words.startswith("pr ")]
 
 
-def test_pr_refuses_in_a_workflow_whose_token_would_ship_nothing(desk: Desk) -> None:
+def test_pr_refuses_in_a_workflow_whose_merge_would_release_nothing(desk: Desk) -> None:
     done = desk.ask("pr", answers=PULLED, GITHUB_ACTIONS="true")
     assert (done.returncode, desk.calls()) == (1, [])
-    assert "a person runs this" in done.stderr
+    assert "run it yourself" in done.stderr
 
 
 def test_pr_says_how_to_allow_auto_merge(desk: Desk) -> None:
@@ -262,13 +262,13 @@ def told(output: str) -> dict[str, str]:
 def test_doctor_says_what_is_set_and_what_is_skipped(desk: Desk) -> None:
     flow = "x: ${{ vars.AZURE_CLIENT_ID }} ${{ vars.AZURE_TENANT_ID }} ${{ secrets.APP_KEY }}"
     flow += "${{ secrets.GITHUB_TOKEN }}\n"
-    (desk.folder / ".github/workflows/ship.yml").write_text(flow)
+    (desk.folder / ".github/workflows/more.yml").write_text(flow)
     done = desk.ask("doctor", answers=healthy())
     assert done.returncode == 0, done.stdout
     states = told(done.stdout)
     assert states["variable AZURE_CLIENT_ID"] == states["secret APP_KEY"] == states["rules of main"] == "ok"
     assert states["variable AZURE_TENANT_ID"] == states["environment staging"] == "skip"
-    assert "rollback.yml, ship.yml" in done.stdout
+    assert "more.yml, release.yml, rollback.yml" in done.stdout
     assert "from the template makers/closed-loop" in done.stdout
     assert "GITHUB_TOKEN" not in done.stdout
     assert "hidden" not in done.stdout
@@ -306,8 +306,8 @@ def test_doctor_works_without_gh_and_without_a_remote(desk: Desk) -> None:
 
 
 def test_doctor_names_the_targets_that_need_an_engine(desk: Desk, root: Path) -> None:
-    makefile = (root / "Makefile").read_text(encoding="utf-8")
-    needy = set(re.findall(r"^([a-z-]+): engine\b", makefile, re.MULTILINE)) - {"image-push"}  # the line's own
+    makefile = "".join((root / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/steps.mk"))
+    needy = set(re.findall(r"^([a-z-]+): engine\b", makefile, re.MULTILINE)) - {"image-push"}  # a step of release.yml
     said = re.search(r"no make ([a-z, -]+);", desk.ask("doctor", DOCKER="none").stdout)
     assert said is not None
     assert set(said[1].split(", ")) == needy

@@ -1,33 +1,31 @@
-"""Which jobs each event runs, and what `required` answers when one of them fails, is skipped or is cancelled.
+"""Which jobs each event runs, and the verdict of `required` when one of them fails, is skipped or is cancelled.
 
 The workflows' own `if:`, `needs:` and `with:` are evaluated, job by job, as GitHub does it; plan and verdict are the
-real programs. test_runner.py lets a workflow runner say the same of three of the events.
+real programs. test_runner.py has a workflow runner do the same for some of the events.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
+from pipeline import plan, required
 
 from .expressions import evaluate, truth
 
-Program = Callable[[str], ModuleType]
 STATES = {"success()", "failure()", "always()", "cancelled()"}
 JUDGED = ("plan", "check", "test", "train", "contract", "image", "manifests")
-SPARED = ("train", "contract", "image")
+SKIPPABLE = ("train", "contract", "image")
 
 
 @dataclass
 class World:
-    """What a run finds: its event, the repository's variables, and how each job would end if it ran."""
+    """What a run starts from: its event, the repository's variables, and how each job would end if it ran."""
 
     event: str
     ref: str = "refs/heads/topic"
@@ -118,9 +116,9 @@ def ancestors(jobs: dict[str, Any], name: str) -> set[str]:
     return direct.union(*(ancestors(jobs, other) for other in direct))
 
 
-def ci(root: Path, program: Program, world: World) -> dict[str, Any]:
+def ci(root: Path, world: World) -> dict[str, Any]:
     """A run of ci.yml, planned by the real plan."""
-    planned = program("plan").plan(world.event, world.changed)
+    planned = plan.plan(world.event, world.changed)
     world.outputs = {"plan": {job: str(it).lower() for job, it in planned.items()}} | world.outputs
     return run(root, "ci.yml", world)
 
@@ -131,9 +129,9 @@ def ran(jobs: dict[str, Any]) -> set[str]:
 
 
 ALL = {*JUDGED, "required"}
-MAIN = {*ALL, "promote", "issue"}
+MAIN = {*ALL, "release", "issue"}
 DOCS = ("README.md",)
-NOTHING_SET = {"ship": "true", "sign": "true", "staging": "false", "production": "false"}
+NOTHING_SET = {"release": "true", "sign": "true", "staging": "false", "production": "false"}
 EVENTS = {
     "a push to a branch": (World("push"), ALL, "branch"),
     "a pull request of parameters": (World("pull_request", payload=pull()), {*ALL, "comment"}, "required"),
@@ -142,10 +140,10 @@ EVENTS = {
         {*ALL, "comment"},
         "required",
     ),
-    "a pull request of prose": (World("pull_request", changed=DOCS, payload=pull()), ALL - set(SPARED), "required"),
+    "a pull request of prose": (World("pull_request", changed=DOCS, payload=pull()), ALL - set(SKIPPABLE), "required"),
     "a pull request of manifests": (
         World("pull_request", changed=("k8s/base/service.yaml",), payload=pull()),
-        ALL - set(SPARED),
+        ALL - set(SKIPPABLE),
         "required",
     ),
     "a pull request from a fork": (World("pull_request", payload=pull(fork=True)), ALL, "required"),
@@ -167,91 +165,89 @@ EVENTS = {
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_which_jobs_an_event_runs(root: Path, program: Program, event: str) -> None:
+def test_which_jobs_an_event_runs(root: Path, event: str) -> None:
     world, expected, name = EVENTS[event]
     world.outputs["decide"] = NOTHING_SET
-    jobs = ci(root, program, world)
+    jobs = ci(root, world)
     assert expected == ran(jobs)
     assert name == jobs["required"]["name"].strip()
-    assert {} == verdict(program, jobs)
+    assert {} == verdict(jobs)
 
 
-def verdict(program: Program, jobs: dict[str, Any]) -> dict[str, str]:
-    """What required.py has against a run."""
+def verdict(jobs: dict[str, Any]) -> dict[str, str]:
+    """The objections of required.py to a run."""
     needs = {job: {"result": jobs[job]["result"], "outputs": jobs[job]["outputs"]} for job in JUDGED}
-    return program("required").objections(json.loads(json.dumps(needs)))
+    return required.objections(json.loads(json.dumps(needs)))
 
 
 @pytest.mark.parametrize("how", ["failure", "cancelled", "skipped"])
 @pytest.mark.parametrize("job", JUDGED)
 @pytest.mark.parametrize("event", EVENTS)
-def test_what_required_answers_when_a_job_does_not_succeed(
-    root: Path, program: Program, event: str, job: str, how: str
-) -> None:
-    """Red in every case, but where the plan spared the job: then it cannot end otherwise, and a skip is green."""
+def test_what_required_answers_when_a_job_does_not_succeed(root: Path, event: str, job: str, how: str) -> None:
+    """Red in every case, except where the plan skips the job: then it cannot end otherwise, and a skip is green."""
     world, expected, _ = EVENTS[event]
     world = World(**(vars(world) | {"ends": {job: how}, "outputs": {"decide": NOTHING_SET}}))
-    jobs = ci(root, program, world)
+    jobs = ci(root, world)
     assert jobs["required"]["result"] == "success", "it runs whatever happens"
-    assert (job not in expected) == (verdict(program, jobs) == {})
+    assert (job not in expected) == (verdict(jobs) == {})
     if job in expected:
-        assert job in verdict(program, jobs)
+        assert job in verdict(jobs)
 
 
-def test_what_is_red_on_main_ships_nothing_and_opens_an_issue(root: Path, program: Program) -> None:
+def test_a_red_main_releases_nothing_and_opens_an_issue(root: Path) -> None:
     world = World("push", ref="refs/heads/main", ends={"train": "failure", "required": "failure"})
-    jobs = ci(root, program, world)
-    assert {"promote", "issue"} & ran(jobs) == {"issue"}
+    jobs = ci(root, world)
+    assert {"release", "issue"} & ran(jobs) == {"issue"}
 
 
-def test_what_was_judged_is_what_is_promoted(root: Path, program: Program) -> None:
-    """The digest goes from training through two files to the promotion, which refuses another bundle."""
+def test_what_was_judged_is_what_is_released(root: Path) -> None:
+    """The digest goes from training through two files to the release, which refuses another bundle."""
     digests = {"train": {"bundle_digest": "sha256:judged"}, "decide": NOTHING_SET}
     world = World("push", ref="refs/heads/main", outputs=digests)
-    ci(root, program, world)
-    assert {"bundle_digest": "sha256:judged"} == world.given["promote"]
+    ci(root, world)
+    assert {"bundle_digest": "sha256:judged"} == world.given["release"]
 
 
-def promote(root: Path, ends: dict[str, str], **decided: str) -> dict[str, str]:
-    """The results of promote.yml's jobs, as ci.yml calls it."""
+def release(root: Path, ends: dict[str, str], **decided: str) -> dict[str, str]:
+    """The results of release.yml's jobs, as ci.yml calls it."""
     world = World("push", ref="refs/heads/main", ends=ends, outputs={"decide": NOTHING_SET | decided})
-    return {job: facts["result"] for job, facts in run(root, "promote.yml", world, "", {"bundle_digest": "x"}).items()}
+    return {job: facts["result"] for job, facts in run(root, "release.yml", world, "", {"bundle_digest": "x"}).items()}
 
 
-SHIPS = {"decide", "build", "sign", "scan", "draft", "publish"}
+RELEASED = {"decide", "build", "sign", "scan", "draft", "publish"}
 
 
 @pytest.mark.parametrize(
     ("decided", "ends", "done"),
     [
-        ({}, {}, SHIPS),
-        ({"sign": "false"}, {}, SHIPS - {"sign"}),
-        ({"ship": "false", "sign": "false"}, {}, {"decide"}),
-        ({"staging": "true"}, {}, SHIPS | {"staging"}),
-        ({"staging": "true", "production": "true"}, {}, SHIPS | {"staging", "production"}),
-        ({"production": "true"}, {}, SHIPS | {"production"}),
+        ({}, {}, RELEASED),
+        ({"sign": "false"}, {}, RELEASED - {"sign"}),
+        ({"release": "false", "sign": "false"}, {}, {"decide"}),
+        ({"staging": "true"}, {}, RELEASED | {"staging"}),
+        ({"staging": "true", "production": "true"}, {}, RELEASED | {"staging", "production"}),
+        ({"production": "true"}, {}, RELEASED | {"production"}),
         ({}, {"decide": "failure"}, set()),
         ({}, {"build": "failure"}, {"decide"}),
         ({}, {"scan": "failure"}, {"decide", "build", "sign"}),
         ({}, {"sign": "failure"}, {"decide", "build", "scan"}),
         ({}, {"draft": "failure"}, {"decide", "build", "sign", "scan"}),
-        ({"staging": "true", "production": "true"}, {"staging": "failure"}, SHIPS - {"publish"}),
-        ({"staging": "true", "production": "true"}, {"production": "failure"}, SHIPS - {"publish"} | {"staging"}),
-        ({"production": "true"}, {"production": "cancelled"}, SHIPS - {"publish"}),
+        ({"staging": "true", "production": "true"}, {"staging": "failure"}, RELEASED - {"publish"}),
+        ({"staging": "true", "production": "true"}, {"production": "failure"}, RELEASED - {"publish"} | {"staging"}),
+        ({"production": "true"}, {"production": "cancelled"}, RELEASED - {"publish"}),
     ],
 )
-def test_how_far_a_promotion_comes(root: Path, decided: dict[str, str], ends: dict[str, str], done: set[str]) -> None:
-    """What did not succeed stops all that must not follow it; nothing is published that was not rolled out."""
-    results = promote(root, ends, **decided)
+def test_how_far_a_release_gets(root: Path, decided: dict[str, str], ends: dict[str, str], done: set[str]) -> None:
+    """A job that fails stops those that must not follow it; nothing is published that was not deployed."""
+    results = release(root, ends, **decided)
     assert done == {job for job, result in results.items() if result == "success"}
     assert set(ends) == {job for job, result in results.items() if result not in ("success", "skipped")}
 
 
 def test_the_mirror_needs_a_server(root: Path) -> None:
     world = World("push", outputs={"decide": NOTHING_SET}, variables={"MLFLOW_TRACKING_URI": "https://mlflow.invalid"})
-    assert run(root, "promote.yml", world, "", {})["mirror"]["result"] == "success"
+    assert run(root, "release.yml", world, "", {})["mirror"]["result"] == "success"
     world.variables = {}
-    assert run(root, "promote.yml", world, "", {})["mirror"]["result"] == "skipped"
+    assert run(root, "release.yml", world, "", {})["mirror"]["result"] == "skipped"
 
 
 @pytest.mark.parametrize(
@@ -264,7 +260,7 @@ def test_the_mirror_needs_a_server(root: Path) -> None:
     ],
 )
 def test_what_a_rollback_does(root: Path, deploy_to: str, ends: dict[str, str], done: set[str]) -> None:
-    """What is served moves only where production runs it; what was held stays held."""
+    """What is served moves only once production runs it; until then other releases stay stopped."""
     world = World("workflow_dispatch", ref="refs/heads/main", ends=ends, variables={"DEPLOY_TO": deploy_to})
     jobs = run(root, "rollback.yml", world)
     assert done == {job for job, facts in jobs.items() if facts["result"] == "success"}
@@ -286,10 +282,10 @@ def test_what_writes_is_started_on_main_alone(root: Path, name: str) -> None:
         ("schedule", {}, False),
     ],
 )
-def test_only_a_strangers_branch_is_a_fork_to_the_scanners(
+def test_only_another_repositorys_branch_is_a_fork_to_the_scanners(
     root: Path, event: str, payload: dict[str, Any], fork: bool
 ) -> None:
-    """A branch of one's own is none, also where one's whole repository is a fork of another."""
+    """A branch of this repository is none, also where this repository itself is a fork."""
     told = read(root / ".github/workflows/security.yml")["jobs"]["scans"]["steps"][-1]["env"]["FORK"]
     github = {"event_name": event, "event": payload, "repository": "someone/fleet"}
     assert fork == evaluate(told, {"github": github})

@@ -1,8 +1,8 @@
-"""The shell of every step of every workflow, run with what a stranger may choose: names, titles, messages, files.
+"""The shell of every step of every workflow, run with hostile names, titles, messages and files.
 
-The recipes and the line's own programs are real; gh, docker, kubectl, az and what the recipes call from .venv are
-stand-ins that note how they were called. Whatever a step then comes to, it may execute none of it, and hand on none of
-it as a command, an output or a variable of the run.
+The recipes and the pipeline's programs are real; gh, docker, kubectl, az and what the recipes call from .venv are
+stand-ins that record how they were called. Whether or not a step succeeds, it must execute nothing of these values, and
+write nothing of them as a command, an output or a variable of the run.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ case "${0##*/} $1" in "kubectl "*) echo '{"kind": "List", "items": []}';; "docke
 """
 PYTHON = """\
 #!/bin/sh
-case "$1" in .ci/*) exec "$REAL_PYTHON" "$@";; esac
+case "$2" in pipeline.*|dev.*) exec "$REAL_PYTHON" "$@";; esac
 { printf python; printf '\\037%s' "$@"; printf '\\036'; } >> "$CALLS"
 """
+MAKE = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/steps.mk"))
 NAME = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
 EVERY = {
     (step["run"], *sorted(step.get("env", {}))): (f"{path.stem}: {where}", step)
@@ -58,7 +59,7 @@ def executable(path: Path, text: str) -> None:
 
 
 class Runner:
-    """A checkout as a runner has it, with stand-ins around it."""
+    """A checkout as a runner has it, with stand-ins for other programs."""
 
     def __init__(self, folder: Path) -> None:
         self.work, self.calls, self.state = folder / "work", folder / "calls", folder / "state.json"
@@ -72,7 +73,7 @@ class Runner:
         for name in ("gh", "docker", "kubectl", "az"):
             executable(folder / f"bin/{name}", RECORDER)
         (folder / "bin/gh").write_text((ROOT / "tests/repo/gh").read_text())
-        for recipe in re.findall(r"\$\(BIN\)/([\w-]+)", (ROOT / "Makefile").read_text()):
+        for recipe in re.findall(r"\$\(BIN\)/([\w-]+)", MAKE):
             executable(self.work / f".venv/bin/{recipe}", RECORDER)
         executable(self.work / ".venv/bin/python", PYTHON)
         (self.work / ".venv/.installed").touch()
@@ -94,10 +95,10 @@ class Runner:
         return done.stdout
 
     def build(self, value: str) -> None:
-        """What earlier jobs left: a report and evidence with the value in it."""
-        decision = {"verdict": value, "becomes_reference": True, "reason": value}
+        """Write what earlier jobs leave: a report and evidence that contain the value."""
+        decision = {"verdict": value, "becomes_champion": True, "reason": value}
         manifest = {"bundle_digest": value, "model_digest": value}
-        facts = {"commit": self.head, "image": value, "files": {}, "served": "2026-01-01T00:00:00Z"}
+        facts = {"closedloop": 2, "commit": self.head, "image": value, "files": {}, "served": "2026-01-01T00:00:00Z"}
         files = {
             "build/decision.json": json.dumps(decision),
             "build/evidence/decision.json": json.dumps(decision | {"verdict": "better"}),
@@ -109,7 +110,7 @@ class Runner:
             "build/bundle/card.md": value,
             "build/sbom.json": "{}",
             "build/manifests/local.yaml": f"name: IMAGE\nvalue: {NAME}\nimage: {NAME}\n",
-            "build/release/facts.json": json.dumps(facts | {"becomes_reference": True, "verdict": value}),
+            "build/release/facts.json": json.dumps(facts | {"becomes_champion": True, "verdict": value}),
         }
         shutil.rmtree(self.work / "build", ignore_errors=True)
         for name, text in files.items():
@@ -117,11 +118,11 @@ class Runner:
             (self.work / name).write_text(text)
 
     def known(self, value: str) -> None:
-        """What GitHub answers: two releases, a comment, issues and pull requests, with the value in them."""
-        facts = {"closedloop": 1, "commit": self.head, "image": value, "files": {}, "withdrawn": None, "verdict": value}
+        """Write what GitHub answers: two releases, a comment, issues and pull requests that contain the value."""
+        facts = {"closedloop": 2, "commit": self.head, "image": value, "files": {}, "withdrawn": None, "verdict": value}
         found = []
         for tag, served in (("r9", "2026-02-01"), (value, "2026-01-01")):
-            block = json.dumps(facts | {"served": served, "reference": served}, indent=1)
+            block = json.dumps(facts | {"served": served, "champion": served}, indent=1)
             body = f"{value}\n\n```json\n{block}\n```"
             found.append({"tag_name": tag, "body": body, "draft": False, "id": 1, "name": value})
         one = {"title": value, "body": value, "user": {"type": "User", "login": value}, "number": 1, "state": "closed"}
@@ -129,7 +130,7 @@ class Runner:
         self.state.write_text(json.dumps({"calls": [], "api": api, "assets": {value: {}, "r9": {}}}))
 
     def run(self, step: dict[str, Any], value: str) -> tuple[str, dict[str, str]]:
-        """What a step prints, and what it wrote to each of GitHub's files."""
+        """Run a step; return what it printed, and what it wrote to each of GitHub's files."""
         self.build(value)
         self.known(value)
         payload = {"pull_request": {"title": value, "body": value, "head": {"ref": value}}, "head_commit": value}
@@ -142,7 +143,7 @@ class Runner:
         files = {name: self.folder / name for name in ("GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH")}
         for path in (*files.values(), self.calls):
             path.write_text("")
-        others = ("MAKE", "MFLAGS", "DOCKER", "IMAGE")  # what this machine tells make is nothing that a runner has
+        others = ("MAKE", "MFLAGS", "DOCKER", "IMAGE")  # a runner does not set them
         environment = {key: text for key, text in os.environ.items() if not key.startswith(others)}
         environment |= {key: str(path) for key, path in files.items()} | {
             "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -174,7 +175,7 @@ class Runner:
 
 
 def faults(folder: Path, printed: str, files: dict[str, str]) -> list[str]:
-    """What a step did that a stranger chose."""
+    """Return what a step executed or wrote of a hostile value."""
     found = [f"executed: {path}" for path in folder.rglob("pwned*")]
     found += [f"a command of the run: {line}" for line in re.split(r"[\r\n]", printed) if command(line)]
     found += [f"an output: {line}" for line in files["GITHUB_OUTPUT"].splitlines() if not fine(line)]
@@ -184,13 +185,13 @@ def faults(folder: Path, printed: str, files: dict[str, str]) -> list[str]:
 
 
 def command(line: str) -> bool:
-    """Whether GitHub would take a line for a command; our own ``::error::`` says why a step is red."""
+    """Whether GitHub would run a line as a command; ``::error::`` of a program of .ci is allowed."""
     own = line.startswith("::error::") and not line.startswith("::error::pwned")
     return line.lstrip().startswith(("::", "##[")) and not own
 
 
 def fine(line: str) -> bool:
-    """Whether a line of GITHUB_OUTPUT is one output, of a name that a stranger did not choose."""
+    """Whether a line of GITHUB_OUTPUT is one output, with a name that the value did not choose."""
     return re.match(r"(?!pwned)[a-z_]+=", line) is not None and "<<" not in line
 
 
@@ -201,14 +202,16 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize(("where", "step"), EVERY.values(), ids=[where for where, _ in EVERY.values()])
-def test_a_step_does_nothing_that_a_stranger_chose(runner: Runner, where: str, step: dict[str, Any], kind: str) -> None:
+def test_a_step_executes_nothing_of_a_hostile_value(
+    runner: Runner, where: str, step: dict[str, Any], kind: str
+) -> None:
     assert step["run"].startswith("make "), where
     printed, files = runner.run(step, HOSTILE[kind])
     assert faults(runner.folder, printed, files) == []
 
 
-def test_what_a_stranger_chose_arrives_as_one_word(runner: Runner) -> None:
-    """Else the test above would see steps that stop before they use it."""
+def test_a_hostile_value_arrives_as_one_word(runner: Runner) -> None:
+    """Else the steps of the test above might stop before they use it."""
     value = HOSTILE["words"]
     runner.run({"run": "make release-fetch", "env": {"RELEASE": "${{ inputs.release }}"}}, value)
     called = [call["words"] for call in json.loads(runner.state.read_text())["calls"]]

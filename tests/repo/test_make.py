@@ -1,4 +1,4 @@
-"""Every command that a person is told exists, and every target is told."""
+"""Every make command that a text names exists, and the help lists what people run."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
 
 
 def commands(text: str, code_only: bool) -> set[str]:
-    """The make targets that a text tells to run; in Markdown those in code, elsewhere those in backticks."""
+    """The make targets that a text names; in Markdown those in code, elsewhere those in backticks."""
     pieces = CODE_SPAN.findall(text) + (FENCE.findall(text) if code_only else [])
     return {target for piece in pieces for target in COMMAND.findall(piece)}
 
 
-def test_commands_are_found_where_they_are_told() -> None:
+def test_commands_are_found_where_a_text_names_them() -> None:
     text = "Use `make run && make test`, then make merry.\n\n```\nmake serve # here\n$ make ci\n```\n"
     assert {"run", "test", "serve", "ci"} == commands(text, code_only=True)
 
 
-def test_every_make_command_that_is_told_exists(root: Path, files: list[Path], targets: dict[str, str]) -> None:
+def test_every_make_command_that_a_text_names_exists(root: Path, files: list[Path], targets: dict[str, str]) -> None:
     told = {
         (str(path.relative_to(root)), target)
         for path in files
@@ -42,19 +42,54 @@ def test_every_make_command_that_is_told_exists(root: Path, files: list[Path], t
     assert sorted((path, target) for path, target in told if target not in targets) == []
 
 
-def test_every_target_is_in_the_help_and_phony(root: Path, targets: dict[str, str]) -> None:
+@pytest.mark.parametrize("name", ["Makefile", ".ci/steps.mk"])
+def test_every_target_has_a_help_text_and_is_phony(root: Path, targets: dict[str, str], name: str) -> None:
+    text = (root / name).read_text(encoding="utf-8")
+    rules = re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE)
+    phony = re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)[1].split()  # type: ignore[index]
+    assert sorted(rules) == sorted(phony)
+    assert set(rules) <= set(targets)
+
+
+def of_the_makefile(root: Path) -> set[str]:
     text = (root / "Makefile").read_text(encoding="utf-8")
-    rules = set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
-    phony = set(re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)[1].split())  # type: ignore[index]
-    assert set(targets) == rules
-    assert set(targets) == phony
+    return set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
 
 
-def test_help_shows_every_target(root: Path, targets: dict[str, str]) -> None:
+def test_help_shows_what_people_run_and_no_step_of_a_workflow(root: Path, targets: dict[str, str]) -> None:
     command = ["make", "help"]
     shown = subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
-    for target, says in targets.items():
-        assert re.search(rf"^  {target} +{re.escape(says)}$", shown, re.MULTILINE), target
+    listed = dict(re.findall(r"^  ([a-z-]+) +(.+)$", shown, re.MULTILINE))
+    assert listed == {target: targets[target] for target in of_the_makefile(root)}
+    assert len(listed) <= 35
+
+
+def test_a_target_that_only_workflows_call_is_a_step(root: Path, files: list[Path], targets: dict[str, str]) -> None:
+    """What steps.mk has is called by a workflow or by another target, so that nothing in it is left over."""
+    steps = set(targets) - of_the_makefile(root)
+    flows = "".join(path.read_text(encoding="utf-8") for path in (root / ".github/workflows").iterdir())
+    called = set(re.findall(r"\brun: make ([a-z-]+)", flows))
+    made = "".join((root / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/steps.mk"))
+    needed = set(re.findall(r"(?<=: )([a-z-]+)(?= )", made)) | {"lint", "types", "lock-check", "policy"}
+    assert steps - called - needed == set()
+
+
+@pytest.mark.parametrize(("told", "passed"), [("CHAMPION_COMMIT", "c1 c1"), ("OTHER", "none none")])
+def test_code_from_before_the_rename_is_told_the_champion_too(
+    root: Path, tmp_path: Path, told: str, passed: str
+) -> None:
+    """A rollback may restore a model.evaluate that asks for REFERENCE_COMMIT; without it, it would meet the base."""
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin/python"
+    python.write_text('#!/bin/sh\necho "${CHAMPION_COMMIT-none} ${REFERENCE_COMMIT-none}" > seen\n')
+    python.chmod(0o755)
+    for name in ("Makefile", ".ci/steps.mk"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(root / name, tmp_path / name)
+    environment = {k: v for k, v in ENVIRONMENT.items() if k not in ("CHAMPION_COMMIT", "REFERENCE_COMMIT")}
+    command = ["make", "run", f"BIN={tmp_path}/bin", "INSTALLED="]
+    subprocess.run(command, cwd=tmp_path, env=environment | {told: "c1"}, capture_output=True, check=True)
+    assert (tmp_path / "seen").read_text().strip() == passed
 
 
 def test_a_machine_without_python_is_told_in_one_line(root: Path, tmp_path: Path) -> None:
@@ -79,11 +114,13 @@ def test_without_an_engine_the_image_says_so_before_anything_is_built(root: Path
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("better", 0), ("worse", 0), ("refused", 2), (None, 2)])
-def test_a_worse_model_is_an_answer_of_a_retraining_and_anything_else_red_is_not(
+def test_a_worse_model_is_a_result_of_a_retraining_and_any_other_red_run_is_not(
     root: Path, tmp_path: Path, verdict: str | None, code: int
 ) -> None:
-    """None: the run stopped before its verdict, and what an earlier one left is not taken for it."""
-    shutil.copy(root / "Makefile", tmp_path)
+    """None: the run stopped before its verdict, and the verdict of an earlier run is not used."""
+    (tmp_path / ".ci").mkdir()
+    for name in ("Makefile", ".ci/steps.mk"):
+        shutil.copy(root / name, tmp_path / name)
     for name in ("build/report/summary.md", "model/data.lock.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

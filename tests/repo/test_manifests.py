@@ -1,4 +1,4 @@
-"""What holds between manifests, which no schema sees: every reference resolves, and the pods are restricted."""
+"""What a schema does not check in the manifests: every name refers to an object, and the pods are restricted."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import copy
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
+from pipeline import manifests
 
 Object = dict[str, Any]
 WORKLOADS = {"StatefulSet", "Deployment"}
@@ -174,8 +174,7 @@ def test_the_base_holds_together(base: list[Object], settings: set[str]) -> None
     assert faults(base, settings) == []
 
 
-def test_every_overlay_holds_together(settings: set[str], program: Callable[[str], ModuleType]) -> None:
-    manifests = program("manifests")
+def test_every_overlay_holds_together(settings: set[str]) -> None:
     if manifests.renderer() is None:
         pytest.skip("neither kustomize nor kubectl is on PATH")
     assert manifests.overlays()

@@ -1,4 +1,4 @@
-"""Mistakes planted into copies of today's workflows, and which tool finds each: zizmor, actionlint, or our own rules.
+"""Mistakes planted into copies of the workflows, and which tool finds each: zizmor, actionlint, or our own rules.
 
 mistakes.yaml is the table. Where actionlint is not on PATH the others must find the mistake, and one that only it finds
 is skipped by name.
@@ -26,7 +26,7 @@ PIN = re.compile(r"([\w-]+/[\w-]+)@PIN")
 
 
 def zizmor(folder: Path) -> set[str]:
-    """The audits that object to what is below a folder; also a file that it cannot read as a workflow."""
+    """The audits that report something in a folder, or the error where a file is not a valid workflow."""
     words = [
         "--offline",
         "--strict-collection",
@@ -44,7 +44,7 @@ def zizmor(folder: Path) -> set[str]:
 
 
 def actionlint(folder: Path) -> set[str]:
-    """The kinds of what actionlint objects to in the workflows below a folder."""
+    """The kinds of errors that actionlint reports in the workflows of a folder."""
     assert ACTIONLINT is not None
     files = [str(path) for path in sorted(folder.glob(".github/workflows/*.yml"))]
     shellcheck = str(Path(sys.executable).with_name("shellcheck"))
@@ -55,7 +55,7 @@ def actionlint(folder: Path) -> set[str]:
 
 
 def edit(mistake: dict[str, str]) -> tuple[str, str, str]:
-    """The file, and what becomes what in it."""
+    """The file, the text in it, and the text that replaces it."""
     if "file" in mistake:
         return mistake["file"], mistake["good"], mistake["bad"]
     after, more = ("      - run: make check\n", "step") if "step" in mistake else ("    timeout-minutes: 10\n", "job")
@@ -64,19 +64,19 @@ def edit(mistake: dict[str, str]) -> tuple[str, str, str]:
 
 
 def plant(root: Path, folder: Path, name: str, good: str, bad: str) -> str:
-    """Write the file with its mistake below a folder; returns its text."""
+    """Write the file with its mistake into a folder; return its text."""
     path = Path(".github", name if name == "dependabot.yml" else f"workflows/{name}")
     text = (root / path).read_text(encoding="utf-8")
     every = "".join(one.read_text(encoding="utf-8") for one in (root / ".github/workflows").iterdir())
     good, bad = (PIN.sub(lambda found: re.search(f"{found[1]}@.+", every)[0], one) for one in (good, bad))  # type: ignore[index]
-    assert good in text, f"the plant no longer grows in {path}"
+    assert good in text, f"the text to replace is no longer in {path}"
     (folder / path).parent.mkdir(parents=True)
     (folder / path).write_text(text.replace(good, bad, 1), encoding="utf-8")
     return (folder / path).read_text(encoding="utf-8")
 
 
 def found(root: Path, folder: Path, targets: dict[str, str], name: str, good: str, bad: str) -> dict[str, set[str]]:
-    """What each tool that is here says."""
+    """What each installed tool reports."""
     text = plant(root, folder, name, good, bad)
     workflow = name != "dependabot.yml"
     return {
@@ -106,7 +106,7 @@ def test_the_table_is_long_enough_and_repeats_nothing() -> None:
 
 
 def test_the_tools_find_nothing_where_nothing_is_planted(root: Path, targets: dict[str, str], tmp_path: Path) -> None:
-    """Else what they say of a mistake would prove nothing."""
+    """Else their findings of a mistake would prove nothing."""
     for name in sorted({edit(mistake)[0] for mistake in MISTAKES}):
         said = found(root, tmp_path / name, targets, name, "\n", "\n")
         assert [] == [fault for faults in said.values() for fault in faults], name

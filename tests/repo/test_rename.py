@@ -1,4 +1,4 @@
-"""A copy that takes a name of its own: what changes, what does not, and that the copy still passes its checks."""
+"""make rename: what changes in a copy, what does not, and that the copy still passes its checks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from dev.rename import rename
 
-Program = Callable[[str], ModuleType]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
 
 
@@ -32,8 +31,8 @@ def texts(folder: Path) -> dict[str, str]:
     }
 
 
-def test_the_name_stands_in_every_place_a_person_sees(program: Program, copy: Path) -> None:
-    program("rename").rename(copy, "press-line")
+def test_the_name_stands_in_every_place_a_person_sees(copy: Path) -> None:
+    rename(copy, "press-line")
     after = texts(copy)
     assert after["README.md"].startswith("# Press Line\n")
     assert '\nname = "press-line"\n' in after["pyproject.toml"]
@@ -44,9 +43,9 @@ def test_the_name_stands_in_every_place_a_person_sees(program: Program, copy: Pa
     assert re.findall(r"(?:name|namespace|image): closedloop$", manifests, re.MULTILINE) == []
 
 
-def test_no_code_changes_but_its_title(program: Program, copy: Path) -> None:
+def test_no_code_changes_but_its_title(copy: Path) -> None:
     before = texts(copy)
-    program("rename").rename(copy, "press-line")
+    rename(copy, "press-line")
     after = texts(copy)
     changed = {name for name in before if before[name] != after[name] and name.endswith(".py")}
     python = {name for name in changed if not name.startswith("tests/e2e/")}
@@ -56,39 +55,40 @@ def test_no_code_changes_but_its_title(program: Program, copy: Path) -> None:
 
 def test_it_can_be_done_again_and_leaves_nothing_of_the_name_before(copy: Path) -> None:
     for name in ("press-mill", "mill"):
-        command = [sys.executable, copy / ".ci/rename.py", name]
-        assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+        command = [sys.executable, "-m", "dev.rename", name]
+        environment = ENVIRONMENT | {"PYTHONPATH": str(copy / ".ci"), "PYTHONSAFEPATH": "1"}
+        assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
     assert {name for name, text in texts(copy).items() if "press-mill" in text} == {"tests/repo/test_rename.py"}
 
 
 @pytest.mark.parametrize(
     "name", ["", "Press", "press_line", "-a", "a-", "a--b", "1a", "a" * 41, "model", "closedloop", "é"]
 )
-def test_a_name_that_cannot_be_used_is_refused_and_nothing_is_written(program: Program, copy: Path, name: str) -> None:
+def test_a_name_that_cannot_be_used_is_refused_and_nothing_is_written(copy: Path, name: str) -> None:
     before = texts(copy)
     with pytest.raises(ValueError, match="choose 2 to 40"):
-        program("rename").rename(copy, name)
+        rename(copy, name)
     assert before == texts(copy)
 
 
-def test_a_place_that_has_moved_is_said_and_nothing_is_written(program: Program, copy: Path) -> None:
+def test_a_place_that_has_moved_is_said_and_nothing_is_written(copy: Path) -> None:
     (copy / "compose.yaml").write_text("services: {}\n")
     before = texts(copy)
-    with pytest.raises(ValueError, match=r"compose\.yaml does not hold the name"):
-        program("rename").rename(copy, "press-line")
+    with pytest.raises(ValueError, match=r"compose\.yaml does not contain the name"):
+        rename(copy, "press-line")
     assert before == texts(copy)
 
 
-def test_a_renamed_copy_passes_its_own_checks(program: Program, copy: Path) -> None:
-    program("rename").rename(copy, "press-line")
-    tests = ["test_make.py", "test_text.py", "test_manifests.py", "test_workflows.py", "test_files.py", "test_ship.py"]
+def test_a_renamed_copy_passes_its_own_checks(copy: Path) -> None:
+    rename(copy, "press-line")
+    names = ("make", "text", "manifests", "workflows", "files", "release")
     tools = copy / ".venv/bin"
     for command in (
         [tools / "ruff", "check", "--quiet", "."],
         [tools / "ruff", "format", "--quiet", "--check", "."],
         [tools / "yamllint", "--strict", "."],
         [tools / "hadolint", "docker/Dockerfile"],
-        [tools / "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/repo/{name}" for name in tests)],
+        [tools / "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/repo/test_{name}.py" for name in names)],
     ):
         done = subprocess.run(command, cwd=copy, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -1,7 +1,7 @@
-"""The very workflow files, run by a workflow runner (act-run) for the events that it can make.
+"""The workflow files, run by a workflow runner (act-run) for the events that it supports.
 
-The targets are stand-ins that leave what the next job takes, but plan and verdict are the real programs: this
-is about which jobs run, in what order, and what they hand on. test_events.py has the whole table.
+The make targets are stand-ins that leave what the next job needs; plan and verdict are the real programs. This tests
+which jobs run, in what order, and what they pass on. test_events.py has the whole table.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-# The runner hands on what begins with ACT_RUN_, and nothing else of ours.
+# The runner passes on only those environment variables that begin with ACT_RUN_.
 MAKEFILE = """\
-plan reference required comment issue status ship-plan:
+plan champion required comment issue status release-decide:
 \t@case $@ in \\
-\tplan) python3 .ci/plan.py;; \\
-\trequired) python3 .ci/required.py;; \\
-\treference) echo commit= >> $$GITHUB_OUTPUT;; \\
-\tship-plan) printf 'ship=true\\nsign=true\\nstaging=false\\nproduction=false\\n' >> $$GITHUB_OUTPUT;; \\
+\tplan|required) PYTHONPATH=.ci python3 -m pipeline.$@;; \\
+\tchampion) echo commit= >> $$GITHUB_OUTPUT;; \\
+\trelease-decide) printf 'release=true\\nsign=true\\nstaging=false\\nproduction=false\\n' >> $$GITHUB_OUTPUT;; \\
 \tesac
 run manifests release-files:
 \t@mkdir -p build/bundle build/report build/manifests build/release build/data
@@ -39,16 +38,16 @@ contract image:
 """
 TITLES = {
     "plan": "Plan the run",
-    "check": "Check all that needs no model",
+    "check": "Run the static checks",
     "test": "Test model, service and log",
-    "train": "Train and judge",
-    "contract": "Keep the scoring contract",
-    "image": "Prove the image",
-    "manifests": "Prove the manifests",
-    "comment": "Tell the verdict on the pull request",
-    "promote": "Promote what was judged",
-    "issue": "Open an issue while main is red, and close it after",
-    "status": "Report the verdict on a branch of a bot",
+    "train": "Train and judge the model",
+    "contract": "Test the scoring contract",
+    "image": "Build and test the image",
+    "manifests": "Check the manifests",
+    "comment": "Comment the verdict on the pull request",
+    "release": "Release the judged model",
+    "issue": "Keep an issue open while main is red",
+    "status": "Report the verdict of a run started by hand",
 }
 
 pytestmark = pytest.mark.skipif(shutil.which("act-run") is None, reason="act-run is not on PATH")
@@ -56,7 +55,7 @@ pytestmark = pytest.mark.skipif(shutil.which("act-run") is None, reason="act-run
 
 @pytest.fixture
 def copy(root: Path, tmp_path: Path) -> Path:
-    """A repository with our workflows, and a change of parameters on a branch."""
+    """A repository with these workflows, and a branch."""
     folder = tmp_path / "fleet"
     for name in (".github", ".ci"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -105,7 +104,7 @@ JUDGED = {"plan", "check", "test", "train", "contract", "image", "manifests", "r
         ("pull_request", "topic", "README.md", JUDGED - {"train", "contract", "image"}),
         ("merge_group", "topic", "README.md", JUDGED),
         ("workflow_dispatch", "topic", "params.yaml", JUDGED | {"status"}),
-        ("push", "main", "params.yaml", JUDGED | {"promote", "issue"}),
+        ("push", "main", "params.yaml", JUDGED | {"release", "issue"}),
     ],
 )
 def test_the_runner_runs_the_jobs_of_the_event(
@@ -126,7 +125,7 @@ def test_the_runner_runs_the_jobs_of_the_event(
     assert found[name] == "success"
 
 
-def test_the_runner_reddens_the_verdict_behind_a_red_training(copy: Path) -> None:
+def test_the_verdict_is_red_after_a_red_training(copy: Path) -> None:
     (copy / "params.yaml").write_text("2\n")
     git(copy, "commit", "--quiet", "--all", "--message", "change")
     code, found, shown = act(copy, "push", ACT_RUN_RED="run")

@@ -20,6 +20,7 @@ CHECKS = [
     "files",
     "make",
     "text",
+    "workflow_settings",
     "workflows",
 ]  # the quick ones of tests/repo that look at what a part may leave behind
 # They install an environment or ask a machine, which is not about this.

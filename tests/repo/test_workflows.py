@@ -1,29 +1,28 @@
-"""Rules for workflows that the scanners miss, or that are this project's own. Each has a mistake that must go red."""
+"""Rules for workflows that scanners do not check, or that are this project's own. Each has a planted mistake."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
+from pipeline.plan import SKIPPABLE as SKIPPABLE_BY_THE_PLAN
 
-from .shipping import RULES as SHIPPING
-from .shipping import called, needed
+from .release_rules import RULES as RELEASE_RULES
+from .release_rules import called, needed
 
 Flow = dict[Any, Any]
-Program = Callable[[str], ModuleType]
 FORBIDDEN_EVENTS = {"pull_request_target", "workflow_run"}
 RUNNERS = {"ubuntu-24.04"}
-MAKERS = {"actions", "aquasecurity", "Azure", "docker", "github", "ossf"}  # whose actions a run trusts
+MAKERS = {"actions", "aquasecurity", "Azure", "docker", "github", "ossf"}  # whose actions may be used
 MAX_MINUTES = 30
 ROOT = Path(__file__).resolve().parents[2]
-SPARED = ("train", "contract", "image")  # the jobs that the plan may skip
-FROM_THE_CALLER = {"bundle", "report", "manifests"}  # artifacts of ci.yml's run, which a called file may take
+SKIPPABLE = ("train", "contract", "image")  # the jobs that the plan may skip
+FROM_THE_CALLER = {"bundle", "report", "manifests"}  # artifacts of ci.yml's run, which a called workflow may download
 
 
 def jobs(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -37,7 +36,7 @@ def steps(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def callee(job: dict[str, Any]) -> Flow:
-    """The workflow that a job calls, as it stands here; an empty one where it is none of ours (`calls` says so)."""
+    """The workflow that a job calls; an empty one where it is not in this repository (`calls` reports that)."""
     path = ROOT / job["uses"].removeprefix("$/")
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {True: "workflow_call", "jobs": {}}
 
@@ -47,7 +46,7 @@ def events(flow: Flow) -> dict[str, Any]:
     return on if isinstance(on, dict) else dict.fromkeys([on] if isinstance(on, str) else on)
 
 
-# --- rules: what is wrong with a workflow, one line each ---
+# --- rules: each yields a line for each fault of a workflow ---
 
 
 def triggers(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
@@ -56,7 +55,7 @@ def triggers(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     )
     for event, filters in events(flow).items():
         if isinstance(filters, dict) and {"paths", "paths-ignore"} & set(filters):
-            yield f"on {event}: a path filter leaves the required check waiting for ever"
+            yield f"on {event}: with a path filter the required check may wait for ever"
 
 
 def permissions(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
@@ -75,7 +74,7 @@ def pins(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
         if uses.startswith(("$/", "./")):
             continue
         if uses.partition("/")[0] not in MAKERS:
-            yield f"{uses}: not of a maker we trust; weigh it, then add it to MAKERS"
+            yield f"{uses}: its maker is not in MAKERS; review the action, then add it"
         if not re.fullmatch(r"[\w.-]+(/[\w-][\w.-]*)+@[0-9a-f]{40}", uses):
             yield f"{uses}: not pinned by commit"
         elif not re.fullmatch(r" # v\d+(\.\d+)*", comment):
@@ -110,13 +109,13 @@ def bounds(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
             yield f"{name}: a container of its own is one more thing to pin"
     for name, job in jobs(flow):
         if "concurrency" in job and job["concurrency"].get("cancel-in-progress") is not False:
-            yield f"{name}: its concurrency must let what runs end"
+            yield f"{name}: its concurrency must not cancel what runs"
     concurrency = flow.get("concurrency")
     if called(flow):
         return
     if not set(events(flow)) & {"push", "pull_request", "merge_group"}:
         if not isinstance(concurrency, dict) or concurrency.get("cancel-in-progress") is not False:
-            yield "concurrency must let what runs end"
+            yield "concurrency must not cancel what runs"
     elif not isinstance(concurrency, dict) or "github.ref" not in concurrency.get("group", ""):
         yield "concurrency must be grouped by ref"
     elif "push" in events(flow) and concurrency.get("cancel-in-progress") != "${{ github.ref != 'refs/heads/main' }}":
@@ -124,24 +123,24 @@ def bounds(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 
 
 def results(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """What would let a failure pass unseen."""
+    """What would hide a failure."""
     if "continue-on-error" in text:
         yield "continue-on-error: the required check would see a success"
     for where, step in steps(flow):
         if "if" in step and "always()" in str(step["if"]):
             yield f"{where}: always() runs even when cancelled; use !cancelled()"
         if "upload-artifact" in step.get("uses", "") and "if-no-files-found" not in step.get("with", {}):
-            yield f"{where}: an artifact may be missing unseen"
+            yield f"{where}: a missing artifact would not be noticed"
 
 
 def calls(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """A job calls a file of ours and nothing else, a step an action; and what a job waits for is there."""
+    """A job calls only workflows of this repository, a step only actions; and the jobs that it needs exist."""
     for name, job in jobs(flow):
         yield from (f"{name}: it needs {other}, which is no job" for other in needed(job) if other not in flow["jobs"])
         if name in behind(flow, name):
             yield f"{name}: it waits for itself"
         if "uses" in job and not job["uses"].startswith("$/.github/workflows/"):
-            yield f"{name}: it calls {job['uses']}, which is no workflow of this commit"
+            yield f"{name}: it calls {job['uses']}, which is not a workflow of this commit"
     for where, step in steps(flow):
         if ".github/workflows/" in step.get("uses", ""):
             yield f"{where}: a workflow is called by a job, not by a step"
@@ -149,7 +148,7 @@ def calls(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 
 def secrets(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     if re.search(r"toJSON\(\s*secrets\s*\)|secrets\s*:\s*inherit|secrets\[", text):
-        yield "all secrets are handed over at once"
+        yield "all secrets are passed at once"
     if "secrets." in json.dumps(flow.get("env", {})):
         yield "a secret in the environment of every job"
     for name, job in jobs(flow):
@@ -168,28 +167,28 @@ def secrets(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 
 
 def handed_on(job: dict[str, Any]) -> set[str]:
-    """The secrets that a job hands to the file that it calls, where it does nothing but that: NAME as NAME."""
+    """The secrets that a job passes to the workflow that it calls, each under its own name."""
     told = job.get("secrets", {}) if "uses" in job else {}
     plain = isinstance(told, dict) and all(value == f"${{{{ secrets.{name} }}}}" for name, value in told.items())
     return set(told) if plain else set()
 
 
 def passed(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """A called file sees only the secrets that its caller hands on, also those of its environments."""
+    """A called workflow sees only the secrets that its caller passes, also those of its environments."""
     if "workflow_call" in events(flow):
         declared = set((events(flow)["workflow_call"] or {}).get("secrets", {}))
         asked = set(re.findall(r"\bsecrets\.(\w+)", text)) - {"GITHUB_TOKEN"}
         yield from (f"it is always empty here: the secret {name} is not declared" for name in sorted(asked - declared))
-        yield from (f"the secret {name} is declared, and nobody asks for it" for name in sorted(declared - asked))
+        yield from (f"the secret {name} is declared and not used" for name in sorted(declared - asked))
     for name, job in jobs(flow):
         if "uses" in job:
             declared = set((events(callee(job)).get("workflow_call") or {}).get("secrets", {}))
-            yield from (f"{name}: it does not hand on the secret {one}" for one in sorted(declared - handed_on(job)))
+            yield from (f"{name}: it does not pass the secret {one}" for one in sorted(declared - handed_on(job)))
             yield from (f"{name}: nobody declares the secret {one}" for one in sorted(handed_on(job) - declared))
 
 
 def versions(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """A bare 3.10 is the number 3.1."""
+    """In YAML an unquoted 3.10 is the number 3.1."""
     for where, step in steps(flow):
         if "setup-python" in step.get("uses", "") and not isinstance(step.get("with", {}).get("python-version"), str):
             yield f"{where}: quote python-version"
@@ -202,17 +201,17 @@ def versions(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 
 
 def outputs(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """Every output that a job hands on is taken, by a job of the file or by the file's own outputs."""
+    """Every output of a job is used, by a job of the workflow or by the workflow's own outputs."""
     given = json.dumps(events(flow).get("workflow_call") or {})
     for name, job in jobs(flow):
         for key in job.get("outputs", {}):
             if f"jobs.{name}.outputs.{key} " not in given and f"needs.{name}.outputs.{key}" not in text:
-                yield f"{name}: it hands on {key}, and nobody takes it"
+                yield f"{name}: its output {key} is not used"
         for other, key in re.findall(r"needs\.(\w+)\.outputs\.(\w+)", json.dumps(job)):
             if "uses" in (source := flow["jobs"].get(other, {})):
                 declared = (events(callee(source)).get("workflow_call") or {}).get("outputs", {})
                 if key not in declared:
-                    yield f"{name}: it takes {key}, which {other} does not hand on"
+                    yield f"{name}: it uses {key}, which is not an output of {other}"
 
 
 def names(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
@@ -221,50 +220,50 @@ def names(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
         if job.get("name") and "'required'" in told:
             continue
         if not re.fullmatch(r"[A-Z]\w* .+[^.]", told):
-            yield f"{name}: its name is no sentence: {told!r}"
+            yield f"{name}: its name is not a sentence: {told!r}"
 
 
 def graph(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """One required check that waits for all; a skip only where the plan has an output of the job's name."""
+    """One required check that waits for every job; a job may be skipped only by the plan's output of its name."""
     if "required" not in flow["jobs"]:
         return
     verdict = flow["jobs"]["required"]
-    after = {name for name, job in jobs(flow) if "required" in behind(flow, name)} | {"comment"}  # it only tells
+    after = {name for name, job in jobs(flow) if "required" in behind(flow, name)} | {"comment"}  # it only informs
     if missing := set(flow["jobs"]) - {"required"} - after - set(needed(verdict)):
         yield f"required does not wait for {', '.join(sorted(missing))}"
     if verdict.get("if") != "${{ always() }}":
         yield "required must run always(): a skipped check counts as success"
     if verdict["steps"][-1].get("env", {}).get("NEEDS") != "${{ toJSON(needs) }}":
         yield "required does not see the results"
-    yield from (f"{name}: planned, and never spared" for name in SPARED if "if" not in flow["jobs"].get(name, {}))
+    yield from (f"{name}: planned, cannot be skipped" for name in SKIPPABLE if "if" not in flow["jobs"].get(name, {}))
     if missing := {"push", "pull_request", "merge_group"} - set(events(flow)):
-        yield f"required never comes for {', '.join(sorted(missing))}"
+        yield f"required does not run for {', '.join(sorted(missing))}"
     for event in ("pull_request", "merge_group"):
         if events(flow).get(event):
-            yield f"on {event}: a filter leaves the required check waiting for ever"
+            yield f"on {event}: with a filter the required check may wait for ever"
     for name in needed(verdict):
         job = flow["jobs"].get(name, {})
         if "if" in job and (job["if"] != f"needs.plan.outputs.{name} == 'true'" or "plan" not in needed(job)):
-            yield f"{name}: it may be skipped by nothing but the plan's output {name}"
+            yield f"{name}: only the plan's output {name} may skip it"
         if "needs.plan.result" in json.dumps(job):
-            yield f"{name}: ask the plan's output, not its result"
+            yield f"{name}: use the plan's output, not its result"
 
 
 def plan(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """The plan hands on an output for each job that may be skipped, through both of its layers."""
+    """The plan has an output for each job that may be skipped, both as a job and as a workflow."""
     if "plan" not in flow["jobs"] or "steps" not in flow["jobs"]["plan"]:
         return
     inner, outer = flow["jobs"]["plan"].get("outputs", {}), events(flow)["workflow_call"]["outputs"]
-    for name in SPARED:
+    for name in SKIPPABLE:
         if inner.get(name) != f"${{{{ steps.plan.outputs.{name} }}}}":
             yield f"{name}: the plan has no such output"
         if outer.get(name) != {"value": f"${{{{ jobs.plan.outputs.{name} }}}}"}:
-            yield f"{name}: the plan hands no such output on"
-    yield from (f"{name}: planned, and never spared" for name in {*inner, *outer} - set(SPARED))
+            yield f"{name}: the plan's workflow has no such output"
+    yield from (f"{name}: planned, cannot be skipped" for name in {*inner, *outer} - set(SKIPPABLE))
 
 
 def behind(flow: Flow, name: str) -> set[str]:
-    """All that a job waits for, and what that waits for; itself too where they wait in a circle."""
+    """The jobs that a job waits for, directly or through others; itself too where there is a cycle."""
     found: set[str] = set()
     todo = needed(flow["jobs"].get(name, {}))
     while todo := [other for other in todo if other not in found]:
@@ -274,7 +273,7 @@ def behind(flow: Flow, name: str) -> set[str]:
 
 
 def artifacts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """What a job takes was uploaded by a job behind it; the files that it calls count as its own."""
+    """A job downloads only artifacts of a job that it waits for; called workflows count as the job itself."""
     made: dict[str, str] = {}
     taken: list[tuple[str, str]] = []
     for name, job in jobs(flow):
@@ -297,7 +296,7 @@ def artifacts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 RULES = (
     *(triggers, permissions, pins, commands, bounds, results, calls, secrets, passed, outputs, versions, names, graph),
     *(plan, artifacts),
-    *SHIPPING,
+    *RELEASE_RULES,
 )
 
 
@@ -306,7 +305,7 @@ def faults(text: str, targets: set[str]) -> list[str]:
     return [fault for rule in RULES for fault in rule(flow, text, targets)]
 
 
-# --- the workflows, and what must go red ---
+# --- the workflows, and mistakes that must be found ---
 
 
 @pytest.fixture(scope="session")
@@ -320,7 +319,7 @@ def flows(root: Path) -> dict[str, str]:
 
 
 def test_every_workflow_keeps_the_rules(flows: dict[str, str], known: set[str]) -> None:
-    assert {"ci.yml", "promote.yml", "rollback.yml", "retrain.yml", "security.yml", "daily.yml"} <= set(flows)
+    assert {"ci.yml", "release.yml", "rollback.yml", "retrain.yml", "security.yml", "daily.yml"} <= set(flows)
     assert {name: [] for name in flows} == {name: faults(text, known) for name, text in flows.items()}
 
 
@@ -328,14 +327,14 @@ def test_one_commit_of_each_action_serves_all_workflows(flows: dict[str, str]) -
     assert list(pins(yaml.safe_load("on: push\njobs: {}"), "\n".join(flows.values()), set())) == []
 
 
-def test_the_plan_and_the_workflow_name_the_same_jobs(flows: dict[str, str], program: Program) -> None:
-    assert SPARED == program("plan").SPARED
+def test_the_plan_and_the_workflow_name_the_same_jobs(flows: dict[str, str]) -> None:
+    assert SKIPPABLE == SKIPPABLE_BY_THE_PLAN
     conductor = yaml.safe_load(flows["ci.yml"])
-    assert set(SPARED) == {n for n in needed(conductor["jobs"]["required"]) if "if" in conductor["jobs"][n]}
+    assert set(SKIPPABLE) == {n for n in needed(conductor["jobs"]["required"]) if "if" in conductor["jobs"][n]}
 
 
 def test_a_caller_grants_what_the_file_it_calls_asks_for(root: Path, flows: dict[str, str]) -> None:
-    """GitHub refuses to start a run where a called job asks for more."""
+    """GitHub does not start a run in which a called job needs more."""
     level = {"none": 0, "read": 1, "write": 2}
     for name, text in flows.items():
         for job, facts in jobs(yaml.safe_load(text)):
@@ -353,7 +352,7 @@ def test_a_caller_grants_what_the_file_it_calls_asks_for(root: Path, flows: dict
 CHECKOUT = re.findall(r"actions/checkout@.+", (ROOT / ".github/workflows/check.yml").read_text(encoding="utf-8"))[0]
 PLANTS = [
     ("  pull_request:\n", "  pull_request_target:\n", "our token"),
-    ("  pull_request:\n", "  pull_request:\n    paths: [src/**]\n", "waiting for ever"),
+    ("  pull_request:\n", "  pull_request:\n    paths: [src/**]\n", "wait for ever"),
     ("permissions: {}", "permissions: write-all", "must be {}"),
     ("permissions: {}", "permissions: {contents: read}", "must be {}"),
     ("permissions: {}\n", "", "must be {}"),
@@ -384,7 +383,7 @@ PLANTS = [
     ("  group: ci-${{ github.ref == 'refs/heads/main' && github.sha || github.ref }}", "  group: ci", "by ref"),
     ("run: make check", "run: make check\n        continue-on-error: true", "see a success"),
     ("if: ${{ !cancelled() }}\n        uses", "if: ${{ always() }}\n        uses", "use !cancelled()"),
-    ("          if-no-files-found: error\n", "", "missing unseen"),
+    ("          if-no-files-found: error\n", "", "would not be noticed"),
     ("run: make check", "run: make check\n        env:\n          ALL: ${{ toJSON(secrets) }}", "at once"),
     ("permissions: {}\n", "permissions: {}\nenv: {KEY: '${{ secrets.KEY }}'}\n", "of every job"),
     ("    steps:\n", "    env:\n      KEY: ${{ secrets.KEY }}\n    steps:\n", "of every step"),
@@ -395,25 +394,25 @@ PLANTS = [
     ('python-version: "3.13"', "python-version: 3.10", "quote python-version"),
     ("permissions: {}\n", "permissions: {}\nenv: {PYTHON_VERSION: 3.10}\n", "quote 3.1"),
     ('["3.11", "3.13"]', "[3.11, 3.13]", "quote 3.11"),
-    ("name: Render and validate the manifests", "name: manifests", "no sentence"),
+    ("name: Render and validate the manifests", "name: manifests", "not a sentence"),
     ("needs: [plan, check, test,", "needs: [plan, check,", "does not wait for test"),
     ("    if: ${{ always() }}\n", "", "must run always()"),
     ("          NEEDS: ${{ toJSON(needs) }}", "          NEEDS: '{}'", "does not see the results"),
-    ("if: needs.plan.outputs.train == 'true'", "if: github.actor != 'octocat'", "nothing but the plan's output"),
+    ("if: needs.plan.outputs.train == 'true'", "if: github.actor != 'octocat'", "only the plan's output"),
     (
         "if: needs.plan.outputs.image == 'true'",
         "if: needs.plan.outputs.train == 'true'",
-        "nothing but the plan's output",
+        "only the plan's output",
     ),
     ("      image: ${{ steps.plan.outputs.image }}\n", "", "no such output"),
     ("      image: ${{ steps.plan.outputs.image }}\n", "      image: 'false'\n", "no such output"),
-    ("    if: needs.plan.outputs.train == 'true'\n", "", "never spared"),
+    ("    if: needs.plan.outputs.train == 'true'\n", "", "cannot be skipped"),
     (
         "      image: ${{ steps.plan.outputs.image }}\n",
         "      image: ${{ steps.plan.outputs.image }}\n      test: 'false'\n",
-        "never spared",
+        "cannot be skipped",
     ),
-    ("        value: ${{ jobs.plan.outputs.image }}\n", "        value: 'false'\n", "hands no such output on"),
+    ("        value: ${{ jobs.plan.outputs.image }}\n", "        value: 'false'\n", "workflow has no such output"),
     ("    needs: [plan, train]\n", "    needs: plan\n", "uploads 'bundle'"),
     (
         "          name: bundle\n          path: build/bundle\n      - run: make contract",
@@ -425,8 +424,8 @@ PLANTS = [
 
 @pytest.mark.parametrize(("good", "bad", "says"), PLANTS, ids=[f"{says}-{bad.strip()[:40]}" for _, bad, says in PLANTS])
 def test_a_planted_mistake_is_found(flows: dict[str, str], known: set[str], good: str, bad: str, says: str) -> None:
-    """In the first workflow that holds what the mistake replaces; ci.yml above all."""
+    """In the first workflow that contains the text to replace; ci.yml first."""
     found = [flows[name] for name in sorted(flows, key=lambda name: name != "ci.yml") if good in flows[name]]
-    assert found, "the plant no longer grows here"
+    assert found, "no workflow contains the text to replace"
     faulty = faults(found[0].replace(good, bad, 1), known)
     assert any(says in fault for fault in faulty), faulty

@@ -1,4 +1,4 @@
-"""Rules for the jobs that hold more than a token to read: what they may run, and what must come before what."""
+"""Rules for the jobs that may write or deploy: what they may run, and in which order."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def called(flow: Flow) -> bool:
 
 
 def checkouts(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """A stranger's code never meets a token that writes."""
+    """Code of a pull request never runs with a token that may write."""
     for name, job in flow["jobs"].items():
         for step in job.get("steps", []):
             ref = str(step.get("with", {}).get("ref", ""))
             if "actions/checkout" in step.get("uses", "") and ("head" in ref or "merge" in ref or "inputs" in ref):
-                yield f"{name}: it checks out {ref}, which a stranger may have written"
+                yield f"{name}: it checks out {ref}, which may be the code of a pull request"
             if "actions/checkout" in step.get("uses", "") and {"repository", "token", "ssh-key"} & set(step["with"]):
                 yield f"{name}: it checks out more than this repository with the token of the run"
 
 
 def identities(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """Who holds an identity for the cloud runs in an environment of people's rules, or runs no code of ours at all."""
+    """A job with a cloud identity runs in an environment, or runs no code of this repository."""
     for name, job in flow["jobs"].items():
         if "id-token" in grants(job, "write") and "uses" not in job and "environment" not in job:
             yield from (
@@ -52,23 +52,23 @@ def identities(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 
 
 def orders(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """Verified, then deployed, then asked; and one rollout at a time."""
+    """Verified, then deployed, then tested; and one rollout at a time."""
     for name, job in flow["jobs"].items():
         done = runs(job)
         for must in (DEPLOY, "make release-publish"):
-            if must in done and called(flow) and "make ship-hold" not in done[: done.index(must)]:
-                yield f"{name}: it runs `{must}` past a rollback that began meanwhile"
+            if must in done and called(flow) and "make release-hold" not in done[: done.index(must)]:
+                yield f"{name}: it runs `{must}` although a rollback may have begun"
         for step in job.get("steps", []):
             if step.get("run") == "make deploy-served" and "steps.deploy.outcome != 'skipped'" not in str(
                 step.get("if")
             ):
-                yield f"{name}: it deploys again what nothing replaced"
+                yield f"{name}: it deploys the served release again although nothing replaced it"
         if DEPLOY not in done:
             continue
         if VERIFY not in done[: done.index(DEPLOY)]:
-            yield f"{name}: it deploys what nobody verified"
+            yield f"{name}: it deploys what was not verified"
         if "make smoke" not in done[done.index(DEPLOY) :]:
-            yield f"{name}: it never asks what it deployed"
+            yield f"{name}: it does not test what it deployed"
         if not isinstance(job.get("environment"), str):
             yield f"{name}: it deploys outside an environment"
         elif job.get("concurrency", {}).get("group") != job["environment"]:
@@ -78,41 +78,41 @@ def orders(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 
 
 def scans(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """The image is built, tested, and scanned, and what is found stops the line."""
+    """The image is built, tested and scanned, and a finding stops the release."""
     for name, job in flow["jobs"].items():
         done = runs(job)
         for step in job.get("steps", []):
             given = step.get("with", {})
             if "trivy-action" in step.get("uses", "") and given.get("exit-code") != "1":
-                yield f"{name}: what the scan finds stops nothing"
+                yield f"{name}: a finding of the scan stops nothing"
             if "trivy-action" in step.get("uses", "") and "CRITICAL" not in given.get("severity", ""):
-                yield f"{name}: the scan looks past what is critical"
+                yield f"{name}: the scan ignores critical findings"
         if "make image-push" in done:
             before = done[: done.index("make image-push")]
             for must in ("make bundle-digest", "make image-test", "make sbom"):
                 if must not in before:
                     yield f"{name}: it pushes an image before `{must}`"
         if "scan" in needed(job) and "needs.scan.result == 'success'" not in str(job.get("if", "")):
-            yield f"{name}: it goes on whatever the scan found"
+            yield f"{name}: it runs whatever the scan found"
 
 
 def caches(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """Another run's cache is nobody's commit."""
+    """No cache: its contents come from another run, not from the commit."""
     for name, job in flow["jobs"].items():
         for step in job.get("steps", []):
             if "cache" in step.get("uses", "") or "cache" in step.get("with", {}):
-                yield f"{name}: a cache brings in what another run made"
+                yield f"{name}: a cache brings in files of another run"
 
 
 def tokens(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """A token goes to a step that asks GitHub, and is no one's but the run's or the App's."""
+    """A token is given only to the steps that call GitHub, and an App's token names its permissions."""
     for name, job in flow["jobs"].items():
         if "github.token" in json.dumps(job.get("env", {})) or "github.token" in json.dumps(flow.get("env", {})):
             yield f"{name}: the token is in the environment of every step"
         for step in job.get("steps", []):
             uses = step.get("uses", "")
             if "create-github-app-token" in uses and not any(k.startswith("permission-") for k in step["with"]):
-                yield f"{name}: the App's token may do all that the App may"
+                yield f"{name}: the App's token has every permission of the App"
 
 
 RULES = (checkouts, identities, orders, scans, caches, tokens)

@@ -1,4 +1,4 @@
-"""Every input, secret and variable of the workflows is told in .github/README.md, and nothing else is."""
+"""Every input, secret and variable of the workflows is documented in .github/README.md, and nothing else is."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def test_the_example_of_a_week_is_computed_from_the_minutes_of_the_table(root: P
     table = (root / ".github/README.md").read_text(encoding="utf-8").partition("## What can be set")[0]
     found = re.findall(r"^\| `(\w+)\.yml` \|.*\| (\d+) \|$", table, re.MULTILINE)
     minutes = {name: int(figure) for name, figure in found}
-    ci, scans, ship, daily = (minutes[name] for name in ("ci", "security", "promote", "daily"))
-    week = 10 * (4 * ci + 2 * scans + ci + ship + scans) + 7 * daily + minutes["retrain"] + scans
-    example = f"10 * (4*{ci} + 2*{scans} + {ci} + {ship} + {scans}) + 7*{daily} + {minutes['retrain']} + {scans}"
+    ci, scans, release, daily = (minutes[name] for name in ("ci", "security", "release", "daily"))
+    week = 10 * (4 * ci + 2 * scans + ci + release + scans) + 7 * daily + minutes["retrain"] + scans
+    example = f"10 * (4*{ci} + 2*{scans} + {ci} + {release} + {scans}) + 7*{daily} + {minutes['retrain']} + {scans}"
     text = (root / "docs/living-with-it.md").read_text(encoding="utf-8").replace("\u00d7", "*")
     assert f"{example} = {week:,} minutes a week\n" in text
     assert f"saves about {round((365 - 52) / 12 * daily, -2):.0f} minutes a month" in text

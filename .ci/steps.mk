@@ -1,0 +1,108 @@
+# The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
+
+.PHONY: engine plan champion summary bundle-digest lock-check sbom required comment status issue head scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose
+
+# --- ci.yml, and what it calls ---
+
+engine: ## check that a container engine answers
+	@$(DOCKER) info >/dev/null 2>&1 || { echo 'make: `$(DOCKER) info` finds no container engine; start one, or name its client: DOCKER=path' >&2; exit 2; }
+
+plan: ## which jobs this change needs
+	@$(FROM_CI) python3 -m pipeline.plan
+
+champion: ## the commit that this change is compared with: the champion's, else BASE_COMMIT
+	@$(FROM_CI) python3 -m pipeline.champion
+
+summary: ## add the report of the last run to the summary page
+	@cat build/report/summary.md >> "$${GITHUB_STEP_SUMMARY:-/dev/stdout}"
+
+bundle-digest: $(INSTALLED) ## verify the bundle and print its digest; red if it is not EXPECTED
+	@$(FROM_CI) $(BIN)/python -m pipeline.bundle
+
+lock-check: $(INSTALLED) ## check that the locks match pyproject.toml
+	@$(FROM_CI) $(BIN)/python -m dev.locks --check
+
+sbom: engine $(INSTALLED) ## write what is in the image to build/sbom.json (CycloneDX); red if the lock says otherwise
+	@DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(FROM_CI) $(BIN)/python -m pipeline.sbom
+
+required: ## the verdict over all jobs, from NEEDS
+	@$(FROM_CI) python3 -m pipeline.required
+
+comment: ## write the verdict into the one comment on the pull request PULL_REQUEST
+	@$(FROM_CI) python3 -m pipeline.comment
+
+status: ## report NEEDS as a commit status, for a run that was started by hand
+	@$(FROM_CI) python3 -m pipeline.watch status
+
+issue: ## keep one issue open while main is red, from NEEDS
+	@$(FROM_CI) python3 -m pipeline.watch issue
+
+# --- release.yml ---
+
+release-decide: ## whether this commit of main is released, where to, and what is skipped
+	@$(FROM_CI) python3 -m pipeline.release decide
+
+release-hold: ## red while a rollback waits for a person
+	@$(FROM_CI) python3 -m pipeline.release hold
+
+image-push: engine ## push the image that was tested, and print its digest
+	@DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(FROM_CI) python3 -m pipeline.image_push
+
+release-files: ## collect every file of a release in build/release
+	@$(FROM_CI) python3 -m pipeline.release gather
+
+release-draft: ## create a draft release from build/release
+	@$(FROM_CI) python3 -m pipeline.release draft
+
+release-verify: ## verify who signed the image and bundle of build/release
+	@$(FROM_CI) python3 -m pipeline.release verify
+
+kubelogin: ## install kubelogin, which logs kubectl in to AKS, with the Azure CLI
+	az aks install-cli --only-show-errors --client-version 1.34.2 --kubelogin-version v0.2.14 \
+	  --install-location build/bin/kubectl --kubelogin-install-location build/bin/kubelogin
+	@echo "$(CURDIR)/build/bin" >> "$${GITHUB_PATH:-/dev/null}"
+
+deploy: ## apply the manifests OVERLAY of build/release, and wait for the rollout
+	@$(FROM_CI) python3 -m pipeline.deploy apply
+
+deploy-served: ## apply the release that was served last
+	@$(FROM_CI) python3 -m pipeline.deploy served
+
+smoke: ## test that the deployed service is the release in build/release
+	@$(FROM_CI) python3 -m pipeline.deploy smoke
+
+release-publish: ## publish the draft, which makes it the served release
+	@$(FROM_CI) python3 -m pipeline.release publish
+
+mirror: $(INSTALLED) ## record the run and its verdict in MLflow, at MLFLOW_TRACKING_URI
+	$(BIN)/python -m model.mirror
+
+# --- rollback.yml ---
+
+rollback-hold: ## stop every other release, and open the pull request that restores RELEASE; REASON says why
+	@$(FROM_CI) python3 -m pipeline.rollback hold
+
+release-fetch: ## download the files of the release RELEASE into build/release
+	@$(FROM_CI) python3 -m pipeline.deploy fetch
+
+rollback-move: ## mark RELEASE as served, and later ones as withdrawn
+	@$(FROM_CI) python3 -m pipeline.rollback move
+
+# --- retrain.yml ---
+
+retrain-judge: ## whether the evidence is worth a pull request
+	@$(FROM_CI) python3 -m pipeline.propose judge
+
+propose: ## open the pull request of a retraining
+	@$(FROM_CI) python3 -m pipeline.propose
+
+# --- daily.yml and security.yml ---
+
+head: ## check that main's newest commit has its release
+	@$(FROM_CI) python3 -m pipeline.watch head
+
+scans: ## which of GitHub's scanners this repository can have
+	@$(FROM_CI) python3 -m pipeline.watch scans
+
+zizmor: $(INSTALLED) ## check the workflows against zizmor's online audits; needs GH_TOKEN
+	$(BIN)/zizmor --strict-collection --persona auditor --no-progress --quiet .github

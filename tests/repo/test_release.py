@@ -1,0 +1,747 @@
+"""What the pipeline does to releases, pull requests and issues: the real programs and git, and a stand-in for gh."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pipeline import comment, deploy, release, release_facts
+
+IMAGE = "registry.invalid/someone/fleet@sha256:" + "1" * 64
+MANIFEST = """kind: StatefulSet
+spec:
+  - env:
+    - name: IMAGE
+      value: NAME
+    image: NAME
+    name: score
+  - image: "NAME:dev"
+"""
+
+
+RUN = re.compile(r"\brun: make ([a-z-]+)")
+
+
+class Repository:
+    """A repository of three commits with a remote, and what GitHub would know of it."""
+
+    def __init__(self, folder: Path, root: Path, name: str) -> None:
+        self.manifest = MANIFEST.replace("NAME", name)
+        self.root, self.work, self.state_file = root, folder / "work", folder / "state.json"
+        (folder / "bin").mkdir()
+        (folder / "bin/gh").symlink_to(root / "tests/repo/gh")
+        self.environment = os.environ | {
+            "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "GH_STATE": str(self.state_file),
+            "PYTHONPATH": str(root / ".ci"),
+            "PYTHONSAFEPATH": "1",
+            "GITHUB_REPOSITORY": "someone/fleet",
+            "GITHUB_SERVER_URL": "https://github.invalid",
+            "GITHUB_RUN_ID": "99",
+            "GITHUB_RUN_NUMBER": "4",
+            "GITHUB_OUTPUT": str(folder / "output"),
+            "GITHUB_STEP_SUMMARY": str(folder / "summary"),
+        }
+        self.folder = folder
+        self.state: dict[str, Any] = {"calls": [], "api": {"releases": []}, "assets": {}}
+        self.keep()
+        subprocess.run(["git", "init", "--quiet", "--bare", str(folder / "remote")], check=True)
+        self.work.mkdir()
+        self.git("init", "--quiet", "--initial-branch", "main")
+        self.git("remote", "add", "origin", str(folder / "remote"))
+        self.commits = [self.commit({"model.py": f"{n}\n", ".github/flow.yml": f"{n}\n"}) for n in range(3)]
+        self.git("push", "--quiet", "origin", "main")
+
+    def git(self, *words: str) -> str:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@example.invalid", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *identity, *words], cwd=self.work, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def commit(self, files: dict[str, str]) -> str:
+        for name, text in files.items():
+            (self.work / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.work / name).write_text(text)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "change")
+        return self.git("rev-parse", "HEAD")
+
+    def keep(self) -> None:
+        self.state_file.write_text(json.dumps(self.state))
+
+    def release(self, tag: str, commit: str, **facts: Any) -> None:
+        known = {"commit": commit, "image": IMAGE, "served": None, "champion": None, "withdrawn": None} | facts
+        text = f"Words of a person.\n\n{release_facts.block(known)}\n\nMore words."
+        self.state["api"]["releases"].insert(0, {"tag_name": tag, "body": text, "draft": False, "id": 5})
+        self.keep()
+
+    def run(self, name: str, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", f"pipeline.{name}", *words]
+        environment = self.environment | {"GITHUB_SHA": self.commits[2]} | extra
+        done = subprocess.run(command, cwd=self.work, env=environment, capture_output=True, text=True, check=False)
+        self.state = json.loads(self.state_file.read_text())
+        return done
+
+    def facts(self, tag: str) -> dict[str, Any]:
+        one = next(one for one in self.state["api"]["releases"] if one["tag_name"] == tag)
+        found: dict[str, Any] = release_facts.facts(one["body"])
+        return found
+
+    def outputs(self) -> dict[str, str]:
+        lines = (self.folder / "output").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def calls(self, *start: str) -> list[dict[str, Any]]:
+        return [call for call in self.state["calls"] if tuple(call["words"][: len(start)]) == start]
+
+    def summary(self) -> str:
+        return (self.folder / "summary").read_text()
+
+
+@pytest.fixture
+def repo(tmp_path: Path, root: Path) -> Repository:
+    return Repository(tmp_path, root, release.NAME)
+
+
+# --- which commit a change is compared with ---
+
+
+def test_without_a_release_a_change_is_compared_with_its_base(repo: Repository) -> None:
+    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
+    assert {"commit": "b" * 40, "base": "b" * 40} == repo.outputs()
+    assert "no release is the champion yet" in repo.summary()
+
+
+def test_a_change_is_compared_with_the_newest_champion_that_is_not_withdrawn(repo: Repository) -> None:
+    repo.release("r1", repo.commits[0], served="2026-01-01", champion="2026-01-01")
+    repo.release("r2", repo.commits[1], served="2026-01-02")
+    repo.release("r3", repo.commits[2], served="2026-01-03", champion="2026-01-03", withdrawn={"why": "hot"})
+    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
+    assert repo.commits[0] == repo.outputs()["commit"]
+    assert "release r1" in repo.summary()
+
+
+def of_format_1(repo: Repository, tag: str, commit: str, **facts: Any) -> None:
+    """A release as the pipeline wrote it while it called the champion the reference, and its workflow promote.yml."""
+    known = {"closedloop": 1, "commit": commit, "image": IMAGE, "becomes_reference": True, "files": {}} | facts
+    known = {"served": None, "reference": None, "withdrawn": None} | known
+    text = json.dumps({"closedloop": known.pop("closedloop")} | known, indent=1)
+    repo.state["api"]["releases"].insert(
+        0, {"tag_name": tag, "body": f"Words.\n\n```json\n{text}\n```", "draft": False, "id": 5}
+    )
+    repo.keep()
+
+
+def test_the_champion_of_an_older_release_is_found_under_its_old_key(repo: Repository) -> None:
+    """Else a change would be compared with its base commit, and nobody would notice."""
+    of_format_1(repo, "r1", repo.commits[0], served="2026-01-01", reference="2026-01-01")
+    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
+    assert repo.commits[0] == repo.outputs()["commit"]
+    repo.release("r2", repo.commits[1], served="2026-01-02", champion="2026-01-02")
+    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
+    assert repo.commits[1] == repo.outputs()["commit"]
+
+
+def test_an_older_release_keeps_its_keys_when_its_facts_change(repo: Repository) -> None:
+    """A branch from before the rename still reads them, and they say who signed it."""
+    of_format_1(repo, "r0", repo.commits[0], served="2026-01-01", reference="2026-01-01")
+    repo.release("r1", repo.commits[1], served="2026-01-02", champion="2026-01-02")
+    assert repo.run("rollback", "move", RELEASE="r0", REASON="hot").returncode == 0
+    old = json.loads(repo.state["api"]["releases"][1]["body"].partition("```json\n")[2].partition("```")[0])
+    assert (old["closedloop"], old["reference"], old["becomes_reference"]) == (1, "2026-01-01", True)
+    assert old["served"] > "2026-01-02"
+    assert not {"champion", "becomes_champion"} & set(old)
+    assert repo.facts("r0")["champion"] == "2026-01-01"
+
+
+def test_a_release_that_a_person_made_or_a_draft_is_no_champion(repo: Repository) -> None:
+    repo.release("r1", repo.commits[0], served="2026-01-01", champion="2026-01-01")
+    repo.state["api"]["releases"][0]["draft"] = True
+    repo.state["api"]["releases"].append({"tag_name": "v1", "body": "```json\n{}\n```", "draft": False})
+    repo.keep()
+    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
+    assert "b" * 40 == repo.outputs()["commit"]
+
+
+def test_where_github_does_not_answer_no_champion_is_guessed(repo: Repository) -> None:
+    repo.state["refuse"] = {"api": "HTTP 502: bad gateway"}
+    repo.keep()
+    done = repo.run("champion", BASE_COMMIT="b" * 40)
+    assert done.returncode == 1
+    assert "HTTP 502" in done.stderr
+
+
+def test_on_a_laptop_the_champion_is_left_to_make_run(repo: Repository) -> None:
+    assert repo.run("champion", GITHUB_REPOSITORY="").returncode == 0
+    assert repo.outputs()["commit"] == ""
+
+
+# --- what is released ---
+
+
+def decided(repo: Repository, **extra: str) -> tuple[int, dict[str, str]]:
+    done = repo.run("release", "decide", **({"PRIVATE": "false"} | extra))
+    return done.returncode, repo.outputs() if done.returncode == 0 else {"error": done.stderr}
+
+
+def test_a_fresh_copy_makes_a_release_and_says_what_it_skips(repo: Repository) -> None:
+    assert (0, {"release": "true", "staging": "false", "production": "false", "sign": "true"}) == decided(repo)
+    assert "Skipped: staging. The variable DEPLOY_TO does not name it." in repo.summary()
+
+
+@pytest.mark.parametrize("released", [1, 2])
+def test_a_commit_that_was_overtaken_or_released_before_is_not_released(repo: Repository, released: int) -> None:
+    repo.release("r9", repo.commits[released], served="2026-01-01")
+    assert decided(repo, GITHUB_SHA=repo.commits[1])[1]["release"] == "false"
+    assert "Nothing to release: r9" in repo.summary()
+
+
+def test_an_older_release_does_not_stop_a_newer_commit(repo: Repository) -> None:
+    repo.release("r1", repo.commits[0], served="2026-01-01")
+    assert decided(repo)[1]["release"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("pulls", "held"),
+    [([], True), ([{"number": 3, "state": "open"}], True), ([{"number": 3, "state": "closed"}], False)],
+)
+def test_a_rollback_that_waits_for_a_person_holds_everything(
+    repo: Repository, pulls: list[dict[str, Any]], held: bool
+) -> None:
+    repo.state["api"]["git/matching-refs/heads/rollback/"] = [{"ref": "refs/heads/rollback/r1"}]
+    repo.state["api"]["pulls?state=all&head=someone:rollback/r1"] = pulls
+    repo.keep()
+    assert decided(repo)[1]["release"] == str(not held).lower()
+    assert repo.run("release", "hold").returncode == int(held)
+
+
+@pytest.mark.parametrize("environment", [None, {"protection_rules": []}, {}])
+def test_production_without_protection_is_refused(repo: Repository, environment: dict[str, Any] | None) -> None:
+    if environment is not None:
+        repo.state["api"]["environments/production"] = environment
+        repo.keep()
+    code, found = decided(repo, DEPLOY_TO="staging production")
+    assert code == 1
+    assert "production is refused" in found["error"]
+
+
+def test_production_with_protection_is_planned(repo: Repository) -> None:
+    repo.state["api"]["environments/production"] = {"protection_rules": [{"type": "required_reviewers"}]}
+    repo.keep()
+    assert decided(repo, DEPLOY_TO="staging,production")[1]["production"] == "true"
+
+
+def test_an_unknown_environment_is_refused(repo: Repository) -> None:
+    assert "DEPLOY_TO names prod" in decided(repo, DEPLOY_TO="prod")[1]["error"]
+
+
+@pytest.mark.parametrize(("private", "variable", "sign"), [("true", "", "false"), ("true", "true", "true")])
+def test_a_private_repository_signs_where_it_is_told_that_it_can(
+    repo: Repository, private: str, variable: str, sign: str
+) -> None:
+    assert decided(repo, PRIVATE=private, ATTESTATIONS=variable)[1]["sign"] == sign
+    assert ("Skipped: attestations" in repo.summary()) == (sign == "false")
+
+
+def gathered(repo: Repository, becomes_champion: bool = True) -> None:
+    """The artifacts of a run, and what release.py gathers of them."""
+    decision = {"verdict": "better", "becomes_champion": becomes_champion, "reason": "Saves."}
+    files = {
+        "decision.json": json.dumps(decision),
+        "bundle/manifest.json": json.dumps({"bundle_digest": "sha256:b", "model_digest": "sha256:m"}),
+        "bundle/heads/a.safetensors": "0",
+        "bundle/card.md": "card",
+        "report/index.html": "<html>",
+        "sbom.json": "{}",
+        "wheel/x.whl": "wheel",
+        "manifests/aks.yaml": repo.manifest,
+    }
+    for name, text in files.items():
+        path = repo.work / "build" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (repo.work / "requirements").mkdir(exist_ok=True)
+    (repo.work / "requirements/serve.txt").write_text("numpy==1\n")
+    assert repo.run("release", "gather", IMAGE_BY_DIGEST=IMAGE).returncode == 0
+
+
+def test_a_release_holds_everything_that_is_served_and_names_the_image_by_digest(repo: Repository) -> None:
+    gathered(repo)
+    held = {path.name for path in (repo.work / "build/release").iterdir()}
+    names = "bundle.tar.gz card.md report.html serve.txt sbom.json x.whl manifests-aks.yaml facts.json"
+    assert set(names.split()) == held
+    text = (repo.work / "build/release/manifests-aks.yaml").read_text()
+    assert text.count(f"image: {IMAGE}\n") == 2
+    assert f"name: IMAGE\n      value: {IMAGE}\n" in text  # what /version will say
+    archive = (repo.work / "build/release/bundle.tar.gz").read_bytes()
+    for path in (repo.work / "build/bundle").rglob("*"):
+        os.utime(path, (0, 0))
+    gathered(repo)
+    assert archive == (repo.work / "build/release/bundle.tar.gz").read_bytes()
+
+
+def test_from_draft_to_published_what_is_served_moves_last(repo: Repository) -> None:
+    gathered(repo)
+    assert repo.run("release", "draft").returncode == 0
+    tag = f"r4-{repo.commits[2][:9]}"
+    assert repo.facts(tag)["served"] is None
+    created = repo.calls("release", "create")[0]["words"]
+    assert "--draft" in created
+    assert created[created.index("--target") + 1] == repo.commits[2]
+    assert repo.run("release", "publish").returncode == 0
+    facts = repo.facts(tag)
+    assert facts["served"] == facts["champion"] is not None
+    assert not repo.state["api"]["releases"][0]["draft"]
+
+
+def test_a_model_that_is_not_proven_is_served_and_the_champion_stays(repo: Repository) -> None:
+    repo.release("r1", repo.commits[0], served="2026-01-01", champion="2026-01-01")
+    gathered(repo, becomes_champion=False)
+    repo.run("release", "draft")
+    repo.run("release", "publish")
+    repo.run("champion")
+    assert repo.commits[0] == repo.outputs()["commit"]
+
+
+@pytest.mark.parametrize("command", ["draft", "publish", "verify"])
+def test_a_file_that_was_changed_after_it_was_gathered_goes_nowhere(repo: Repository, command: str) -> None:
+    gathered(repo)
+    (repo.work / "build/release/manifests-aks.yaml").write_text(repo.manifest)
+    done = repo.run("release", command)
+    assert done.returncode == 1
+    assert "manifests-aks.yaml: not as gathered" in done.stderr
+    assert not repo.calls("release")
+
+
+def test_before_a_deployment_image_and_bundle_are_verified_by_signer_and_commit(repo: Repository) -> None:
+    gathered(repo)
+    assert repo.run("release", "verify", SIGNED="true").returncode == 0
+    calls = [" ".join(call["words"]) for call in repo.calls("attestation", "verify")]
+    assert len(calls) == 2
+    for call in calls:
+        assert "--signer-workflow someone/fleet/.github/workflows/release.yml" in call
+        assert f"--source-digest {repo.commits[2]}" in call
+    repo.state["refuse"] = {"attestation": "no attestations found"}
+    repo.keep()
+    assert repo.run("release", "verify", SIGNED="true").returncode == 1
+    assert repo.run("release", "verify", SIGNED="false").returncode == 0
+    assert "Not verified" in repo.summary()
+
+
+@pytest.mark.parametrize(("older", "signer"), [(True, "promote.yml"), (False, "release.yml")])
+def test_a_release_is_verified_by_the_workflow_that_signed_its_format(
+    repo: Repository, older: bool, signer: str
+) -> None:
+    """promote.yml is accepted for the format that it wrote, and for no other."""
+    files = {"bundle.tar.gz": "bundle"}
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    (of_format_1 if older else Repository.release)(repo, "r1", repo.commits[0], served="2026-01-01", files=digests)
+    repo.state["assets"]["r1"] = files
+    repo.keep()
+    (repo.work / "build").mkdir()
+    assert repo.run("deploy", "fetch", RELEASE="r1").returncode == 0
+    assert repo.run("release", "verify", SIGNED="true").returncode == 0
+    calls = [call["words"] for call in repo.calls("attestation", "verify")]
+    assert len(calls) == 2
+    assert {f"someone/fleet/.github/workflows/{signer}"} == {
+        words[words.index("--signer-workflow") + 1] for words in calls
+    }
+
+
+@pytest.mark.parametrize("becomes", [True, False])
+def test_a_decision_with_the_old_key_is_read(repo: Repository, becomes: bool) -> None:
+    """A rollback restores model code that writes it."""
+    gathered(repo)
+    decision = {"verdict": "better", "becomes_reference": becomes, "reason": "Saves."}
+    (repo.work / "build/decision.json").write_text(json.dumps(decision))
+    assert repo.run("release", "gather", IMAGE_BY_DIGEST=IMAGE).returncode == 0
+    facts = json.loads((repo.work / "build/release/facts.json").read_text())
+    assert (facts["closedloop"], facts["becomes_champion"]) == (2, becomes)
+    assert "becomes_reference" not in facts
+
+
+@pytest.mark.parametrize(("expected", "code"), [(None, 0), ("the same", 0), ("sha256:other", 1), ("", 1)])
+def test_a_bundle_that_is_not_the_judged_one_is_refused_also_where_the_digest_was_lost(
+    repo: Repository, tiny_bundle: Path, expected: str | None, code: int
+) -> None:
+    shutil.copytree(tiny_bundle, repo.work / "build/bundle")
+    digest = json.loads((tiny_bundle / "manifest.json").read_text())["bundle_digest"]
+    done = repo.run("bundle", **({} if expected is None else {"EXPECTED": expected.replace("the same", digest)}))
+    assert done.returncode == code, done.stderr
+    assert ("was judged; run the workflow again" in done.stderr) == bool(code)
+
+
+# --- rolling back ---
+
+
+def served(repo: Repository) -> None:
+    """Three releases, each served after the other."""
+    for n, commit in enumerate(repo.commits):
+        files = {"manifests-aks.yaml": f"release {n}\n"}
+        digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+        repo.state["assets"][f"r{n}"] = files
+        moment = f"2026-01-0{n + 1}"
+        repo.release(f"r{n}", commit, served=moment, champion=moment, files=digests)
+
+
+def test_a_rollback_restores_the_tree_but_not_the_workflows_and_holds_the_rest(repo: Repository) -> None:
+    served(repo)
+    done = repo.run("rollback", "hold", RELEASE="r0", REASON="it $(touch x) `burns` @everyone")
+    assert done.returncode == 0, done.stderr
+    repo.git("fetch", "--quiet", "origin")
+    assert repo.git("show", "origin/rollback/r0:model.py") == "0"
+    assert repo.git("show", "origin/rollback/r0:.github/flow.yml") == "2"
+    assert repo.git("rev-parse", "origin/rollback/r0^") == repo.commits[2]
+    (pull,) = repo.calls("pr", "create")
+    assert "> `it $(touch x) 'burns' @everyone`" in pull["stdin"]
+    assert not repo.calls("workflow")  # it would be compared with the release that is withdrawn only later
+    assert not (repo.work / "x").exists()
+
+
+def test_a_rollback_to_before_the_pipeline_moved_keeps_every_target_that_workflows_call(
+    repo: Repository, root: Path, targets: dict[str, str]
+) -> None:
+    """The release has the old programs, an old Makefile and no steps.mk; today's workflows call today's targets."""
+    old = repo.commit(
+        {
+            "Makefile": "ship-plan:\n\t@python3 .ci/promote.py plan\n",
+            ".ci/promote.py": "old\n",
+            ".github/workflows/promote.yml": "old\n",
+            "tests/repo/test_ship.py": "old\n",
+            "tests/model/test_train.py": "old\n",
+            "model/train.py": "old\n",
+            "src/closedloop/x.py": "old\n",
+        }
+    )
+    repo.git("rm", "-r", "--quiet", ".ci", ".github", "tests/repo", "tests/model", "model")
+    today = {path: (root / path).read_text() for path in ("Makefile", ".ci/steps.mk", ".ci/pipeline/plan.py")}
+    today |= {str(path.relative_to(root)): path.read_text() for path in (root / ".github/workflows").iterdir()}
+    repo.commit(today | {"tests/repo/test_release.py": "new\n", "model/train.py": "new\n", "docs/new.md": "new\n"})
+    repo.git("push", "--quiet", "origin", "main")
+    of_format_1(repo, "r0", old, served="2026-01-01", reference="2026-01-01")
+    repo.release("r1", repo.git("rev-parse", "HEAD"), served="2026-01-02", champion="2026-01-02")
+    done = repo.run("rollback", "hold", RELEASE="r0", REASON="hot")
+    assert done.returncode == 0, done.stderr
+
+    repo.git("fetch", "--quiet", "origin")
+    repo.git("checkout", "--quiet", "--detach", "origin/rollback/r0")
+    there = set(repo.git("ls-files").splitlines())
+    assert set(today) | {"tests/repo/test_release.py"} <= there
+    assert {"tests/model/test_train.py", "src/closedloop/x.py"} <= there
+    assert (repo.work / "model/train.py").read_text() == "old\n"
+    assert [name for name in there if "promote" in name or "ship" in name or name == "docs/new.md"] == []
+    called = {word for name in there if name.endswith(".yml") for word in RUN.findall((repo.work / name).read_text())}
+    assert {"release-decide", "champion", "run"} <= called
+    assert called <= set(targets)
+    for target in sorted(called):
+        words = ["make", "--dry-run", "INSTALLED=", "WHEEL=", "BUNDLE=", target]
+        assert subprocess.run(words, cwd=repo.work, capture_output=True, check=False).returncode == 0, target
+
+
+def test_where_no_pull_request_may_be_opened_the_branch_holds_and_a_person_is_told(repo: Repository) -> None:
+    served(repo)
+    repo.state["refuse"] = {"pr create": "GitHub Actions is not permitted to create or approve pull requests"}
+    repo.keep()
+    assert repo.run("rollback", "hold", RELEASE="r0", REASON="hot").returncode == 0
+    assert "compare/rollback/r0?expand=1" in repo.summary()
+
+
+def test_an_app_needs_no_second_start(repo: Repository) -> None:
+    served(repo)
+    assert repo.run("rollback", "move", RELEASE="r0", REASON="hot", AS_APP="true").returncode == 0
+    assert not repo.calls("workflow", "run")
+
+
+def test_the_pull_request_of_a_rollback_is_checked_once_the_champion_is_what_it_restores(repo: Repository) -> None:
+    served(repo)
+    assert repo.run("rollback", "move", RELEASE="r0", REASON="hot").returncode == 0
+    *edits, started = (call["words"] for call in repo.state["calls"] if call["words"][0] in ("release", "workflow"))
+    assert ["r1", "r2", "r0"] == [words[2] for words in edits]
+    assert ["workflow", "run", "ci.yml"] == started[:3]
+    assert started[-2:] == ["--ref", "rollback/r0"]
+
+
+@pytest.mark.parametrize("dies", ["release edit r1", "release edit r2", "release edit r0", "workflow run"])
+def test_a_rollback_that_died_half_way_can_be_run_again(repo: Repository, dies: str) -> None:
+    served(repo)
+    repo.state["refuse"] = {dies: "HTTP 502: bad gateway"}
+    repo.keep()
+    assert repo.run("rollback", "move", RELEASE="r0", REASON="hot").returncode == 1
+    del repo.state["refuse"]
+    repo.keep()
+    done = repo.run("rollback", "move", RELEASE="r0", REASON="hot")
+    assert done.returncode == 0, done.stderr
+    assert ["r0"] == [tag for tag in ("r0", "r1", "r2") if not repo.facts(tag)["withdrawn"]]
+    assert repo.facts("r0")["served"] > "2026-01-03"
+    assert repo.calls("workflow", "run", "ci.yml")
+
+
+def test_what_was_served_later_is_withdrawn_and_never_the_champion_again(repo: Repository) -> None:
+    served(repo)
+    assert repo.run("rollback", "move", RELEASE="r0", REASON="too hot").returncode == 0
+    assert [None, "too hot", "too hot"] == [
+        (repo.facts(tag)["withdrawn"] or {}).get("why") for tag in ("r0", "r1", "r2")
+    ]
+    assert "Words of a person." in repo.state["api"]["releases"][-1]["body"]
+    repo.run("champion")
+    assert repo.commits[0] == repo.outputs()["commit"]
+    again = repo.run("rollback", "move", RELEASE="r2", REASON="no, back")
+    assert "was withdrawn (too hot)" in again.stderr
+
+
+@pytest.mark.parametrize(("release", "says"), [("r2", "is served already"), ("r7", "there are: r2, r1, r0")])
+def test_a_rollback_to_nowhere_is_refused(repo: Repository, release: str, says: str) -> None:
+    served(repo)
+    done = repo.run("rollback", "hold", RELEASE=release, REASON="hot")
+    assert done.returncode == 1
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize("command", ["hold", "move"])
+def test_a_rollback_to_what_never_was_served_withdraws_nothing(repo: Repository, command: str) -> None:
+    served(repo)
+    repo.release("r9", repo.commits[0], served=None)
+    done = repo.run("rollback", command, RELEASE="r9", REASON="hot")
+    assert done.returncode == 1
+    assert "was never served" in done.stderr
+    assert not repo.calls("release", "edit")
+
+
+def test_after_a_rollout_that_failed_what_was_served_last_is_applied_again(repo: Repository) -> None:
+    served(repo)
+    kubectl = repo.folder / "bin/kubectl"
+    kubectl.write_text(
+        '#!/bin/sh\necho "$@" >> "$KUBECTL_LOG"\n'
+        '[ "$1" != apply ] || { cat "$3" >> "$KUBECTL_LOG"; '
+        'echo \'{"kind": "StatefulSet", "metadata": {"name": "score", "namespace": "n"}}\'; }\n'
+    )
+    kubectl.chmod(0o755)
+    log = repo.folder / "kubectl.log"
+    done = repo.run("deploy", "served", OVERLAY="aks", KUBECTL_LOG=str(log))
+    assert done.returncode == 0, done.stderr
+    assert "release 2\n" in log.read_text()
+    assert "rollout status statefulset/score --namespace n" in log.read_text()
+    assert "was applied again" in repo.summary()
+    lost = repo.run("deploy", "served", OVERLAY="gke", KUBECTL_LOG=str(log))
+    assert "the release has manifests for: aks" in lost.stderr
+
+
+class Service(BaseHTTPRequestHandler):
+    """What answers like the service, with the faults that a test gives."""
+
+    answers: ClassVar[dict[str, tuple[int, dict[str, str]]]] = {}
+
+    def do_GET(self) -> None:
+        status, body = self.answers[self.path]
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *words: Any) -> None:
+        """Print nothing."""
+
+
+FACTS = {"bundle_digest": "sha256:b", "model_digest": "sha256:m", "commit": "c"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "token", "says"),
+    [
+        ({}, "", []),
+        ({}, "t", []),
+        ({"/score": (401, {})}, "", []),
+        ({"/score": (401, {})}, "t", ["/score answered 401"]),
+        ({"/score": (500, {})}, "", ["/score answered 500"]),
+        ({"/score": (200, {"model": "sha256:other"})}, "t", ["another model"]),
+        ({"/readyz": (503, {"why": "disk"})}, "", ["/readyz answered 503"]),
+        ({"/version": (200, FACTS | {"commit": "d"})}, "", ["/version has commit d"]),
+        ({"/version": (404, {})}, "", ["bundle_digest None", "model_digest None", "commit None"]),
+    ],
+)
+def test_the_smoke_test_finds_what_is_not_what_was_released(
+    changed: dict[str, Any], token: str, says: list[str]
+) -> None:
+    answers = {"/readyz": (200, {}), "/version": (200, FACTS), "/score": (200, {"model": "sha256:m"})} | changed
+    handler = type("Faulty", (Service,), {"answers": answers})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        found = deploy.objections(f"http://127.0.0.1:{server.server_port}", FACTS, b"{}", token)
+        server.shutdown()
+        thread.join()
+    assert len(says) == len(found)
+    assert all(part in line for part, line in zip(says, found, strict=True))
+
+
+def test_where_nobody_answers_every_question_is_an_objection() -> None:
+    assert len(deploy.objections("http://127.0.0.1:1", FACTS, b"{}", "")) == 5
+
+
+# --- comments, issues and statuses ---
+
+
+def test_the_comment_is_written_once_and_then_kept(repo: Repository) -> None:
+    report = repo.work / "build/report/summary.md"
+    report.parent.mkdir(parents=True)
+    report.write_text("## Better\n\n<details open><summary>x</summary>\n@someone fixes #1\n")
+    assert repo.run("comment", PULL_REQUEST="7").returncode == 0
+    mark = comment.MARK
+    repo.state["api"]["issues/7/comments"] = [
+        {"id": 1, "user": {"type": "User"}, "body": f"{mark} by a person"},
+        {"id": 2, "user": {"type": "Bot"}, "body": f"{mark}\nold"},
+    ]
+    repo.keep()
+    assert repo.run("comment", PULL_REQUEST="7").returncode == 0
+    posted, patched = (call for call in repo.state["calls"] if "--method" in call["words"])
+    assert posted["words"][2:4] == ["POST", "repos/someone/fleet/issues/7/comments"]
+    assert patched["words"][2:4] == ["PATCH", "repos/someone/fleet/issues/comments/2"]
+    body = json.loads(patched["stdin"])["body"]
+    assert body.startswith(mark)
+    assert "<details open><summary>x</summary>" in body
+    assert body.count("</details>") == 1  # what was left open is closed
+    assert "@someone" not in body
+    assert "#1" not in body
+    assert "actions/runs/99#artifacts" in body
+
+
+def test_without_a_report_the_comment_says_where_to_look(repo: Repository) -> None:
+    assert repo.run("comment", PULL_REQUEST="7").returncode == 0
+    assert "first red job" in repo.state["calls"][-1]["stdin"]
+
+
+def test_a_link_in_place_of_the_report_is_not_followed(repo: Repository) -> None:
+    report = repo.work / "build/report/summary.md"
+    report.parent.mkdir(parents=True)
+    (repo.work / "secret").write_text("the token")
+    report.symlink_to(repo.work / "secret")
+    assert repo.run("comment", PULL_REQUEST="7").returncode == 0
+    assert "the token" not in repo.state["calls"][-1]["stdin"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("@team/all", "fixes #12", "GH-12", "[x](https://x.invalid)", "![x](y)", "https://x.invalid", "<script>"),
+        *("<!-- x -->", "[x]: y", "www.x.invalid", "\x1b[31m", "&lt;img&gt;", "<img src=x>", "<details onclick=x>"),
+        "\u202ereversed",
+    ],
+)
+def test_what_a_comment_could_do_is_shown_and_not_done(text: str) -> None:
+    assert text not in comment.harmless(text)
+
+
+def test_a_long_report_is_cut() -> None:
+    body = comment.body("x" * 1_000_000, "https://github.invalid/run")
+    assert len(body) < 32_000
+    assert "the rest is in the report" in body
+
+
+def test_a_red_main_is_one_issue_until_it_is_green(repo: Repository) -> None:
+    needs = {"required": {"result": "failure"}, "release": {"result": "skipped"}}
+    assert repo.run("watch", "issue", NEEDS=json.dumps(needs)).returncode == 0
+    (made,) = repo.calls("issue", "create")
+    assert "required (failure)" in made["stdin"]
+    title = made["words"][made["words"].index("--title") + 1]
+    repo.state["api"]["issues?state=open"] = [{"number": 3, "title": title, "user": {"type": "Bot"}}]
+    repo.keep()
+    repo.run("watch", "issue", NEEDS=json.dumps(needs))
+    assert len(repo.calls("issue", "create")) == 1
+    assert repo.calls("issue", "comment", "3")
+    repo.run("watch", "issue", NEEDS=json.dumps({"required": {"result": "success"}}))
+    assert repo.calls("issue", "close", "3")
+
+
+def test_a_release_cancelled_for_a_newer_one_is_no_red_main(repo: Repository) -> None:
+    needs = {"required": {"result": "success"}, "release": {"result": "cancelled"}}
+    assert repo.run("watch", "issue", NEEDS=json.dumps(needs)).returncode == 0
+    assert not repo.calls("issue")
+
+
+@pytest.mark.parametrize(
+    ("result", "state"), [("success", "success"), ("failure", "failure"), ("cancelled", "failure")]
+)
+def test_a_run_started_by_hand_reports_a_status(repo: Repository, result: str, state: str) -> None:
+    assert repo.run("watch", "status", NEEDS=json.dumps({"required": {"result": result}})).returncode == 0
+    sent = json.loads(repo.state["calls"][-1]["stdin"])
+    assert (sent["state"], sent["context"]) == (state, "required")
+
+
+def test_the_head_of_main_has_its_release_or_is_young_or_is_named(repo: Repository) -> None:
+    assert repo.run("watch", "head").returncode == 0
+    old = repo.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "x")
+    environment = {"GIT_COMMITTER_DATE": "2020-01-01T00:00:00Z"}
+    os.environ.update(environment)
+    try:
+        old = repo.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "x")
+    finally:
+        del os.environ["GIT_COMMITTER_DATE"]
+    red = repo.run("watch", "head", GITHUB_SHA=old)
+    assert red.returncode == 1
+    assert "has no release" in red.stderr
+    repo.release("r8", old, served="2026-01-01")
+    assert repo.run("watch", "head", GITHUB_SHA=old).returncode == 0
+    repo.state["api"]["git/matching-refs/heads/rollback/"] = [{"ref": "refs/heads/rollback/r1"}]
+    repo.keep()
+    held = repo.run("watch", "head", GITHUB_SHA=old)
+    assert held.returncode == 1
+    assert "main is not what is served" in held.stderr
+
+
+@pytest.mark.parametrize(
+    ("private", "fork", "variable", "expected"),
+    [
+        ("false", "false", "", {"code": "true", "review": "true", "scorecard": "true"}),
+        ("false", "true", "", {"code": "false", "review": "true", "scorecard": "true"}),
+        ("true", "false", "", {"code": "false", "review": "false", "scorecard": "false"}),
+        ("true", "false", "true", {"code": "true", "review": "true", "scorecard": "false"}),
+    ],
+)
+def test_scanners_that_cannot_be_had_are_named(
+    repo: Repository, private: str, fork: str, variable: str, expected: dict[str, str]
+) -> None:
+    assert repo.run("watch", "scans", PRIVATE=private, FORK=fork, CODE_SCANNING=variable).returncode == 0
+    assert expected == repo.outputs()
+    assert repo.summary().count("Skipped: ") == list(expected.values()).count("false")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "moved", "says"),
+    [
+        ("better", True, ""),
+        ("inconclusive", True, "only a better model"),
+        ("better", False, "the data pin is unchanged"),
+    ],
+)
+def test_a_retraining_proposes_the_pin_alone_and_only_what_is_better(
+    repo: Repository, verdict: str, moved: bool, says: str
+) -> None:
+    repo.commit({"model/data.lock.json": "{}\n"})
+    repo.git("push", "--quiet", "origin", "main")
+    repo.git("fetch", "--quiet", "origin")
+    evidence = repo.work / "build/evidence"
+    evidence.mkdir(parents=True)
+    (evidence / "decision.json").write_text(json.dumps({"verdict": verdict}))
+    (evidence / "summary.md").write_text("Better. @someone")
+    (evidence / "data.lock.json").write_text('{"moved": 1}\n' if moved else "{}\n")
+    assert repo.run("propose", "judge").returncode == 0
+    assert repo.outputs()["worth"] == str(not says).lower()
+    assert repo.run("propose").returncode == 0
+    assert says in repo.summary()
+    assert bool(repo.calls("pr", "create")) == (not says)
+    if not says:
+        repo.git("fetch", "--quiet", "origin")
+        assert repo.git("diff", "--name-only", "origin/main", "origin/retrain/99") == "model/data.lock.json"
+        assert "@someone" not in repo.calls("pr", "create")[0]["stdin"]
