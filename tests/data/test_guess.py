@@ -101,11 +101,11 @@ def test_semicolons_and_tabs_separate_too(put, tmp_path):
     ("column", "values", "why"),
     [
         ("operator", ["Ann"] * 30, "operator (text)"),
-        ("anomaly", [0, 1] * 15, "anomaly (what a model should find, and must not see)"),
-        ("RUL", range(30), "RUL (what a model should find, and must not see)"),
+        ("anomaly", [0, 1] * 15, "anomaly (a label: a model must not see it)"),
+        ("RUL", range(30), "RUL (a label: a model must not see it)"),
         ("running", [True, False] * 15, "running (yes or no)"),
         ("spare", [np.nan] * 30, "spare (empty)"),
-        ("Unnamed: 0", range(30), "Unnamed: 0 (a count of rows)"),
+        ("Unnamed: 0", range(30), "Unnamed: 0 (a row number)"),
     ],
 )
 def test_a_column_that_only_looks_like_a_sensor_is_left_aside_with_the_reason(put, column, values, why):
@@ -157,7 +157,7 @@ def test_two_files_of_one_table_are_not_mixed_up(put):
 
 def test_a_file_of_something_else_is_left_aside(put):
     found = guess(put(sensors=readings(), costs="item,price\nbolt,3\nnut,1\n", broken='a,b\n"1,2\n'))
-    assert found.aside["costs.csv"] == ["no column of times is seen in it"]
+    assert found.aside["costs.csv"] == ["no column of times was found in it"]
     assert "cannot be read as csv" in found.aside["broken.csv"][0]
     assert found.faults == []
 

@@ -152,7 +152,7 @@ def test_frames_are_renamed_too_and_two_columns_may_change_places(frames, simula
             {"telemetry": {"when": "datetime"}},
             "columns.telemetry: the table has no column 'when', only datetime, machineID",
         ),
-        ({"telemetry": {"volt": "rotate"}}, "'volt' is to be 'rotate', and the table has a column 'rotate' already"),
+        ({"telemetry": {"volt": "rotate"}}, "'volt' is mapped to 'rotate', but the table already has a"),
         ({"telemetry": {"volt": "a", "rotate": "a"}}, "columns.telemetry: two columns have the same new name"),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_column_of_another_kind_is_refused_whole(frames, schema, column):
     """A number is not a time, a truth value is not a machine, a time is not a reading."""
     wrong = {"datetime": 1_420_092_000, "machineID": True, "volt": pd.Timestamp("2015-01-01")}[column]
     frames["telemetry"][column] = wrong
-    with pytest.raises(DataError, match=rf"telemetry.{column}: is no .*: 2,880 of 2,880 rows"):
+    with pytest.raises(DataError, match=rf"telemetry.{column}: is not a .*: 2,880 of 2,880 rows"):
         sources.frames_to_tables(frames, schema, {})
 
 

@@ -196,5 +196,5 @@ def test_a_file_that_grows_meanwhile_is_noticed(frames, tmp_path):
     folder = store({"telemetry": frames["telemetry"].head(80)}, tmp_path / "fleet", "csv")
     found = Stream(folder, SCHEMA, {})
     store({"telemetry": frames["telemetry"]}, folder, "csv")
-    with pytest.raises(DataError, match="it changed while it was read"):
+    with pytest.raises(DataError, match="the file changed while it was read"):
         list(found.parts(1000))
