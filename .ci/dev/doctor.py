@@ -14,9 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.github import ROOT, PipelineError
-
 from dev.desk import Origin, origin
+from pipeline.github import ROOT, PipelineError
 
 Line = tuple[str, str, str]  # ok, skip or MISS; the thing; its state
 WORKFLOWS = ROOT / ".github/workflows"

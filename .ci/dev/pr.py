@@ -10,9 +10,8 @@ import json
 import os
 import sys
 
-from pipeline.github import PipelineError
-
 from dev.desk import git, origin
+from pipeline.github import PipelineError
 
 
 def branch() -> str:

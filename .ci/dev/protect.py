@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import sys
 
-from pipeline.github import ROOT, PipelineError
-
 from dev.desk import origin
+from pipeline.github import ROOT, PipelineError
 
 RULESETS = ROOT / ".github/rulesets"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from pipeline import plan, required
 
 from .expressions import evaluate, truth

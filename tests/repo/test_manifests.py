@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from pipeline import manifests
 
 Object = dict[str, Any]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from dev import graph
 from pipeline import plan, required
 

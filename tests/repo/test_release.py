@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+
 from pipeline import comment, deploy, release, release_facts
 
 IMAGE = "registry.invalid/someone/fleet@sha256:" + "1" * 64

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from pipeline.plan import SKIPPABLE as SKIPPABLE_BY_THE_PLAN
 
 from .release_rules import RULES as RELEASE_RULES
