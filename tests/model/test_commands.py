@@ -11,7 +11,6 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "model"
 COMMANDS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
-# holdout() is about to move from model.validate to closedloop.judge
 
 
 def imported(path: Path) -> set[str]:
