@@ -239,3 +239,37 @@ def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_no_shipping
     assert 0 == status.unsent_segments
     (line,) = said
     assert "ship.json cannot be written, shipping goes on" in line
+
+
+def test_a_segment_goes_only_after_a_sync_that_comes_after_its_commit(kit, folder, sink, monkeypatch):
+    kit.fill(folder, [kit.scored("a"), kit.fed("b", {})])
+    (sealed,) = folder.glob("*.seg")
+    seen = []
+
+    def note(name, real):
+        def call(*given, **named):
+            seen.append((name, sealed.exists()))
+            return real(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(module, "write_deltalake", note("commit", module.write_deltalake))
+    monkeypatch.setattr(module.Shipper, "_make_durable", note("sync", module.Shipper._make_durable))
+    kit.ship(folder, sink)
+    assert [("commit", True), ("sync", True)] * 2 == seen
+    assert not sealed.exists()
+
+
+def test_a_segment_goes_only_when_a_table_that_was_loaded_again_holds_it(kit, folder, sink, monkeypatch):
+    """A write that says it is done and has written nothing is written again."""
+    kit.fill(folder, [kit.scored("a")])
+    real, lies = module.write_deltalake, iter([True, True, False])
+
+    def write(*given, **named):
+        if not next(lies):
+            real(*given, **named)
+
+    monkeypatch.setattr(module, "write_deltalake", write)
+    status, _ = kit.ship(folder, sink)
+    assert (0, ["a"]) == (status.unsent_segments, kit.ids(sink))
+    assert next(lies, None) is None

@@ -7,6 +7,7 @@ has already is compared and left out. A segment is removed only when a table tha
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -20,8 +21,11 @@ from arro3.core import RecordBatch, RecordBatchReader
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
+from closedloop.log.attempts import Attempts
+from closedloop.log.commits import SegmentId
 from closedloop.log.frame import OPEN, SEALED, SegmentError, damage, read_segment
-from closedloop.log.repair import take_back_torn
+from closedloop.log.halt import halt, halted
+from closedloop.log.repair import RepairError, Spools, take_back_torn
 from closedloop.log.segment import sync_folder
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.state import SpoolError, lock, make_folder, read_state
@@ -127,7 +131,13 @@ class Shipper:
             sync_folder(self._folder)
 
     def _bring(self, table: str, batches: list[RecordBatch], spool: str, number: int, sha256: str) -> None:
-        """Write until the table holds the segment."""
+        """Write until the table holds the segment.
+
+        Raises:
+            ShipError: the sink is halted, or others kept committing.
+        """
+        if why := halted(self._sink):
+            raise ShipError(why)
         for attempt in range(_CONFLICTS):
             opened = self._load(table)
             if opened is None:
@@ -148,16 +158,34 @@ class Shipper:
         if known is not None:
             known.update_incremental()
             return known
-        if self._sink.folder is not None and (taken := take_back_torn(self._sink.folder / table)):
-            self._say(f"{table}: took back {len(taken)} commits that a power cut tore; they are shipped again")
+        if self._sink.folder is not None:
+            self._repair(self._sink.folder, table)
         opened = self._sink.open(table)
         if opened is not None:
             self._tables[table] = opened
         return opened
 
+    def _repair(self, sink: Path, table: str) -> None:
+        """Take back what a power cut tore, or halt the sink where that could lose records.
+
+        Raises:
+            ShipError: the sink was halted.
+        """
+        try:
+            taken = take_back_torn(sink / table, Spools((self._folder,)))
+        except RepairError as error:
+            halt(sink, error.why)
+            raise ShipError(halted(self._sink) or str(error)) from None
+        if taken:
+            versions = ", ".join(map(str, taken))
+            self._say(f"{table}: took back what a power cut tore (version {versions}); its segments are shipped again")
+
     def _write(
         self, opened: DeltaTable, table: str, batches: list[RecordBatch], spool: str, number: int, sha256: str
     ) -> None:
+        if self._sink.folder is not None:
+            with contextlib.suppress(OSError):  # on a full disk only shipping makes room; without it repair may halt
+                Attempts(self._folder).note(table, opened.version() + 1, SegmentId(spool, number, sha256))
         write_deltalake(
             opened,
             RecordBatchReader.from_batches(SCHEMAS[table], batches),
