@@ -146,22 +146,22 @@ def _text(time_us: int) -> str:
 def main() -> int:
     """Run one of the three."""
     parser = argparse.ArgumentParser(prog="python -m score.log", description="Look at a request log on disk")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, about in (
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, about in (
         ("inspect", "show its segments"),
         ("verify", "say what is damaged"),
         ("recover", "copy all good records into a new spool"),
     ):
-        flags = verbs.add_parser(verb, help=about)
+        flags = commands.add_parser(command, help=about)
         flags.add_argument("folder", type=Path, metavar="FOLDER")
-        if verb == "recover":
+        if command == "recover":
             flags.add_argument("--to", type=Path, help="the new folder (default: FOLDER.recovered)")
     args = parser.parse_args()
     try:
-        if args.verb == "recover":
+        if args.command == "recover":
             folder: Path = args.folder
             return recover(folder, args.to or folder.with_name(folder.name + ".recovered"))
-        return inspect(args.folder) if args.verb == "inspect" else verify(args.folder)
+        return inspect(args.folder) if args.command == "inspect" else verify(args.folder)
     except (OSError, OverflowError) as error:
         print(f"score.log: {error}", file=sys.stderr)
         return 2
