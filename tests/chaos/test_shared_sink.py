@@ -1,4 +1,4 @@
-"""Three spools, one sink: shippers killed, tables compacted, files cut; each record stays once, each version as it was."""
+"""Three spools, one sink: shippers killed, tables compacted, files cut; each record is there once, versions stay."""
 
 import importlib.util
 import os
