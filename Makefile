@@ -41,7 +41,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check data-pin retrain accept register batch serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run data-check data-pin retrain accept register batch log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -83,6 +83,12 @@ register: $(INSTALLED) ## register the last run's model in MLflow (RUN=id: that 
 batch: $(INSTALLED) $(BUNDLE) ## score tables (DATA=path: CSV, Parquet or Delta) into OUT=file.parquet or .csv; EVERY_ROW=1: every row, not the last
 	@[ -n "$(DATA)" ] || { echo 'make batch: DATA is not set; name your tables: make batch DATA=path [OUT=answers.csv]' >&2; exit 2; }
 	$(strip $(BIN)/python -m model.batch --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(if $(EVERY_ROW),--every-row) $(WITH))
+
+##@ Log
+
+log-repair: $(INSTALLED) ## say why the log at LOG_SINK=place is halted, and repair it: SPOOL="LOG_DIRs" with the segments, DRY_RUN=1, CONFIRM=
+	@[ -n "$(LOG_SINK)" ] || { echo 'make log-repair: LOG_SINK is not set; name the log: make log-repair LOG_SINK=place [SPOOL=dir]' >&2; exit 2; }
+	$(strip $(BIN)/python -m model.log_repair --sink "$(LOG_SINK)" $(foreach dir,$(SPOOL),--spool "$(dir)") $(if $(DRY_RUN),--dry-run) $(if $(CONFIRM),--confirm "$(CONFIRM)"))
 
 ##@ Service and image
 
