@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 
 from closedloop.data.schema import HOUR_US, Schema
 from closedloop.data.simulate import simulate
@@ -20,6 +21,9 @@ from closedloop.heads.bundle import Bundle, TrainedOn, write
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head
 from closedloop.judge.labels import labels
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = yaml.safe_load((ROOT / "model" / "params.yaml").read_text())
