@@ -6,7 +6,7 @@ import pytest
 
 from closedloop.data.schema import Schema
 from closedloop.log import read as module
-from closedloop.log.commits import Bounds
+from closedloop.log.history import Bounds
 from closedloop.log.sink import Sink
 from model.common import params
 

@@ -16,11 +16,11 @@ from deltalake import DeltaTable
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem
 
-from closedloop.log import commits, ledger
-from closedloop.log.commits import Bounds
+from closedloop.log import history, ledger
+from closedloop.log.history import Bounds
 from closedloop.log.sink import Sink, SinkError, one_line
 from closedloop.log.store import Store
-from closedloop.log.tables import SCHEMAS
+from closedloop.log.tables import SCHEMAS, TABLES_OF
 
 ARRIVAL, BOUNDED = "arrival", "bounded"  # the columns of upkeep: the commit, and the bounded time
 EXTRA = {ARRIVAL: pa.int64(), BOUNDED: pa.timestamp("us", tz="UTC")}
@@ -49,18 +49,19 @@ class Files:
                 "read it with that tool, or use another LOG_SINK"
             )
         self.table, self.version = table, opened.version()
+        self.values: dict[str, int] = {}  # of each file that was read: its rows of telemetry, or of failures
         self._schema = pa.schema(SCHEMAS[table])
         self._folder, self._system = _system(sink, table)
         store = Store(sink)
-        found = commits.listing(store, table).commits
-        known = commits.read(store, table, (version for version in found if version <= self.version))
+        found = history.listing(store, table).commits
+        known = history.read(store, table, (version for version in found if version <= self.version))
         floors = ledger.load(store, table).floors
-        self.bounds = Bounds(commits.points_of(known, floors, self.version))
+        self.bounds = Bounds(history.points_of(known, floors, self.version))
         arrival = {path: commit.version for commit in known.values() for path in commit.added}
         names: list[str] = pa.table(opened.get_add_actions()).column("path").to_pylist()
         self.parts = sorted(
-            (Part(name, None if commits.arrivals(name) else arrival.get(name, -1)) for name in names),
-            key=lambda part: part.arrival if part.arrival is not None else (commits.arrivals(part.path) or (0,))[0],
+            (Part(name, None if history.arrivals(name) else arrival.get(name, -1)) for name in names),
+            key=lambda part: part.arrival if part.arrival is not None else (history.arrivals(part.path) or (0,))[0],
         )
 
     def batches(self, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
@@ -79,6 +80,7 @@ class Files:
         try:
             with self._system.open_input_file(f"{self._folder}/{part.path}") as source:
                 file = pq.ParquetFile(source)
+                self.values[part.path] = _values(file.metadata, self.table)
                 there = [name for name in wanted if name in file.schema_arrow.names]
                 for batch in file.iter_batches(_BATCH_RECORDS, columns=there):
                     yield pa.RecordBatch.from_arrays(
@@ -98,6 +100,14 @@ class Files:
         if field.name == ARRIVAL and part.arrival is not None:
             return pa.repeat(pa.scalar(part.arrival, field.type), len(batch))
         return pa.nulls(len(batch), field.type)
+
+
+def _values(metadata: pq.FileMetaData, table: str) -> int:
+    """How many rows the largest table in a file's records has in all."""
+    column = f"{TABLES_OF[table][0]}.machineID.list.element"
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    columns = (group.column(number) for group in groups for number in range(group.num_columns))
+    return sum(found.num_values for found in columns if found.path_in_schema == column)
 
 
 def files_of(sink: Sink, table: str, version: int | None = None) -> Files | None:

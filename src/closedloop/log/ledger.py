@@ -24,7 +24,7 @@ class Ledger(msgspec.Struct):
     """What a table's removed commits said.
 
     ``shipped`` is the newest segment of each spool. ``floors`` holds triples of first version, last version and the
-    least time of the commits between them, for :class:`closedloop.log.commits.Bounds`. ``unreferenced`` names the files
+    least time of the commits between them, for :class:`closedloop.log.history.Bounds`. ``unreferenced`` names the files
     that no version held when upkeep last looked: it removes what it finds so a second time.
     """
 

@@ -3,7 +3,7 @@
 Clients send overlapping windows. Where two rows have one key, the later one wins; values that lost are counted and kept
 apart. Within a spool the sequence is the order, whatever its clock did: a record counts as received no earlier than the
 one before it. Across spools the time received is the order, but no later than the commits allow that came after it
-(:class:`closedloop.log.commits.Bounds`); at equal times the order of arrival. The same request again (id and body)
+(:class:`closedloop.log.history.Bounds`); at equal times the order of arrival. The same request again (id and body)
 counts once, as of the first. What a standing order of erasure names is left out.
 """
 
@@ -81,7 +81,7 @@ def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> 
         records.add(table, files)
     ranks = rank(records)
     unions = {
-        "telemetry": Union(2, 2 + len(schema.sensors)),
+        "telemetry": Union(2, 2 + len(schema.sensors), sum(present[REQUESTS].values.values())),
         **{table: Union(3, 3) for table in CODE_COLUMN},
         "machines": Union(1, 3),
     }
@@ -180,14 +180,16 @@ def _tables(unions: dict[str, Union], schema: Schema) -> tuple[Tables, list[Lose
     telemetry, lost_rows = unions["telemetry"].result()
     machines, lost_machines = unions["machines"].result()
     events = {table: _events(unions[table].result()[0]) for table in CODE_COLUMN}
-    tables = Tables.of(
+    tables = Tables(  # in order already
         telemetry[0],
         telemetry[1],
         from_bits(telemetry[2:]),
         events["errors"],
         events["maint"],
         events["failures"],
-        (machines[0], machines[1].astype(np.int16), from_bits(machines[2])),
+        machines[0],
+        machines[1].astype(np.int16),
+        from_bits(machines[2]),
     )
     losers = [
         Loser("telemetry", machine, time, tuple(values))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from closedloop.data.schema import Int64
-from closedloop.log.commits import Bounds
 from closedloop.log.files import ARRIVAL, BOUNDED, Files
+from closedloop.log.history import Bounds
 
 REPLAYED, ERASED = -1, -2  # instead of a rank
 _TOLERANCE_US = 60_000_000  # clocks that are kept in step differ by less
@@ -79,8 +80,8 @@ def rank(records: Records) -> Ranks:
     spool, segment, index, arrival, time, once, erased = records.columns()
     order = np.lexsort((index, segment, spool))
     time = time[order]
-    starts = np.flatnonzero(np.r_[True, spool[order][1:] != spool[order][:-1]]) if len(order) else []
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+    starts = [0, *(np.flatnonzero(np.diff(spool[order])) + 1).tolist(), len(order)]
+    for start, stop in pairwise(starts):
         time[start:stop] = np.maximum.accumulate(time[start:stop])
     spool, segment, index, arrival = spool[order], segment[order], index[order], arrival[order]
     final = np.lexsort((index, segment, spool, arrival, time))

@@ -79,7 +79,7 @@ class Store:
     def write(self, path: str, content: bytes) -> None:
         """Put a file there, durably, in place of what was there."""
         if self._folder is None:
-            stream = self._remote.open_output_stream(path)
+            stream: Any = self._remote.open_output_stream(path)
             for start in range(0, len(content), _LARGE_BYTES):
                 stream.write(content[start : start + _LARGE_BYTES])
             stream.close()

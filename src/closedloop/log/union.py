@@ -9,7 +9,8 @@ from numba import njit
 
 from closedloop.data.schema import Float64, Int64
 
-_FIRST_ROWS = 1 << 16
+_FIRST_ROWS = 1 << 12
+_MOST_ROOM = 1 << 24  # rows for which there is room from the start; untouched, it takes no memory
 _FOLD_LOSERS = 1 << 21  # rows that lost and wait before repetitions are dropped
 
 
@@ -17,10 +18,11 @@ class Union:
     """Rows as int64 columns: the first ``keys`` of them are the key, the others the values, as bits where not whole.
 
     ``width`` is the number of columns. Each row has a rank; of rows with one key that of the highest rank wins. Rows
-    stand in a table that a hash of the key finds, so memory is that of the distinct keys and of what lost.
+    stand in a table that a hash of the key finds, so memory is that of the distinct keys and of what lost. ``room`` is how
+    many rows there may be.
     """
 
-    def __init__(self, keys: int, width: int) -> None:
+    def __init__(self, keys: int, width: int, room: int = 0) -> None:
         self._keys = keys
         self._rows = np.empty((_FIRST_ROWS, width), np.int64)
         self._ranks = np.empty(_FIRST_ROWS, np.int64)
@@ -28,6 +30,7 @@ class Union:
         self._count = 0
         self._lost = np.empty((0, width + 1), np.int64)  # the last is the rank
         self._losers: list[Int64] = []
+        self._reserve(min(room, _MOST_ROOM))
 
     def add(self, columns: list[Any], rank: Int64) -> None:
         """Add rows, one of each column."""
