@@ -94,10 +94,8 @@ def _since(table: Table, young: float) -> int:
     It is not later than the newest version, nor than a commit that brought a file of it which has no column for that.
     """
     since = table.version
-    for version in sorted(table.commits, reverse=True):
-        since = min(since, version)
-        if table.listing.commits[version].modified < young:
-            break
+    while table.listing.commits[since].modified >= young and since - 1 in table.commits:  # before a gap are pinned ones
+        since -= 1
     return min([since, *(file.first for file in table.files if file.raw)])
 
 

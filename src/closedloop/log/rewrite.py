@@ -155,9 +155,10 @@ class Scratch:
         if start is None:
             return None
         ahead = _Ahead(counted)
+        schema = Schema([start.schema.field(name).with_nullable(True) for name in start.schema.names])
         write_deltalake(
             sink.location(place),
-            RecordBatchReader.from_batches(start.schema, _chain(start, ahead)),
+            RecordBatchReader.from_batches(schema, (_as(schema, batch) for batch in _chain(start, ahead))),
             storage_options=sink.options or None,
             configuration=_STATISTICS,
             target_file_size=_ONE_FILE,
@@ -172,6 +173,11 @@ class Scratch:
         name = history.compacted_name(first, last, uuid4().hex)
         store.move(f"{place}/{add['path']}", f"{self._table.name}/{name}")
         return Written(AddAction(name, add["size"], {}, add["modificationTime"], False, add["stats"]), rows)
+
+
+def _as(schema: Schema, batch: RecordBatch) -> RecordBatch:
+    """A batch whose columns may be null: those that a query made of a constant may not."""
+    return RecordBatch.from_arrays(batch.columns, schema=schema)
 
 
 class _Counted:

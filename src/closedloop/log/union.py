@@ -18,8 +18,8 @@ class Union:
     """Rows as int64 columns: the first ``keys`` of them are the key, the others the values, as bits where not whole.
 
     ``width`` is the number of columns. Each row has a rank; of rows with one key that of the highest rank wins. Rows
-    stand in a table that a hash of the key finds, so memory is that of the distinct keys and of what lost. ``room`` is how
-    many rows there may be.
+    stand in a table that a hash of the key finds, so memory is that of the distinct keys and of what lost. ``room`` is
+    how many rows there may be.
     """
 
     def __init__(self, keys: int, width: int, room: int = 0) -> None:

@@ -76,7 +76,7 @@ def keep(sink: Sink, say: Callable[[str], None], settings: Settings) -> dict[str
     for name in present(sink):
         if settings.dry_run:
             table = Table(sink, name)
-            reports[name] = _tend(table, _NoLease(), say, settings)
+            reports[name] = _tend(table, NoLease(), say, settings)
             continue
         lease = Lease(sink, name, seconds=settings.lease_seconds, wait=settings.wait_seconds, say=say)
         with lease:
@@ -92,7 +92,7 @@ def _tend(table: Table, lease: Lease, say: Callable[[str], None], settings: Sett
     return Report(compacted, cleaned)
 
 
-class _NoLease(Lease):
+class NoLease(Lease):
     """For a dry run, which changes nothing, and so not the lease either."""
 
     def __init__(self) -> None:
