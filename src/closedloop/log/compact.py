@@ -18,7 +18,7 @@ from closedloop.log.rewrite import Data, Scratch, Table, exchange
 FAN_IN = 8  # files of a size class, side by side, before they become one
 _SMALLEST_CLASS = 256 << 10
 _CLASS_RATIO = 8
-_LARGE_LEAST, _LARGE_MOST, _LARGE_SHARE = 16 << 20, 256 << 20, 256
+_LARGE_LEAST, _LARGE_MOST, _LARGE_SHARE = 16 << 20, 48 << 20, 256  # what becomes one file is in memory at once
 _MOST_FILES = 512  # that become one at once: progress is kept after each
 
 
