@@ -3,7 +3,10 @@
 import functools
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 
@@ -21,6 +24,7 @@ from closedloop.log.store import Store
 from model.common import params
 
 NOW = upkeep.Settings(grace_seconds=0)
+TEN_YEARS_MS = 10 * 366 * 24 * 3_600_000
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +216,8 @@ def test_a_young_file_that_no_version_has_is_never_removed(sink, place, grow):
     assert waiting.exists()
 
 
-def test_the_order_of_corrections_outlives_the_commits_that_set_it(kit, sink, place, tmp_path, grow, schema):
-    """A clock ten years ahead, then a correction; then all commits of that time are removed."""
+def test_the_order_of_corrections_outlives_the_commits_that_set_it(kit, sink, place, tmp_path, schema, monkeypatch):
+    """A clock ten years ahead, in its commits too, then a correction; then all commits of that time are removed."""
 
     def come(spool, value, ahead_us=0):
         request = json.loads(json.dumps(kit.request))
@@ -223,20 +227,31 @@ def test_the_order_of_corrections_outlives_the_commits_that_set_it(kit, sink, pl
         time.sleep(0.003)
         kit.ship(tmp_path / spool, sink)
 
-    come("one", 1000, ahead_us=10 * 366 * 24 * 3_600_000_000)
-    upkeep.keep(place, print, upkeep.Settings(everything=True, grace_seconds=0))
+    come("one", 1000, ahead_us=1000 * TEN_YEARS_MS)
+    come("one", 1001, ahead_us=1000 * TEN_YEARS_MS)
+    _ten_years_ahead(sink)
+    compact.compact(Table(place, "requests"), upkeep.NoLease(), print, everything=True)
+    _ten_years_ahead(sink, first=3)
     come("two", 2000)
-    upkeep.keep(place, print, upkeep.Settings(everything=True, grace_seconds=0))
     come("two", 3000)
     before = read(place, schema)
-    for round_ in range(3):
-        for number in range(20):
+    monkeypatch.setattr(upkeep, "clean", functools.partial(clean.clean, few=0))
+    for round_ in range(2):
+        for number in range(9):
             kit.fill(tmp_path / "three", [kit.scored(f"x{round_}{number}", {"telemetry": _elsewhere(kit)})])
             kit.ship(tmp_path / "three", sink)
         upkeep.keep(place, print, NOW)
     after = read(place, schema)
-    assert min(commits(sink)) > 10
+    assert min(commits(sink)) > 5  # those of the correction have gone
     assert [3000.0, 3000.0] == before.tables.values[0].tolist() == after.tables.values[0, :2].tolist()
+
+
+def _ten_years_ahead(sink, first=0):
+    """Let the commits from a version on say that they were made by a clock ten years ahead."""
+    for path in (sink / "requests" / "_delta_log").glob("*.json"):
+        if int(path.stem) >= first:
+            about = path.read_text()
+            path.write_text(re.sub(r'"timestamp":(\d+)', lambda m: f'"timestamp":{int(m[1]) + TEN_YEARS_MS}', about))
 
 
 def _elsewhere(kit):
@@ -414,7 +429,7 @@ def test_files_of_an_object_store_are_the_same_as_those_of_a_folder(tmp_path, mo
     """deltalake's file system, here on a folder, without pyarrow as in the image."""
     local, remote = Store(Sink(str(tmp_path))), Store(Sink(f"file://{tmp_path}"))
     monkeypatch.setattr("closedloop.log.store.find_spec", lambda name: None)
-    kept = {name: __import__("sys").modules.pop(name, None) for name in ("pyarrow", "pyarrow.fs")}
+    kept = {name: sys.modules.pop(name, None) for name in ("pyarrow", "pyarrow.fs")}
     try:
         for store in (local, remote):
             store.write("a/b.json", b"one")
@@ -430,7 +445,7 @@ def test_files_of_an_object_store_are_the_same_as_those_of_a_folder(tmp_path, mo
             assert [] == store.list("a")
             store.sync()
     finally:
-        __import__("sys").modules.update({name: module for name, module in kept.items() if module is not None})
+        sys.modules.update({name: module for name, module in kept.items() if module is not None})
 
 
 def test_it_counts_what_the_log_takes_on_this_disk(kit, folder, sink, place, grow, tmp_path):
@@ -458,3 +473,65 @@ def test_beside_a_shipper_it_works_when_there_is_enough_to_do_and_says_trouble_o
     assert "no upkeep of the log now" in said[0]
     assert clean.GRACE_SECONDS >= 3600
     assert Table(place, "requests").files
+
+
+AS_IN_THE_IMAGE = """
+import importlib.machinery, sys
+real = importlib.machinery.PathFinder.find_spec
+absent = ("pyarrow", "pandas", "numpy")
+importlib.machinery.PathFinder.find_spec = classmethod(
+    lambda cls, name, path=None, target=None: None if name.split(".")[0] in absent else real(name, path, target)
+)
+from closedloop.log import upkeep
+from closedloop.log.sink import Sink
+upkeep.be_idle()
+report = upkeep.keep(Sink(sys.argv[1]), print, upkeep.Settings(grace_seconds=0))
+assert not set(absent) & set(sys.modules)
+print(report["requests"].compacted.rows, report["requests"].cleaned.commits > 0)
+"""
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_it_runs_in_the_image_which_has_no_pyarrow_on_a_folder_and_as_on_an_object_store(kit, sink, grow, scheme):
+    grow(20)
+    rows = kit.rows(sink)
+    done = subprocess.run(
+        [sys.executable, "-c", AS_IN_THE_IMAGE, f"{scheme}{sink}"], capture_output=True, text=True, check=False
+    )
+    assert (0, "20 True") == (done.returncode, done.stdout.strip().rpartition("\n")[2]), done.stderr
+    assert rows == kit.rows(sink)
+
+
+def test_all_is_on_the_disk_before_a_commit_names_it_and_before_anything_is_removed(place, grow, monkeypatch):
+    """A kill cannot see a missing sync, a power cut would: so the order of the calls is held."""
+    grow(20)
+    calls = []
+
+    def note(owner, name):
+        real = getattr(owner, name)
+
+        def call(*words, **named):
+            about = words[1] if name == "delete" else ""
+            if not str(about).startswith("_scratch"):
+                calls.append(name)
+            return real(*words, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for owner, name in [(Store, "move"), (Store, "sync"), (Store, "delete"), (DeltaTable, "create_write_transaction")]:
+        note(owner, name)
+    upkeep.keep(place, print, NOW)
+    first = calls.index("move")
+    assert ["move", "sync", "create_write_transaction", "sync"] == calls[first : first + 4]
+    assert calls.index("delete") > first + 4
+    assert "sync" == calls[calls.index("delete") - 1]
+
+
+def test_what_another_process_has_replaced_is_not_replaced_again(kit, sink, place, grow):
+    grow(10)
+    stale = Table(place, "requests")
+    upkeep.keep(place, print, upkeep.Settings())
+    rows = kit.rows(sink)
+    with Lease(place, "requests", say=print) as owner, pytest.raises(rewrite.Changed, match="another process"):
+        compact.compact(stale, owner, print)
+    assert rows == kit.rows(sink)
