@@ -31,6 +31,9 @@ SPREAD = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reo
 # The parameters of the recorded run that RUN names, or the file PARAMS instead of model/params.yaml.
 WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params "$(PARAMS)"))
 
+# What all commands of the log's upkeep take.
+LOG_FLAGS = $(if $(DRY_RUN),--dry-run) $(if $(JSON),--json)
+
 # The tests that run code of src/closedloop in their own process, and those of its compiled loops that use little data.
 TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log)
 TESTS_OF_LOOPS = $(addprefix tests/,data/test_request.py features/test_values.py features/test_baseline.py \
@@ -41,7 +44,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check data-pin retrain accept register batch log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run data-check data-pin retrain accept register batch log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -85,6 +88,21 @@ batch: $(INSTALLED) $(BUNDLE) ## score tables (DATA=path: CSV, Parquet or Delta)
 	$(strip $(BIN)/python -m model.batch --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(if $(EVERY_ROW),--every-row) $(WITH))
 
 ##@ Log
+
+log-status: $(INSTALLED) ## print what LOG_SINK=place holds: files, bytes, commits, pins, standing orders of erasure, whether it is halted (JSON=1)
+	@$(strip $(BIN)/python -m model.log status $(if $(JSON),--json))
+
+log-compact: $(INSTALLED) ## rewrite the many small files of LOG_SINK=place as few large ones; ALL=1: a few files too; DRY_RUN=1: only say so
+	@$(strip $(BIN)/python -m model.log compact $(if $(ALL),--all) $(LOG_FLAGS))
+
+log-expire: $(INSTALLED) ## remove the records of more than DAYS=n days ago from LOG_SINK=place; pinned versions keep theirs (DRY_RUN=1)
+	@[ -n "$(DAYS)" ] || { echo 'make log-expire: DAYS is not set; say how many days of records stay: make log-expire DAYS=400' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.log expire --days "$(DAYS)" $(LOG_FLAGS))
+
+log-erase: $(INSTALLED) ## remove MACHINE=id or CALLER=name from every version in LOG_SINK=place; CONFIRM=the same name; WITHDRAW=1: end the order
+	@[ -n "$(MACHINE)$(CALLER)" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, or CALLER=name' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.log erase $(if $(MACHINE),--machine "$(MACHINE)",--caller "$(CALLER)") \
+	  $(if $(CONFIRM),--confirm "$(CONFIRM)") $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
 
 log-repair: $(INSTALLED) ## say why the log at LOG_SINK=place is halted, and repair it: SPOOL="LOG_DIRs" with the segments, DRY_RUN=1, CONFIRM=
 	@[ -n "$(LOG_SINK)" ] || { echo 'make log-repair: LOG_SINK is not set; name the log: make log-repair LOG_SINK=place [SPOOL=dir]' >&2; exit 2; }

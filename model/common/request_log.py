@@ -37,5 +37,11 @@ def fetch(source: str, schema: Schema) -> tuple[dict[str, pd.DataFrame], dict[st
         raise DataError(f"{source}: the log cannot be read: {one_line(error)}") from error
     again = f", {log.replayed:,} of them sent again" if log.replayed else ""
     cli.say(f"read {log.records:,} records{again}; later values replaced {len(log.losers):,}")
+    if log.impossible_clocks:
+        cli.say(
+            f"{log.impossible_clocks:,} records were stamped after a later commit: set the clocks of their replicas"
+        )
+    if log.erased:
+        cli.say(f"{log.erased:,} records are left out, as a standing order of erasure says")
     frames = sources.tables_to_frames(log.tables, schema)
     return frames, {"kind": "log", "location": source, "versions": log.versions}
