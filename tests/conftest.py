@@ -1,4 +1,4 @@
-"""What several rooms test against: a real bundle, small, and environments for what must not be in ours."""
+"""What the tests of several folders need: a real bundle, small, and environments for what must not be in ours."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""`make test` tests what is shipped: the three packages come from the built wheel, here and in what tests start."""
+"""`make test` tests what is released: the three packages come from the built wheel, here and in what tests start."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_so_they_do_in_a_program_that_a_test_starts_in_the_checkout(wheel: Path,
 
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel: Path, root: Path, files: list[Path]) -> None:
-    rooms = {root / "src/closedloop": "closedloop", root / "model": "model", root / "score": "score"}
+    homes = {root / "src/closedloop": "closedloop", root / "model": "model", root / "score": "score"}
     wanted = {
-        name + "/" + p.relative_to(room).as_posix() for room, name in rooms.items() for p in files if room in p.parents
+        name + "/" + p.relative_to(home).as_posix() for home, name in homes.items() for p in files if home in p.parents
     }
     assert sorted(name for name in wanted if not (wheel / name).is_file()) == []

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from dev.desk import Origin, origin
+from dev.origin import Origin, origin
 from pipeline.github import ROOT, PipelineError
 
 Line = tuple[str, str, str]  # ok, skip or MISS; the thing; its state
@@ -56,7 +56,7 @@ def settings() -> dict[str, dict[str, set[str]]]:
 
 
 def owners() -> Line:
-    """Return the line for the code owners."""
+    """Return what is configured for the code owners."""
     text = (ROOT / ".github/CODEOWNERS").read_text(encoding="utf-8")
     rules = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if rules:

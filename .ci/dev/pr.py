@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from dev.desk import git, origin
+from dev.origin import git, origin
 from pipeline.github import PipelineError
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
-from dev.desk import origin
+from dev.origin import origin
 from pipeline.github import ROOT, PipelineError
 
 RULESETS = ROOT / ".github/rulesets"

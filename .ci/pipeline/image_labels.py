@@ -1,7 +1,7 @@
 """Print the build arguments for the image labels, as ``--build-arg NAME=value …``; docker/README.md explains each.
 
 They follow from the commit and the bundle, so the same commit gives the same image labels: ``CREATED`` is the commit's
-time. A value that is not known is left out. No value contains a space, so a shell can split the line.
+time. A value that is not known is left out. No value contains a space, so a shell can split the output.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Closed Loop: the nouns of anomaly detection and predictive maintenance. Pure: nothing happens at import."""
+"""Closed Loop: the library for anomaly detection and predictive maintenance. An import has no side effect."""

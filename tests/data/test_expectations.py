@@ -1,4 +1,4 @@
-"""What refuses a set of tables, what only warns, and the line that reports it."""
+"""What refuses a set of tables, what only warns, and what reports it."""
 
 import json
 import re

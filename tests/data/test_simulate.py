@@ -116,7 +116,7 @@ def test_values_have_six_decimals_and_are_never_below_zero(azure, schema, monkey
     assert simulate.simulate("azure", 1, 30, 7, schema).tables.values[3].min() == 0.0
 
 
-def test_machine_models_and_ages_are_those_of_the_reference(fleet):
+def test_machine_models_and_ages_are_those_of_microsofts_data(fleet):
     shares = np.bincount(fleet.tables.machine_model, minlength=4) / MACHINES
     assert np.allclose([0.16, 0.17, 0.35, 0.32], shares, atol=0.08)
     ages = fleet.tables.machine_age

@@ -234,7 +234,7 @@ def _change(table, column, values):
         (lambda frames: frames.update(sensors=frames["machines"]), "sensors: not a table; known are telemetry, errors"),
     ],
 )
-def test_a_refusal_names_table_column_rule_count_rows_and_mend(frames, schema, damage, said):
+def test_a_refusal_names_table_column_rule_count_rows_and_remedy(frames, schema, damage, said):
     damage(frames)
     with pytest.raises(DataError) as refused:
         sources.frames_to_tables(frames, schema, {})

@@ -170,7 +170,7 @@ def test_two_failing_machines_make_two_folds_though_more_are_asked():
 
 
 @pytest.mark.parametrize("y", [[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]])
-def test_failures_on_one_machine_only_are_refused_with_a_mend(y):
+def test_failures_on_one_machine_only_are_refused_with_a_remedy(y):
     with pytest.raises(ValueError, match="group by blocks of time"):
         machine_folds(np.array(y), np.array([1, 1, 2, 2, 3, 3]), 3, np.ones(6, bool))
 

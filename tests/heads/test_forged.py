@@ -57,7 +57,7 @@ def rewrite(folder, name, **changes):
     redigest(folder)
 
 
-def test_a_mended_bundle_with_no_other_change_is_accepted(folder):
+def test_a_bundle_whose_digests_were_corrected_is_accepted(folder):
     """So that the refusals below are for what was forged, not for how."""
     before = (folder / "manifest.json").read_bytes()
     redigest(folder)

@@ -99,7 +99,7 @@ def test_a_model_that_foresees_far_less_is_worse_and_red(ask, fleet):
     assert "below the floor of 0.50 that the champion meets" in decision["reason"]
 
 
-def test_a_tie_is_inconclusive_ships_and_leaves_the_champion(ask, fleet):
+def test_a_tie_is_inconclusive_and_green_and_leaves_the_champion(ask, fleet):
     decision = ask(fleet.model(recall=0.85, seed=2))
     assert (decision["verdict"], exit_code(decision), decision["becomes_champion"]) == ("inconclusive", 0, False)
     assert "machines" in decision["reason"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 # The last commit before judge/, report/ and model/common/ took their places: its model.train is one large module beside
-# model/champion.py and model/promote.py, and its library has features/split.py and judge/report.py.
+# model/champion.py, and its library has features/split.py and judge/report.py.
 BEFORE_THE_MOVES = "46b81a9c381d0da911e6c910abad41d76be8929e"
 PARTS = ("src", "model", "requirements", "pyproject.toml", ".gitignore")
 
@@ -185,7 +185,7 @@ def test_a_champion_from_before_the_moves_is_trained_by_its_own_code_and_only_th
     assert "ruler" in decision["reason"]
     assert base[:12] not in decision["reason"]  # which names a commit that could not be trained or could not predict
     theirs = folder / "build/commits" / base[:12]
-    assert (theirs / "model/promote.py").exists()
+    assert (theirs / "model/champion.py").exists()
     manifest = json.loads((theirs / "build/bundle/manifest.json").read_text())
     assert {"commit": base, "model_digest": manifest["model_digest"]} == decision["champion"]
     assert (theirs / "build/holdout-of-challenger.parquet").exists()

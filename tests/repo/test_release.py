@@ -132,7 +132,7 @@ def test_a_change_is_compared_with_the_newest_champion_that_is_not_withdrawn(rep
 
 
 def of_format_1(repo: Repository, tag: str, commit: str, **facts: Any) -> None:
-    """A release as the pipeline wrote it while it called the champion the reference, and its workflow promote.yml."""
+    """A release of format 1: the old names of two keys, and the signature of the old workflow."""
     known = {"closedloop": 1, "commit": commit, "image": IMAGE, "becomes_reference": True, "files": {}} | facts
     known = {"served": None, "reference": None, "withdrawn": None} | known
     text = json.dumps({"closedloop": known.pop("closedloop")} | known, indent=1)
@@ -414,10 +414,10 @@ def test_a_rollback_to_before_the_pipeline_moved_keeps_every_target_that_workflo
     """The release has the old programs, an old Makefile and no steps.mk; today's workflows call today's targets."""
     old = repo.commit(
         {
-            "Makefile": "ship-plan:\n\t@python3 .ci/promote.py plan\n",
-            ".ci/promote.py": "old\n",
-            ".github/workflows/promote.yml": "old\n",
-            "tests/repo/test_ship.py": "old\n",
+            "Makefile": "old-plan:\n\t@python3 .ci/old.py plan\n",
+            ".ci/old.py": "old\n",
+            ".github/workflows/old.yml": "old\n",
+            "tests/repo/test_old.py": "old\n",
             "tests/model/test_train.py": "old\n",
             "model/train.py": "old\n",
             "src/closedloop/x.py": "old\n",
@@ -439,7 +439,7 @@ def test_a_rollback_to_before_the_pipeline_moved_keeps_every_target_that_workflo
     assert set(today) | {"tests/repo/test_release.py"} <= there
     assert {"tests/model/test_train.py", "src/closedloop/x.py"} <= there
     assert (repo.work / "model/train.py").read_text() == "old\n"
-    assert [name for name in there if "promote" in name or "ship" in name or name == "docs/new.md"] == []
+    assert [name for name in there if "old" in name or name == "docs/new.md"] == []
     called = {word for name in there if name.endswith(".yml") for word in RUN.findall((repo.work / name).read_text())}
     assert {"release-decide", "champion", "run"} <= called
     assert called <= set(targets)

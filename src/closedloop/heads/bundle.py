@@ -156,6 +156,38 @@ def write(bundle: Bundle, folder: Path) -> Manifest:
         BundleError: the bundle is not consistent, or the folder holds something else.
     """
     _check(bundle)
+    heads, files = _packed(bundle)
+    constants = bundle.constants.to_arrays()
+    stored = {} if bundle.drift_reference is None else bundle.drift_reference.to_arrays()
+    drift = {f"drift.{name}": array for name, array in stored.items()}
+    files[REFERENCE] = pack({f"constants.{name}": array for name, array in constants.items()} | drift)
+    files["card.md"] = bundle.card.encode()
+    manifest = Manifest(
+        format=FORMAT,
+        model_digest="",
+        bundle_digest="",
+        schema=msgspec.convert(bundle.schema.to_dict(), SchemaEntry),
+        features=bundle.spec.to_dict(),
+        features_code=code_digest(),
+        history_hours=float(bundle.spec.to_dict()["history_hours"]),  # type: ignore[arg-type]
+        constants=sha256(pack(constants)),
+        heads=heads,
+        training=bundle.training,
+        provenance=bundle.provenance,
+        files={name: FileEntry(sha256(data), len(data)) for name, data in sorted(files.items())},
+    )
+    try:
+        model, whole = manifest.digests()
+        manifest = msgspec.structs.replace(manifest, model_digest=model, bundle_digest=whole)
+        files[MANIFEST] = manifest.render()
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"training or provenance is not plain JSON: {error}") from None
+    write_files(files, folder, lambda path: (path / MANIFEST).is_file())
+    return manifest
+
+
+def _packed(bundle: Bundle) -> tuple[Heads, dict[str, bytes]]:
+    """The manifest's entries of the heads, and the bytes of their files by name."""
     files: dict[str, bytes] = {}
     anomaly: AnomalyEntry | None = None
     if bundle.anomaly is not None:
@@ -171,33 +203,7 @@ def write(bundle: Bundle, folder: Path) -> Manifest:
         entry = FailureEntry(float(own.threshold), f"heads/failure-{k + 1:02d}.safetensors")
         files[entry.file] = pack(own.to_arrays())
         failure[component] = entry
-    constants = bundle.constants.to_arrays()
-    stored = {} if bundle.drift_reference is None else bundle.drift_reference.to_arrays()
-    drift = {f"drift.{name}": array for name, array in stored.items()}
-    files[REFERENCE] = pack({f"constants.{name}": array for name, array in constants.items()} | drift)
-    files["card.md"] = bundle.card.encode()
-    manifest = Manifest(
-        format=FORMAT,
-        model_digest="",
-        bundle_digest="",
-        schema=msgspec.convert(bundle.schema.to_dict(), SchemaEntry),
-        features=bundle.spec.to_dict(),
-        features_code=code_digest(),
-        history_hours=float(bundle.spec.to_dict()["history_hours"]),  # type: ignore[arg-type]
-        constants=sha256(pack(constants)),
-        heads=Heads(anomaly, failure),
-        training=bundle.training,
-        provenance=bundle.provenance,
-        files={name: FileEntry(sha256(data), len(data)) for name, data in sorted(files.items())},
-    )
-    try:
-        model, whole = manifest.digests()
-        manifest = msgspec.structs.replace(manifest, model_digest=model, bundle_digest=whole)
-        files[MANIFEST] = manifest.render()
-    except (TypeError, ValueError) as error:
-        raise BundleError(f"training or provenance is not plain JSON: {error}") from None
-    write_files(files, folder, lambda path: (path / MANIFEST).is_file())
-    return manifest
+    return Heads(anomaly, failure), files
 
 
 def load(folder: Path) -> Bundle:

@@ -76,12 +76,12 @@ def decide(
             reason += f" Accepted by a code owner: {accepted.get('why') or 'no reason given'}."
         else:
             reason += " model/accepted.json was written for another champion or other inputs, so it has no effect."
-    ships = settings.gate["on_inconclusive"] == "ship" and verdict == "inconclusive"
+    is_let_through = settings.gate["on_inconclusive"] == "ship" and verdict == "inconclusive"
     comparison = evidence.comparison
     return {
         "verdict": verdict,
         "reason": reason,
-        "green": verdict in GREEN or ships or is_accepted,
+        "green": verdict in GREEN or is_let_through or is_accepted,
         "accepted": is_accepted,
         "becomes_champion": verdict in ("first", "better") or is_accepted,
         "inputs_digest": challenger.inputs_digest,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from closedloop.log.frame import HEADER_BYTES, OPEN, SEALED, header, pack, seed_of, segment_name
 
-_ROOM_BYTES = 64 << 10  # a disk with less room than this counts as full
+_FREE_BYTES = 64 << 10  # a disk with less room than this counts as full
 
 
 class OpenSegment:
@@ -29,7 +29,7 @@ class OpenSegment:
         self.first_record: float | None = None
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
-            os.posix_fallocate(self._descriptor, 0, _ROOM_BYTES)
+            os.posix_fallocate(self._descriptor, 0, _FREE_BYTES)
             os.ftruncate(self._descriptor, 0)
             self._write(header(spool, number, time.time_ns() // 1000))
             os.fsync(self._descriptor)

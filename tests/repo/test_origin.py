@@ -40,7 +40,7 @@ ABOUT = {
 
 
 @dataclass
-class Desk:
+class Clone:
     """A repository with a remote and a copy of the programs; gh answers by the longest key that matches."""
 
     folder: Path
@@ -81,7 +81,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(root: Path, tmp_path: Path) -> Desk:
+def clone(root: Path, tmp_path: Path) -> Clone:
     folder, there = tmp_path / "copy", tmp_path / "someone/fleet.git"
     for name in (".ci", ".github"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -91,7 +91,7 @@ def desk(root: Path, tmp_path: Path) -> Desk:
     gh = tmp_path / "bin/gh"
     gh.write_text(GH.format(python=sys.executable), encoding="utf-8")
     gh.chmod(0o755)
-    made = Desk(folder, tmp_path / "bin")
+    made = Clone(folder, tmp_path / "bin")
     (folder / ".gitignore").write_text("__pycache__\n")
     made.git("init", "--quiet", "--initial-branch", "main")
     made.git("add", "--all")
@@ -108,39 +108,39 @@ def desk(root: Path, tmp_path: Path) -> Desk:
 PULLED = {f"api --method GET {HERE}": ABOUT, "pr list": [], "pr create": "https://github.com/someone/fleet/pull/7"}
 
 
-def test_pr_pushes_opens_and_arms_with_the_login_of_the_person(desk: Desk) -> None:
-    done = desk.ask("pr", answers=PULLED)
+def test_pr_pushes_opens_and_arms_with_the_login_of_the_person(clone: Clone) -> None:
+    done = clone.ask("pr", answers=PULLED)
     assert done.returncode == 0, done.stderr
     url = "https://github.com/someone/fleet/pull/7"
-    assert f"pr merge --repo someone/fleet --auto --squash {url}" == desk.calls()[-1][0]
+    assert f"pr merge --repo someone/fleet --auto --squash {url}" == clone.calls()[-1][0]
     assert "pr create --repo someone/fleet --base main --head my-change --fill" in [
-        words for words, _, _ in desk.calls()
+        words for words, _, _ in clone.calls()
     ]
-    assert desk.git("rev-parse", "HEAD") == desk.git("ls-remote", "origin", "refs/heads/my-change").split()[0]
+    assert clone.git("rev-parse", "HEAD") == clone.git("ls-remote", "origin", "refs/heads/my-change").split()[0]
     assert url in done.stdout
 
 
-def test_pr_takes_the_one_that_is_open(desk: Desk) -> None:
-    assert desk.ask("pr", answers=PULLED | {"pr list": [{"url": "https://x/9"}]}).returncode == 0
-    words = [words for words, _, _ in desk.calls()]
+def test_pr_takes_the_one_that_is_open(clone: Clone) -> None:
+    assert clone.ask("pr", answers=PULLED | {"pr list": [{"url": "https://x/9"}]}).returncode == 0
+    words = [words for words, _, _ in clone.calls()]
     assert not [word for word in words if word.startswith("pr create")]
     assert words[-1] == "pr merge --repo someone/fleet --auto --squash https://x/9"
 
 
-def on_main(desk: Desk) -> None:
-    desk.git("switch", "--quiet", "main")
+def on_main(clone: Clone) -> None:
+    clone.git("switch", "--quiet", "main")
 
 
-def on_no_branch(desk: Desk) -> None:
-    desk.git("switch", "--quiet", "--detach")
+def on_no_branch(clone: Clone) -> None:
+    clone.git("switch", "--quiet", "--detach")
 
 
-def dirty(desk: Desk) -> None:
-    (desk.folder / "left").write_text("left\n")
+def dirty(clone: Clone) -> None:
+    (clone.folder / "left").write_text("left\n")
 
 
-def nothing_new(desk: Desk) -> None:
-    desk.git("reset", "--quiet", "--hard", "main")
+def nothing_new(clone: Clone) -> None:
+    clone.git("reset", "--quiet", "--hard", "main")
 
 
 @pytest.mark.parametrize(
@@ -153,33 +153,33 @@ def nothing_new(desk: Desk) -> None:
     ],
 )
 def test_pr_refuses_with_one_line_what_cannot_be_a_pull_request(
-    desk: Desk, state: Callable[[Desk], None], says: str
+    clone: Clone, state: Callable[[Clone], None], says: str
 ) -> None:
-    state(desk)
-    done = desk.ask("pr", answers=PULLED)
+    state(clone)
+    done = clone.ask("pr", answers=PULLED)
     assert done.returncode == 1
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert not [words for words, _, _ in desk.calls() if words.startswith("pr ")]
+    assert not [words for words, _, _ in clone.calls() if words.startswith("pr ")]
 
 
-def test_pr_refuses_in_a_workflow_whose_merge_would_release_nothing(desk: Desk) -> None:
-    done = desk.ask("pr", answers=PULLED, GITHUB_ACTIONS="true")
-    assert (done.returncode, desk.calls()) == (1, [])
+def test_pr_refuses_in_a_workflow_whose_merge_would_release_nothing(clone: Clone) -> None:
+    done = clone.ask("pr", answers=PULLED, GITHUB_ACTIONS="true")
+    assert (done.returncode, clone.calls()) == (1, [])
     assert "run it yourself" in done.stderr
 
 
-def test_pr_says_how_to_allow_auto_merge(desk: Desk) -> None:
+def test_pr_says_how_to_allow_auto_merge(clone: Clone) -> None:
     refused = {"refuses": "Auto merge is not allowed for this repository"}
-    done = desk.ask("pr", answers=PULLED | {"pr merge": refused})
+    done = clone.ask("pr", answers=PULLED | {"pr merge": refused})
     assert done.returncode == 1
     assert "make protect" in done.stderr
     assert "pull/7" in done.stderr
 
 
 @pytest.mark.parametrize("program", ["pr", "protect"])
-def test_without_gh_it_says_so(desk: Desk, program: str) -> None:
-    done = desk.ask(program)
+def test_without_gh_it_says_so(clone: Clone, program: str) -> None:
+    done = clone.ask(program)
     assert done.returncode == 1
     assert "gh is not on PATH: install" in done.stderr
 
@@ -200,25 +200,25 @@ def protected(mode: str, root: Path, there: list[dict[str, Any]]) -> dict[str, A
 
 
 @pytest.mark.parametrize("mode", ["solo", "team"])
-def test_protect_makes_the_ruleset_of_its_file(desk: Desk, root: Path, mode: str) -> None:
-    done = desk.ask("protect", mode, answers=protected(mode, root, []))
+def test_protect_makes_the_ruleset_of_its_file(clone: Clone, root: Path, mode: str) -> None:
+    done = clone.ask("protect", mode, answers=protected(mode, root, []))
     assert done.returncode == 0, done.stderr
-    sent = {words.removesuffix(" --input -"): body for words, body, _ in desk.calls()}
+    sent = {words.removesuffix(" --input -"): body for words, body, _ in clone.calls()}
     assert rules(mode, root) == sent[f"api --method POST {HERE}/rulesets"]
     assert sent[f"api --method PATCH {HERE}"]["allow_auto_merge"] is True
     assert f"api --method PUT {HERE}/private-vulnerability-reporting" in sent
 
 
-def test_protect_replaces_the_ruleset_that_is_there(desk: Desk, root: Path) -> None:
+def test_protect_replaces_the_ruleset_that_is_there(clone: Clone, root: Path) -> None:
     there = [{"name": "another", "id": 4}, {"name": "main", "id": 5}]
-    assert desk.ask("protect", "solo", answers=protected("solo", root, there)).returncode == 0
-    changed = [words for words, _, _ in desk.calls() if "rulesets" in words and "GET" not in words]
+    assert clone.ask("protect", "solo", answers=protected("solo", root, there)).returncode == 0
+    changed = [words for words, _, _ in clone.calls() if "rulesets" in words and "GET" not in words]
     assert changed == [f"api --method PUT {HERE}/rulesets/5 --input -"]
 
 
-def test_protect_is_red_where_github_drops_a_rule(desk: Desk, root: Path) -> None:
+def test_protect_is_red_where_github_drops_a_rule(clone: Clone, root: Path) -> None:
     answers = protected("solo", root, []) | {f"api --method GET {HERE}/rulesets/5": {"rules": [{"type": "deletion"}]}}
-    done = desk.ask("protect", "solo", answers=answers)
+    done = clone.ask("protect", "solo", answers=answers)
     assert done.returncode == 1
     assert "required_status_checks" in done.stderr
 
@@ -231,11 +231,11 @@ def test_protect_is_red_where_github_drops_a_rule(desk: Desk, root: Path) -> Non
         ("lax", ABOUT, 2, "choose solo or team"),
     ],
 )
-def test_protect_refuses_and_changes_nothing(desk: Desk, mode: str, about: Any, code: int, says: str) -> None:
-    done = desk.ask("protect", mode, answers={f"api --method GET {HERE}": about})
+def test_protect_refuses_and_changes_nothing(clone: Clone, mode: str, about: Any, code: int, says: str) -> None:
+    done = clone.ask("protect", mode, answers={f"api --method GET {HERE}": about})
     assert done.returncode == code
     assert says in done.stderr
-    assert not [words for words, _, _ in desk.calls() if "GET" not in words]
+    assert not [words for words, _, _ in clone.calls() if "GET" not in words]
 
 
 def healthy() -> dict[str, Any]:
@@ -259,11 +259,11 @@ def told(output: str) -> dict[str, str]:
     return {line[6:].split("  ")[0]: line[:4].strip() for line in output.splitlines() if line[:4].strip()}
 
 
-def test_doctor_says_what_is_set_and_what_is_skipped(desk: Desk) -> None:
+def test_doctor_says_what_is_set_and_what_is_skipped(clone: Clone) -> None:
     flow = "x: ${{ vars.AZURE_CLIENT_ID }} ${{ vars.AZURE_TENANT_ID }} ${{ secrets.APP_KEY }}"
     flow += "${{ secrets.GITHUB_TOKEN }}\n"
-    (desk.folder / ".github/workflows/more.yml").write_text(flow)
-    done = desk.ask("doctor", answers=healthy())
+    (clone.folder / ".github/workflows/more.yml").write_text(flow)
+    done = clone.ask("doctor", answers=healthy())
     assert done.returncode == 0, done.stdout
     states = told(done.stdout)
     assert states["variable AZURE_CLIENT_ID"] == states["secret APP_KEY"] == states["rules of main"] == "ok"
@@ -283,32 +283,32 @@ def test_doctor_says_what_is_set_and_what_is_skipped(desk: Desk) -> None:
         ("/environments", {"environments": [{"name": "production", "protection_rules": []}]}, "environment production"),
     ],
 )
-def test_doctor_is_red_where_something_needed_is_missing(desk: Desk, call: str, answer: Any, what: str) -> None:
-    done = desk.ask("doctor", answers=healthy() | {f"api --method GET {HERE}{call}": answer})
+def test_doctor_is_red_where_something_needed_is_missing(clone: Clone, call: str, answer: Any, what: str) -> None:
+    done = clone.ask("doctor", answers=healthy() | {f"api --method GET {HERE}{call}": answer})
     assert done.returncode == 1
     assert {what} == {name for name, state in told(done.stdout).items() if state == "MISS"}
 
 
-def test_doctor_says_of_a_fork_what_it_lacks(desk: Desk) -> None:
+def test_doctor_says_of_a_fork_what_it_lacks(clone: Clone) -> None:
     fork = ABOUT | {"fork": True, "parent": {"full_name": "makers/closed-loop"}}
-    done = desk.ask("doctor", answers=healthy() | {f"api --method GET {HERE}": fork})
+    done = clone.ask("doctor", answers=healthy() | {f"api --method GET {HERE}": fork})
     assert told(done.stdout)["copy"] == "skip"
     assert "fork of makers/closed-loop" in done.stdout
 
 
-def test_doctor_works_without_gh_and_without_a_remote(desk: Desk) -> None:
-    done = desk.ask("doctor")
+def test_doctor_works_without_gh_and_without_a_remote(clone: Clone) -> None:
+    done = clone.ask("doctor")
     assert (done.returncode, told(done.stdout)["GitHub"]) == (0, "skip")
-    desk.git("remote", "remove", "origin")
-    done = desk.ask("doctor", answers={})
+    clone.git("remote", "remove", "origin")
+    done = clone.ask("doctor", answers={})
     assert (done.returncode, told(done.stdout)["GitHub"]) == (0, "skip")
     assert "no remote is called origin" in done.stdout
 
 
-def test_doctor_names_the_targets_that_need_an_engine(desk: Desk, root: Path) -> None:
+def test_doctor_names_the_targets_that_need_an_engine(clone: Clone, root: Path) -> None:
     makefile = "".join((root / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/steps.mk"))
     needy = set(re.findall(r"^([a-z-]+): engine\b", makefile, re.MULTILINE)) - {"image-push"}  # a step of release.yml
-    said = re.search(r"no make ([a-z, -]+);", desk.ask("doctor", DOCKER="none").stdout)
+    said = re.search(r"no make ([a-z, -]+);", clone.ask("doctor", DOCKER="none").stdout)
     assert said is not None
     assert set(said[1].split(", ")) == needy
 
@@ -322,7 +322,7 @@ def test_doctor_names_the_targets_that_need_an_engine(desk: Desk, root: Path) ->
         ("ssh://git@git.example.com/someone/fleet", "git.example.com/someone/fleet"),
     ],
 )
-def test_gh_is_told_the_repository_of_origin_and_no_password(desk: Desk, remote: str, told_to_gh: str) -> None:
-    desk.git("remote", "set-url", "origin", remote)
-    desk.ask("protect", answers={})
-    assert {told_to_gh} == {told for _, _, told in desk.calls()}
+def test_gh_is_told_the_repository_of_origin_and_no_password(clone: Clone, remote: str, told_to_gh: str) -> None:
+    clone.git("remote", "set-url", "origin", remote)
+    clone.ask("protect", answers={})
+    assert {told_to_gh} == {told for _, _, told in clone.calls()}
