@@ -33,7 +33,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept batch data-pin serve image image-test image-same sbom release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose engine manifests test contract chaos fuzz bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required retrain reference bundle-digest comment status issue head scans zizmor ship-plan ship-hold image-push pr protect doctor rename lock clean
+.PHONY: help run data-check promote accept batch data-pin log-repair serve image image-test image-same sbom release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose engine manifests test contract chaos fuzz bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required retrain reference bundle-digest comment status issue head scans zizmor ship-plan ship-hold image-push pr protect doctor rename lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -72,6 +72,10 @@ batch: $(INSTALLED) $(BUNDLE) ## score the tables in DATA=path (CSV, Parquet, De
 data-pin: $(INSTALLED) ## fetch what model/data.lock.json names, validate it, and pin its fingerprint
 	$(BIN)/python -m model.data
 	$(BIN)/python -m model.validate --pin
+
+log-repair: $(INSTALLED) ## say why LOG_SINK=place is halted, and repair it; SPOOL="dirs" that still have the segments, DRY_RUN=1, CONFIRM=
+	@[ -n "$(LOG_SINK)" ] || { echo 'make log-repair: name the log: make log-repair LOG_SINK=place [SPOOL=dir]' >&2; exit 2; }
+	$(strip $(BIN)/python -m model.log_repair --sink "$(LOG_SINK)" $(foreach dir,$(SPOOL),--spool "$(dir)") $(if $(DRY_RUN),--dry-run) $(if $(CONFIRM),--confirm "$(CONFIRM)"))
 
 ##@ The service
 

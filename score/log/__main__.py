@@ -17,7 +17,9 @@ from uuid import uuid4
 
 import msgspec
 
+from closedloop.log import quarantine
 from closedloop.log.frame import OPEN, SEALED, Segment, damage
+from closedloop.log.quarantine import KEPT, Kept
 from closedloop.log.record import Record, decode
 from closedloop.log.segment import OpenSegment
 from closedloop.log.spool import segments
@@ -30,12 +32,19 @@ class Found:
 
     spool: str | None
     segments: list[tuple[Path, Segment]] = field(default_factory=list)
+    kept: list[tuple[Path, list[Kept]]] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
+
+    @property
+    def parts(self) -> list[list[bytes]]:
+        """The records of each file: those of segments, and whole ones that a shipper kept aside."""
+        kept = [[found.payload for found in records if found.index is not None] for _, records in self.kept]
+        return [segment.records for _, segment in self.segments] + [records for records in kept if records]
 
     @property
     def records(self) -> int:
         """The number of intact records."""
-        return sum(len(segment.records) for _, segment in self.segments)
+        return sum(map(len, self.parts))
 
 
 def read_folder(folder: Path) -> Found:
@@ -45,7 +54,7 @@ def read_folder(folder: Path) -> Found:
         FileNotFoundError: the folder holds no log.
     """
     state = folder / "state"
-    if not any([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN), state.exists()]):
+    if not any([*folder.glob("*" + SEALED), *folder.glob("*" + OPEN), *folder.glob("*" + KEPT), state.exists()]):
         raise FileNotFoundError(f"{folder}: no log here: name a LOG_DIR, its quarantine, or a copy of one")
     found = Found(None)
     if state.exists():
@@ -53,13 +62,16 @@ def read_folder(folder: Path) -> Found:
             found.spool = read_state(folder)[0]
         except SpoolError as error:
             found.losses.append(str(error))
-    elif folder.name != "quarantine":
+    elif folder.name != quarantine.FOLDER:
         found.losses.append(f"{state} is missing: the log can be read, but no service can add to it")
     for path, segment in segments(folder, found.spool, found.losses.append):
         found.segments.append((path, segment))
         # the incomplete end of an open segment is being written now, or was never acknowledged
         whole = replace(segment, torn=0) if path.suffix == OPEN else segment
         found.losses += [f"{path}: {lost}" for lost in damage(whole)]
+    for path, records, lost in quarantine.read(folder):
+        found.kept.append((path, records))
+        found.losses += [f"{path}: {why}" for why in lost]
     return found
 
 
@@ -74,6 +86,10 @@ def inspect(folder: Path) -> int:
         times = [record.received_us for record in records]
         span = f", received {_text(min(times))} to {_text(max(times))}" if times else ""
         print(f"  {path.name}  {path.stat().st_size:>12,} bytes  {what}{span}")
+    for path, kept in found.kept:
+        print(f"  {path.name}  {path.stat().st_size:>12,} bytes  {len(kept)} that could not be shipped")
+        for one in kept:
+            print(f"    {one.where}: {one.why}")
     return _report(found.losses)
 
 
@@ -86,6 +102,9 @@ def verify(folder: Path) -> int:
             found.losses.append(
                 f"{path}: {bad} of {len(segment.records)} records have a format unknown to this version"
             )
+    found.losses += [
+        f"{path}: {one.where}: {one.why}" for path, kept in found.kept for one in kept if one.index is not None
+    ]
     print(f"{folder}: {len(found.segments)} segments, {found.records} records; {len(found.losses)} faults")
     return _report(found.losses)
 
@@ -97,11 +116,11 @@ def recover(folder: Path, to: Path) -> int:
         raise FileExistsError(f"{to} exists: name a new folder with --to")
     make_folder(to)
     spool = uuid4().hex
-    write_state(to, spool, len(found.segments) + 1)
-    for number, (_, segment) in enumerate(found.segments, start=1):
+    write_state(to, spool, len(found.parts) + 1)
+    for number, records in enumerate(found.parts, start=1):
         opened = OpenSegment(to, spool, number)
-        if segment.records:
-            opened.append(segment.records, sync=True)
+        if records:
+            opened.append(records, sync=True)
         opened.seal()
     print(f"{to}: {found.records} records recovered as spool {spool}; {folder} is unchanged")
     return _report(found.losses)

@@ -129,6 +129,24 @@ def test_a_record_is_sealed_in_time_to_be_shipped_before_it_has_waited_too_long(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("name", ["00000000000000000001.kept", "00000000000000000001.seg"])
+def test_what_is_in_quarantine_counts_until_someone_takes_it_away(opened, tmp_path, name):
+    """Or else whoever sends what cannot be shipped fills the volume."""
+    place = tmp_path / "log" / "quarantine"
+    place.mkdir(parents=True)
+    (place / name).write_bytes(b"x" * 5_000)
+    spool = opened(limit_bytes=5_000)
+
+    async def run():
+        accepted, reason = await until_refused(spool)
+        assert 0 == accepted
+        assert "and 5000 are in quarantine, the limit is 5000" in reason
+        (place / name).unlink()
+        await until_accepted(spool)
+
+    asyncio.run(run())
+
+
 def test_a_segment_that_was_just_sealed_counts_once(opened, monkeypatch):
     """The next one is begun by several syncs, during which records come."""
     spool = opened(limit_bytes=150_000, segment_bytes=100_000)

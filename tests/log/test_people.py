@@ -94,10 +94,40 @@ def test_what_was_recovered_is_shipped_and_a_reader_counts_what_had_been_shipped
     assert ["a", "a", "b", "b"] == sorted(kit.ids(sink))
 
 
-def test_the_quarantine_can_be_looked_at_alone(kit, log, sink):
-    first, _ = sorted(log.glob("*.seg"))
+@pytest.fixture
+def quarantine(kit, log, sink):
+    """A record that is damaged, and one of a later version."""
+    kit.fill(log, [kit.scored("later", format=2), kit.scored("d")])
+    first, *_ = sorted(log.glob("*.seg"))
     flip(first, HEADER_BYTES + 40)
     kit.ship(log, sink)
+    return log / "quarantine"
+
+
+def test_the_quarantine_can_be_looked_at_alone(quarantine):
+    code, out, _ = ask("inspect", quarantine)
+    assert (1, 1) == (code, out.count("lost: "))
+    assert "record 0: has format 2, this version reads 1" in out
+    assert "are damaged; the records there are lost" in out
+
+
+def test_the_quarantine_is_verified(quarantine):
+    code, out, _ = ask("verify", quarantine)
+    assert (1, 2) == (code, out.count("lost: "))
+
+
+def test_whole_records_of_the_quarantine_are_recovered(quarantine, tmp_path):
+    code, out, _ = ask("recover", quarantine, "--to", tmp_path / "new")
+    assert (1, True) == (code, "1 records recovered" in out)
+    (entry,) = read(tmp_path / "new", pytest.fail)
+    assert b"later" in entry.payload
+
+
+def test_segments_that_an_older_version_kept_can_be_looked_at(kit, log):
+    (log / "quarantine").mkdir()
+    first, _second = sorted(log.glob("*.seg"))
+    flip(first, HEADER_BYTES + 40)
+    first.rename(log / "quarantine" / first.name)
     code, out, _ = ask("inspect", log / "quarantine")
     assert (1, True, 1) == (code, "1 segments, 1 records" in out, out.count("lost: "))
 

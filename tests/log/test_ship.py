@@ -4,11 +4,13 @@ import json
 import shutil
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from deltalake import DeltaTable
 
+from closedloop.log import quarantine
+from closedloop.log import rows as builders
 from closedloop.log import ship as module
-from closedloop.log import tables
 from closedloop.log.frame import HEADER_BYTES
 from closedloop.log.sink import Sink, SinkError, one_line
 from closedloop.log.state import SpoolError
@@ -137,10 +139,57 @@ def test_what_cannot_be_read_is_kept_beside_counted_and_said_and_the_rest_is_shi
     status, said = kit.ship(folder, sink)
     assert ["a", "c"] == kit.ids(sink)
     assert (1, 2, 0) == (status.quarantined_segments, status.quarantined_records, status.unsent_segments)
-    (kept,) = (folder / "quarantine").iterdir()
-    assert said[0].startswith(f"kept {kept}, which holds what cannot be shipped: record 1: ")
+    ((path, kept, lost),) = quarantine.read(folder / "quarantine")
+    assert said[0].startswith(f"kept {path}, which holds what cannot be shipped: record 1: ")
     assert said[0].endswith("(and 1 more)")
-    assert later in kept.read_bytes()
+    assert ([1, 2], []) == ([found.index for found in kept], lost)
+    assert later == kept[0].payload
+
+
+def test_only_the_bad_record_of_a_large_segment_is_kept(kit, folder, sink):
+    kit.fill(folder, [*[kit.scored(f"{i:03}") for i in range(300)], kit.scored("bad", b"[1]")])
+    (sealed,) = folder.glob("*.seg")
+    size = sealed.stat().st_size
+    status, _ = kit.ship(folder, sink)
+    assert 0 < status.quarantined_bytes < size / 100
+    assert [] == list(folder.glob("*.seg"))
+    assert 300 == len(kit.ids(sink))
+
+
+def test_killed_after_it_was_kept_and_before_the_segment_went_it_is_kept_once(kit, folder, sink, tmp_path):
+    kit.fill(folder, [kit.scored("a"), kit.scored("b", b"[1]")])
+    shutil.copytree(folder, tmp_path / "before")
+    kit.ship(folder, sink)
+    shutil.copy(next((tmp_path / "before").glob("*.seg")), folder)
+    kit.ship(folder, sink)
+    assert 1 == len(list(quarantine.read(folder / "quarantine")))
+    assert ["a"] == kit.ids(sink)
+
+
+def test_on_a_full_disk_the_segment_is_kept_as_it_is_and_shipping_goes_on(kit, folder, sink, monkeypatch):
+    def full(*_):
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(module.quarantine, "keep", full)
+    kit.fill(folder, [kit.scored("a"), kit.scored("b", b"[1]")], [kit.scored("c")])
+    status, _ = kit.ship(folder, sink)
+    assert (["a", "c"], 0, None) == (kit.ids(sink), status.unsent_segments, status.last_error)
+    assert 1 == len(list((folder / "quarantine").glob("*.seg")))
+
+
+@pytest.mark.parametrize("found", [0, 2, 10**9])
+def test_a_record_of_another_format_is_refused_by_its_number(kit, folder, sink, found):
+    kit.fill(folder, [kit.scored("a"), kit.scored("b", format=found)])
+    status, said = kit.ship(folder, sink)
+    assert ["a"] == kit.ids(sink)
+    assert 1 == status.quarantined_records
+    assert f"record 1: has format {found}, this version reads 1: read it with the one that wrote it" in said[0]
+
+
+def test_a_record_of_a_later_format_with_other_fields_is_refused_by_its_number(kit, folder, sink):
+    kit.fill(folder, [msgspec.msgpack.encode({"format": 7, "when": "later"})])
+    _, said = kit.ship(folder, sink)
+    assert "has format 7, this version reads 1" in said[0]
 
 
 def test_a_damaged_record_is_kept_beside_and_the_others_shipped(kit, folder, sink):
@@ -151,7 +200,21 @@ def test_a_damaged_record_is_kept_beside_and_the_others_shipped(kit, folder, sin
     sealed.write_bytes(data)
     status, said = kit.ship(folder, sink)
     assert (["b"], 1, 1) == (kit.ids(sink), status.quarantined_records, len(said))
-    assert data == (folder / "quarantine" / sealed.name).read_bytes()
+    ((_, (kept,), lost),) = quarantine.read(folder / "quarantine")
+    assert (None, HEADER_BYTES) == (kept.index, kept.offset)
+    assert kept.payload in data
+    assert ["are damaged; the records there are lost" in line for line in lost] == [True]
+
+
+def test_a_segment_of_another_spool_is_kept_as_it_is(kit, folder, sink, tmp_path):
+    kit.fill(tmp_path / "other", [kit.scored("x")])
+    kit.fill(folder, [kit.scored("a")])
+    (foreign,) = (tmp_path / "other").glob("*.seg")
+    shutil.copy(foreign, folder / "00000000000000000009.seg")
+    status, said = kit.ship(folder, sink)
+    assert (["a"], 1, 0) == (kit.ids(sink), status.quarantined_segments, status.unsent_segments)
+    assert "belongs to spool" in said[0]
+    assert foreign.read_bytes() == (folder / "quarantine" / "00000000000000000009.seg").read_bytes()
 
 
 def test_a_sink_of_another_format_is_refused_before_anything_is_written(kit, folder, sink, monkeypatch):
@@ -223,7 +286,7 @@ def test_errors_are_one_line_without_secrets():
 
 
 def test_the_columns_hold_what_a_batch_holds_and_more_than_one_batch_goes_at_once(kit, folder, sink, monkeypatch):
-    monkeypatch.setattr(tables, "_BATCH_BYTES", 1000)
+    monkeypatch.setattr(builders, "_BATCH_BYTES", 1000)
     kit.fill(folder, [kit.scored(f"{i:02}") for i in range(20)])
     kit.ship(folder, sink)
     assert [f"{i:02}" for i in range(20)] == kit.ids(sink)
@@ -239,3 +302,37 @@ def test_a_status_file_that_cannot_be_written_is_said_once_and_stops_no_shipping
     assert 0 == status.unsent_segments
     (line,) = said
     assert "ship.json cannot be written, shipping goes on" in line
+
+
+def test_a_segment_goes_only_after_a_sync_that_comes_after_its_commit(kit, folder, sink, monkeypatch):
+    kit.fill(folder, [kit.scored("a"), kit.fed("b", {})])
+    (sealed,) = folder.glob("*.seg")
+    seen = []
+
+    def note(name, real):
+        def call(*given, **named):
+            seen.append((name, sealed.exists()))
+            return real(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(module, "write_deltalake", note("commit", module.write_deltalake))
+    monkeypatch.setattr(module.Shipper, "_make_durable", note("sync", module.Shipper._make_durable))
+    kit.ship(folder, sink)
+    assert [("commit", True), ("sync", True)] * 2 == seen
+    assert not sealed.exists()
+
+
+def test_a_segment_goes_only_when_a_table_that_was_loaded_again_holds_it(kit, folder, sink, monkeypatch):
+    """A write that says it is done and has written nothing is written again."""
+    kit.fill(folder, [kit.scored("a")])
+    real, lies = module.write_deltalake, iter([True, True, False])
+
+    def write(*given, **named):
+        if not next(lies):
+            real(*given, **named)
+
+    monkeypatch.setattr(module, "write_deltalake", write)
+    status, _ = kit.ship(folder, sink)
+    assert (0, ["a"]) == (status.unsent_segments, kit.ids(sink))
+    assert next(lies, None) is None

@@ -38,10 +38,10 @@ def to_text(time_us: int) -> str:
 
 @njit(cache=True, nogil=True)
 def _pair(text: NDArray[np.uint8], at: int) -> int:
-    """The two-digit number there, or -1000, which keeps every sum with it below 0."""
+    """The two-digit number there, or -10000, which keeps every sum with it below 1."""
     tens, ones = int(text[at]) - 48, int(text[at + 1]) - 48
     if tens < 0 or tens > 9 or ones < 0 or ones > 9:
-        return -1000
+        return -10_000
     return tens * 10 + ones
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from closedloop.log.frame import SEALED
+from closedloop.log.quarantine import size_bytes
 
 LOOK_SECONDS = 0.5  # between looks at what a shipper has taken away
 
@@ -16,7 +17,7 @@ class Backlog:
 
     Args:
         folder: the spool's.
-        limit_bytes: more than this, with what is not sealed, is too much; None for no limit.
+        limit_bytes: more than this, with what is not sealed and what is in quarantine, is too much; None for no limit.
         limit_seconds: a record that has waited longer is waiting too long; None for no limit.
     """
 
@@ -28,6 +29,7 @@ class Backlog:
         self._seen = float("-inf")
         self.segments = 0
         self.bytes = 0
+        self.kept_bytes = 0  # in quarantine
         self.look()
 
     @property
@@ -45,6 +47,7 @@ class Backlog:
                 size += found.st_size
                 fresh = begun if begun is not None else now - max(0.0, wall - found.st_mtime)
                 since[path] = self._since.get(path, fresh)
+        self.kept_bytes = size_bytes(self._folder)
         self._since, self.bytes, self.segments, self._seen = since, size, len(since), now
 
     @property
@@ -60,8 +63,9 @@ class Backlog:
     def refusal(self, unsealed: int, first: float | None) -> str | None:
         """Why no record of ``unsealed`` bytes with those before it may be added, or None if it may."""
         held = self.bytes + unsealed
-        if self._limit_bytes is not None and held > self._limit_bytes:
-            return f"{held} bytes of the log wait to be shipped, the limit is {self._limit_bytes}"
+        if self._limit_bytes is not None and held + self.kept_bytes > self._limit_bytes:
+            kept = f" and {self.kept_bytes} are in quarantine" if self.kept_bytes else ""
+            return f"{held} bytes of the log wait to be shipped{kept}, the limit is {self._limit_bytes}"
         waited = self.oldest_seconds(first)
         if self._limit_seconds is not None and waited is not None and waited > self._limit_seconds:
             return f"the log has not been shipped for {waited:.0f} s, the limit is {self._limit_seconds:g}"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
+
+FORMAT = 1
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,11 +26,36 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image: str
     request: bytes
     answer: bytes
-    format: int = 1
+    format: int = FORMAT
 
 
+class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A :class:`Record` whose bodies are views of its payload: those of a long one are not copied."""
+
+    kind: str
+    request_id: str
+    received_us: int
+    answered_us: int
+    caller: str
+    status: int
+    model: str
+    image: str
+    request: memoryview
+    answer: memoryview
+    format: int = FORMAT
+
+
+class _Format(msgspec.Struct):
+    """Of any record, what tells whether this version can read it."""
+
+    format: int = FORMAT
+
+
+_Kind = TypeVar("_Kind", Record, View)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
+_views = msgspec.msgpack.Decoder(View)
+_formats = msgspec.msgpack.Decoder(_Format)
 
 
 def encode(record: Record) -> bytes:
@@ -38,6 +67,31 @@ def decode(payload: bytes) -> Record:
     """The inverse of :func:`encode`.
 
     Raises:
-        msgspec.ValidationError: a record of a later format; read it with the version that wrote it.
+        msgspec.DecodeError: no record, or one of another format; read it with the version that wrote it.
     """
-    return _decoder.decode(payload)
+    return _of_this_format(_decoder, payload)
+
+
+def decode_view(payload: bytes) -> View:
+    """The record of a payload, which must outlive it.
+
+    Raises:
+        msgspec.DecodeError: no record, or one of another format.
+    """
+    return _of_this_format(_views, payload)
+
+
+def _of_this_format(decoder: msgspec.msgpack.Decoder[_Kind], payload: bytes) -> _Kind:
+    try:
+        record = decoder.decode(payload)
+    except msgspec.ValidationError:
+        found = _formats.decode(payload).format
+        if found == FORMAT:
+            raise
+    else:
+        found = record.format
+        if found == FORMAT:
+            return record
+    raise msgspec.ValidationError(
+        f"has format {found}, this version reads {FORMAT}: read it with the one that wrote it"
+    )

@@ -1,62 +1,316 @@
-"""A Delta table in a local folder after a power cut: commits whose bytes did not reach the disk are taken back.
+"""Repair of a Delta table in a local folder after a power cut: torn commits are undone, and their segments come again.
 
-Nobody syncs a commit's files before its name is there, so a power cut can leave a name and no bytes, which no reader
-could pass. A segment goes only after a sync of the whole file system, so what is torn, and all that came after it, is
-still in a spool and is shipped again. A running shipper never sees its own or another's commit torn.
+Nobody syncs a commit's files before its name is there, so a power cut can leave a name without its bytes. A segment is
+removed only after a sync of the whole file system, so the segment of a torn commit is still in its spool.
+
+- Undoing is a commit of its own, after all others. No commit is removed and no version number is used again, so a
+  version means the same rows for ever. A version whose rows are not known any more names a data file that does not
+  exist: reading it fails.
+- A shipper undoes a commit only if its segment lies in the shipper's own spool, and a commit without a segment (a
+  compaction) only while each file that it removed exists. Otherwise nothing is changed: see ``halt.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import json
+import os
+import shutil
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from deltalake import DeltaTable
+
+from closedloop.log.attempts import Attempts
+from closedloop.log.commits import (
+    TOOK_BACK,
+    Action,
+    Commit,
+    SegmentId,
+    checkpoint_files,
+    commit_files,
+    is_short,
+    is_whole,
+    read_commit,
+    unsettled,
+)
+from closedloop.log.frame import SEALED, segment_name
 from closedloop.log.segment import sync_folder
+from closedloop.log.sink import Sink
+from closedloop.log.state import SpoolError, read_state
 
-_PARQUET = b"PAR1"
+
+class RepairError(RuntimeError):
+    """A table is damaged, and undoing that could lose records. ``why`` has one line for each reason."""
+
+    def __init__(self, why: list[str]) -> None:
+        super().__init__("; ".join(why))
+        self.why = why
 
 
-def take_back_torn(table: Path) -> list[int]:
-    """Remove the first torn commit of a table and all after it; their versions."""
+@dataclass(frozen=True)
+class Spools:
+    """The spools whose segments count as still there."""
+
+    folders: tuple[Path, ...]
+
+    def hold(self, segment: SegmentId) -> bool:
+        """Whether a segment lies in one of the spools, byte for byte."""
+        return any(self._holds(folder, segment) for folder in self.folders)
+
+    def attempted(self, table: str, version: int) -> SegmentId | None:
+        """The segment that one of the spools' shippers was writing as this version."""
+        found = (Attempts(folder).segment(table, version) for folder in self.folders)
+        return next((segment for segment in found if segment is not None), None)
+
+    @staticmethod
+    def _holds(folder: Path, segment: SegmentId) -> bool:
+        path = folder / segment_name(segment.number, SEALED)
+        try:
+            spool, _ = read_state(folder)
+            with path.open("rb") as file:
+                return (spool, hashlib.file_digest(file, "sha256").hexdigest()) == (segment.spool, segment.sha256)
+        except (SpoolError, FileNotFoundError):
+            return False
+
+
+def take_back_torn(table: Path, spools: Spools) -> list[int]:
+    """Undo the torn commits of a table, and those that rest on them; their versions.
+
+    Raises:
+        RepairError: a torn commit must not be undone. Nothing was changed.
+    """
     log = table / "_delta_log"
-    commits = sorted(path for path in log.glob("*.json") if path.stem.isdigit())
-    torn = next((path for path in _recent(log, commits) if _is_torn(table, path)), None)
-    taken = [] if torn is None else [path for path in commits if path >= torn]
-    first = int(taken[0].stem) if taken else None
-    stale = [path for path in log.glob("*.checkpoint.parquet") if _is_stale(path, first)]
-    if not taken and not stale:
+    if not log.exists():
         return []
-    for path in [log / "_last_checkpoint", *stale, *reversed(taken)]:  # the newest first: no gap if this is ended, too
+    with _alone(log):
+        commits = _pending(log)
+        torn = _torn(table, commits)
+        _remove_torn_checkpoints(table)
+        if not torn:
+            return []
+        undone = _with_dependents(commits, torn, _segments(table.name, commits, spools))
+        _refuse_unsafe(table, commits, undone, torn, spools)
+        _undo(table, commits, undone, spools)
+        return undone
+
+
+def damage(table: Path) -> dict[int, str]:
+    """The versions of a table whose commits are torn, and what is wrong with each."""
+    log = table / "_delta_log"
+    return _torn(table, _pending(log)) if log.exists() else {}
+
+
+def give_up(table: Path) -> None:
+    """Undo the torn commits of a table, whatever is lost by it, so that the rest can be read again.
+
+    Data files stay where they are, also those that only an unreadable commit named. What rests on a torn commit stays.
+    """
+    log = table / "_delta_log"
+    with _alone(log):
+        commits = _pending(log)
+        torn = sorted(_torn(table, commits))
+        if torn:
+            _write_undo(log, commits, torn, [_remove(path) for path in _files_of(commits, torn)])
+            _replace_unreadable(table, commits, torn)
+
+
+@contextlib.contextmanager
+def _alone(log: Path) -> Iterator[None]:
+    """One repair at a time; another one waits, and finds a whole table."""
+    descriptor = os.open(log, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _pending(log: Path) -> list[Commit]:
+    """The unsettled commits that no repair has undone."""
+    commits = unsettled(log)
+    undone = {version for commit in commits for version in commit.info.get(TOOK_BACK, ())}
+    return [commit for commit in commits if commit.version not in undone]
+
+
+def _torn(table: Path, commits: list[Commit]) -> dict[int, str]:
+    """Why each torn commit counts as one: its file is not whole, or a data file that is still in use is short."""
+    torn = {commit.version: commit.flaw for commit in commits if commit.flaw}
+    removed: set[str] = set()
+    for commit in reversed(commits):
+        for path, added in commit.added.items():
+            if path not in removed and is_short(table, added):
+                torn.setdefault(commit.version, f"has a data file that is cut short ({path})")
+        removed |= commit.removed.keys()
+    return dict(sorted(torn.items()))
+
+
+def _segments(table: str, commits: list[Commit], spools: Spools) -> dict[int, SegmentId]:
+    """The segment of each commit that has one; where the file does not say, what our own shipper was writing then."""
+    known = {commit.version: commit.segment or spools.attempted(table, commit.version) for commit in commits}
+    return {version: segment for version, segment in known.items() if segment is not None}
+
+
+def _with_dependents(commits: list[Commit], torn: dict[int, str], segments: dict[int, SegmentId]) -> list[int]:
+    """The torn commits, later ones of the same spool, and those that removed a file which one of these added."""
+    undone = set(torn)
+    while True:
+        files = {path for commit in commits if commit.version in undone for path in commit.added}
+        spools = {segments[version].spool for version in undone if version in segments}
+        more = {
+            commit.version
+            for commit in commits
+            if commit.version > min(undone)
+            and (
+                files & commit.removed.keys()
+                or (commit.version in segments and segments[commit.version].spool in spools)
+            )
+        }
+        if more <= undone:
+            return sorted(undone)
+        undone |= more
+
+
+def _refuse_unsafe(table: Path, commits: list[Commit], undone: list[int], torn: dict[int, str], spools: Spools) -> None:
+    """Raise for each commit that must not be undone."""
+    segments = _segments(table.name, commits, spools)
+    why = []
+    for commit in (commit for commit in commits if commit.version in undone and commit.version > 0):
+        what = torn.get(commit.version, "rests on a torn commit")
+        segment = segments.get(commit.version)
+        if segment is not None:
+            if not spools.hold(segment):
+                at = f"segment {segment.number} of spool {segment.spool}"
+                why.append(f"{table.name}: version {commit.version} {what}, and its {at} is not in this spool")
+        elif commit.unknown:
+            why.append(f"{table.name}: version {commit.version} {what}, and nothing tells which segment it holds")
+        elif gone := [path for path in commit.removed if not (table / path).exists()]:
+            why.append(f"{table.name}: version {commit.version} {what}, and {gone[0]}, which it replaced, is gone")
+    if why:
+        raise RepairError(why)
+
+
+def _undo(table: Path, commits: list[Commit], undone: list[int], spools: Spools) -> None:
+    """Write the commit that undoes others, then replace what cannot be read."""
+    log = table / "_delta_log"
+    chosen = [commit for commit in commits if commit.version in undone]
+    removed = _files_of(commits, undone)
+    if any(commit.flaw for commit in chosen):  # it may have added files that it does not name any more
+        known = {path for commit in map(read_commit, commit_files(log)) for path in commit.added}
+        known |= _active(table, undone[0] - 1)
+        removed += sorted(path.name for path in table.glob("*.parquet") if path.name not in known)
+    actions = [_remove(path) for path in removed]
+    back = {path for commit in chosen for path in commit.removed} - set(removed)
+    actions += [_add_again(log, table.name, path) for path in sorted(back)]
+    segments = _segments(table.name, chosen, spools)
+    for spool in sorted({segment.spool for segment in segments.values()}):
+        actions.append({"txn": {"appId": spool, "version": _transaction(table, undone[0] - 1, spool)}})
+    _write_undo(log, commits, undone, actions)
+    _replace_unreadable(table, commits, undone)
+
+
+def _write_undo(log: Path, commits: list[Commit], undone: list[int], actions: list[Action]) -> None:
+    """Commit the undoing under a number of its own; another process's commit of that number makes it fail."""
+    poisoned = [_remove(_poison(commit.version)) for commit in commits if commit.version in undone and commit.flaw]
+    info = {"timestamp": time.time_ns() // 1_000_000, "operation": "REPAIR", "operationParameters": {}}
+    version = max(int(path.stem) for path in commit_files(log)) + 1
+    text = _lines([{"commitInfo": {**info, TOOK_BACK: undone}}, *actions, *poisoned])
+    fresh = _durable(log / f"_repair_{version}.tmp", text)
+    try:
+        os.link(fresh, log / f"{version:020d}.json")
+    finally:
+        fresh.unlink()
+    sync_folder(log)
+
+
+def _replace_unreadable(table: Path, commits: list[Commit], undone: list[int]) -> None:
+    """Make the log readable again: what was in a torn commit is not known, and its version must not be read."""
+    log = table / "_delta_log"
+    for commit in commits:
+        if commit.version not in undone or not commit.flaw:
+            continue
+        if commit.version == 0:  # it has no rows: that of any new table stands in
+            scratch = table.with_name(f".repair-{os.getpid()}")
+            Sink(str(scratch)).create(table.name)
+            text = (scratch / table.name / "_delta_log" / commit.path.name).read_text(encoding="utf-8")
+            shutil.rmtree(scratch)
+        else:
+            info = {"timestamp": time.time_ns() // 1_000_000, "operation": "REPAIR", "operationParameters": {}}
+            poison = {**_file(_poison(commit.version)), "modificationTime": 0}
+            text = _lines([{"commitInfo": info}, {"add": poison}])
+        _durable(log / f"_repair_{commit.version}.tmp", text).rename(commit.path)
+    sync_folder(log)
+
+
+def _remove_torn_checkpoints(table: Path) -> None:
+    """Remove checkpoints that are not whole, as long as commits say what they held.
+
+    Raises:
+        RepairError: commits before such a checkpoint are gone.
+    """
+    log = table / "_delta_log"
+    torn = [path for path in checkpoint_files(log) if not is_whole(path)]
+    if not torn:
+        return
+    whole = max((int(path.name[:20]) for path in checkpoint_files(log) if is_whole(path)), default=-1)
+    present = {int(path.stem) for path in commit_files(log)}
+    last = int(torn[-1].name[:20])
+    if missing := [version for version in range(whole + 1, last + 1) if version not in present]:
+        raise RepairError([f"{table.name}: checkpoint {last} is torn, and version {missing[0]} before it is gone"])
+    for path in [log / "_last_checkpoint", *torn]:
         path.unlink(missing_ok=True)
     sync_folder(log)
-    return [int(path.stem) for path in taken]
 
 
-def _recent(log: Path, commits: list[Path]) -> Iterator[Path]:
-    """The commits that no whole checkpoint holds: it was written after they were synced, or is itself in doubt."""
-    whole = [int(path.name[:20]) for path in log.glob("*.checkpoint.parquet") if not _is_stale(path, None)]
-    since = sorted(whole)[-2] if len(whole) > 1 else -1
-    return (path for path in commits if int(path.stem) > since)
+def _files_of(commits: list[Commit], undone: list[int]) -> list[str]:
+    return [path for commit in commits if commit.version in undone for path in commit.added]
 
 
-def _is_torn(table: Path, commit: Path) -> bool:
-    """Whether a commit is no JSON, or one of its files is shorter than it says. A file that is gone was vacuumed."""
-    try:
-        actions = [json.loads(line) for line in commit.read_text(encoding="utf-8").splitlines()]
-    except ValueError:
-        return True
-    for action in actions:
-        added = action.get("add")
-        if added:
-            with contextlib.suppress(FileNotFoundError):
-                if (table / added["path"]).stat().st_size < added["size"]:
-                    return True
-    return not actions
+def _active(table: Path, version: int) -> set[str]:
+    """The data files of a version."""
+    if version < 0:
+        return set()
+    return {Path(path).name for path in DeltaTable(table, version=version).file_uris()}
 
 
-def _is_stale(checkpoint: Path, first_torn: int | None) -> bool:
-    """Whether a checkpoint is no whole file, or holds a commit that is taken back."""
-    data = checkpoint.read_bytes()
-    whole = len(data) > 12 and data.startswith(_PARQUET) and data.endswith(_PARQUET)
-    return not whole or (first_torn is not None and int(checkpoint.name[:20]) >= first_torn)
+def _transaction(table: Path, version: int, spool: str) -> int:
+    """The number of the last segment of a spool at a version; 0 before its first."""
+    return 0 if version < 0 else DeltaTable(table, version=version).transaction_version(spool) or 0
+
+
+def _add_again(log: Path, table: str, path: str) -> Action:
+    """The action by which a file was added to the table first."""
+    for commit in map(read_commit, reversed(commit_files(log))):
+        if path in commit.added:
+            return {"add": {**commit.added[path], "dataChange": False}}
+    raise RepairError([f"{table}: no commit says any more how {path} was added"])
+
+
+def _remove(path: str) -> Action:
+    now = time.time_ns() // 1_000_000
+    return {"remove": {**_file(path), "deletionTimestamp": now, "extendedFileMetadata": True}}
+
+
+def _file(path: str) -> Action:
+    return {"path": path, "partitionValues": {}, "size": 1, "dataChange": True}
+
+
+def _poison(version: int) -> str:
+    """The name of the data file that does not exist: whoever reads the version learns why it cannot be read."""
+    return f"version-{version}-was-torn-and-taken-back.parquet"
+
+
+def _lines(actions: list[Action]) -> str:
+    return "\n".join(json.dumps(action) for action in actions)
+
+
+def _durable(path: Path, text: str) -> Path:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return path

@@ -7,7 +7,9 @@ has already is compared and left out. A segment is removed only when a table tha
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import hashlib
 import os
 import random
@@ -20,14 +22,20 @@ from arro3.core import RecordBatch, RecordBatchReader
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from closedloop.log.frame import OPEN, SEALED, SegmentError, damage, read_segment
-from closedloop.log.repair import take_back_torn
+from closedloop.log import quarantine
+from closedloop.log.attempts import Attempts
+from closedloop.log.commits import SegmentId
+from closedloop.log.frame import OPEN, SEALED, SegmentError, SegmentReader, damage
+from closedloop.log.halt import halt, halted
+from closedloop.log.quarantine import Kept
+from closedloop.log.repair import RepairError, Spools, take_back_torn
+from closedloop.log.rows import Prune, rows_of
 from closedloop.log.segment import sync_folder
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
-from closedloop.log.state import SpoolError, lock, make_folder, read_state
-from closedloop.log.tables import SCHEMAS, rows_of
+from closedloop.log.state import SpoolError, lock, read_state
+from closedloop.log.tables import SCHEMAS
 
-STATUS, QUARANTINE = "ship.json", "quarantine"
+STATUS = "ship.json"
 _CONFLICTS = 50  # commits of others that may come between, one after the other, before a round gives up
 _NOTE_SECONDS = 1.0  # between two writes of ship.json within a round
 _NEWEST = 4  # commits among which a segment is that was written just now
@@ -42,7 +50,7 @@ class Status(msgspec.Struct):
     """What a shipper has done since it began, and what it has left: the content of ``ship.json``.
 
     ``last_error`` is None when the last round had none. ``oldest_unsent_us`` is when the oldest segment that is left
-    was written to last, in microseconds UTC. ``quarantined_records`` counts what could not be read; its segments stay.
+    was written to last, in microseconds UTC. ``quarantined_records`` counts what could not be shipped and was kept.
     """
 
     pid: int
@@ -56,18 +64,21 @@ class Status(msgspec.Struct):
     oldest_unsent_us: int | None = None
     quarantined_segments: int = 0
     quarantined_records: int = 0
+    quarantined_bytes: int = 0
 
 
 class Shipper:
     """The one shipper of a spool's folder; ``say`` hears in one line of what a person should know.
+
+    ``prune`` leaves out of each record what must not be stored.
 
     Raises:
         SpoolError: another process ships this folder.
         OSError: the folder is not there, or cannot be written.
     """
 
-    def __init__(self, folder: Path, sink: Sink, say: Callable[[str], None]) -> None:
-        self._folder, self._sink, self._say = folder, sink, say
+    def __init__(self, folder: Path, sink: Sink, say: Callable[[str], None], prune: Prune | None = None) -> None:
+        self._folder, self._sink, self._say, self._prune = folder, sink, say, prune
         self._tables: dict[str, DeltaTable] = {}
         self._lock = lock(folder / "ship.lock")
         self._noted = float("-inf")
@@ -107,27 +118,32 @@ class Shipper:
             SinkError, DeltaError, OSError, ValueError: the sink refused it.
         """
         try:
-            segment = read_segment(path, spool)
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                segment = SegmentReader(path, file, spool)
+                rows = rows_of(spool, segment.number, segment.records(), self._prune)
+                kept = [Kept(found.why, found.payload, index=found.index) for found in rows.refused]
+                kept += _damaged(segment)
         except SegmentError as error:
-            self._quarantine(path, 0, [str(error)])
+            self._count_kept(quarantine.keep_whole(self._folder, path), 0, str(error))
             return
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        rows = rows_of(spool, segment.number, segment.records)
         for table, batches in sorted(rows.batches.items()):
             self._bring(table, batches, spool, segment.number, sha256)
+        at = self._finish(path, spool, segment.number, kept)
         self.status.shipped_segments += 1
-        self.status.shipped_records += sum(batch.num_rows for found in rows.batches.values() for batch in found)
+        self.status.shipped_records += rows.count
         self.status.last_shipped_segment = segment.number
-        lost = rows.refused + damage(segment)
-        if lost:
-            self._quarantine(path, len(lost), lost)
-        else:
-            path.unlink()
-            sync_folder(self._folder)
+        if kept:
+            self._count_kept(at, len(kept), f"{kept[0].where}: {kept[0].why}")
 
     def _bring(self, table: str, batches: list[RecordBatch], spool: str, number: int, sha256: str) -> None:
-        """Write until the table holds the segment."""
+        """Write until the table holds the segment.
+
+        Raises:
+            ShipError: the sink is halted, or others kept committing.
+        """
+        if why := halted(self._sink):
+            raise ShipError(why)
         for attempt in range(_CONFLICTS):
             opened = self._load(table)
             if opened is None:
@@ -148,20 +164,39 @@ class Shipper:
         if known is not None:
             known.update_incremental()
             return known
-        if self._sink.folder is not None and (taken := take_back_torn(self._sink.folder / table)):
-            self._say(f"{table}: took back {len(taken)} commits that a power cut tore; they are shipped again")
+        if self._sink.folder is not None:
+            self._repair(self._sink.folder, table)
         opened = self._sink.open(table)
         if opened is not None:
             self._tables[table] = opened
         return opened
 
+    def _repair(self, sink: Path, table: str) -> None:
+        """Take back what a power cut tore, or halt the sink where that could lose records.
+
+        Raises:
+            ShipError: the sink was halted.
+        """
+        try:
+            taken = take_back_torn(sink / table, Spools((self._folder,)))
+        except RepairError as error:
+            halt(sink, error.why)
+            raise ShipError(halted(self._sink) or str(error)) from None
+        if taken:
+            versions = ", ".join(map(str, taken))
+            self._say(f"{table}: took back what a power cut tore (version {versions}); its segments are shipped again")
+
     def _write(
         self, opened: DeltaTable, table: str, batches: list[RecordBatch], spool: str, number: int, sha256: str
     ) -> None:
+        if self._sink.folder is not None:
+            with contextlib.suppress(OSError):  # on a full disk only shipping makes room; without it repair may halt
+                Attempts(self._folder).note(table, opened.version() + 1, SegmentId(spool, number, sha256))
         write_deltalake(
             opened,
             RecordBatchReader.from_batches(SCHEMAS[table], batches),
             mode="append",
+            schema_mode="merge",  # a later release may have added columns: they are null
             commit_properties=CommitProperties(
                 custom_metadata={"spool": spool, "segment": number, "sha256": sha256},
                 max_commit_retries=0,  # delta-rs would write again without looking whether it is there
@@ -180,17 +215,26 @@ class Shipper:
             finally:
                 os.close(descriptor)
 
-    def _quarantine(self, path: Path, records: int, why: list[str]) -> None:
-        """Keep a segment, as it is, out of the way of those after it."""
-        kept = self._folder / QUARANTINE / path.name
-        make_folder(kept.parent)
-        path.rename(kept)
-        sync_folder(kept.parent)
+    def _finish(self, path: Path, spool: str, number: int, kept: list[Kept]) -> Path:
+        """Remove a segment that was shipped, and keep what could not be; where that is."""
+        at = path
+        if kept:
+            try:
+                at = quarantine.keep(self._folder, spool, number, kept)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                return quarantine.keep_whole(self._folder, path)  # takes no room, and shipping goes on to make some
+        path.unlink()
         sync_folder(self._folder)
+        return at
+
+    def _count_kept(self, path: Path, records: int, why: str) -> None:
+        """Count and say what went to the quarantine."""
         self.status.quarantined_segments += 1
         self.status.quarantined_records += records
-        more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
-        self._say(f"kept {kept}, which holds what cannot be shipped: {one_line(ValueError(why[0]))}{more}")
+        more = f" (and {records - 1} more)" if records > 1 else ""
+        self._say(f"kept {path}, which holds what cannot be shipped: {one_line(ValueError(why))}{more}")
 
     def _note(self) -> None:
         """Write ``ship.json``, if it can be written: of a full disk nobody but the shipper makes room."""
@@ -198,6 +242,7 @@ class Shipper:
         status = self.status
         status.unsent_segments = len(left)
         status.unsent_bytes = sum(found.st_size for found in left)
+        status.quarantined_bytes = quarantine.size_bytes(self._folder)
         status.oldest_unsent_us = left[0].st_mtime_ns // 1000 if left else None
         fresh = self._folder / (STATUS + ".new")
         try:
@@ -221,6 +266,15 @@ def sealed(folder: Path) -> list[Path]:
     numbers = sorted(path for suffix in (SEALED, OPEN) for path in folder.glob("*" + suffix) if path.name <= last)
     unsealed = next((i for i, path in enumerate(numbers) if path.suffix == OPEN), len(numbers))
     return numbers[:unsealed]
+
+
+def _damaged(segment: SegmentReader) -> list[Kept]:
+    """The bytes of a segment whose records are lost, after all others were read."""
+    stretches = [*segment.corrupt, *([(segment.end, segment.torn)] if segment.torn else [])]
+    return [
+        Kept(why, segment.stretch(offset, size), offset=offset)
+        for why, (offset, size) in zip(damage(segment), stretches, strict=True)
+    ]
 
 
 def holds(table: DeltaTable, spool: str, number: int, sha256: str) -> bool:

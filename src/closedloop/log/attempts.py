@@ -1,0 +1,58 @@
+"""What a shipper is about to commit, kept in its spool: whose an unreadable commit was after a power cut."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from closedloop.log.commits import SegmentId
+from closedloop.log.segment import sync_folder
+
+NAME = "attempts.json"
+
+
+class _Attempt(msgspec.Struct):
+    version: int
+    spool: str
+    segment: int
+    sha256: str
+
+
+_decoder = msgspec.json.Decoder(dict[str, _Attempt])
+
+
+class Attempts:
+    """The last attempt for each table. One is enough: a shipper syncs after each commit, before the next one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+
+    def segment(self, table: str, version: int) -> SegmentId | None:
+        """The segment that was to become this version of a table."""
+        found = self._read().get(table)
+        if found is None or found.version != version:
+            return None
+        return SegmentId(found.spool, found.segment, found.sha256)
+
+    def note(self, table: str, version: int, segment: SegmentId) -> None:
+        """Say, durably, what is about to be committed.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        attempts = self._read() | {table: _Attempt(version, segment.spool, segment.number, segment.sha256)}
+        fresh = self._path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(msgspec.json.encode(attempts))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)
+        sync_folder(self._path.parent)
+
+    def _read(self) -> dict[str, _Attempt]:
+        try:
+            return _decoder.decode(self._path.read_bytes())
+        except (FileNotFoundError, msgspec.DecodeError):  # without it, what is in doubt is left to a person
+            return {}

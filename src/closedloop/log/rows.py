@@ -1,0 +1,320 @@
+"""Records as rows of the Delta tables: Arrow columns, built from flat lists of all values of a batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+from arro3.core import Array, ChunkedArray, DataType, Field, RecordBatch, list_array, struct_array
+
+from closedloop.log.bodies import RecordError, Result, Table, results_of, tables_of, values_of
+from closedloop.log.record import View, decode_view
+from closedloop.log.tables import FEEDBACK, REQUESTS, SCHEMAS, TABLES_OF
+
+_BATCH_BYTES = 4 << 20  # of payloads turned into columns at once
+_LEAF_VALUES = (
+    100_000  # Python values of a column that are held before they become Arrow: those take four times as much
+)
+_FLAG, _OFFSET, _WHOLE = DataType.bool(), DataType.int32(), DataType.int64()
+
+
+@dataclass
+class Parts:
+    """What one record holds: its tables by name and column, and its results, None where they were not kept."""
+
+    view: View
+    tables: dict[str, Table]
+    results: Iterable[Result] | None
+
+
+Prune = Callable[[Parts], Parts | None]  # what is to be stored of a record; None for nothing
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A record without a row: its place in the segment, its payload, and why."""
+
+    index: int
+    payload: bytes
+    why: str
+
+
+@dataclass
+class Rows:
+    """The rows of one segment: ``batches`` by table, and the records that have none."""
+
+    batches: dict[str, list[RecordBatch]] = field(default_factory=dict)
+    refused: list[Refused] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return sum(batch.num_rows for batches in self.batches.values() for batch in batches)
+
+
+def rows_of(spool: str, segment: int, payloads: Iterable[bytes], prune: Prune | None = None) -> Rows:
+    """The rows of a segment's records, in their order. ``prune`` leaves out what must not be stored."""
+    rows = Rows()
+    builders: dict[str, _Builder] = {}
+    size = 0
+    for index, payload in enumerate(payloads):
+        try:
+            table, parts = _parts(payload)
+        except RecordError as error:
+            rows.refused.append(Refused(index, payload, str(error)))
+            continue
+        kept = parts if prune is None else prune(parts)
+        if kept is not None:
+            if table not in builders:
+                builders[table] = _Builder(table)
+            builders[table].add(kept, spool, segment, index)
+        size += len(payload)
+        if size > _BATCH_BYTES:
+            _flush(builders, rows)
+            size = 0
+    _flush(builders, rows)
+    return rows
+
+
+def _flush(builders: dict[str, _Builder], rows: Rows) -> None:
+    for table, builder in builders.items():
+        rows.batches.setdefault(table, []).append(builder.batch())
+    builders.clear()
+
+
+def _parts(payload: bytes) -> tuple[str, Parts]:
+    """The table that a record goes to, and what it holds.
+
+    Raises:
+        RecordError: another format, or a body that is none of ours.
+    """
+    try:
+        view = decode_view(payload)
+        if view.kind not in ("score", "feedback"):
+            raise RecordError(f"of kind {view.kind!r}, which this version does not know")
+        table = REQUESTS if view.kind == "score" else FEEDBACK
+        tables = tables_of(view.request, TABLES_OF[table])
+        return table, Parts(view, tables, results_of(view.answer) if table == REQUESTS else None)
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError) as error:
+        raise RecordError(str(error)) from None
+
+
+class _Leaf:
+    """Values of one type."""
+
+    def __init__(self, kind: DataType) -> None:
+        self._kind = kind
+        self._chunks: list[Array] = []
+        self.values: list[Any] = []
+
+    def extend(self, values: list[Any]) -> None:
+        """Add values; None for null."""
+        self.values += values
+        self.settle()
+
+    def settle(self) -> None:
+        """Turn what is held into Arrow if it is much."""
+        if len(self.values) > _LEAF_VALUES:
+            self._chunks.append(self._array())
+            self.values = []
+
+    def array(self) -> Array:
+        """All of them."""
+        if not self._chunks:
+            return self._array()
+        return ChunkedArray([*self._chunks, self._array()], self._kind).combine_chunks()
+
+    def _array(self) -> Array:
+        if DataType.is_timestamp(self._kind):
+            return Array(self.values, _WHOLE).cast(self._kind)
+        return Array(self.values, self._kind)
+
+
+class _List:
+    """Lists of values, one for each row: their lengths, None where there is no list."""
+
+    def __init__(self, kind: DataType) -> None:
+        self._kind = kind
+        self._lengths: list[int | None] = []
+        self.leaf = _Leaf(_element(kind))
+
+    def add(self, values: list[Any] | None) -> None:
+        """Add one row."""
+        if values is None:
+            self._lengths.append(None)
+        else:
+            self._lengths.append(len(values))
+            self.leaf.extend(values)
+
+    def array(self) -> Array:
+        """All rows."""
+        return _lists(self._kind, self._lengths, self.leaf.array())
+
+
+class _Table:
+    """One table of each row: a struct of lists of one length; telemetry has its sensors as a list of their own."""
+
+    def __init__(self, name: str, kind: DataType) -> None:
+        self._name, self._kind = name, kind
+        self._present: list[bool] = []
+        self._columns = {part.name: _List(part.type) for part in kind.fields if part.name != "sensors"}
+        self._sensors = _Sensors(kind) if len(self._columns) < len(kind.fields) else None
+
+    def add(self, table: Table | None) -> None:
+        """Add one row's table; None where it has none."""
+        self._present.append(table is not None)
+        found = {} if table is None else table
+        for column, rows in self._columns.items():
+            rows.add(values_of(self._name, column, found[column]) if column in found else None)
+        if self._sensors is not None:
+            others = [column for column in found if column not in self._columns]
+            self._sensors.add(None if table is None else others, self._name, found)
+
+    def array(self) -> Array:
+        """All rows."""
+        children = [column.array() for column in self._columns.values()]
+        if self._sensors is not None:
+            children.append(self._sensors.array())
+        return struct_array(children, fields=list(self._kind.fields), mask=_nulls(self._present))
+
+
+class _Sensors:
+    """The sensors of each row: a list of names with their readings."""
+
+    def __init__(self, telemetry: DataType) -> None:
+        self._kind = next(part.type for part in telemetry.fields if part.name == "sensors")
+        self._fields = list(_element(self._kind).fields)
+        self._lengths: list[int | None] = []
+        self._names, self._readings = _Leaf(self._fields[0].type), _List(self._fields[1].type)
+
+    def add(self, names: list[str] | None, table: str, found: Table) -> None:
+        """Add one row's sensors."""
+        self._lengths.append(None if names is None else len(names))
+        self._names.extend(names or [])
+        for name in names or []:
+            self._readings.add(values_of(table, name, found[name]))
+
+    def array(self) -> Array:
+        """All rows."""
+        sensors = struct_array([self._names.array(), self._readings.array()], fields=self._fields)
+        return _lists(self._kind, self._lengths, sensors)
+
+
+class _Results:
+    """The results of each row."""
+
+    def __init__(self, kind: DataType) -> None:
+        self._kind = kind
+        self._lengths: list[int | None] = []
+        kinds = {part.name: part.type for part in _element(kind).fields}
+        self._machine, self._time = _Leaf(kinds["machineID"]), _Leaf(kinds["datetime"])
+        self._anomaly, self._failure = kinds["anomaly"], kinds["failure"]
+        self._score, self._alarm = (_Leaf(part.type) for part in self._anomaly.fields)
+        self._judged: list[bool] = []
+        self._component, self._probability, self._rings = (_Leaf(part.type) for part in _element(self._failure).fields)
+        self._components: list[int | None] = []
+        self._warnings = _List(kinds["warnings"])
+
+    def add(self, results: Iterable[Result] | None) -> None:
+        """Add one row's results; None where they were not kept."""
+        if results is None:
+            self._lengths.append(None)
+            return
+        count = 0
+        for result in results:
+            count += 1
+            self._machine.values.append(result.machineID)
+            self._time.values.append(result.time_us)
+            anomaly = result.anomaly
+            self._judged.append(anomaly is not None)
+            self._score.values.append(None if anomaly is None else anomaly.score)
+            self._alarm.values.append(None if anomaly is None else anomaly.alarm)
+            self._components.append(len(result.failure))
+            for component, chance in result.failure.items():
+                self._component.values.append(component)
+                self._probability.values.append(None if chance is None else chance.probability)
+                self._rings.values.append(None if chance is None else chance.alarm)
+            self._warnings.add(result.warnings)
+            if not count % 1000:
+                self._settle()
+        self._lengths.append(count)
+
+    def array(self) -> Array:
+        """All rows."""
+        anomaly = struct_array(
+            [self._score.array(), self._alarm.array()], fields=list(self._anomaly.fields), mask=_nulls(self._judged)
+        )
+        chances = [leaf.array() for leaf in (self._component, self._probability, self._rings)]
+        failures = struct_array(chances, fields=list(_element(self._failure).fields))
+        failure = _lists(self._failure, self._components, failures)
+        columns = [self._machine.array(), self._time.array(), anomaly, failure, self._warnings.array()]
+        return _lists(self._kind, self._lengths, struct_array(columns, fields=list(_element(self._kind).fields)))
+
+    def _settle(self) -> None:
+        for leaf in (self._machine, self._time, self._score, self._alarm):
+            leaf.settle()
+        for leaf in (self._component, self._probability, self._rings):
+            leaf.settle()
+
+
+class _Builder:
+    """The rows of one Delta table."""
+
+    def __init__(self, table: str) -> None:
+        self._schema = SCHEMAS[table]
+        nested = {*TABLES_OF[table], "results"}
+        kinds = {name: self._schema.field(name).type for name in self._schema.names}
+        self._about = {name: _Leaf(kind) for name, kind in kinds.items() if name not in nested}
+        self._tables = {name: _Table(name, kinds[name]) for name in TABLES_OF[table]}
+        self._results = _Results(kinds["results"]) if "results" in kinds else None
+
+    def add(self, parts: Parts, spool: str, segment: int, index: int) -> None:
+        """Add one record."""
+        view = parts.view
+        about = {
+            "request_id": view.request_id,
+            "received": view.received_us,
+            "answered": view.answered_us,
+            "caller": view.caller,
+            "status": view.status,
+            "model": view.model,
+            "image": view.image,
+            "body_sha256": hashlib.sha256(view.request).hexdigest(),
+            "spool": spool,
+            "segment": segment,
+            "index": index,
+        }
+        for name, leaf in self._about.items():
+            leaf.values.append(about[name])
+        for name, table in self._tables.items():
+            table.add(parts.tables.get(name))
+        if self._results is not None:
+            self._results.add(parts.results)
+
+    def batch(self) -> RecordBatch:
+        """All records."""
+        columns = {name: leaf.array() for name, leaf in self._about.items()}
+        columns |= {name: table.array() for name, table in self._tables.items()}
+        if self._results is not None:
+            columns["results"] = self._results.array()
+        return RecordBatch.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
+
+
+def _lists(kind: DataType, lengths: list[int | None], values: Array) -> Array:
+    """A list array."""
+    offsets = Array([0, *accumulate(length or 0 for length in lengths)], _OFFSET)
+    return list_array(offsets, values, type=kind, mask=_nulls([length is not None for length in lengths]))
+
+
+def _nulls(present: list[bool]) -> Array:
+    return Array([not here for here in present], _FLAG)
+
+
+def _element(kind: DataType) -> DataType:
+    element: Field | None = kind.value_field
+    assert element is not None  # noqa: S101 - every list has one
+    return element.type
