@@ -146,7 +146,7 @@ def test_where_there_is_no_log_it_says_so(back):
 
 
 def test_repetitions_are_folded_while_reading(kit, back, monkeypatch):
-    monkeypatch.setattr(union, "_FOLD_ROWS", 1)
+    monkeypatch.setattr(union, "_FOLD_LOSERS", 1)
     log = back([kit.scored(str(i), reading(kit, i % 3), kit.noon + i) for i in range(9)])
     assert ([[2.0]], [0.0, 1.0]) == (log.tables.values[:1].tolist(), sorted(x.values[0] for x in log.losers))
 

@@ -1,8 +1,10 @@
 """The five tables back from the log: the union of all requests and all feedback, by each table's key.
 
-Clients send overlapping windows. Where two rows have one key, the later one by (received, spool, segment, index) wins;
-values that lost are counted and kept apart. Within a spool the sequence is the order, whatever its clock did: a record
-counts as received no earlier than the one before it. The same request again (id and body) counts once, as of the first.
+Clients send overlapping windows. Where two rows have one key, the later one wins; values that lost are counted and kept
+apart. Within a spool the sequence is the order, whatever its clock did: a record counts as received no earlier than the
+one before it. Across spools the time received is the order, but no later than the commits allow that came after it
+(:class:`closedloop.log.history.Bounds`); at equal times the order of arrival. The same request again (id and body)
+counts once, as of the first. What a standing order of erasure names is left out.
 """
 
 from __future__ import annotations
@@ -12,18 +14,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 
 from closedloop.data.schema import CODE_COLUMN, DataError, Events, Int16, Int64, Schema, Tables
+from closedloop.log import orders
+from closedloop.log.files import files_of
+from closedloop.log.orders import Orders
+from closedloop.log.sequence import Records, rank
 from closedloop.log.sink import Sink, SinkError
-from closedloop.log.tables import FEEDBACK, REQUESTS, SCHEMAS, TABLES_OF
+from closedloop.log.tables import FEEDBACK, REQUESTS, TABLES_OF
 from closedloop.log.union import Union, from_bits, to_bits
-
-_PLACE = ["spool", "segment", "index"]
-_ONCE = ["request_id", "body_sha256"]
 
 
 class Loser(NamedTuple):
@@ -43,13 +44,17 @@ class Log:
     """The tables of a log, and what reading them found.
 
     ``versions`` are those of the Delta tables that were read, None for one that is not there. ``records`` counts the
-    rows of both, ``replayed`` those of them that were the same request again.
+    rows of both, ``replayed`` those of them that were the same request again, ``erased`` those that an order of erasure
+    leaves out whole. ``impossible_clocks`` counts records that claim to be received more than a minute after a commit
+    that came later: the clock of their replica was ahead.
     """
 
     tables: Tables
     versions: dict[str, int | None]
     records: int
     replayed: int
+    erased: int
+    impossible_clocks: int
     losers: list[Loser]
 
 
@@ -63,62 +68,46 @@ def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> 
         DataError: there is no log, or of another format, or a code or model in it is not in the schema.
         DeltaError, OSError, ValueError: the sink does not answer.
     """
-    found: dict[str, DeltaTable | None] = {}
-    for table in (REQUESTS, FEEDBACK):
-        try:
-            found[table] = sink.open(table, (versions or {}).get(table))
-        except SinkError as error:
-            raise DataError(str(error)) from None
+    try:
+        found = {table: files_of(sink, table, (versions or {}).get(table)) for table in (REQUESTS, FEEDBACK)}
+        erased = orders.find(sink)
+    except SinkError as error:
+        raise DataError(str(error)) from None
     if found[REQUESTS] is None:
         raise DataError(f"{sink.place}: there is no log; name the folder or address that LOG_SINK has")
-    present = {table: opened for table, opened in found.items() if opened is not None}
-    ranks = _ranks(pd.concat([_about(table, opened) for table, opened in present.items()], ignore_index=True))
+    present = {table: files for table, files in found.items() if files is not None}
+    records = Records(erased.callers)
+    for table, files in present.items():
+        records.add(table, files)
+    ranks = rank(records)
     unions = {
-        "telemetry": Union(2, 2 + len(schema.sensors)),
+        "telemetry": Union(2, 2 + len(schema.sensors), sum(present[REQUESTS].values.values())),
         **{table: Union(3, 3) for table in CODE_COLUMN},
         "machines": Union(1, 3),
     }
-    for table, opened in present.items():
-        for batch in _batches(table, opened, [*_PLACE, *TABLES_OF[table]]):
-            _add(unions, table, batch, ranks, schema)
+    position = 0
+    for table, files in present.items():
+        for batch in files.batches(TABLES_OF[table]):
+            _add(unions, table, batch, ranks.rank[position : position + len(batch)], schema, erased)
+            position += len(batch)
     tables, losers = _tables(unions, schema)
     return Log(
         tables=tables,
-        versions={table: None if opened is None else opened.version() for table, opened in found.items()},
-        records=len(ranks),
-        replayed=int((ranks["rank"] < 0).sum()),
+        versions={table: None if files is None else files.version for table, files in found.items()},
+        records=len(ranks.rank),
+        replayed=ranks.replayed,
+        erased=ranks.erased,
+        impossible_clocks=ranks.impossible,
         losers=losers,
     )
 
 
-def _batches(table: str, opened: DeltaTable, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """These columns, of the types that they were written with: the engine's own views of text know no filter."""
-    schema = pa.schema(SCHEMAS[table])
-    wanted = pa.schema([schema.field(name) for name in columns])
-    yield from pa.RecordBatchReader.from_stream(opened.scan(columns=columns), schema=wanted)
-
-
-def _about(table: str, opened: DeltaTable) -> pd.DataFrame:
-    """The record of each row, without what it holds."""
-    rows = pa.Table.from_batches(_batches(table, opened, [*_PLACE, *_ONCE, "received"])).to_pandas()
-    return rows.assign(table=table)
-
-
-def _ranks(about: pd.DataFrame) -> pd.DataFrame:
-    """The records' places, each with its rank in the order of all; -1 for the same request again."""
-    about = about.sort_values(_PLACE, ignore_index=True)
-    about["received"] = about.groupby("spool")["received"].cummax()
-    about = about.sort_values(["received", *_PLACE], ignore_index=True)
-    again = about.duplicated(["table", *_ONCE]).to_numpy()
-    about["rank"] = np.where(again, -1, np.arange(len(about)))
-    return about[["table", *_PLACE, "rank"]]
-
-
-def _add(unions: dict[str, Union], table: str, batch: pa.RecordBatch, ranks: pd.DataFrame, schema: Schema) -> None:
+def _add(
+    unions: dict[str, Union], table: str, batch: pa.RecordBatch, rank: Int64, schema: Schema, erased: Orders
+) -> None:
     """Add what a batch of records holds to the unions."""
-    place = batch.select(_PLACE).to_pandas().assign(table=table)
-    rank = place.merge(ranks, how="left", on=["table", *_PLACE], validate="one_to_one")["rank"].to_numpy(np.int64)
-    batch, rank = batch.filter(pa.array(rank >= 0)), rank[rank >= 0]
+    if (rank < 0).any():
+        batch, rank = batch.filter(pa.array(rank >= 0)), rank[rank >= 0]
     for name in TABLES_OF[table]:
         column = batch.column(name)
         columns = {field.name: part for field, part in zip(column.type, column.flatten(), strict=True)}
@@ -135,7 +124,17 @@ def _add(unions: dict[str, Union], table: str, batch: pa.RecordBatch, ranks: pd.
             known = schema.errors if name == "errors" else schema.components
             codes = _codes(f"{name}.{code}", columns[code].flatten(), known)
             added = [machine, _times(columns["datetime"]), codes]
+        kept = _kept(machine, erased)
+        if kept is not None:
+            added, record = [values[kept] for values in added], record[kept]
         unions[name].add(added, rank[record])
+
+
+def _kept(machine: Int64, erased: Orders) -> np.ndarray | None:
+    """Which rows no order of erasure names; None for all."""
+    if not erased.machines:
+        return None
+    return ~np.isin(machine.astype(str), sorted(erased.machines))
 
 
 def _readings(sensors: pa.ListArray, record: Int64, schema: Schema) -> Iterator[np.ndarray]:
@@ -181,14 +180,16 @@ def _tables(unions: dict[str, Union], schema: Schema) -> tuple[Tables, list[Lose
     telemetry, lost_rows = unions["telemetry"].result()
     machines, lost_machines = unions["machines"].result()
     events = {table: _events(unions[table].result()[0]) for table in CODE_COLUMN}
-    tables = Tables.of(
+    tables = Tables(  # in order already
         telemetry[0],
         telemetry[1],
         from_bits(telemetry[2:]),
         events["errors"],
         events["maint"],
         events["failures"],
-        (machines[0], machines[1].astype(np.int16), from_bits(machines[2])),
+        machines[0],
+        machines[1].astype(np.int16),
+        from_bits(machines[2]),
     )
     losers = [
         Loser("telemetry", machine, time, tuple(values))

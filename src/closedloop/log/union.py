@@ -2,51 +2,187 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import njit
 
 from closedloop.data.schema import Float64, Int64
 
-_FOLD_ROWS = 1 << 21  # rows that wait before repetitions are dropped, so that memory is that of the distinct rows
+_FIRST_ROWS = 1 << 12
+_MOST_ROOM = 1 << 24  # rows for which there is room from the start; untouched, it takes no memory
+_FOLD_LOSERS = 1 << 21  # rows that lost and wait before repetitions are dropped
 
 
 class Union:
     """Rows as int64 columns: the first ``keys`` of them are the key, the others the values, as bits where not whole.
 
-    ``width`` is the number of columns. Each row has a rank; of rows with one key that of the highest rank wins.
+    ``width`` is the number of columns. Each row has a rank; of rows with one key that of the highest rank wins. Rows
+    stand in a table that a hash of the key finds, so memory is that of the distinct keys and of what lost. ``room`` is
+    how many rows there may be.
     """
 
-    def __init__(self, keys: int, width: int) -> None:
+    def __init__(self, keys: int, width: int, room: int = 0) -> None:
         self._keys = keys
-        self._rows = np.empty((width + 1, 0), np.int64)  # the last is the rank
-        self._waiting: list[Int64] = []
+        self._rows = np.empty((_FIRST_ROWS, width), np.int64)
+        self._ranks = np.empty(_FIRST_ROWS, np.int64)
+        self._slots = np.full(2 * _FIRST_ROWS, -1, np.int32)
+        self._count = 0
+        self._lost = np.empty((0, width + 1), np.int64)  # the last is the rank
+        self._losers: list[Int64] = []
+        self._reserve(min(room, _MOST_ROOM))
 
-    def add(self, columns: list[Int64], rank: Int64) -> None:
+    def add(self, columns: list[Any], rank: Int64) -> None:
         """Add rows, one of each column."""
-        self._waiting.append(np.array([*columns, rank], np.int64))
-        if sum(rows.shape[1] for rows in self._waiting) > _FOLD_ROWS:
-            self._fold()
+        if not len(rank):
+            return
+        added = np.empty((len(rank), self._rows.shape[1]), np.int64)
+        for position, column in enumerate(columns):
+            added[:, position] = column
+        self._reserve(self._count + len(rank))
+        lost = np.empty((len(rank), self._rows.shape[1] + 1), np.int64)
+        self._count, losers = _merge(
+            self._rows, self._ranks, self._slots, self._count, self._keys, added, np.asarray(rank, np.int64), lost
+        )
+        if losers:
+            self._losers.append(lost[:losers].copy())
+            if sum(map(len, self._losers)) > _FOLD_LOSERS:
+                self._fold()
 
     def result(self) -> tuple[Int64, Int64]:
         """The winning rows by key, and the distinct rows that lost with other values, both of shape (columns, rows)."""
         self._fold()
-        rows = self._rows
-        rows = rows[:, np.lexsort((rows[-1], *rows[: self._keys][::-1]))]
-        last = _changes(rows[: self._keys])
-        return rows[:-1, last], rows[:-1, ~last]
+        lost = self._lost[_order(self._lost, self._keys, unique=False)]
+        won = np.empty(len(lost), bool)
+        _equals_winner(self._rows, self._slots, self._keys, lost, won)
+        rows = self._rows[: self._count]
+        del self._slots, self._ranks  # room for the copy in order
+        order = _order(rows, self._keys, unique=True)
+        winners = np.empty((rows.shape[1], len(rows)), np.int64)
+        for position in range(len(winners)):
+            winners[position] = rows[order, position]
+        return winners, np.ascontiguousarray(lost[~won, :-1].T)
+
+    def _reserve(self, most: int) -> None:
+        """Make room for so many rows."""
+        size = len(self._rows)
+        while size < most:
+            size *= 2
+        if size > len(self._rows):
+            for name in ("_rows", "_ranks"):
+                old = getattr(self, name)
+                new = np.empty((size, *old.shape[1:]), np.int64)
+                new[: self._count] = old[: self._count]
+                setattr(self, name, new)
+                del old
+            self._slots = np.full(2 * size, -1, np.int32)
+            _rehash(self._rows, self._slots, self._count, self._keys)
 
     def _fold(self) -> None:
-        """Keep each distinct row once, with its highest rank."""
-        rows = np.concatenate([self._rows, *self._waiting], axis=1)
-        self._waiting = []
-        rows = rows[:, np.lexsort((rows[-1], *rows[:-1][::-1]))]
-        self._rows = rows[:, _changes(rows[:-1])]
+        """Keep each distinct row that lost once, with its highest rank."""
+        lost = np.concatenate([self._lost, *self._losers])
+        self._losers = []
+        lost = lost[np.lexsort((lost[:, -1], *lost[:, :-1].T[::-1]))]
+        last = np.ones(len(lost), bool)
+        last[:-1] = (lost[1:, :-1] != lost[:-1, :-1]).any(axis=1)
+        self._lost = lost[last]
 
 
-def _changes(columns: Int64) -> np.ndarray:
-    """Which rows are the last before another one, of sorted columns."""
-    last = np.ones(columns.shape[1], bool)
-    last[:-1] = (columns[:, 1:] != columns[:, :-1]).any(axis=0)
-    return last
+def _order(rows: Int64, keys: int, *, unique: bool) -> Int64:
+    """The order of rows by their key; where keys are not unique, then by the rank in their last column."""
+    if not len(rows):
+        return np.empty(0, np.int64)
+    low, high = rows[:, :keys].min(axis=0), rows[:, :keys].max(axis=0)
+    spans = [int(b) - int(a) + 1 for a, b in zip(low, high, strict=True)]
+    packed = np.zeros(len(rows), np.int64)
+    if np.prod([float(span) for span in spans]) < 2.0**62:
+        for position, span in enumerate(spans):
+            packed *= span
+            packed += rows[:, position] - low[position]
+        if (packed[1:] > packed[:-1]).all():
+            return np.arange(len(rows))
+        return np.argsort(packed) if unique else np.lexsort((rows[:, -1], packed))
+    return np.lexsort((rows[:, -1], *rows[:, :keys].T[::-1]))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _hash(row, keys):  # type: ignore[no-untyped-def]
+    """A hash of a key: multiply and fold, as in SplitMix64."""
+    value = np.uint64(0x9E3779B97F4A7C15)
+    for position in range(keys):
+        value = (value ^ np.uint64(row[position])) * np.uint64(0xBF58476D1CE4E5B9)
+        value ^= value >> np.uint64(29)
+    value *= np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _find(rows, slots, keys, row):  # type: ignore[no-untyped-def]
+    """The slot of a key: the one that holds it, or the empty one where it belongs."""
+    mask = np.uint64(len(slots) - 1)
+    slot = _hash(row, keys) & mask
+    while slots[slot] >= 0:
+        held = rows[slots[slot]]
+        same = True
+        for position in range(keys):
+            if held[position] != row[position]:
+                same = False
+                break
+        if same:
+            break
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _merge(rows, ranks, slots, count, keys, added, rank, lost):  # type: ignore[no-untyped-def]
+    """Add rows to the table; how many are in it, and how many of these or of those before them lost."""
+    losers, width = 0, added.shape[1]
+    for number in range(len(added)):
+        slot = _find(rows, slots, keys, added[number])
+        held = slots[slot]
+        if held < 0:
+            slots[slot] = count
+            rows[count] = added[number]
+            ranks[count] = rank[number]
+            count += 1
+            continue
+        same = True
+        for position in range(keys, width):
+            if rows[held, position] != added[number, position]:
+                same = False
+                break
+        if same:
+            ranks[held] = max(ranks[held], rank[number])
+        elif rank[number] > ranks[held]:
+            lost[losers, :width] = rows[held]
+            lost[losers, width] = ranks[held]
+            losers += 1
+            rows[held] = added[number]
+            ranks[held] = rank[number]
+        else:
+            lost[losers, :width] = added[number]
+            lost[losers, width] = rank[number]
+            losers += 1
+    return count, losers
+
+
+@njit(cache=True, nogil=True)
+def _rehash(rows, slots, count, keys):  # type: ignore[no-untyped-def]
+    for number in range(count):
+        slots[_find(rows, slots, keys, rows[number])] = number
+
+
+@njit(cache=True, nogil=True)
+def _equals_winner(rows, slots, keys, lost, won):  # type: ignore[no-untyped-def]
+    """Which of the rows that lost have the very values that won in the end."""
+    for number in range(len(lost)):
+        held = slots[_find(rows, slots, keys, lost[number])]
+        won[number] = True
+        for position in range(keys, rows.shape[1]):
+            if rows[held, position] != lost[number, position]:
+                won[number] = False
+                break
 
 
 def to_bits(values: Float64) -> Int64:

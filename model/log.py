@@ -1,0 +1,209 @@
+"""The upkeep of the request log in LOG_SINK (a folder, az://, s3://, gs://), safe beside a running service.
+
+status   what the sink holds: files, bytes, commits, pins, orders of erasure, owners, a halt
+compact  many small files as few large ones; then what no pinned or newest version needs is removed
+expire   leave out the records that came more than so many days ago
+erase    remove a machine's or a caller's records from all versions, pinned ones too; stays as a standing order
+
+A command that was killed can be run again. One works at a time; another one waits for it, or for its lease to end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from closedloop.data.schema import DataError
+from closedloop.log import erase, expire, orders, upkeep
+from closedloop.log.clean import GRACE_SECONDS, clean
+from closedloop.log.erase import Erased
+from closedloop.log.lease import SECONDS, Held, Lease
+from closedloop.log.orders import Order
+from closedloop.log.rewrite import Table, sweep_scratch
+from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
+from closedloop.log.status import status
+from model.common import cli
+
+_ROUNDS = 10  # of an erasure, while shippers bring more of what must go
+_US = 1_000_000
+
+
+def main(words: list[str]) -> int | None:
+    """Run a command on the sink."""
+    args = _flags().parse_args(words)
+    place = args.sink or os.environ.get("LOG_SINK")
+    if not place:
+        raise DataError("no sink is named; set LOG_SINK, or pass --sink: the folder or address of the log's tables")
+    try:
+        return _COMMANDS[args.command](Sink.at(place, os.environ), args)
+    except Held as held:
+        raise DataError(str(held)) from None
+    except SinkError as error:
+        raise DataError(str(error)) from None
+    except FAULTS as error:
+        raise DataError(f"{place}: the sink refused, what was done until then is whole: {one_line(error)}") from error
+
+
+def _flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m model.log", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in _COMMANDS:
+        command = commands.add_parser(name)
+        command.add_argument("--sink", help="the log's tables (default: LOG_SINK)")
+        command.add_argument("--json", action="store_true", help="the report as JSON")
+        if name != "status":
+            command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+            command.add_argument("--wait", type=float, default=SECONDS, help="seconds to wait for another one")
+        if name == "compact":
+            command.add_argument("--all", action="store_true", help="also where only a few small files are left")
+            command.add_argument(
+                "--grace", type=float, default=GRACE_SECONDS, help="seconds for which what was replaced stays readable"
+            )
+        if name == "expire":
+            command.add_argument("--days", type=float, required=True, help="older records go")
+        if name == "erase":
+            who = command.add_mutually_exclusive_group(required=True)
+            who.add_argument("--machine", help="whose records must go")
+            who.add_argument("--caller", help="whose records must go")
+            command.add_argument("--confirm", help="the machine or caller again: without it nothing is changed")
+            command.add_argument("--withdraw", action="store_true", help="take a standing order back")
+    return parser
+
+
+def _status(sink: Sink, args: argparse.Namespace) -> None:
+    found = status(sink)
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return
+    print(f"{found['sink']}: {'HALTED: ' + found['halted'] if found['halted'] else 'not halted'}")
+    for name, state in found["tables"].items():
+        print(
+            f"{name}: version {state['version']}, {state['rows']:,} records of {state['oldest']} to {state['newest']}"
+        )
+        print(f"  {state['files']:,} files ({state['small_files']:,} not compacted), {state['bytes']:,} bytes")
+        print(f"  with older versions {state['all_files']:,} files, {state['all_bytes']:,} bytes")
+        print(f"  {state['commits']:,} commits and {state['checkpoints']:,} checkpoints, {state['log_bytes']:,} bytes")
+        if state["leased_until"]:
+            print(f"  upkeep is at work; its lease ends in {state['leased_until'] - time.time():.0f} s")
+    for pin in found["pins"]:
+        print(
+            f"pin {pin['id']} ({pin['kind']}): {pin['versions']}" + (f", {pin['unreadable']}" * bool(pin["unreadable"]))
+        )
+    for order in found["erasures"]:
+        print(f"standing order of erasure: {order}")
+
+
+def _compact(sink: Sink, args: argparse.Namespace) -> None:
+    settings = upkeep.Settings(
+        everything=args.all, dry_run=args.dry_run, grace_seconds=args.grace, wait_seconds=args.wait
+    )
+    reports = {name: asdict(report) for name, report in upkeep.keep(sink, cli.say, settings).items()}
+    _report(args, reports)
+
+
+def _expire(sink: Sink, args: argparse.Namespace) -> None:
+    if args.days <= 0:
+        raise DataError("--days: name how many days of records stay, more than 0")
+    before_us = int((time.time() - args.days * 86400) * _US)
+    reports = {}
+    for name in upkeep.present(sink):
+        if args.dry_run:
+            reports[name] = asdict(expire.expire(Table(sink, name), upkeep.NoLease(), before_us, cli.say, dry_run=True))
+            continue
+        lease = Lease(sink, name, wait=args.wait, say=cli.say)
+        with lease:
+            table = Table(sink, name)
+            sweep_scratch(table, cli.say)
+            reports[name] = asdict(expire.expire(table, lease, before_us, cli.say))
+            clean(Table(sink, name, table), lease, cli.say)
+    _report(args, reports)
+    if not args.json:
+        print("Pinned versions keep what they hold until their pin is removed. Then: make data-pin")
+
+
+def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
+    subject: orders.Subject = "machine" if args.machine is not None else "caller"
+    order = Order(subject, args.machine if subject == "machine" else args.caller, time.time_ns() // 1000)
+    if args.withdraw:
+        stood = orders.withdraw(sink, order)
+        print(
+            f"{order}: " + ("new records are kept again; what was erased does not come back" if stood else "no order")
+        )
+        return None
+    names = upkeep.present(sink)
+    found = {name: erase.look(Table(sink, name), order, cli.say) for name in names}
+    _foretell(sink, order, found, args)
+    if args.dry_run:
+        return None
+    if args.confirm != order.name:
+        print(f"Nothing was changed. To erase for good: the same again with CONFIRM={order.name}")
+        return cli.USAGE
+    orders.give(sink, order)
+    left = 0
+    for name in names:
+        lease = Lease(sink, name, wait=args.wait, say=cli.say)
+        with lease:
+            sweep_scratch(Table(sink, name), cli.say)
+            left += _until_gone(sink, name, lease, order)
+    if left:
+        print(f"{left} files that no version has yet hold {order}: run this again in a day")
+    print(f"Erased {order}. The order stands: what is shipped later is stored without it. Now: make data-pin")
+    return None
+
+
+def _until_gone(sink: Sink, name: str, lease: Lease, order: Order) -> int:
+    """Erase until nothing is found; how many files wait for another time."""
+    for _ in range(_ROUNDS):
+        table = Table(sink, name)
+        found = erase.look(table, order, cli.say)
+        if not found.paths:
+            return len(found.waiting)
+        erase.erase(table, lease, order, found, cli.say)
+    raise DataError(f"{name}: shippers keep bringing {order}: update or stop them, and run it again")
+
+
+def _foretell(sink: Sink, order: Order, found: dict[str, Erased], args: argparse.Namespace) -> None:
+    """Say what an erasure takes away, and what it cannot reach."""
+    pins = {pin.id: pin for each in found.values() for pin in each.pins}
+    if args.json:
+        tables = {name: {"records": each.rows, "files": len(each.paths)} for name, each in found.items()}
+        print(json.dumps({"subject": str(order), "tables": tables, "pins": sorted(pins)}, indent=1))
+        return
+    for name, each in found.items():
+        print(f"{name}: {each.rows:,} records in the newest version, {len(each.paths):,} files in all versions")
+    for pin in pins.values():
+        print(f"becomes unreadable: pin {pin.id} ({pin.kind}, {pin.versions})")
+    print("Out of reach, look there yourself:")
+    print("  segments and quarantine in the LOG_DIR of each replica, until they are shipped")
+    print("  backups of the sink, runs in MLflow, and every release whose model learned from it:")
+    for pin in pins.values():
+        if pin.kind == "release":
+            print(f"    {pin.id}: bundle, report, card, and its image")
+    for path in (cli.BUNDLE, cli.CHAMPIONS, cli.DATA, cli.HOLDOUT, cli.PREDICTIONS, Path("build/report")):
+        if path.exists():
+            print(f"    {path} of this checkout")
+    if not sink.folder:
+        print("  old versions of objects, where the store keeps them (versioning, soft delete)")
+
+
+def _report(args: argparse.Namespace, reports: dict[str, dict[str, Any]]) -> None:
+    if args.json:
+        print(json.dumps(reports, indent=1))
+        return
+    would = "would " if args.dry_run else ""
+    for name, report in reports.items():
+        for part, figures in report.items() if all(isinstance(x, dict) for x in report.values()) else [("", report)]:
+            print(f"{name} {would}{part}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
+
+
+_COMMANDS = {"status": _status, "compact": _compact, "expire": _expire, "erase": _erase}
+
+if __name__ == "__main__":
+    cli.main(main)

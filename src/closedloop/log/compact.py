@@ -1,0 +1,111 @@
+"""Many small files of a table as few large ones, in the order of arrival.
+
+Files that lie side by side and are of one size class become one, as in a log-structured merge tree: each byte is
+written again a few times in all, and not each time. A file that is large enough is left alone for good, so that pins
+of different weeks share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from arro3.core import RecordBatch
+
+from closedloop.log.lease import Lease
+from closedloop.log.rewrite import Data, Scratch, Table, exchange
+
+FAN_IN = 8  # files of a size class, side by side, before they become one
+_SMALLEST_CLASS = 256 << 10
+_CLASS_RATIO = 8
+_LARGE_LEAST, _LARGE_MOST, _LARGE_SHARE = 16 << 20, 256 << 20, 256
+_MOST_FILES = 512  # that become one at once: progress is kept after each
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a compaction did, or would do: files and their bytes before and after, and the rows in them."""
+
+    files_before: int = 0
+    files_after: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    rows: int = 0
+
+
+def plan(files: list[Data], *, everything: bool = False) -> list[Data] | None:
+    """The files that should become one next; None if none should.
+
+    Args:
+        files: those of the table, in the order of arrival.
+        everything: also two files are enough, whatever their size class below the largest.
+    """
+    large = min(max(_LARGE_LEAST, sum(file.size for file in files) // _LARGE_SHARE), _LARGE_MOST)
+    limits = [large]
+    while not everything and limits[0] // _CLASS_RATIO >= _SMALLEST_CLASS:
+        limits.insert(0, limits[0] // _CLASS_RATIO)
+    for limit in limits:
+        for run in _runs(files, limit, large):
+            if len(run) >= (2 if everything else FAN_IN):
+                return run
+    return None
+
+
+def _runs(files: list[Data], limit: int, large: int) -> Iterator[list[Data]]:
+    """Files side by side that are each smaller than the limit, and together not much larger than a large one."""
+    run: list[Data] = []
+    size = 0
+    for file in files:
+        fits = file.size < limit and size < large and len(run) < _MOST_FILES
+        if run and not fits:
+            yield run
+            run, size = [], 0
+        if file.size < limit:
+            run.append(file)
+            size += file.size
+    yield run
+
+
+def compact(
+    table: Table, lease: Lease, say: Callable[[str], None], *, everything: bool = False, dry_run: bool = False
+) -> tuple[Table, Compacted]:
+    """Compact until there is nothing to do; the table as it is then, and what was done.
+
+    Raises:
+        SinkError, DeltaError, OSError, ValueError: the sink refused; what was done until then is whole.
+    """
+    done = Compacted()
+    if dry_run:
+        files = list(table.files)
+        while (run := plan(files, everything=everything)) is not None:
+            merged = Data("compact-0-0-", sum(file.size for file in run), sum(file.rows for file in run), 0, 0)
+            done = _sum(done, run, merged.size, merged.rows)
+            files[files.index(run[0]) : files.index(run[-1]) + 1] = [merged]
+        return table, done
+    while (run := plan(table.files, everything=everything)) is not None:
+        lease.renew()
+        with Scratch(table) as scratch:
+            written = scratch.write(_rows(scratch, run, lease), run[0].first, run[-1].last)
+            if written is None or written.rows != sum(file.rows for file in run):
+                raise ValueError(f"{table.name}: {run[0].path} and those after it do not hold the rows that they name")
+            exchange(table, lease, run, [written], {"upkeep": "compact"}, changes=False)
+        done = _sum(done, run, written.action.size, written.rows)
+        say(f"{table.name}: {len(run)} files became one of {written.rows:,} rows and {written.action.size:,} bytes")
+        table = Table(table.sink, table.name, table)
+    return table, done
+
+
+def _rows(scratch: Scratch, run: list[Data], lease: Lease) -> Iterator[RecordBatch]:
+    for file in run:
+        yield from scratch.rows(file)
+        lease.renew()
+
+
+def _sum(done: Compacted, run: list[Data], size: int, rows: int) -> Compacted:
+    return Compacted(
+        done.files_before + len(run),
+        done.files_after + 1,
+        done.bytes_before + sum(file.size for file in run),
+        done.bytes_after + size,
+        done.rows + rows,
+    )

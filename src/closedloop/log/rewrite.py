@@ -1,0 +1,282 @@
+"""Files of a table written again as fewer, or without some of their rows: the one way in which upkeep changes a table.
+
+The rows are written by deltalake into a table of their own, below ``_scratch``; their files are moved beside the
+table's, synced, and a single commit exchanges them for those they come from. Until that commit nothing has changed, and
+what it replaces stays where it is: :mod:`closedloop.log.clean` removes it later. Each row gets two columns that the
+table does not have: ``arrival``, the commit that brought it, and ``bounded``, the latest time at which it can have been
+received as far as the commits tell (:class:`closedloop.log.history.Bounds`).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from queue import Queue
+from threading import Thread
+from typing import Any
+from uuid import uuid4
+
+from arro3.core import RecordBatch, RecordBatchReader, Schema
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, WriterProperties, write_deltalake
+from deltalake import Schema as DeltaSchema
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
+
+from closedloop.log import history, ledger
+from closedloop.log.history import Bounds, Commit
+from closedloop.log.lease import Lease
+from closedloop.log.sink import Sink, SinkError
+from closedloop.log.store import Store
+from closedloop.log.tables import SCHEMAS
+
+SCRATCH = "_scratch"
+ARRIVAL, BOUNDED = "arrival", "bounded"
+_ATTEMPTS = 100  # commits of shippers that may come between, one after the other
+_ONE_FILE = 1 << 40  # bytes: what is written at once is one file
+_STATISTICS = {"delta.dataSkippingStatsColumns": "received,spool,segment"}
+
+
+class Changed(SinkError):  # noqa: N818 - said like a state
+    """A file that was to be replaced is no longer in the table: another process has replaced it."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A file of a table's newest version, and the commits whose rows it holds."""
+
+    path: str
+    size: int
+    rows: int
+    first: int
+    last: int
+
+    @property
+    def raw(self) -> bool:
+        """Whether a shipper wrote it, so that it lacks the columns of upkeep."""
+        return history.arrivals(self.path) is None
+
+
+class Table:
+    """A table as it is now, for upkeep: its files in the order of arrival, its commits, and the bounds they set.
+
+    ``before`` is the same table as it was, whose commits need not be read again.
+
+    Raises:
+        SinkError: a file came with a commit that is not there, or the log is damaged.
+        DeltaError, OSError, ValueError: the sink does not answer.
+    """
+
+    def __init__(self, sink: Sink, name: str, before: Table | None = None) -> None:
+        opened = sink.open(name)
+        if opened is None:
+            raise SinkError(f"{sink.place}: there is no table {name}")
+        self.sink, self.name, self.opened, self.version = sink, name, opened, opened.version()
+        self.store = Store(sink)
+        self.listing = history.listing(self.store, name)
+        known = {} if before is None else before.commits  # a commit never changes
+        there = [version for version in self.listing.commits if version <= self.version]
+        self.commits: dict[int, Commit] = {version: known[version] for version in there if version in known}
+        self.commits |= history.read(self.store, name, (version for version in there if version not in known))
+        self.ledger = ledger.load(self.store, name)
+        self.bounds = Bounds(history.points_of(self.commits, self.ledger.floors, self.version))
+        arrival = {path: commit.version for commit in self.commits.values() for path in commit.added}
+        self.files = sorted(files_of(opened, arrival), key=lambda file: (file.first, file.last, file.path))
+
+
+def files_of(opened: DeltaTable, arrival: dict[str, int]) -> list[Data]:
+    """The files of a table, each with the commits whose rows it holds.
+
+    Raises:
+        SinkError: a file came with a commit that is not in ``arrival``.
+    """
+    found = opened.get_add_actions()
+    columns = [found.column(name).to_pylist() for name in ("path", "size_bytes", "num_records")]
+    files = []
+    for path, size, rows in zip(*columns, strict=True):
+        span = history.arrivals(path) or (arrival.get(path, -1),) * 2
+        if span[0] < 0 or rows is None:
+            raise SinkError(f"{path} came with a commit that is not there any more: was it removed by another tool?")
+        files.append(Data(path, size, rows, *span))
+    return files
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written and moved beside the table's, as the commit will add it."""
+
+    action: AddAction
+    rows: int
+
+
+class Scratch:
+    """A place below ``_scratch`` for one rewriting; removed at the end, however it ends."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._place = f"{SCRATCH}/{table.name}-{uuid4().hex}"
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.store.delete_folder(self._place)
+
+    def rows(self, file: Data, where: str = "true") -> RecordBatchReader:
+        """The rows of a file for which an SQL condition holds, with the columns of upkeep, in their order."""
+        bound = self._table.bounds.at(file.first)
+        extra = f"arrival, {BOUNDED}"
+        if file.raw:
+            until = "received" if bound is None else f"least(received, {_time(bound)})"
+            extra = f"CAST({file.first} AS BIGINT) AS {ARRIVAL}, {until} AS {BOUNDED}"
+        names = ", ".join(f'"{name}"' for name in SCHEMAS[self._table.name].names)
+        return self.query(file, f"SELECT {names}, {extra} FROM rows WHERE {where}")  # noqa: S608 - our own names
+
+    def query(self, file: Data, statement: str) -> RecordBatchReader:
+        """What a statement finds in the table ``rows``: the file, with the columns that it really has."""
+        place, store, sink = f"{self._place}/{uuid4().hex}", self._table.store, self._table.sink
+        store.copy(f"{self._table.name}/{file.path}", f"{place}/{file.path}")
+        schema = SCHEMAS[self._table.name] if file.raw else _wide(self._table.name)
+        action = AddAction(file.path, file.size, {}, 0, True, json.dumps({"numRecords": file.rows}))
+        create_table_with_add_actions(
+            sink.location(place), DeltaSchema.from_arrow(schema), [action], storage_options=sink.options or None
+        )
+        opened = DeltaTable(sink.location(place), storage_options=sink.options or None)
+        builder = QueryBuilder({"datafusion.execution.target_partitions": "1"}).register("rows", opened)
+        return builder.execute(statement)
+
+    def write(self, batches: Iterable[RecordBatch], first: int, last: int) -> Written | None:
+        """Write rows as one file beside the table's; None if there are none."""
+        place, store, sink = f"{self._place}/{uuid4().hex}", self._table.store, self._table.sink
+        counted = _Counted(batches)
+        start = next(counted, None)
+        if start is None:
+            return None
+        ahead = _Ahead(counted)
+        schema = Schema([start.schema.field(name).with_nullable(True) for name in start.schema.names])
+        write_deltalake(
+            sink.location(place),
+            RecordBatchReader.from_batches(schema, (_as(schema, batch) for batch in _chain(start, ahead))),
+            storage_options=sink.options or None,
+            configuration=_STATISTICS,
+            target_file_size=_ONE_FILE,
+            writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
+        )
+        content = store.read(history.commit_path(place, 0)) or b""
+        added = [action["add"] for action in map(json.loads, content.splitlines()) if "add" in action]
+        rows = sum(json.loads(add["stats"])["numRecords"] for add in added)
+        if len(added) != 1 or rows != counted.rows:
+            raise SinkError(f"{self._table.name}: wrote {rows} of {counted.rows} rows in {len(added)} files: stopped")
+        (add,) = added
+        name = history.compacted_name(first, last, uuid4().hex)
+        store.move(f"{place}/{add['path']}", f"{self._table.name}/{name}")
+        return Written(AddAction(name, add["size"], {}, add["modificationTime"], False, add["stats"]), rows)
+
+
+def _as(schema: Schema, batch: RecordBatch) -> RecordBatch:
+    """A batch whose columns may be null: those that a query made of a constant may not."""
+    return RecordBatch.from_arrays(batch.columns, schema=schema)
+
+
+class _Counted:
+    """Batches, with the number of rows that went by; empty ones are left out."""
+
+    def __init__(self, batches: Iterable[RecordBatch]) -> None:
+        self._batches, self.rows = iter(batches), 0
+
+    def __iter__(self) -> Iterator[RecordBatch]:
+        return self
+
+    def __next__(self) -> RecordBatch:
+        batch = next(self._batches)
+        while not batch.num_rows:
+            batch = next(self._batches)
+        self.rows += batch.num_rows
+        return batch
+
+
+class _Ahead:
+    """What an iterator gives, taken by a thread of its own: deltalake's writer cannot wait for deltalake's reader."""
+
+    def __init__(self, batches: Iterator[RecordBatch]) -> None:
+        self._batches = batches
+        self._taken: Queue[RecordBatch | BaseException | None] = Queue(maxsize=2)
+        Thread(target=self._take, daemon=True).start()
+
+    def __iter__(self) -> Iterator[RecordBatch]:
+        while (found := self._taken.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+
+    def _take(self) -> None:
+        try:
+            for batch in self._batches:
+                self._taken.put(batch)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            self._taken.put(error)
+        else:
+            self._taken.put(None)
+
+
+def _chain(first: RecordBatch, rest: Iterable[RecordBatch]) -> Iterator[RecordBatch]:
+    yield first
+    yield from rest
+
+
+def exchange(
+    table: Table, lease: Lease, removed: list[Data], added: list[Written], about: dict[str, Any], *, changes: bool
+) -> int:
+    """Commit files in place of others; the version that has them. What was written is on the disk before and after.
+
+    ``changes`` says whether rows were left out.
+
+    Raises:
+        Changed: a file that was to go is no longer there.
+        Held: the lease ran out.
+    """
+    store, sink = table.store, table.sink
+    store.sync()
+    gone = {file.path for file in removed}
+    now = int(time.time() * 1000)
+    actions: list[AddAction | RemoveAction] = [
+        AddAction(x.path, x.size, x.partition_values, x.modification_time, changes, x.stats)
+        for x in (written.action for written in added)
+    ]
+    actions += [RemoveAction(file.path, changes, now, file.size, {}) for file in removed]
+    for attempt in range(_ATTEMPTS):
+        lease.renew()
+        opened = sink.open(table.name)
+        there = set(opened.get_add_actions().column("path").to_pylist()) if opened is not None else set()
+        if opened is None or not gone <= there:
+            raise Changed(f"{table.name}: another process has replaced what was to be replaced: run it again")
+        properties = CommitProperties({**about, "seen": table.version}, max_commit_retries=0)
+        try:
+            opened.create_write_transaction(actions, "append", opened.schema(), commit_properties=properties)
+        except CommitFailedError:
+            time.sleep(random.uniform(0, 0.02 * min(attempt + 1, 10)))  # noqa: S311
+            continue
+        store.sync()
+        return opened.version()
+    raise SinkError(f"{table.name}: {_ATTEMPTS} commits of shippers came between: run it again")
+
+
+def sweep_scratch(table: Table, say: Callable[[str], None]) -> None:
+    """Remove what a killed rewriting of this table left. Call it with the lease: nobody else is writing there."""
+    left = [file.path for file in table.store.list(SCRATCH) if file.path.startswith(f"{SCRATCH}/{table.name}-")]
+    for place in sorted({"/".join(path.split("/")[:2]) for path in left}):
+        say(f"{table.name}: removing {place}, which a killed process left")
+        table.store.delete_folder(place)
+
+
+def _wide(name: str) -> Schema:
+    """The schema of a file of upkeep."""
+    schema = SCHEMAS[name]
+    received = schema.field("received")
+    return schema.append(schema.field("segment").with_name(ARRIVAL)).append(received.with_name(BOUNDED))
+
+
+def _time(microseconds: int) -> str:
+    return f"to_timestamp_micros({microseconds})"
