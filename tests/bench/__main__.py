@@ -15,6 +15,7 @@ NAMES = (
     "tree_walk",
     "answer_parts",
     "large_and_small",
+    "ship_rate",
     "rolling_features",
     "gate_error_rates",
     "whole_run",

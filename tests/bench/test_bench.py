@@ -225,3 +225,16 @@ def test_a_public_set_that_no_one_knows_is_named(bench, capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         bench("public_sets").main(["nasa=here"])
     assert "'nasa' is not one of azure-pdm, skab, cmapss, nab" in capsys.readouterr().err
+
+
+def test_the_shipper_keeps_up_and_takes_no_more_memory_than_a_large_answer(bench, tmp_path, capsys) -> None:
+    """In small: an answer of 19 MB, of which Python objects would take ten times as much."""
+    out = tmp_path / "found.json"
+    bench("ship_rate").main(["--records", "500", "--machines", "40000", "--out", str(out)])
+    found = json.loads(out.read_text())
+    rate, _, large, _ = (point["figure"] for point in found["points"])
+    assert (500, 1) == (found["windows"]["records"], found["large"]["records"])
+    assert rate > 0
+    assert large < 80
+    assert 0 == found["windows"]["numba"]  # it alone would take 100 MB
+    assert "records shipped a second of one core" in capsys.readouterr().out

@@ -107,7 +107,9 @@ class SegmentReader:
             if start > self.end:
                 self.corrupt.append((self.end, start - self.end))
             self.end = at
-            yield payload
+            whole = [payload]
+            del payload  # a generator keeps its variables: a long record would stay in memory
+            yield whole.pop()
 
     def stretch(self, offset: int, size: int) -> bytes:
         """Some bytes of the file."""

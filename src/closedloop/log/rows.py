@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any
 
 import msgspec
@@ -60,19 +60,12 @@ def rows_of(spool: str, segment: int, payloads: Iterable[bytes], prune: Prune | 
     """The rows of a segment's records, in their order. ``prune`` leaves out what must not be stored."""
     rows = Rows()
     builders: dict[str, _Builder] = {}
+    indices = count()  # enumerate would hold the last payload
     size = 0
-    for index, payload in enumerate(payloads):
-        try:
-            table, parts = _parts(payload)
-        except RecordError as error:
-            rows.refused.append(Refused(index, payload, str(error)))
-            continue
-        kept = parts if prune is None else prune(parts)
-        if kept is not None:
-            if table not in builders:
-                builders[table] = _Builder(table)
-            builders[table].add(kept, spool, segment, index)
+    for payload in payloads:
         size += len(payload)
+        _add(payload, (spool, segment, next(indices)), builders, rows, prune)
+        del payload  # a long one gives its memory back before its columns are put together
         if size > _BATCH_BYTES:
             _flush(builders, rows)
             size = 0
@@ -80,10 +73,26 @@ def rows_of(spool: str, segment: int, payloads: Iterable[bytes], prune: Prune | 
     return rows
 
 
+def _add(
+    payload: bytes, place: tuple[str, int, int], builders: dict[str, _Builder], rows: Rows, prune: Prune | None
+) -> None:
+    """Add one record to the columns of its table, or to those that were refused."""
+    try:
+        table, parts = _parts(payload)
+    except RecordError as error:
+        rows.refused.append(Refused(place[2], payload, str(error)))
+        return
+    kept = parts if prune is None else prune(parts)
+    if kept is not None:
+        if table not in builders:
+            builders[table] = _Builder(table)
+        builders[table].add(kept, *place)
+
+
 def _flush(builders: dict[str, _Builder], rows: Rows) -> None:
-    for table, builder in builders.items():
+    while builders:
+        table, builder = builders.popitem()
         rows.batches.setdefault(table, []).append(builder.batch())
-    builders.clear()
 
 
 def _parts(payload: bytes) -> tuple[str, Parts]:
@@ -123,10 +132,10 @@ class _Leaf:
             self.values = []
 
     def array(self) -> Array:
-        """All of them."""
-        if not self._chunks:
-            return self._array()
-        return ChunkedArray([*self._chunks, self._array()], self._kind).combine_chunks()
+        """All of them, which are then gone from here."""
+        chunks, self._chunks = [*self._chunks, self._array()], []
+        self.values = []
+        return chunks[0] if len(chunks) == 1 else ChunkedArray(chunks, self._kind).combine_chunks()
 
     def _array(self) -> Array:
         if DataType.is_timestamp(self._kind):
@@ -224,9 +233,9 @@ class _Results:
         if results is None:
             self._lengths.append(None)
             return
-        count = 0
+        length = 0
         for result in results:
-            count += 1
+            length += 1
             self._machine.values.append(result.machineID)
             self._time.values.append(result.time_us)
             anomaly = result.anomaly
@@ -239,9 +248,9 @@ class _Results:
                 self._probability.values.append(None if chance is None else chance.probability)
                 self._rings.values.append(None if chance is None else chance.alarm)
             self._warnings.add(result.warnings)
-            if not count % 1000:
+            if not length % 1000:
                 self._settle()
-        self._lengths.append(count)
+        self._lengths.append(length)
 
     def array(self) -> Array:
         """All rows."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from arro3.core import RecordBatch, RecordBatchReader
+from arro3.core import DataType, RecordBatch, RecordBatchReader, Schema
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
@@ -33,7 +33,7 @@ from closedloop.log.rows import Prune, rows_of
 from closedloop.log.segment import sync_folder
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.state import SpoolError, lock, read_state
-from closedloop.log.tables import SCHEMAS
+from closedloop.log.tables import SCHEMAS, misfit
 
 STATUS = "ship.json"
 _CONFLICTS = 50  # commits of others that may come between, one after the other, before a round gives up
@@ -189,6 +189,7 @@ class Shipper:
     def _write(
         self, opened: DeltaTable, table: str, batches: list[RecordBatch], spool: str, number: int, sha256: str
     ) -> None:
+        self._require_fit(opened, table)
         if self._sink.folder is not None:
             with contextlib.suppress(OSError):  # on a full disk only shipping makes room; without it repair may halt
                 Attempts(self._folder).note(table, opened.version() + 1, SegmentId(spool, number, sha256))
@@ -203,6 +204,19 @@ class Shipper:
                 app_transactions=[Transaction(spool, number)],
             ),
         )
+
+    def _require_fit(self, opened: DeltaTable, table: str) -> None:
+        """Refuse a table whose columns have other types: to merge schemas would cast our values, and lose them.
+
+        Raises:
+            ShipError: that is so.
+        """
+        found, ours = (
+            DataType.struct([schema.field(name) for name in schema.names])
+            for schema in (Schema.from_arrow(opened.schema()), SCHEMAS[table])
+        )
+        if where := misfit(found, ours, table):
+            raise ShipError(f"{where} in the sink: use the version that made it, or another LOG_SINK")
 
     def _make_durable(self) -> None:
         """Have a local sink's files on its disk before the segment goes; an object store answers when it has them."""

@@ -57,3 +57,17 @@ SCHEMAS = {
     REQUESTS: Schema([Field(name, kind) for name, kind in {**_ABOUT, **_SCORED, "results": _list(_RESULT)}.items()]),
     FEEDBACK: Schema([Field(name, kind) for name, kind in {**_ABOUT, **_FED}.items()]),
 }
+
+
+def misfit(table: DataType, ours: DataType, where: str) -> str | None:
+    """Which part of a table has another type than ours; what one of them has and the other lacks is no misfit."""
+    if DataType.is_struct(table) and DataType.is_struct(ours):
+        theirs = {field.name: field.type for field in table.fields}
+        parts = (
+            (theirs[field.name], field.type, f"{where}.{field.name}") for field in ours.fields if field.name in theirs
+        )
+        return next((found for part in parts if (found := misfit(*part))), None)
+    if DataType.is_list(table) and DataType.is_list(ours):
+        element, own = table.value_field, ours.value_field
+        return misfit(element.type, own.type, where) if element is not None and own is not None else None
+    return None if table == ours else f"{where} is {table}, and not {ours}"
