@@ -55,7 +55,7 @@ async def score_machines(scope: types.Scope, receive: types.Receive) -> tuple[by
 
 
 async def take_feedback(scope: types.Scope, receive: types.Receive) -> tuple[bytes, Headers]:
-    """Take failures and replacements that happened; return once the record is durable."""
+    """Take what happened, what did not, and up to when all is known; return once the record is durable."""
     received = time.time_ns() // 1000
     service: Service = scope["state"]["service"]
     request_id: str = scope["state"]["request_id"]

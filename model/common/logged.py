@@ -37,5 +37,8 @@ def fetch(source: str, schema: Schema) -> tuple[dict[str, pd.DataFrame], dict[st
         raise DataError(f"{source}: the log cannot be read: {one_line(error)}") from error
     again = f", {log.replayed:,} of them sent again" if log.replayed else ""
     cli.say(f"read {log.records:,} records{again}; {len(log.losers):,} values were replaced by later ones")
+    if log.aside:
+        names = ", ".join(sorted({f"{row.column} {row.name!r}" for row in log.aside}))
+        cli.say(f"kept {len(log.aside):,} rows aside that name what the schema does not have: {names}")
     frames = sources.tables_to_frames(log.tables, schema)
     return frames, {"kind": "log", "location": source, "versions": log.versions}

@@ -101,7 +101,8 @@ def _feedback_operation(scorer: Scorer, problems: dict[str, Any]) -> dict[str, A
     stored = {"description": "The rows are in the log, durably.", "headers": _ID_BACK} | _json(_acknowledgement())
     return {
         "summary": "Report what happened",
-        "description": "Failures and replacements that happened: the next model is trained on them and the log.",
+        "description": "Failures and replacements that happened, events that did not (`retracted`), and up to when "
+        "everything has been reported (`complete_until`): the next model is trained on this and the log.",
         "operationId": "feedback",
         "parameters": [_ID],
         "requestBody": {"required": True} | _json(schema, _feedback_examples(example)),
@@ -137,18 +138,23 @@ def _score_examples(example: dict[str, Any]) -> dict[str, Any]:
 
 def _feedback_examples(example: dict[str, Any]) -> dict[str, Any]:
     """Feedback that can be sent as it is, by name."""
+    failures, maint = example["failures"], {**example["maint"], "finding": ["sound"]}
+    earlier = {**failures, "datetime": ["2015-01-05T05:30:00Z"]}
     return {
         "a failure and its replacement": example,
-        "a failure": {"failures": example["failures"]},
-        "a planned replacement": {"maint": example["maint"]},
+        "a failure": {"failures": failures},
+        "a planned replacement of a sound component": {"maint": maint},
+        "a failure whose time is corrected": {"failures": earlier, "retracted": {"failures": failures}},
+        "everything has been reported": {"complete_until": example["complete_until"]},
     }
 
 
 def _acknowledgement() -> dict[str, Any]:
     """The JSON Schema of the answer to feedback."""
-    stored = {"failures": _COUNT, "maint": _COUNT}
-    answer = {"request_id": {"type": "string"}, "stored": _object(stored) | {"description": "Rows of each table."}}
-    return _object(answer) | {"examples": [{"request_id": "4f2c", "stored": {"failures": 1, "maint": 1}}]}
+    stored = dict.fromkeys(("failures", "maint", "retracted", "complete_until"), _COUNT)
+    answer = {"request_id": {"type": "string"}, "stored": _object(stored) | {"description": "Rows of each part."}}
+    example = {"failures": 1, "maint": 1, "retracted": 0, "complete_until": 1}
+    return _object(answer) | {"examples": [{"request_id": "4f2c", "stored": example}]}
 
 
 def _problem_schema() -> dict[str, Any]:

@@ -57,16 +57,18 @@ class Orders:
         if not self.machines or not record.request:
             return record
         body: dict[str, dict[str, Any]] = msgspec.json.decode(record.request)
-        hit = [name for name, columns in body.items() if self._any(columns.get("machineID", []))]
+        tables = [(body, name) for name in body if name != "retracted"]
+        tables += [(body["retracted"], name) for name in body.get("retracted", {})]
+        hit = [(within, name) for within, name in tables if self._any(within[name].get("machineID", []))]
         if not hit:
             return record
-        for name in hit:
-            keep = [str(machine) not in self.machines for machine in body[name]["machineID"]]
-            body[name] = {
+        for within, name in hit:
+            keep = [str(machine) not in self.machines for machine in within[name]["machineID"]]
+            within[name] = {
                 column: [value for value, kept in zip(values, keep, strict=True) if kept]
-                for column, values in body[name].items()
+                for column, values in within[name].items()
             }
-        if not any(columns.get("machineID") for columns in body.values()):
+        if not any(within[name].get("machineID") for within, name in tables):
             return None
         answer = record.answer
         if answer:

@@ -51,7 +51,14 @@ _SCORED = {
     "maint": _struct(**_PLACE, comp=_list(_TEXT)),
     "machines": _struct(machineID=_list(_WHOLE), model=_list(_TEXT), age=_list(_NUMBER)),
 }
-_FED = {"failures": _struct(**_PLACE, failure=_list(_TEXT)), "maint": _SCORED["maint"]}
+_FAILURES = _struct(**_PLACE, failure=_list(_TEXT))
+_FED = {
+    "failures": _FAILURES,
+    "maint": _struct(**_PLACE, comp=_list(_TEXT), finding=_list(_TEXT)),
+    "retracted_failures": _FAILURES,
+    "retracted_maint": _SCORED["maint"],
+    "complete_until": _struct(**_PLACE),  # a machine that is null stands for every machine
+}
 TABLES_OF = {REQUESTS: tuple(_SCORED), FEEDBACK: tuple(_FED)}
 SCHEMAS = {
     REQUESTS: Schema([Field(name, kind) for name, kind in {**_ABOUT, **_SCORED, "results": _list(_RESULT)}.items()]),
