@@ -14,7 +14,7 @@ from score.problems import MEDIA_TYPE, Problem
 TITLE = "Closed Loop"
 DESCRIPTION = "Anomaly scores and failure probabilities of machines, from a slice of their tables. Requests are logged."
 _PROBLEMS = {
-    "400": "The body is not JSON.",
+    "400": "The body is not JSON, or a header has an unknown value.",
     "401": "No known token.",
     "403": "The token lacks the scope.",
     "408": "The request took too long to arrive.",
@@ -32,6 +32,13 @@ _ID = {
     "schema": {"type": "string"},
     "example": "press-shop-2015-01-04T06",
 }
+_DRY_RUN = {
+    "name": "Closed-Loop-Dry-Run",
+    "in": "header",
+    "description": "Send 1 to try something out: the request is checked and answered like any other, but nothing is "
+    "logged, and no model is trained on it. The answer repeats the header.",
+    "schema": {"type": "string", "enum": ["1"]},
+}
 _ID_BACK = {
     "X-Request-ID": {
         "description": "The request's id.",
@@ -45,7 +52,8 @@ _VERSION = {key: {"type": ["string", "null"]} for key in ("model_digest", "bundl
 _STATE = {
     "unready": {"type": ["string", "null"], "description": "Why no requests are accepted now; null: they are."},
     **dict.fromkeys(
-        ("uptime_seconds", "machines_scored", "offered", "stored", "sampled_out", "rejected", "in_flight"), _COUNT
+        ("uptime_seconds", "machines_scored", "offered", "stored", "sampled_out", "dry_run", "rejected", "in_flight"),
+        _COUNT,
     ),
     "unsent_segments": {"type": ["integer", "null"], "description": "null: unknown, or the log is not shipped."},
     "recent": {"type": ["array", "null"], "description": "null: send a token.", "items": {"type": "object"}},
@@ -89,7 +97,7 @@ def _score_operation(scorer: Scorer, problems: dict[str, Any]) -> dict[str, Any]
         "summary": "Score machines",
         "description": "One result for each machine of the request, at its last telemetry row.",
         "operationId": "score",
-        "parameters": [_ID],
+        "parameters": [_ID, _DRY_RUN],
         "requestBody": {"required": True} | _json(scorer.request_schema, _score_examples(scorer.example)),
         "responses": {"200": scored, **problems},
     }
@@ -104,7 +112,7 @@ def _feedback_operation(scorer: Scorer, problems: dict[str, Any]) -> dict[str, A
         "description": "Failures and replacements that happened, events that did not (`retracted`), and up to when "
         "everything has been reported (`complete_until`): the next model is trained on this and the log.",
         "operationId": "feedback",
-        "parameters": [_ID],
+        "parameters": [_ID, _DRY_RUN],
         "requestBody": {"required": True} | _json(schema, _feedback_examples(example)),
         "responses": {"200": stored, **problems},
     }

@@ -27,7 +27,7 @@ def test_the_golden_segment_is_shipped(kit, folder, sink):
 
 def test_the_tables_have_the_golden_columns(kit, folder, sink):
     """They grow by nullable columns; any other change takes another FORMAT, and the old one is read too."""
-    kit.fill(folder, [kit.scored("a"), kit.fed("b", {})])
+    kit.fill(folder, [kit.scored("a"), kit.fed("b", {}), kit.refused("c", b"{")])
     kit.ship(folder, sink)
     made = {name: json.loads(DeltaTable(sink / name).schema().to_json()) for name in tables.SCHEMAS}
     assert json.loads((GOLDEN / "log_tables.json").read_text()) == {"format": tables.FORMAT, **made}

@@ -15,9 +15,10 @@ TEXT = DataType.string()
 def widened(schema):
     """The columns of a later release: one more, and one more within a table."""
     fields = [schema.field(name) for name in schema.names]
-    at = schema.names.index("maint")
-    cause = arrow.Field("cause", DataType.list(arrow.Field("element", TEXT)))
-    fields[at] = arrow.Field("maint", DataType.struct([*fields[at].type.fields, cause]))
+    if "maint" in schema.names:
+        at = schema.names.index("maint")
+        cause = arrow.Field("cause", DataType.list(arrow.Field("element", TEXT)))
+        fields[at] = arrow.Field("maint", DataType.struct([*fields[at].type.fields, cause]))
     return arrow.Schema([*fields, arrow.Field("region", TEXT)])
 
 

@@ -23,7 +23,8 @@ JSON = {"Content-Type": "application/json"}
 
 
 def stored(folder):
-    return [record.decode(entry.payload) for entry in read(folder, pytest.fail)]
+    found = [record.decode(entry.payload) for entry in read(folder, pytest.fail)]
+    return [kept for kept in found if kept.kind != record.REJECT]
 
 
 class Idle(supervisor.Supervisor):

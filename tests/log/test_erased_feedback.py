@@ -1,12 +1,15 @@
-"""An order of erasure reaches every part of feedback: what is shipped after it names the machine nowhere."""
+"""An order of erasure reaches every part of feedback, and what was refused."""
 
 import json
 
 import pytest
+from deltalake import DeltaTable
 
 from closedloop.log import erase
+from closedloop.log.files import Files
 from closedloop.log.orders import Order, Orders
-from closedloop.log.tables import FEEDBACK
+from closedloop.log.sink import Sink
+from closedloop.log.tables import FEEDBACK, REJECTS
 
 EVENT = {"datetime": ["2015-01-05T06:00:00Z"] * 2, "machineID": [1, 2]}
 BODY = {
@@ -44,3 +47,25 @@ def test_a_row_of_the_table_loses_the_machine(kit, folder, sink):
         left[name]["machineID"] for name in ("maint", "retracted_failures", "retracted_maint", "complete_until")
     ]
     assert [None] == left["maint"]["finding"]
+
+
+@pytest.mark.parametrize(
+    ("body", "detail", "gone"),
+    [
+        (b'{"machineID": [1, 2]}', "", True),
+        (b'{"machineID": ["2"', "", True),
+        (b"{", "machine 2 at '2015' occurs twice", True),
+        (b'{"machineID": [1, 21, 12, -2], "volt": [0.2, 2.5, 2e3]}', "", False),
+        (b"\xff", "byte 0 is not UTF-8", False),
+    ],
+)
+def test_a_refused_request_that_names_the_machine_goes_whole(kit, folder, sink, body, detail, gone):
+    record = kit.refused("a", body, detail)
+    assert (Orders([ORDER]).prune(record) is None) == gone
+    kit.fill(folder, [record])
+    kit.ship(folder, sink)
+    files = Files(Sink.at(str(sink), {}), REJECTS, DeltaTable(sink / REJECTS))
+    (batch,) = files.batches(erase._where(REJECTS))
+    assert [gone] == erase._hits(REJECTS, batch, ORDER).tolist()
+    (row,) = kit.rows(sink, REJECTS)
+    assert erase._prune(REJECTS, row, ORDER) is None
