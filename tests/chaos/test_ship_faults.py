@@ -19,7 +19,10 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from deltalake._internal import DeltaFileSystemHandler
 
+from closedloop.log.halt import lift
+from closedloop.log.sink import Sink
 from closedloop.log.state import SpoolError, lock
 
 HERE = Path(__file__).parent
@@ -320,3 +323,21 @@ def test_no_credential_is_in_what_the_shipper_leaves_behind(store, tmp_path):
     assert secrets
     assert [secret for secret in secrets if secret in text] == []
     assert "last_error" in text
+
+
+def test_a_halt_in_an_object_store_is_obeyed_and_lifted(store, tmp_path):
+    place, environ, _ = store
+    folder = tmp_path / "log"
+    kit.fill(folder, [kit.scored("a")])
+    kit.ship(folder, place)
+    sink = Sink.at(place, environ)
+    file = DeltaFileSystemHandler(sink.place, sink.options).open_output_stream("halt")
+    file.write(b'{"why": ["a person said so"]}')
+    file.close()
+    kit.fill(folder, [kit.scored("b")])
+    status, said = kit.ship(folder, place)
+    assert (1, True) == (status.unsent_segments, "is halted: a person said so. Run log-repair" in said[0])
+    lift(sink)
+    status, said = kit.ship(folder, place)
+    assert (0, []) == (status.unsent_segments, said)
+    once(kit.ids(place, options=environ), ["a", "b"])

@@ -11,6 +11,7 @@ from deltalake import DeltaTable
 from closedloop.log import quarantine
 from closedloop.log import rows as builders
 from closedloop.log import ship as module
+from closedloop.log.commits import read_commit
 from closedloop.log.frame import HEADER_BYTES
 from closedloop.log.sink import Sink, SinkError, one_line
 from closedloop.log.state import SpoolError
@@ -336,3 +337,29 @@ def test_a_segment_goes_only_when_a_table_that_was_loaded_again_holds_it(kit, fo
     status, _ = kit.ship(folder, sink)
     assert (0, ["a"]) == (status.unsent_segments, kit.ids(sink))
     assert next(lies, None) is None
+
+
+def test_a_segment_whose_commit_was_cleaned_up_is_known_by_what_upkeep_stored(kit, folder, sink, tmp_path):
+    """A replica that waited long would otherwise stop for ever."""
+    kit.fill(folder, [kit.scored("a")])
+    shutil.copytree(folder, tmp_path / "before")
+    kit.ship(folder, sink)
+    table = sink / "requests"
+    DeltaTable(table).create_checkpoint()
+    shipped = read_commit(table / "_delta_log" / f"{1:020d}.json").segment
+    for path in (table / "_delta_log").glob("*.json"):
+        path.unlink()
+    shutil.copy(next((tmp_path / "before").glob("*.seg")), folder)
+    status, said = kit.ship(folder, sink)
+    assert (1, True) == (status.unsent_segments, "stays: the sink has later ones" in said[0])
+    asked = []
+
+    def settled(opened, spool, number):
+        asked.append((opened.version(), spool, number))
+        return shipped.sha256
+
+    shipper = module.Shipper(folder, Sink.at(str(sink), {}), pytest.fail, settled=settled)
+    assert shipper.round()
+    shipper.close()
+    assert [(1, shipped.spool, 1)] == asked
+    assert ["a"] == kit.ids(sink)

@@ -1,4 +1,4 @@
-"""The segment that is being written, and the mending of one that was left open."""
+"""The segment that is being written, and the recovery of one that was left open."""
 
 from __future__ import annotations
 

@@ -35,6 +35,8 @@ from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.state import SpoolError, lock, read_state
 from closedloop.log.tables import SCHEMAS, misfit
 
+Settled = Callable[[DeltaTable, str, int], str | None]  # table, spool, segment number; None if it does not know
+
 STATUS = "ship.json"
 _CONFLICTS = 50  # commits of others that may come between, one after the other, before a round gives up
 _NOTE_SECONDS = 1.0  # between two writes of ship.json within a round
@@ -70,15 +72,24 @@ class Status(msgspec.Struct):
 class Shipper:
     """The one shipper of a spool's folder; ``say`` hears in one line of what a person should know.
 
-    ``prune`` leaves out of each record what must not be stored.
+    ``prune`` leaves out of each record what must not be stored. ``settled`` gives the sha256 of a segment whose commit
+    is in no table's history any more: upkeep stores it before it removes the commit.
 
     Raises:
         SpoolError: another process ships this folder.
         OSError: the folder is not there, or cannot be written.
     """
 
-    def __init__(self, folder: Path, sink: Sink, say: Callable[[str], None], prune: Prune | None = None) -> None:
-        self._folder, self._sink, self._say, self._prune = folder, sink, say, prune
+    def __init__(
+        self,
+        folder: Path,
+        sink: Sink,
+        say: Callable[[str], None],
+        prune: Prune | None = None,
+        settled: Settled | None = None,
+    ) -> None:
+        self._folder, self._sink, self._say = folder, sink, say
+        self._prune, self._settled = prune, settled
         self._tables: dict[str, DeltaTable] = {}
         self._lock = lock(folder / "ship.lock")
         self._noted = float("-inf")
@@ -149,7 +160,7 @@ class Shipper:
             if opened is None:
                 self._sink.create(table)
                 continue
-            if holds(opened, spool, number, sha256):
+            if holds(opened, spool, number, sha256, self._settled):
                 self._make_durable()
                 return
             try:
@@ -291,8 +302,8 @@ def _damaged(segment: SegmentReader) -> list[Kept]:
     ]
 
 
-def holds(table: DeltaTable, spool: str, number: int, sha256: str) -> bool:
-    """Whether a table holds a segment.
+def holds(table: DeltaTable, spool: str, number: int, sha256: str, settled: Settled | None = None) -> bool:
+    """Whether a table holds a segment. ``settled`` knows those whose commits were removed from the table's history.
 
     Raises:
         ShipError: it holds another one under the same number, or later ones and not this.
@@ -301,6 +312,8 @@ def holds(table: DeltaTable, spool: str, number: int, sha256: str) -> bool:
     if version is None or version < number:
         return False
     found = _commit(table, spool, number)
+    if found is None and settled is not None:
+        found = settled(table, spool, number)
     where = f"segment {number} of spool {spool}"
     if found is None:
         raise ShipError(f"{where} stays: the sink has later ones of this spool and not this one: is the volume a copy?")

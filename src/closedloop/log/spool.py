@@ -274,16 +274,16 @@ class Spool:
             self._segment = None
 
     def _begin(self) -> OpenSegment:
-        """Mend and seal what was left open, then begin a segment under a number never used before."""
+        """Recover and seal what was left open, then begin a segment under a number never used before."""
         for path in sorted(self._folder.glob("*" + OPEN)):
-            self._mend(path, self._acknowledged.get(path))
+            self._recover(path, self._acknowledged.get(path))
         self._acknowledged.clear()
         number = self._next
         write_state(self._folder, self.id, number + 1)
         self._next = number + 1
         return OpenSegment(self._folder, self.id, number)
 
-    def _mend(self, path: Path, acknowledged: int | None) -> None:
+    def _recover(self, path: Path, acknowledged: int | None) -> None:
         """Cut a segment after its last whole record (or after what was acknowledged, if known) and seal it."""
         found = read_segment(path, self.id)
         end = found.end if acknowledged is None else min(acknowledged, found.end)
