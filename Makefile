@@ -23,6 +23,9 @@ SPREAD = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reo
 # The parameters of the recorded run that RUN names, or the file PARAMS instead of model/params.yaml.
 WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params "$(PARAMS)"))
 
+# What all commands of the log's upkeep take.
+LOG_FLAGS = $(if $(DRY_RUN),--dry-run) $(if $(JSON),--json)
+
 # What runs code of src/closedloop in this process, and what runs its compiled loops on little data.
 TESTS_OF_NOUNS = $(addprefix tests/,data features heads judge log)
 TESTS_OF_LOOPS = $(addprefix tests/,data/test_request.py features/test_values.py features/test_baseline.py \
@@ -33,7 +36,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check promote accept batch data-pin log-repair serve image image-test image-same sbom release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose engine manifests test contract chaos fuzz bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required retrain reference bundle-digest comment status issue head scans zizmor ship-plan ship-hold image-push pr protect doctor rename lock clean
+.PHONY: help run data-check promote accept batch log-status log-compact log-expire log-erase data-pin log-repair serve image image-test image-same sbom release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose engine manifests test contract chaos fuzz bench bench-serve coverage mutation check lint types lock-check policy ci plan summary required retrain reference bundle-digest comment status issue head scans zizmor ship-plan ship-hold image-push pr protect doctor rename lock clean
 
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -68,6 +71,21 @@ accept: $(INSTALLED) ## let a red verdict pass: WHY="…", written with CI's dec
 batch: $(INSTALLED) $(BUNDLE) ## score the tables in DATA=path (CSV, Parquet, Delta) into OUT=file.parquet or .csv; EVERY_ROW=1 answers for all rows
 	@[ -n "$(DATA)" ] || { echo 'make batch: name your tables: make batch DATA=path [OUT=answers.csv]' >&2; exit 2; }
 	$(strip $(BIN)/python -m model.batch --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(if $(EVERY_ROW),--every-row) $(WITH))
+
+log-status: $(INSTALLED) ## what LOG_SINK holds: files, bytes, commits, pins, orders of erasure, whether it is halted
+	@$(strip $(BIN)/python -m model.log status $(if $(JSON),--json))
+
+log-compact: $(INSTALLED) ## few large files in LOG_SINK for many small ones; ALL=1 for a few too; DRY_RUN=1 only says it
+	@$(strip $(BIN)/python -m model.log compact $(if $(ALL),--all) $(LOG_FLAGS))
+
+log-expire: $(INSTALLED) ## leave out of LOG_SINK the records of more than DAYS=n days ago; pins keep theirs
+	@[ -n "$(DAYS)" ] || { echo 'make log-expire: say how many days of records stay: make log-expire DAYS=400' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.log expire --days "$(DAYS)" $(LOG_FLAGS))
+
+log-erase: $(INSTALLED) ## remove MACHINE=id or CALLER=name from all versions in LOG_SINK; CONFIRM=the same; WITHDRAW=1 ends the order
+	@[ -n "$(MACHINE)$(CALLER)" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, or CALLER=name' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.log erase $(if $(MACHINE),--machine "$(MACHINE)",--caller "$(CALLER)") \
+	  $(if $(CONFIRM),--confirm "$(CONFIRM)") $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
 
 data-pin: $(INSTALLED) ## fetch what model/data.lock.json names, validate it, and pin its fingerprint
 	$(BIN)/python -m model.data

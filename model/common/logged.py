@@ -37,6 +37,12 @@ def fetch(source: str, schema: Schema) -> tuple[dict[str, pd.DataFrame], dict[st
         raise DataError(f"{source}: the log cannot be read: {one_line(error)}") from error
     again = f", {log.replayed:,} of them sent again" if log.replayed else ""
     cli.say(f"read {log.records:,} records{again}; {len(log.losers):,} values were replaced by later ones")
+    if log.impossible_clocks:
+        cli.say(
+            f"{log.impossible_clocks:,} records were stamped after a later commit: set the clocks of their replicas"
+        )
+    if log.erased:
+        cli.say(f"{log.erased:,} records are left out, as a standing order of erasure says")
     if log.aside:
         names = ", ".join(sorted({f"{row.column} {row.name!r}" for row in log.aside}))
         cli.say(f"kept {len(log.aside):,} rows aside that name what the schema does not have: {names}")

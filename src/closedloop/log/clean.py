@@ -7,6 +7,7 @@ ledger first (:mod:`closedloop.log.ledger`). Every step may be the last: the nex
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -63,10 +64,14 @@ def clean(
         if version < since and version not in ranges
         for file in files
     ]
-    if len(gone) <= few:
-        gone, stale = [], []
+    if len(gone) <= few and not stale:
+        gone = []
     needed = _needed(table, since, kept)
-    unreferenced, removable = _files(table, needed, time.time() - grace)
+    seen = {path for commit in table.commits.values() for path in commit.removed}
+    for file in stale:  # of a version that was pinned, or the newest, until now
+        with contextlib.suppress(SinkError):  # torn: its files wait to be found twice
+            seen.update(_paths(table, int(file.path.rpartition("/")[2][:20])))
+    unreferenced, removable = _files(table, needed, seen, time.time() - grace)
     named = set(_paths(table, None))  # committed meanwhile
     removable = [file for file in removable if file.path.removeprefix(f"{table.name}/") not in named]
     done = Cleaned(
@@ -144,21 +149,20 @@ def _needed(table: Table, since: int, kept: Iterable[int]) -> set[str]:
     return needed
 
 
-def _files(table: Table, needed: set[str], young: float) -> tuple[list[str], list[File]]:
-    """The files that no version holds, and those of them to remove.
+def _files(table: Table, needed: set[str], known: set[str], young: float) -> tuple[list[str], list[File]]:
+    """The files that no version holds, and those of them to remove: of ``known`` ones, which some version had, all.
 
-    One that no commit names may be of a shipper that is about to commit it, whatever the clocks say. So it goes only
-    when it was found before, and is old. One that a commit took out goes at once.
+    Another may be of a shipper that is about to commit it, whatever the clocks say. So it goes only when it was found
+    before, and is old.
     """
-    taken_out = {path for commit in table.commits.values() for path in commit.removed}
-    seen = set(table.ledger.unreferenced) | taken_out
+    seen = set(table.ledger.unreferenced) | known
     unreferenced, removable = [], []
     for file in table.store.list(table.name):
         path = file.path.removeprefix(f"{table.name}/")
         if path.startswith("_") or path in needed:
             continue
         unreferenced.append(path)
-        old = young if path in taken_out else min(young, time.time() - _ORPHAN_SECONDS)
+        old = young if path in known else min(young, time.time() - _ORPHAN_SECONDS)
         if path in seen and file.modified < old:
             removable.append(file)
     return unreferenced, removable

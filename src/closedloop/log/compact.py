@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from arro3.core import RecordBatch
 
@@ -18,7 +19,7 @@ from closedloop.log.rewrite import Data, Scratch, Table, exchange
 FAN_IN = 8  # files of a size class, side by side, before they become one
 _SMALLEST_CLASS = 256 << 10
 _CLASS_RATIO = 8
-_LARGE_LEAST, _LARGE_MOST, _LARGE_SHARE = 16 << 20, 256 << 20, 256
+_LARGE_LEAST, _LARGE_MOST, _LARGE_SHARE = 16 << 20, 48 << 20, 256  # what becomes one file is in memory at once
 _MOST_FILES = 512  # that become one at once: progress is kept after each
 
 
@@ -44,9 +45,9 @@ def plan(files: list[Data], *, everything: bool = False) -> list[Data] | None:
     limits = [large]
     while not everything and limits[0] // _CLASS_RATIO >= _SMALLEST_CLASS:
         limits.insert(0, limits[0] // _CLASS_RATIO)
-    for limit in limits:
-        for run in _runs(files, limit, large):
-            if len(run) >= (2 if everything else FAN_IN):
+    for smaller, limit in pairwise([0, *limits]):
+        for run in _runs(files, limit, large):  # files of smaller classes between them go along, and do not count
+            if sum(file.size >= smaller for file in run) >= (2 if everything else FAN_IN):
                 return run
     return None
 

@@ -67,8 +67,9 @@ class Lease:
     ) -> None:
         if kind is not None and not issubclass(kind, Exception):  # told to end: the lease ends by itself
             return
-        if self._opened().transaction_version(APP) == self._mine:
-            self._commit(self._opened(), 0.0)
+        while (opened := self._opened()).transaction_version(APP) == self._mine:
+            if self._commit(opened, 0.0):
+                break
 
     def renew(self) -> None:
         """Keep it for as long again.

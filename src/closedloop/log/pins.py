@@ -46,17 +46,12 @@ def put(sink: Sink, pin: Pin) -> None:
     store.write(_path(pin.id), msgspec.json.encode(pin) + b"\n")
     for table, version in pin.versions.items():  # after the write: from then on upkeep leaves the version alone
         try:
-            opened = sink.open(table, version)
-            if opened is None:
-                raise SinkError(f"{table}: there is no such table in {sink.place}")
-        except FAULTS as error:
+            trouble = "it is not there" if sink.open(table, version) is None else None
+        except (SinkError, *FAULTS) as error:
+            trouble = one_line(error)
+        if trouble is not None:
             _restore(store, pin.id, before)
-            raise SinkError(
-                f"{table} cannot be pinned at version {version}: {one_line(error)}; pin its newest version"
-            ) from None
-        except SinkError:
-            _restore(store, pin.id, before)
-            raise
+            raise SinkError(f"{table} cannot be pinned at version {version}: {trouble}; pin its newest version")
 
 
 def _restore(store: Store, name: str, before: bytes | None) -> None:

@@ -12,14 +12,13 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from queue import Queue
-from threading import Thread
 from typing import Any
 from uuid import uuid4
 
 from arro3.core import RecordBatch, RecordBatchReader, Schema
+from arro3.core import Table as ArrowTable
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, WriterProperties, write_deltalake
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError
@@ -150,15 +149,16 @@ class Scratch:
     def write(self, batches: Iterable[RecordBatch], first: int, last: int) -> Written | None:
         """Write rows as one file beside the table's; None if there are none."""
         place, store, sink = f"{self._place}/{uuid4().hex}", self._table.store, self._table.sink
-        counted = _Counted(batches)
-        start = next(counted, None)
-        if start is None:
+        found = [batch for batch in batches if batch.num_rows]
+        if not found:
             return None
-        ahead = _Ahead(counted)
-        schema = Schema([start.schema.field(name).with_nullable(True) for name in start.schema.names])
+        # One batch: deltalake's writer deals several out to its threads, which takes them out of their order.
+        schema = Schema([found[0].schema.field(name).with_nullable(True) for name in found[0].schema.names])
+        rows = ArrowTable.from_batches([RecordBatch.from_arrays(x.columns, schema=schema) for x in found])
+        del found
         write_deltalake(
             sink.location(place),
-            RecordBatchReader.from_batches(schema, (_as(schema, batch) for batch in _chain(start, ahead))),
+            rows.combine_chunks(),
             storage_options=sink.options or None,
             configuration=_STATISTICS,
             target_file_size=_ONE_FILE,
@@ -166,64 +166,13 @@ class Scratch:
         )
         content = store.read(history.commit_path(place, 0)) or b""
         added = [action["add"] for action in map(json.loads, content.splitlines()) if "add" in action]
-        rows = sum(json.loads(add["stats"])["numRecords"] for add in added)
-        if len(added) != 1 or rows != counted.rows:
-            raise SinkError(f"{self._table.name}: wrote {rows} of {counted.rows} rows in {len(added)} files: stopped")
+        count = sum(json.loads(add["stats"])["numRecords"] for add in added)
+        if len(added) != 1 or count != rows.num_rows:
+            raise SinkError(f"{self._table.name}: wrote {count} of {rows.num_rows} rows in {len(added)} files: stopped")
         (add,) = added
         name = history.compacted_name(first, last, uuid4().hex)
         store.move(f"{place}/{add['path']}", f"{self._table.name}/{name}")
-        return Written(AddAction(name, add["size"], {}, add["modificationTime"], False, add["stats"]), rows)
-
-
-def _as(schema: Schema, batch: RecordBatch) -> RecordBatch:
-    """A batch whose columns may be null: those that a query made of a constant may not."""
-    return RecordBatch.from_arrays(batch.columns, schema=schema)
-
-
-class _Counted:
-    """Batches, with the number of rows that went by; empty ones are left out."""
-
-    def __init__(self, batches: Iterable[RecordBatch]) -> None:
-        self._batches, self.rows = iter(batches), 0
-
-    def __iter__(self) -> Iterator[RecordBatch]:
-        return self
-
-    def __next__(self) -> RecordBatch:
-        batch = next(self._batches)
-        while not batch.num_rows:
-            batch = next(self._batches)
-        self.rows += batch.num_rows
-        return batch
-
-
-class _Ahead:
-    """What an iterator gives, taken by a thread of its own: deltalake's writer cannot wait for deltalake's reader."""
-
-    def __init__(self, batches: Iterator[RecordBatch]) -> None:
-        self._batches = batches
-        self._taken: Queue[RecordBatch | BaseException | None] = Queue(maxsize=2)
-        Thread(target=self._take, daemon=True).start()
-
-    def __iter__(self) -> Iterator[RecordBatch]:
-        while (found := self._taken.get()) is not None:
-            if isinstance(found, BaseException):
-                raise found
-            yield found
-
-    def _take(self) -> None:
-        try:
-            for batch in self._batches:
-                self._taken.put(batch)
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            self._taken.put(error)
-        else:
-            self._taken.put(None)
-
-
-def _chain(first: RecordBatch, rest: Iterable[RecordBatch]) -> Iterator[RecordBatch]:
-    yield first
-    yield from rest
+        return Written(AddAction(name, add["size"], {}, add["modificationTime"], False, add["stats"]), count)
 
 
 def exchange(

@@ -1,0 +1,239 @@
+"""Records go by age or by whose they are, on purpose only; what an order of erasure names does not come back."""
+
+import json
+import shutil
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from closedloop.data.schema import DataError
+from closedloop.log import expire, orders, pins, upkeep
+from closedloop.log.lease import Lease
+from closedloop.log.orders import Order, Orders
+from closedloop.log.pins import Pin
+from closedloop.log.read import read
+from closedloop.log.record import encode
+from closedloop.log.rewrite import Table
+from closedloop.log.sink import Sink, SinkError
+from model import log as command
+from model.common import params
+
+DAY_US = 86_400_000_000
+
+
+@pytest.fixture(scope="module")
+def schema():
+    return params.load().schema
+
+
+@pytest.fixture
+def place(sink):
+    return Sink.at(str(sink), {})
+
+
+@pytest.fixture
+def run(sink, monkeypatch, capsys):
+    """Run a command on the sink; the exit code and what it printed."""
+    monkeypatch.setenv("LOG_SINK", str(sink))
+
+    def go(*words):
+        capsys.readouterr()
+        code = command.main(list(words))
+        return code, capsys.readouterr().out
+
+    return go
+
+
+def of_machines(kit, *machines):
+    """A request with two rows of each machine, and with an error, a replacement and a description of each."""
+    request = {table: {column: [] for column in columns} for table, columns in kit.request.items()}
+    for machine in machines:
+        for table, columns in kit.request.items():
+            for column, values in columns.items():
+                request[table][column] += [machine if column == "machineID" else value for value in values]
+    return request
+
+
+def answer(*machines):
+    result = {
+        "datetime": "2015-01-04T06:00:00Z",
+        "anomaly": {"score": 1.0, "alarm": False},
+        "failure": {},
+        "warnings": [],
+    }
+    return json.dumps({"results": [{"machineID": machine, **result} for machine in machines]}).encode()
+
+
+def failures(*machines):
+    count = len(machines)
+    columns = {"datetime": ["2015-01-05T06:00:00Z"] * count, "machineID": list(machines), "failure": ["comp1"] * count}
+    return {"failures": columns}
+
+
+@pytest.fixture
+def fleet(kit, folder, sink):
+    """Requests of machines alone and together, of two callers, and feedback."""
+    kit.fill(folder, [kit.scored("both", of_machines(kit, 1, 2), answer=answer(1, 2))])
+    kit.fill(folder, [kit.scored("one", of_machines(kit, 1), answer=answer(1))])
+    kit.fill(folder, [kit.scored("two", of_machines(kit, 2), answer=answer(2), caller="press-shop")])
+    kit.fill(folder, [kit.fed("fed", failures(1, 2)), kit.fed("fed one", failures(1))])
+    kit.ship(folder, sink)
+
+
+def test_a_machine_is_erased_from_requests_shared_with_others_from_answers_and_feedback(kit, sink, place, fleet, run):
+    code, _ = run("erase", "--machine", "1", "--confirm", "1")
+    assert code is None
+    both, two = kit.rows(sink)
+    assert ("both", "two") == (both["request_id"], two["request_id"])
+    assert [2, 2] == both["telemetry"]["machineID"]
+    assert kit.request["telemetry"]["volt"] == both["telemetry"]["sensors"][0]["values"]
+    assert ([2], [2], [2]) == tuple(both[table]["machineID"] for table in ("errors", "maint", "machines"))
+    assert [2] == [result["machineID"] for result in both["results"]]
+    (fed,) = kit.rows(sink, "feedback")
+    assert [2] == fed["failures"]["machineID"]
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_nothing_of_it_is_left_in_any_file_of_any_version(kit, sink, place, fleet, run, compacted):
+    pins.put(place, Pin("v1", "release", {"requests": 3, "feedback": 1}))
+    if compacted:
+        upkeep.keep(place, print, upkeep.Settings(everything=True))
+    said = run("erase", "--caller", "press-shop", "--dry-run")[1]
+    assert "becomes unreadable: pin v1 (release, {'requests': 3, 'feedback': 1})" in said
+    assert "v1: bundle, report, card, and its image" in said
+    assert 3 == len(kit.rows(sink))
+    code, said = run("erase", "--caller", "press-shop")
+    assert (2, 3) == (code, len(kit.rows(sink)))
+    assert "Nothing was changed. To erase for good: the same again with CONFIRM=press-shop" in said
+    code, said = run("erase", "--caller", "press-shop", "--confirm", "press-shop")
+    assert code is None
+    assert "Now: make data-pin" in said
+    assert not [
+        path for path in sink.rglob("*.parquet") if "_delta_log" not in str(path) and b"press-shop" in text(path)
+    ]
+    (pin,) = pins.find(place)
+    assert pin.unreadable.startswith("erased: caller-")
+    assert ["both", "one"] == kit.ids(sink)
+    assert "standing order of erasure: caller press-shop" in run("status")[1]
+
+
+def text(path):
+    return str(pq.read_table(path, columns=["caller"]).to_pylist()).encode()
+
+
+def test_reading_a_pinned_version_that_was_erased_says_what_to_do(sink, place, fleet, run, schema):
+    pins.put(place, Pin("main", "main", {"requests": 3}))
+    run("erase", "--caller", "press-shop", "--confirm", "press-shop")
+    with pytest.raises((DataError, SinkError), match="make data-pin"):
+        read(place, schema, {"requests": 3})
+
+
+def test_the_order_stands_for_what_is_shipped_later_until_it_is_withdrawn(kit, folder, sink, place, fleet, run, schema):
+    run("erase", "--machine", "1", "--confirm", "1")
+    kit.fill(folder, [kit.scored("late", of_machines(kit, 1, 2), answer=b"")])
+    kit.ship(folder, sink)  # of a release that knows no orders
+    assert [2] == read(place, schema).tables.machine_ids.tolist()
+    assert {2} == set(read(place, schema).tables.errors.machine.tolist())
+    run("erase", "--machine", "1", "--confirm", "1")
+    assert [2, 2] == kit.rows(sink)[-1]["telemetry"]["machineID"]
+    assert "new records are kept again" in run("erase", "--machine", "1", "--withdraw")[1]
+    assert "no order" in run("erase", "--machine", "1", "--withdraw")[1]
+
+
+def test_an_order_of_a_caller_is_applied_by_the_reader(kit, sink, place, fleet, schema):
+    orders.give(place, Order("caller", "press-shop", 0))
+    log = read(place, schema)
+    assert (5, 1) == (log.records, log.erased)
+
+
+def test_a_shipper_prunes_a_record_as_the_erasure_does(kit):
+    record = kit.scored("both", of_machines(kit, 1, 2), answer=answer(1, 2))
+    pruned = Orders([Order("machine", "1", 0)]).prune(record)
+    assert of_machines(kit, 2) == json.loads(pruned.request)
+    assert json.loads(answer(2)) == json.loads(pruned.answer)
+    assert Orders([Order("machine", "1", 0), Order("machine", "2", 0)]).prune(record) is None
+    assert Orders([Order("caller", "anonymous", 0)]).prune(record) is None
+    assert record is Orders([Order("machine", "3", 0)]).prune(record)
+    assert record is Orders([]).prune(record)
+    assert encode(record)
+
+
+def test_a_file_that_no_version_has_yet_is_left_to_its_shipper_and_said(kit, sink, place, fleet, run):
+    waiting = sink / "requests" / "part-00000-of-a-slow-shipper.snappy.parquet"
+    shutil.copy(next(x for x in (sink / "requests").glob("*.parquet") if b"anonymous" in text(x)), waiting)
+    found = run("erase", "--caller", "anonymous", "--confirm", "anonymous")[1]
+    assert waiting.exists()
+    assert "1 files that no version has yet hold caller anonymous" in found
+
+
+# --- by age -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aged(kit, folder, sink):
+    """One record a day, the oldest 20 days ago; one of them of a clock that stood still in 2015."""
+    now = time.time_ns() // 1000
+    for day in range(20, 0, -1):
+        received = kit.noon if day == 5 else now - day * DAY_US
+        kit.fill(folder, [kit.scored(f"{day}", received_us=received)])
+        kit.ship(folder, sink)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_what_is_older_goes_and_a_clock_that_is_behind_lets_nothing_go_early(kit, sink, place, aged, run, compacted):
+    if compacted:
+        upkeep.keep(place, print, upkeep.Settings(everything=True))
+    said = run("expire", "--days", "10.5", "--dry-run", "--json")[1]
+    assert 10 == json.loads(said)["requests"]["rows"]
+    assert 20 == len(kit.ids(sink))
+    run("expire", "--days", "10.5")
+    assert [str(day) for day in range(10, 0, -1)] == kit.ids(sink)
+    run("expire", "--days", "10.5")
+    assert 10 == len(kit.ids(sink))
+
+
+def test_pinned_versions_keep_what_expired(kit, sink, place, aged, run, schema):
+    pins.put(place, Pin("main", "main", {"requests": 20}))
+    run("expire", "--days", "0.001")
+    assert [] == kit.ids(sink)
+    assert 20 == read(place, schema, {"requests": 20}).records
+
+
+def test_an_expiry_needs_an_age(run):
+    with pytest.raises(DataError, match="more than 0"):
+        run("expire", "--days", "0")
+
+
+def test_expiry_by_the_library_changes_nothing_where_nothing_is_old(place, aged):
+    with Lease(place, "requests", say=print) as lease:
+        assert 0 == expire.expire(Table(place, "requests"), lease, 0, print).rows
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_the_status_says_what_is_there(sink, fleet, run):
+    said = json.loads(run("status", "--json")[1])
+    state = said["tables"]["requests"]
+    assert (3, 3, 3, 3, None) == tuple(state[k] for k in ("version", "rows", "files", "small_files", "leased_until"))
+    assert ("2015-01-04T12:00:00+00:00", None) == (state["oldest"], said["halted"])
+    assert (4, 0) == (state["commits"], state["checkpoints"])
+    (sink / "halt").write_text("look here")
+    assert "HALTED: look here" in run("status")[1]
+
+
+def test_a_compaction_reports_in_words_and_in_json(fleet, run):
+    assert "requests would compacted: files_before 3" in run("compact", "--all", "--dry-run")[1]
+    assert 1 == json.loads(run("compact", "--all", "--json")[1])["requests"]["compacted"]["files_after"]
+
+
+def test_without_a_sink_it_says_which_setting_names_it(monkeypatch):
+    monkeypatch.delenv("LOG_SINK", raising=False)
+    with pytest.raises(DataError, match="set LOG_SINK"):
+        command.main(["status"])
+
+
+def test_where_there_is_no_log_it_says_so(run):
+    with pytest.raises(DataError, match="there is no log"):
+        run("compact")
