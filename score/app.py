@@ -64,8 +64,8 @@ def create_app(settings: Settings, supervisor: Supervisor | None = None) -> Fast
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "X-Model-Digest", "Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID", "Closed-Loop-Dry-Run"],
+            expose_headers=["X-Request-ID", "X-Model-Digest", "Closed-Loop-Dry-Run", "Retry-After"],
         )
     return app
 

@@ -22,10 +22,11 @@ from closedloop.log.record import Record
 from score.auth import Scope
 from score.pages import docs, page
 from score.problems import Problem
-from score.service import Service
+from score.service import DRY_RUN, Service
 
 Headers = list[tuple[bytes, bytes]]
 router = APIRouter()
+_DRY_RUN = (DRY_RUN, b"1")
 
 
 @dataclass(frozen=True)
@@ -44,28 +45,32 @@ class LoggedPost:
 
 async def score_machines(scope: types.Scope, receive: types.Receive) -> tuple[bytes, Headers]:
     """Score each machine of the request at its last telemetry row; return once the record is durable."""
-    received = time.time_ns() // 1000
+    received = scope["state"]["received_us"] = time.time_ns() // 1000
     service: Service = scope["state"]["service"]
     caller = _admit(scope, "score")
-    body = await _body(receive)
+    body = scope["state"]["body"] = await _body(receive)
     results, content = await service.work(service.score, body, scope["state"]["request_id"])
     await _keep(scope["state"], "score", received, caller, body, content)
-    service.status.scored(results)
-    return content, [(b"x-model-digest", service.scorer.manifest.model_digest.encode())]
+    dry_run = scope["state"]["dry_run"]
+    service.status.scored(results, show=not dry_run)
+    headers = [(b"x-model-digest", service.scorer.manifest.model_digest.encode())]
+    return content, [*headers, _DRY_RUN] if dry_run else headers
 
 
 async def take_feedback(scope: types.Scope, receive: types.Receive) -> tuple[bytes, Headers]:
-    """Take failures and replacements that happened; return once the record is durable."""
-    received = time.time_ns() // 1000
+    """Take what happened, what did not, and up to when all is known; return once the record is durable."""
+    received = scope["state"]["received_us"] = time.time_ns() // 1000
     service: Service = scope["state"]["service"]
     request_id: str = scope["state"]["request_id"]
     caller = _admit(scope, "feedback")
-    body = await _body(receive)
+    body = scope["state"]["body"] = await _body(receive)
     feedback = await service.work(service.take, body, request_id)
-    content = msgspec.json.encode({"request_id": request_id, "stored": feedback.rows})
+    dry_run = scope["state"]["dry_run"]
+    stored = dict.fromkeys(feedback.rows, 0) if dry_run else feedback.rows
+    content = msgspec.json.encode({"request_id": request_id, "stored": stored})
     await _keep(scope["state"], "feedback", received, caller, body, content)
-    service.metrics.feedback_taken(feedback.rows)
-    return content, []
+    service.metrics.feedback_taken(stored)
+    return content, [_DRY_RUN] if dry_run else []
 
 
 LOGGED_POSTS: dict[str, types.ASGIApp] = {"/score": LoggedPost(score_machines), "/feedback": LoggedPost(take_feedback)}
@@ -162,18 +167,28 @@ def _admit(scope: types.Scope, right: Scope) -> str:
     """The caller's name, checked before the body is read.
 
     Raises:
-        Problem: 401 or 403, the caller has no right to ask; 415, the body is not plain JSON.
+        Problem: 401 or 403, the caller has no right to ask; 400, an unknown value of Closed-Loop-Dry-Run; 415, the body
+            is not plain JSON.
     """
     service: Service = scope["state"]["service"]
     headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated header the first counts
-    caller = service.caller(headers.get(b"authorization", b"").decode("latin-1"), right)
+    state = scope["state"]
+    state["dry_run"] = _DRY_RUN[0] in headers
+    caller = state["caller"] = service.caller(headers.get(b"authorization", b"").decode("latin-1"), right)
+    if state["dry_run"] and headers[_DRY_RUN[0]] != _DRY_RUN[1]:
+        shown = headers[_DRY_RUN[0]].decode("latin-1")[:20]
+        raise Problem(400, f"Closed-Loop-Dry-Run {shown!r}: send 1, or leave the header out to have the request logged")
     _require_plain_json(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
     return caller
 
 
 async def _keep(state: dict[str, Any], kind: Scope, received: int, caller: str, body: bytes, content: bytes) -> None:
-    """Write the record of an answer to the log; return once it is durable."""
+    """Write the record of an answer to the log; return once it is durable. A dry run is only counted."""
     service: Service = state["service"]
+    if state["dry_run"]:
+        service.journal.dry_run += 1
+        state["settled"] = True
+        return
     record = Record(
         kind=kind,
         request_id=state["request_id"],

@@ -72,7 +72,12 @@ class _StatusCollector(Collector):
         yield from _tokens(status)
         yield _counter("log_offered", "Requests that could be logged", status.journal.offered)
         yield _counter("log_sampled_out", "Requests left out by LOG_SAMPLE", status.journal.sampled_out)
+        yield _counter("log_dry_run", "Dry runs: answered, and not logged", status.journal.dry_run)
         yield _counter("log_rejected", "Requests answered without a record", status.journal.rejected)
+        rejects = status.journal.rejects
+        kept = {"stored": rejects.stored, "left_out": rejects.left_out, "failed": rejects.failed}
+        yield _by_reason("log_rejects", "Refused requests for the table rejects", kept, label="result")
+        yield _counter("log_records", "Records of answers stored", status.journal.stored)
         yield from _spool(status.journal.spool)
         yield from _shipper(status)
 
@@ -97,7 +102,6 @@ def _tokens(status: ServiceStatus) -> Iterable[Metric]:
 def _spool(spool: Spool) -> Iterable[Metric]:
     counts = spool.counts
     counters = {
-        "records": ("Records stored", counts.records),
         "bytes": ("Bytes stored", counts.bytes),
         "commits": ("Group commits", counts.commits),
         "failures": ("Failed writes", counts.failures),
@@ -141,8 +145,8 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"closedloop_{name}", text, value=float(value))
 
 
-def _by_reason(name: str, text: str, by_reason: dict[str, int]) -> Metric:
-    family = CounterMetricFamily(f"closedloop_{name}", text, labels=["reason"])
+def _by_reason(name: str, text: str, by_reason: dict[str, int], label: str = "reason") -> Metric:
+    family = CounterMetricFamily(f"closedloop_{name}", text, labels=[label])
     for reason, value in by_reason.items():
         family.add_metric([reason], value)
     return family

@@ -28,6 +28,11 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
         self.errors = errors
         self.headers = headers or {}
 
+    @property
+    def title(self) -> str:
+        """The status in words."""
+        return _TITLES.get(self.status) or HTTPStatus(self.status).phrase
+
     @classmethod
     def of(cls, error: RequestError) -> Problem:
         """The problem of a refused request: 400 if it is not JSON, 422 if it does not match the schema."""
@@ -37,7 +42,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
         """The problem as a JSON object."""
         members: dict[str, Any] = {
             "type": "about:blank",
-            "title": _TITLES.get(self.status) or HTTPStatus(self.status).phrase,
+            "title": self.title,
             "status": self.status,
             "detail": self.detail,
         }

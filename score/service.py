@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+from starlette.types import Scope as AsgiScope
 
 from closedloop.data.feedback import Feedback, FeedbackDecoder
+from closedloop.log.record import Reject
 from score.answer import Scorer
 from score.auth import Scope, Tokens
 from score.limits import Load
 from score.log.journal import Journal
 from score.metrics import Metrics
+from score.problems import Problem
 from score.settings import Settings
 from score.status import ServiceStatus
 
+DRY_RUN = b"closed-loop-dry-run"  # the header of a request that is answered and not logged
 _THREAD_BYTES = 256 << 10  # a longer body would keep the probes waiting, so it goes to a thread
 _Answer = TypeVar("_Answer")
 
@@ -55,6 +60,19 @@ class Service:
         if len(body) <= _THREAD_BYTES:
             return answer(body, request_id)
         return await asyncio.get_running_loop().run_in_executor(self.large, answer, body, request_id)
+
+    async def keep_reject(self, scope: AsgiScope, problem: Problem, read: int) -> None:
+        """Keep a refused request among the log's rejects, if it is in the sample; its answer has been sent.
+
+        ``read`` is how many bytes of its body were read.
+        """
+        if not self.journal.rejects.admit(problem.status):
+            return
+        state = scope["state"]
+        body: bytes | None = state.get("body")
+        sha256 = "" if body is None else await self.work(lambda sent, _: hashlib.sha256(sent).hexdigest(), body, "")
+        about = Reject(scope["path"], problem.title, problem.detail, read, sha256)
+        self.journal.rejects.keep(problem, about, state, self.scorer.manifest.model_digest)
 
     def score(self, body: bytes, request_id: str) -> tuple[list[dict[str, Any]], bytes]:
         """The results of a request, and its answer in JSON.

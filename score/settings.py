@@ -37,6 +37,7 @@ class Settings:
     log_sink: str | None = None
     log_sample: float = 1.0
     log_fields: frozenset[str] = frozenset(LOG_FIELDS)
+    log_rejects: bool = True
     log_max_bytes: int | None = None
     log_max_age_seconds: int | None = None
     max_in_flight: int = 512
@@ -80,6 +81,7 @@ class Settings:
             log_sink=sink,
             log_sample=_fraction(environ, "LOG_SAMPLE", cls.log_sample),
             log_fields=_log_fields(environ),
+            log_rejects=_on(environ, "LOG_REJECTS"),
             log_max_bytes=log_max_bytes or None,
             log_max_age_seconds=_whole(environ, "LOG_MAX_AGE_SECONDS", 0, low=0, high=10**9) or None,
             max_in_flight=_whole(environ, "MAX_IN_FLIGHT", cls.max_in_flight, low=1, high=100_000),
@@ -157,6 +159,13 @@ def _log_fields(environ: Mapping[str, str]) -> frozenset[str]:
     if unknown := sorted(fields - set(LOG_FIELDS)):
         raise SettingsError(f"LOG_FIELDS={named}: {unknown[0]!r} is unknown: choose from {','.join(LOG_FIELDS)}")
     return fields
+
+
+def _on(environ: Mapping[str, str], name: str) -> bool:
+    text = environ.get(name) or "on"
+    if text not in ("on", "off"):
+        raise SettingsError(f"{name}={text}: choose on or off")
+    return text == "on"
 
 
 def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -34,10 +34,11 @@ class ServiceStatus:
     _recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _start: float = field(default_factory=time.monotonic)
 
-    def scored(self, results: list[dict[str, Any]]) -> None:
-        """Count the results of one answer, and keep the newest ones for the page."""
+    def scored(self, results: list[dict[str, Any]], *, show: bool = True) -> None:
+        """Count the results of one answer, and keep the newest ones for the page if they are to be shown."""
         self.machines_scored += len(results)
-        self._recent.extend(results[-_RECENT:])
+        if show:
+            self._recent.extend(results[-_RECENT:])
 
     def unready(self) -> str | None:
         """Why the service accepts no requests now; None if it does."""
@@ -56,8 +57,9 @@ class ServiceStatus:
             "uptime_seconds": round(time.monotonic() - self._start),
             "machines_scored": self.machines_scored,
             "offered": journal.offered,
-            "stored": journal.spool.counts.records,
+            "stored": journal.stored,
             "sampled_out": journal.sampled_out,
+            "dry_run": journal.dry_run,
             "rejected": journal.rejected,
             "in_flight": self.load.requests,
             "unsent_segments": None if shipping is None else shipping.get("unsent_segments"),

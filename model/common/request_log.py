@@ -43,5 +43,8 @@ def fetch(source: str, schema: Schema) -> tuple[dict[str, pd.DataFrame], dict[st
         )
     if log.erased:
         cli.say(f"{log.erased:,} records are left out, as a standing order of erasure says")
+    if log.aside:
+        names = ", ".join(sorted({f"{row.column} {row.name!r}" for row in log.aside}))
+        cli.say(f"kept {len(log.aside):,} rows aside that name what the schema does not have: {names}")
     frames = sources.tables_to_frames(log.tables, schema)
     return frames, {"kind": "log", "location": source, "versions": log.versions}

@@ -8,6 +8,7 @@ import msgspec
 
 from closedloop.log.record import Record, encode
 from closedloop.log.spool import Spool, SpoolError, SpoolFull
+from score.log.rejects import Rejects
 from score.problems import Problem
 from score.settings import LOG_FIELDS, Settings
 
@@ -19,15 +20,21 @@ class Journal:
     """Writes records to the spool.
 
     A request is ``offered`` when its headers have arrived, and ``rejected`` when it was answered without a record.
-    With nothing in flight, ``offered`` = records stored + ``sampled_out`` + ``rejected``, exactly; with
+    With nothing in flight, ``offered`` = ``stored`` + ``sampled_out`` + ``dry_run`` + ``rejected``, exactly; with
     ``LOG_DURABILITY=off`` the spool's ``lost`` is added.
     """
 
     def __init__(self, spool: Spool, settings: Settings) -> None:
         self.spool = spool
-        self.offered = self.sampled_out = self.rejected = 0
+        self.offered = self.sampled_out = self.dry_run = self.rejected = 0
+        self.rejects = Rejects(spool, settings)
         self._sample = settings.log_sample
         self._dropped = frozenset(LOG_FIELDS) - settings.log_fields
+
+    @property
+    def stored(self) -> int:
+        """Records of answers that were stored. What was refused is stored too, and counted for itself."""
+        return self.spool.counts.records - self.rejects.stored
 
     async def keep(self, record: Record) -> None:
         """Write a record, unless LOG_SAMPLE leaves it out; return once it is durable.

@@ -36,11 +36,12 @@ def page(document: dict[str, Any]) -> str:
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     parts = [f"<h2><code>{method} {escape(path)}</code></h2><p>{escape(operation.get('summary', ''))}</p>"]
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        parts.append("<h3>Try it</h3>")
+        parts.append("<h3>Try it</h3><p>These are dry runs: leave that header out to have the request logged.</p>")
         for name, example in content["examples"].items():
             token = ' -H "Authorization: Bearer $TOKEN"' if "security" in operation else ""
             sent = json.dumps(example["value"])
-            curl = f"curl -s localhost:8000{path}{token} -H 'Content-Type: application/json' -d '{sent}'"
+            headers = "-H 'Content-Type: application/json' -H 'Closed-Loop-Dry-Run: 1'"
+            curl = f"curl -s localhost:8000{path}{token} {headers} -d '{sent}'"
             parts.append(f"<p>{escape(name)}</p><pre>{escape(curl)}</pre>")
         parts.append(_schema("Request", content["schema"]))
     rows = []

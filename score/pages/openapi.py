@@ -14,7 +14,7 @@ from score.problems import MEDIA_TYPE, Problem
 TITLE = "Closed Loop"
 DESCRIPTION = "Anomaly scores and failure probabilities of machines, from a slice of their tables. Requests are logged."
 _PROBLEMS = {
-    "400": "The body is not JSON.",
+    "400": "The body is not JSON, or a header has an unknown value.",
     "401": "No known token.",
     "403": "The token lacks the scope.",
     "408": "The request took too long to arrive.",
@@ -32,6 +32,13 @@ _ID = {
     "schema": {"type": "string"},
     "example": "press-shop-2015-01-04T06",
 }
+_DRY_RUN = {
+    "name": "Closed-Loop-Dry-Run",
+    "in": "header",
+    "description": "Send 1 to try something out: the request is checked and answered like any other, but nothing is "
+    "logged, and no model is trained on it. The answer repeats the header.",
+    "schema": {"type": "string", "enum": ["1"]},
+}
 _ID_BACK = {
     "X-Request-ID": {
         "description": "The request's id.",
@@ -45,7 +52,8 @@ _VERSION = {key: {"type": ["string", "null"]} for key in ("model_digest", "bundl
 _STATE = {
     "unready": {"type": ["string", "null"], "description": "Why no requests are accepted now; null: they are."},
     **dict.fromkeys(
-        ("uptime_seconds", "machines_scored", "offered", "stored", "sampled_out", "rejected", "in_flight"), _COUNT
+        ("uptime_seconds", "machines_scored", "offered", "stored", "sampled_out", "dry_run", "rejected", "in_flight"),
+        _COUNT,
     ),
     "unsent_segments": {"type": ["integer", "null"], "description": "null: unknown, or the log is not shipped."},
     "recent": {"type": ["array", "null"], "description": "null: send a token.", "items": {"type": "object"}},
@@ -89,7 +97,7 @@ def _score_operation(scorer: Scorer, problems: dict[str, Any]) -> dict[str, Any]
         "summary": "Score machines",
         "description": "One result for each machine of the request, at its last telemetry row.",
         "operationId": "score",
-        "parameters": [_ID],
+        "parameters": [_ID, _DRY_RUN],
         "requestBody": {"required": True} | _json(scorer.request_schema, _score_examples(scorer.example)),
         "responses": {"200": scored, **problems},
     }
@@ -101,9 +109,10 @@ def _feedback_operation(scorer: Scorer, problems: dict[str, Any]) -> dict[str, A
     stored = {"description": "The rows are in the log, durably.", "headers": _ID_BACK} | _json(_acknowledgement())
     return {
         "summary": "Report what happened",
-        "description": "Failures and replacements that happened: the next model is trained on them and the log.",
+        "description": "Failures and replacements that happened, events that did not (`retracted`), and up to when "
+        "everything has been reported (`complete_until`): the next model is trained on this and the log.",
         "operationId": "feedback",
-        "parameters": [_ID],
+        "parameters": [_ID, _DRY_RUN],
         "requestBody": {"required": True} | _json(schema, _feedback_examples(example)),
         "responses": {"200": stored, **problems},
     }
@@ -137,18 +146,23 @@ def _score_examples(example: dict[str, Any]) -> dict[str, Any]:
 
 def _feedback_examples(example: dict[str, Any]) -> dict[str, Any]:
     """Feedback that can be sent as it is, by name."""
+    failures, maint = example["failures"], {**example["maint"], "finding": ["sound"]}
+    earlier = {**failures, "datetime": ["2015-01-05T05:30:00Z"]}
     return {
         "a failure and its replacement": example,
-        "a failure": {"failures": example["failures"]},
-        "a planned replacement": {"maint": example["maint"]},
+        "a failure": {"failures": failures},
+        "a planned replacement of a sound component": {"maint": maint},
+        "a failure whose time is corrected": {"failures": earlier, "retracted": {"failures": failures}},
+        "everything has been reported": {"complete_until": example["complete_until"]},
     }
 
 
 def _acknowledgement() -> dict[str, Any]:
     """The JSON Schema of the answer to feedback."""
-    stored = {"failures": _COUNT, "maint": _COUNT}
-    answer = {"request_id": {"type": "string"}, "stored": _object(stored) | {"description": "Rows of each table."}}
-    return _object(answer) | {"examples": [{"request_id": "4f2c", "stored": {"failures": 1, "maint": 1}}]}
+    stored = dict.fromkeys(("failures", "maint", "retracted", "complete_until"), _COUNT)
+    answer = {"request_id": {"type": "string"}, "stored": _object(stored) | {"description": "Rows of each part."}}
+    example = {"failures": 1, "maint": 1, "retracted": 0, "complete_until": 1}
+    return _object(answer) | {"examples": [{"request_id": "4f2c", "stored": example}]}
 
 
 def _problem_schema() -> dict[str, Any]:

@@ -94,7 +94,7 @@ find("form").addEventListener("submit", async (event) => {
     const start = performance.now();
     const answer = await fetch("score", {
       method: "POST",
-      headers: { "Content-Type": "application/json", ...headers() },
+      headers: { "Content-Type": "application/json", "Closed-Loop-Dry-Run": "1", ...headers() },
       body: find("body").value,
     });
     const text = await answer.text();
@@ -106,7 +106,7 @@ find("form").addEventListener("submit", async (event) => {
       // not JSON: shown as text
     }
     find("outcome").textContent = answer.ok
-      ? "Answered in " + took + " ms and logged."
+      ? "Answered in " + took + " ms, and not logged."
       : answer.status + " " + (body ? body.title + ". " + body.detail : "");
     find("outcome").className = answer.ok ? "" : "alarm";
     if (answer.ok) {

@@ -39,7 +39,7 @@ def test_the_corpus_is_answered_as_its_names_say(path):
 
 def test_both_tables_become_events():
     said = decode(json.dumps(BOTH))
-    assert {"failures": 1, "maint": 2} == said.rows
+    assert {"failures": 1, "maint": 2, "retracted": 0, "complete_until": 0} == said.rows
     assert [1_420_437_600_000_000] == said.failures.time.tolist()
     assert [1] == said.failures.code.tolist()
     assert [1, 3] == said.maint.code.tolist()
@@ -59,12 +59,56 @@ def test_every_fault_has_a_pointer():
 
 def test_the_documented_example_is_feedback_and_the_schema_takes_and_refuses_as_we_do():
     document = openapi(SCHEMA)
-    assert {"failures": 1, "maint": 1} == decode(json.dumps(document["examples"][0])).rows
+    rows = {"failures": 1, "maint": 1, "retracted": 0, "complete_until": 1}
+    assert rows == decode(json.dumps(document["examples"][0])).rows
     validator = jsonschema.Draft202012Validator(document)
     unsaid = {  # what a JSON Schema cannot say
-        "422-columns-of-unequal-length", "422-no-time", "422-repeated-table", "422-repeated-column", "422-deep"
+        "422-columns-of-unequal-length", "422-no-time", "422-repeated-table", "422-repeated-column", "422-deep",
+        "422-finding-shorter", "422-two-findings", "422-reported-and-retracted", "422-retracted-twice-named",
+        "422-complete-until-in-the-future", "422-complete-until-no-time",
     }  # fmt: skip
     for path in CORPUS:
         if path.stem[:3] == "400" or path.stem in unsaid:
             continue
         assert (path.stem[:3] == "200") == validator.is_valid(json.loads(path.read_bytes())), path.stem
+
+
+def test_a_corrected_time_is_the_old_one_retracted_and_the_new_one_reported():
+    said = decode((ROOT / "tests" / "golden" / "feedback" / "200-corrected-time.json").read_bytes())
+    assert {"failures": 1, "maint": 1, "retracted": 2, "complete_until": 0} == said.rows
+    assert [1_420_437_600_000_000] == said.retracted["failures"].time.tolist()
+    assert [3] == said.retracted["maint"].code.tolist()
+
+
+def test_the_mark_is_of_named_machines_or_of_every_machine_and_its_time_has_passed():
+    body = {
+        "complete_until": {"datetime": ["2015-01-05T06:00:00Z", "2015-01-04T06:00:00+01:00"], "machineID": [None, 7]}
+    }
+    at = 1_420_437_600_000_000
+    exactly = FeedbackDecoder(SCHEMA, 1000, lambda: at)
+    assert [(None, at), (7, at - 25 * 3_600_000_000)] == exactly(json.dumps(body)).complete_until
+    assert ["/complete_until/datetime/0"] == errors_of(body, FeedbackDecoder(SCHEMA, 1000, lambda: at - 1))
+
+
+def test_the_faults_of_the_new_parts_have_pointers():
+    def wrong(**parts):
+        return errors_of({**BOTH, **parts})
+
+    event = {"datetime": ["2015-01-05T06:00:00Z"], "machineID": [1], "failure": ["comp2"]}
+    assert ["/retracted/failures/failure/0"] == wrong(retracted={"failures": {**event, "failure": ["comp9"]}})
+    assert ["/retracted/failures/machineID"] == wrong(retracted={"failures": {**event, "machineID": []}})
+    assert ["/retracted/failures/machineID/0"] == wrong(retracted={"failures": {**event, "machineID": ["x"]}})
+    assert ["/retracted/failures"] == wrong(retracted={"failures": {**event, "comp": ["comp2"]}})
+    assert ["/retracted/failures"] == wrong(retracted={"failures": event})
+    assert ["/retracted"] == wrong(retracted={"errors": event})
+    assert ["/maint/finding/1"] == wrong(maint={**BOTH["maint"], "finding": [None, "rusty"]})
+    assert ["/maint/finding"] == wrong(maint={**BOTH["maint"], "finding": ["worn"]})
+    assert ["/complete_until/machineID/0"] == wrong(complete_until={**UNTIL, "machineID": [2**63]})
+    assert ["/complete_until/machineID/0"] == wrong(complete_until={**UNTIL, "machineID": ["all"]})
+    assert ["/complete_until"] == wrong(complete_until="2015-01-05T06:00:00Z")
+    assert ["/complete_until"] == errors_of(
+        {"complete_until": {"datetime": UNTIL["datetime"] * 2, "machineID": [1, 2]}}, FeedbackDecoder(SCHEMA, 1)
+    )
+
+
+UNTIL = {"datetime": ["2015-01-05T06:00:00Z"], "machineID": [1]}

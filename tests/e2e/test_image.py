@@ -96,7 +96,7 @@ def logged(folder: Path) -> list[record.Record]:
     losses: list[str] = []
     records = [record.decode(entry.payload) for entry in spool.read(folder, losses.append)]
     assert losses == []
-    return records
+    return [kept for kept in records if kept.kind != record.REJECT]
 
 
 def routes(client: httpx.Client) -> set[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """A hook of schemathesis that corrects generated bodies where JSON Schema cannot express what is accepted.
 
 Columns become equally long, by repeating what they hold; a key that occurs again is left out with its row; 1.0, which
-JSON Schema calls an integer, becomes 1; and a time whose offset takes it out of the years 1 to 9999 loses its offset.
+JSON Schema calls an integer, becomes 1; a mark of the future moves to the past; what is reported is not retracted; and
+a time whose offset takes it out of the years 1 to 9999 loses its offset.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from typing import Any
 
 import schemathesis
 
-_KEYS = {"telemetry": ("machineID", "datetime"), "machines": ("machineID",)}
+_TIME = "2015-01-05T06:00:00Z"
+_KEYS = {
+    "telemetry": ("machineID", "datetime"),
+    "machines": ("machineID",),
+    "maint": ("machineID", "datetime", "comp"),  # of which there is one finding
+}
 
 
 @schemathesis.hook
@@ -21,16 +27,24 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
     if case.meta is None or case.meta.generation.mode.is_negative or not isinstance(case.body, dict):
         return
     (content,) = case.operation.definition.raw["requestBody"]["content"].values()
-    case.body = {
-        name: _even(table, content["schema"]["properties"][name]["examples"][0], _KEYS.get(name, ()))
-        for name, table in case.body.items()
-    }
+    examples = {name: part["examples"][0] for name, part in content["schema"]["properties"].items()}
+    retracted = case.body.pop("retracted", None)
+    case.body = {name: _even(table, examples[name], _KEYS.get(name, ())) for name, table in case.body.items()}
+    if "complete_until" in case.body:
+        times = case.body["complete_until"]["datetime"]
+        case.body["complete_until"]["datetime"] = [
+            f"2015{_within(text)[4:19]}Z".replace("-02-29", "-02-28") for text in times
+        ]
+    reported = any(table.get("machineID") for table in case.body.values())
+    if retracted is not None and not reported:
+        example = {"datetime": [_TIME], "machineID": [1], "failure": ["comp1"], "comp": ["comp1"]}
+        case.body["retracted"] = {name: _even(table, example, ()) for name, table in retracted.items()}
 
 
 def _even(table: dict[str, list], example: dict[str, list], keys: tuple[str, ...]) -> dict[str, list]:
     rows = max(map(len, table.values()))
     even = {name: list(islice(cycle(column or example[name]), rows)) for name, column in table.items()}
-    even["machineID"] = [int(machine) for machine in even["machineID"]]
+    even["machineID"] = [machine if machine is None else int(machine) for machine in even["machineID"]]
     if "datetime" in even:
         even["datetime"] = [_within(text) for text in even["datetime"]]
     kept = {tuple(_instant(even[name][row]) for name in keys) if keys else row: row for row in range(rows)}

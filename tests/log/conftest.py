@@ -1,16 +1,18 @@
 """Spools with records in them, and a shipper for them."""
 
 import asyncio
+import hashlib
 import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from closedloop.log.record import Record, encode
+from closedloop.log.record import REJECT, Record, Reject, encode
 from closedloop.log.ship import Shipper
 from closedloop.log.sink import Sink
 from closedloop.log.spool import Spool
@@ -35,6 +37,11 @@ def scored(request_id, request=REQUEST, received_us=NOON_US, **other):
 
 def fed(request_id, request, received_us=NOON_US):
     return scored(request_id, request, received_us, kind="feedback", answer=b"{}")
+
+
+def refused(request_id, body, detail="not JSON", **other):
+    about = Reject("/score", "Bad Request", detail, len(body), hashlib.sha256(body).hexdigest())
+    return scored(request_id, body, kind=REJECT, status=400, answer=msgspec.json.encode(about), **other)
 
 
 def fill(folder, *segments, spool=None):
@@ -84,5 +91,5 @@ def sink(tmp_path):
 def kit():
     """The functions above, since tests import nothing of each other."""
     return SimpleNamespace(
-        scored=scored, fed=fed, fill=fill, ship=ship, rows=rows, ids=ids, request=REQUEST, noon=NOON_US
+        scored=scored, fed=fed, refused=refused, fill=fill, ship=ship, rows=rows, ids=ids, request=REQUEST, noon=NOON_US
     )

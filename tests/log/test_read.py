@@ -18,7 +18,7 @@ from closedloop.data.simulate import simulate
 from closedloop.heads.bundle import write
 from closedloop.judge.split import split
 from closedloop.log import union
-from closedloop.log.read import Loser, read
+from closedloop.log.read import Aside, Loser, read
 from closedloop.log.sink import Sink
 from model import data
 from model.common import params
@@ -133,11 +133,25 @@ def test_a_sensor_that_was_not_sent_is_missing_and_another_fleets_is_left_aside(
     assert [[7.0, 8.0], [None, 1.0]] == [[None if np.isnan(x) else x for x in row] for row in log.tables.values[:2]]
 
 
-def test_what_is_not_in_the_schema_is_named(kit, back):
+def test_what_the_schema_does_not_have_any_more_is_kept_aside_and_the_log_is_read(kit, back):
     request = copy.deepcopy(kit.request)
-    request["errors"]["errorID"] = ["error99"]
-    with pytest.raises(DataError, match=r"errors\.errorID: the log holds 'error99'"):
-        back([kit.scored("a", request)])
+    request["errors"] = {
+        "datetime": ["2015-01-03T07:00:00Z", "2015-01-03T08:00:00Z"],
+        "machineID": [1, 1],
+        "errorID": ["error99", "error1"],
+    }
+    request["machines"]["model"] = ["model99"]
+    gone = {"datetime": ["2015-01-03T07:00:00Z"] * 3, "machineID": [1, 1, 2], "failure": ["comp99", "comp1", "comp98"]}
+    log = back([kit.scored("a", request), kit.scored("b", request), kit.fed("f", {"failures": gone})])
+    at = kit.noon - 29 * HOUR_US
+    assert [
+        Aside("machines.model", 1, None, "model99"),
+        Aside("errors.errorID", 1, at, "error99"),
+        Aside("failures.failure", 1, at, "comp99"),
+        Aside("failures.failure", 2, at, "comp98"),
+    ] == log.aside
+    assert ([0], [0]) == (log.tables.errors.code.tolist(), log.tables.failures.code.tolist())
+    assert ([-1], [18.0]) == (log.tables.machine_model.tolist(), log.tables.machine_age.tolist())
 
 
 def test_where_there_is_no_log_it_says_so(back):

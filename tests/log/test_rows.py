@@ -27,7 +27,10 @@ SCHEMA = Schema(
     sampling_minutes=60,
     ranges=((0.0, 400.0), (0.0, 1000.0), (0.0, 300.0), (0.0, 150.0)),
 )
-NAMES = {"score": ("telemetry", "errors", "maint", "machines"), "feedback": ("failures", "maint")}
+NAMES = {
+    "score": ("telemetry", "errors", "maint", "machines"),
+    "feedback": ("failures", "maint", "retracted_failures", "retracted_maint", "complete_until"),
+}
 TABLES = {"score": "requests", "feedback": "feedback"}
 
 
@@ -49,11 +52,14 @@ def instant(text):
 def plain(body, kind):
     """The nested columns of a body as the table has them."""
     found = json.loads(body) if body else {}
+    found |= {f"retracted_{name}": columns for name, columns in found.pop("retracted", {}).items()}
     nested = {}
     for name in NAMES[kind]:
         columns = {column: list(values) for column, values in found[name].items()} if name in found else None
         if columns is not None:
-            for column in columns.keys() - {"datetime", "machineID", "errorID", "comp", "failure", "model"}:
+            if kind == "feedback" and name == "maint":
+                columns.setdefault("finding", None)
+            for column in columns.keys() - {"datetime", "machineID", "errorID", "comp", "failure", "model", "finding"}:
                 columns[column] = [None if value is None else float(value) for value in columns[column]]
             if "datetime" in columns:
                 columns["datetime"] = [instant(text) for text in columns["datetime"]]
@@ -154,15 +160,31 @@ def request(rng):
 
 
 def feedback(rng):
-    return {
+    body = {
         "failures": event(rng, "failure", SCHEMA.components, rng.randint(0, 3)),
         "maint": event(rng, "comp", SCHEMA.components, rng.randint(0, 3)),
     }
+    if rng.random() < 0.5:
+        body["maint"]["finding"] = [rng.choice(["worn", "sound", None]) for _ in body["maint"]["comp"]]
+    if rng.random() < 0.5:
+        names = {"failures": "failure", "maint": "comp"}
+        some = rng.sample(list(names), rng.randint(0, 2))
+        body["retracted"] = {name: event(rng, names[name], SCHEMA.components, rng.randint(0, 3)) for name in some}
+    if rng.random() < 0.5:
+        count = rng.randint(0, 3)
+        whom = [rng.choice([None, whole(rng)]) for _ in range(count)]
+        body["complete_until"] = {"datetime": [time(rng) for _ in range(count)], "machineID": whom}
+    return body
 
 
 def hurt(rng, body):
     """Exchange one value for one that is hostile, or change a time by some characters."""
     table = rng.choice(list(body))
+    if table == "retracted":
+        body = body[table]
+        if not body:
+            return
+        table = rng.choice(list(body))
     column = rng.choice(list(body[table]))
     values = body[table][column]
     if not values:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,8 @@ JSON = {"Content-Type": "application/json"}
 
 
 def stored(folder):
-    return [record.decode(entry.payload) for entry in read(folder, pytest.fail)]
+    found = [record.decode(entry.payload) for entry in read(folder, pytest.fail)]
+    return [kept for kept in found if kept.kind != record.REJECT]
 
 
 class Idle(supervisor.Supervisor):
@@ -50,10 +52,29 @@ def test_the_corpus_gets_the_status_it_says(server, path):
 def test_what_is_acknowledged_is_in_the_log_as_it_came(serve):
     server = serve()
     answer = httpx.post(f"{server.url}/feedback", content=BOTH, headers={**JSON, "X-Request-ID": "4f2c"})
-    assert answer.json() == {"request_id": "4f2c", "stored": {"failures": 1, "maint": 2}}
+    rows = {"failures": 1, "maint": 2, "retracted": 0, "complete_until": 0}
+    assert answer.json() == {"request_id": "4f2c", "stored": rows}
     (kept,) = stored(server.log_dir)
     assert ("feedback", BOTH, answer.content, 200) == (kept.kind, kept.request, kept.answer, kept.status)
     assert figures(server)['closedloop_feedback_rows_total{table="maint"}'] == 2
+
+
+def test_a_correction_is_stored_as_it_came_and_counted(serve):
+    server = serve()
+    body = (GOLDEN / "feedback" / "200-everything.json").read_bytes()
+    answer = httpx.post(f"{server.url}/feedback", content=body, headers=JSON)
+    assert answer.json()["stored"] == {"failures": 1, "maint": 1, "retracted": 1, "complete_until": 1}
+    assert [body] == [kept.request for kept in stored(server.log_dir)]
+    assert figures(server)['closedloop_feedback_rows_total{table="retracted"}'] == 1
+
+
+def test_a_mark_in_the_future_is_refused_and_one_of_now_is_not(server):
+    def status(seconds):
+        at = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
+        body = {"complete_until": {"datetime": [at], "machineID": [None]}}
+        return httpx.post(f"{server.url}/feedback", json=body).status_code
+
+    assert [200, 422] == [status(0), status(30)]
 
 
 def test_the_account_is_exact(serve):

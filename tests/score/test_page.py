@@ -37,15 +37,16 @@ def text(shown, name):
     return shown.ask(f"document.getElementById('{name}').textContent")
 
 
-def test_it_sends_the_example_and_shows_the_answer_and_that_it_was_logged(serve, look):
+def test_it_sends_the_example_and_shows_the_answer_and_that_it_was_not_logged(serve, look):
     shown = look(serve().url)
     shown.wait("document.getElementById('status').textContent === 'Ready'")
     assert text(shown, "stored") == "0"
     shown.ask("document.getElementById('send').click()")
-    shown.wait("document.getElementById('stored').textContent === '1'")
-    assert re.fullmatch(r"Answered in \d+ ms and logged\.", text(shown, "outcome"))
+    shown.wait("document.getElementById('machines_scored').textContent === '1'")
+    assert text(shown, "stored") == "0"
+    assert re.fullmatch(r"Answered in \d+ ms, and not logged\.", text(shown, "outcome"))
     assert shown.ask("document.querySelectorAll('#scores tbody tr').length") == 5  # the anomaly and four components
-    assert shown.ask("document.querySelectorAll('#recent tbody tr').length") == 1
+    assert shown.ask("document.querySelectorAll('#recent tbody tr').length") == 0
     assert json.loads(text(shown, "raw"))["results"][0]["machineID"] == 1
     assert shown.problems == []
 
@@ -61,13 +62,18 @@ def test_it_shows_what_was_wrong_as_text_whatever_was_sent(serve, look):
 
 def test_where_tokens_are_asked_for_it_asks_for_one_and_shows_no_scores_without(serve, look, tokens):
     path, token = tokens
-    shown = look(serve(tokens_file=path).url)
+    url = serve(tokens_file=path).url
+    shown = look(url)
     shown.wait("document.getElementById('status').textContent === 'Ready'")
     assert "Enter a token" in text(shown, "nothing")
     shown.ask("document.getElementById('send').click()")
     shown.wait("document.getElementById('outcome').textContent.startsWith('401')")
     shown.ask(f"document.getElementById('token').value = '{token}'")
     shown.ask("document.getElementById('send').click()")
+    shown.wait("document.getElementById('outcome').textContent.startsWith('Answered')")
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    request = (Path(__file__).parents[1] / "golden" / "request.json").read_bytes()
+    assert httpx.post(f"{url}/score", content=request, headers=headers).status_code == 200
     shown.wait("document.querySelectorAll('#recent tbody tr').length === 1")
 
 

@@ -10,7 +10,7 @@ import pytest
 from score.settings import LOG_FIELDS, Settings, SettingsError, max_rows, model_dir
 
 NAMES = (
-    "MODEL_DIR AZUREML_MODEL_DIR LOG_DIR LOG_DURABILITY LOG_SINK LOG_SAMPLE LOG_FIELDS LOG_MAX_BYTES "
+    "MODEL_DIR AZUREML_MODEL_DIR LOG_DIR LOG_DURABILITY LOG_SINK LOG_SAMPLE LOG_FIELDS LOG_REJECTS LOG_MAX_BYTES "
     "LOG_MAX_AGE_SECONDS "
     "AUTH AUTH_TOKENS_FILE PORT MAX_BODY_BYTES MAX_IN_FLIGHT MAX_IN_FLIGHT_BYTES MAX_CONNECTIONS "
     "CORS_ORIGINS ACCESS_LOG "
@@ -46,6 +46,7 @@ def test_everything_can_be_set():
         "LOG_SINK": "s3://bucket/log",
         "LOG_SAMPLE": "0.25",
         "LOG_FIELDS": "telemetry, answer",
+        "LOG_REJECTS": "off",
         "LOG_MAX_BYTES": "2000",
         "LOG_MAX_AGE_SECONDS": "60",
         "MAX_IN_FLIGHT": "5",
@@ -66,6 +67,7 @@ def test_everything_can_be_set():
         log_sink="s3://bucket/log",
         log_sample=0.25,
         log_fields=frozenset({"telemetry", "answer"}),
+        log_rejects=False,
         log_max_bytes=2000,
         log_max_age_seconds=60,
         max_in_flight=5,
@@ -115,6 +117,7 @@ def test_the_message_about_a_sink_does_not_show_its_credentials():
         ("LOG_SAMPLE", "-0.1"),
         ("LOG_SAMPLE", "nan"),
         ("LOG_SAMPLE", "half"),
+        ("LOG_REJECTS", "no"),
         ("LOG_FIELDS", "caller,body"),
         ("LOG_FIELDS", ","),
         ("LOG_MAX_BYTES", "-1"),

@@ -58,15 +58,19 @@ def codes(pointer: str, names: list[str], known: dict[str, int], faults: Faults)
     return np.array(indices, np.int16)
 
 
-def events(table: str, sent: Any, known: dict[str, int], faults: Faults, max_rows: int) -> Events:
-    """A table of events, sorted, without repeated rows. It is empty if it was not sent or has a fault."""
+def events(table: str, sent: Any, known: dict[str, int], faults: Faults, max_rows: int, within: str = "") -> Events:
+    """A table of events, sorted, without repeated rows. It is empty if it was not sent or has a fault.
+
+    ``within`` comes before the table's name in pointers, for a table that is part of another object.
+    """
     if sent is msgspec.UNSET:
         return Events.empty()
-    columns = texts, ids, names = msgspec.structs.astuple(sent)
-    if not even(table, ("datetime", "machineID", CODE_COLUMN[table]), columns, faults, max_rows) or not texts:
+    columns = texts, ids, names = msgspec.structs.astuple(sent)[:3]
+    where, column = within + table, CODE_COLUMN[table]
+    if not even(where, ("datetime", "machineID", column), columns, faults, max_rows) or not texts:
         return Events.empty()
-    code = codes(f"/{table}/{CODE_COLUMN[table]}", names, known, faults)
-    time, machine = times(table, texts, faults), machine_ids(table, ids, faults)
+    code = codes(f"/{where}/{column}", names, known, faults)
+    time, machine = times(where, texts, faults), machine_ids(where, ids, faults)
     if faults:
         return Events.empty()
     return Events(machine, time, code) if in_order(machine, time, code) else Events.of(machine, time, code)
@@ -107,10 +111,16 @@ def parse(decoder: msgspec.json.Decoder[Any], body: bytes | str, schema_columns:
         raise refusal("", _syntax_detail(body, error), syntax=True) from None
 
 
-def table_type(table: str, columns: dict[str, Any]) -> type[msgspec.Struct]:
-    """A msgspec struct of columns. A column may have any name, so the fields are named ``column_0`` and so on."""
-    fields = [(f"column_{i}", kind) for i, kind in enumerate(columns.values())]
-    rename = dict(zip((name for name, _ in fields), columns, strict=True))
+def table_type(table: str, columns: dict[str, Any], optional: frozenset[str] = frozenset()) -> type[msgspec.Struct]:
+    """A msgspec struct of columns. A column may have any name, so the fields are named ``column_0`` and so on.
+
+    The ``optional`` columns are the last ones; they are UNSET where they were not sent.
+    """
+    fields: list[Any] = []
+    for i, (column, kind) in enumerate(columns.items()):
+        field = (f"column_{i}", kind)
+        fields.append((field[0], kind | msgspec.UnsetType, msgspec.UNSET) if column in optional else field)
+    rename = {f"column_{i}": column for i, column in enumerate(columns)}
     return msgspec.defstruct(table, fields, rename=rename, forbid_unknown_fields=True)
 
 
@@ -128,25 +138,31 @@ def even(table: str, names: tuple[str, ...], columns: tuple[list, ...], faults: 
     return False
 
 
-def refuse_repeated_names(body: bytes, tables: list[tuple[Any, int]]) -> None:
+def refuse_repeated_names(body: bytes, tables: list[tuple[Any, int]], strings: int = 0) -> None:
     """Raise RequestError where an object has a name twice. msgspec would silently take the last value.
 
-    ``tables`` are the decoded tables, each with the number of its text columns. The check is cheap in the usual case:
-    if the body has exactly the quotes of the decoded strings, no name is repeated. Any other body is parsed again.
+    ``tables`` are the decoded tables, each with the number of its text columns; ``strings`` counts the strings outside
+    of them. The check is cheap in the usual case: if the body has exactly the quotes of the decoded strings, no name is
+    repeated. Any other body is parsed again.
     """
-    strings = 0
     for table, texts in tables:
         if table is not msgspec.UNSET:
             strings += 1 + len(table.__struct_fields__) + texts * len(table.column_0)
-    if body.count(b'"') == 2 * strings:
+    if body.count(b'"') != 2 * strings:
+        _refuse_repeated("", json.loads(body, object_pairs_hook=list))
+
+
+def _refuse_repeated(pointer: str, found: Any) -> None:
+    """Refuse a repeated name in an object, or in one within it. Objects are lists of pairs."""
+    if not isinstance(found, list) or not found or not isinstance(found[0], tuple):
         return
-    whole = json.loads(body, object_pairs_hook=list)
-    for pointer, pairs in [("", whole), *((f"/{escape(name)}", pairs) for name, pairs in whole)]:
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise refusal(f"{pointer}/{escape(name)}", "occurs twice in one object: give each name once")
-            seen.add(name)
+    seen: set[str] = set()
+    for name, value in found:
+        where = f"{pointer}/{escape(name)}"
+        if name in seen:
+            raise refusal(where, "occurs twice in one object: give each name once")
+        seen.add(name)
+        _refuse_repeated(where, value)
 
 
 def _mistyped(message: str, columns: Columns) -> RequestError:
@@ -154,14 +170,18 @@ def _mistyped(message: str, columns: Columns) -> RequestError:
     what, _, where = message.partition(" - at `$")
     where = where.rstrip("`")
     table, _, rest = where.lstrip(".").partition(".")
+    within, known_columns = [table], columns.get(table, {})
+    while isinstance(inner := known_columns.get(rest.partition(".")[0]), dict):  # a table in an object of tables
+        name, _, rest = rest.partition(".")
+        within, known_columns = [*within, name], inner
     column, bracket, row = rest.rpartition("[") if rest.endswith("]") else (rest, "", "")
-    pointer = "".join(f"/{escape(part)}" for part in (table, column, row.rstrip("]")) if part)
+    pointer = "".join(f"/{escape(part)}" for part in (*within, column, row.rstrip("]")) if part)
     if what.startswith("Object contains unknown field"):
-        known = list(columns[table]) if table else list(columns)
+        known = list(known_columns) if table else list(columns)
         return refusal(pointer, f"unknown name {clip(what[30:].strip('`'))}: leave it out; known are {known}")
     if what.startswith("Object missing required field"):
         return refusal(pointer, f"{what[30:].strip('`')!r} is missing: add it")
-    if bracket and columns.get(table, {}).get(column) == list[float | None]:
+    if bracket and known_columns.get(column) == list[float | None]:
         return refusal(pointer, f"{what}: {NUMBERS}")
     return refusal(pointer, f"{what}: see the request's schema at /docs")
 

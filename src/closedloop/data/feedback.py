@@ -1,7 +1,13 @@
-"""Decode feedback: failures and replacements as JSON columns, as strictly as a scoring request."""
+"""Decode feedback as JSON columns, as strictly as a scoring request.
+
+``failures`` and ``maint`` are events that happened. ``retracted`` names events that did not: a corrected time is the
+wrong event retracted and the right one reported. ``complete_until`` says up to when everything has been reported.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,89 +17,236 @@ from closedloop.data.columns import (
     Columns,
     Faults,
     RequestError,
+    clip,
+    even,
     events,
     fault,
+    machine_ids,
     parse,
     refuse_repeated_names,
     table_type,
+    times,
 )
-from closedloop.data.schema import CODE_COLUMN, Events, Schema
+from closedloop.data.rfc3339 import to_text
+from closedloop.data.schema import CODE_COLUMN, Events, Int64, Schema
 
 TABLES = ("failures", "maint")
+FINDINGS = ("worn", "sound")  # what was found at a replacement: due, or too early
+_WITHIN = "retracted/"
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Failures and replacements, sorted, without repeated rows. ``rows`` is how many rows of each table were sent."""
+    """The events of one body, sorted, without repeated rows.
+
+    ``complete_until`` is the machines and the times in microseconds UTC, where None stands for every machine. ``rows``
+    says how many rows were sent of each part.
+    """
 
     failures: Events
     maint: Events
+    retracted: dict[str, Events]
+    complete_until: list[tuple[int | None, int]]
     rows: dict[str, int]
 
 
 class FeedbackDecoder:
-    """Decode feedback on machines of one schema."""
+    """Decode feedback on machines of one schema; ``now_us`` gives the time in microseconds UTC."""
 
-    def __init__(self, schema: Schema, max_rows: int) -> None:
+    def __init__(self, schema: Schema, max_rows: int, now_us: Callable[[], int] = _now_us) -> None:
         self._max_rows = max_rows
+        self._now_us = now_us
         self._components = {name: i for i, name in enumerate(schema.components)}
-        self._columns: Columns = {
+        keys: Columns = {
             table: {"datetime": list[str], "machineID": list[int], CODE_COLUMN[table]: list[str]} for table in TABLES
         }
-        tables = {table: table_type(table, columns) for table, columns in self._columns.items()}
-        fields = [(table, kind | msgspec.UnsetType, msgspec.UNSET) for table, kind in tables.items()]
+        self._columns: Columns = {
+            "failures": keys["failures"],
+            "maint": {**keys["maint"], "finding": list[str | None]},
+            "retracted": keys,
+            "complete_until": {"datetime": list[str], "machineID": list[int | None]},
+        }
+        kinds: dict[str, Any] = {
+            table: table_type(table, self._columns[table], frozenset({"finding"}))
+            for table in (*TABLES, "complete_until")
+        }
+        retracted = [
+            (table, table_type(table, columns) | msgspec.UnsetType, msgspec.UNSET) for table, columns in keys.items()
+        ]
+        kinds["retracted"] = msgspec.defstruct("retracted", retracted, forbid_unknown_fields=True)
+        fields = [(name, kind | msgspec.UnsetType, msgspec.UNSET) for name, kind in kinds.items()]
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
             msgspec.defstruct("Feedback", fields, forbid_unknown_fields=True)
         )
 
     def __call__(self, body: bytes | str) -> Feedback:
-        """The events of ``body``.
+        """The feedback in ``body``.
 
         Raises:
             RequestError: the body is not feedback of this schema. The error names every faulty column.
         """
         raw, body = parse(self._json, body, self._columns)
         faults: Faults = []
-        failures = events("failures", raw.failures, self._components, faults, self._max_rows)
-        maint = events("maint", raw.maint, self._components, faults, self._max_rows)
-        rows = {table: len(sent.column_0) for table in TABLES if (sent := getattr(raw, table)) is not msgspec.UNSET}
+        sent = self._events("", raw, faults)
+        findings = _check_findings(raw.maint, faults)
+        retracted = self._events(_WITHIN, raw.retracted, faults)
+        complete = _complete_until(raw.complete_until, self._now_us(), faults, self._max_rows)
+        rows = {
+            **{table: _rows(getattr(raw, table)) for table in TABLES},
+            "retracted": sum(_rows(getattr(raw.retracted, table, msgspec.UNSET)) for table in TABLES),
+            "complete_until": len(complete),
+        }
+        if not faults:
+            _check_retracted(sent, retracted, faults)
+            _check_one_finding(raw.maint, sent["maint"], faults)
         if not faults and not any(rows.values()):
-            fault(faults, "", "no rows: send at least one row of failures or maint")
+            fault(faults, "", f"no rows: send at least one row of {', '.join(rows)}")
         if faults:
             raise RequestError(faults)
-        refuse_repeated_names(body, [(raw.failures, 2), (raw.maint, 2)])
-        return Feedback(failures, maint, {table: rows.get(table, 0) for table in TABLES})
+        self._refuse_repeated_names(raw, body, findings)
+        return Feedback(sent["failures"], sent["maint"], retracted, complete, rows)
+
+    def _events(self, within: str, raw: Any, faults: Faults) -> dict[str, Events]:
+        """Both tables of an object."""
+        return {
+            table: events(table, getattr(raw, table, msgspec.UNSET), self._components, faults, self._max_rows, within)
+            for table in TABLES
+        }
+
+    @staticmethod
+    def _refuse_repeated_names(raw: Any, body: bytes, findings: int) -> None:
+        tables = [(raw.failures, 2), (raw.maint, 2), (raw.complete_until, 1)]
+        strings = findings
+        if raw.maint is not msgspec.UNSET and raw.maint.column_3 is msgspec.UNSET:
+            strings -= 1  # the name of a column that was not sent
+        if raw.retracted is not msgspec.UNSET:
+            strings += 1
+            tables += [(getattr(raw.retracted, table), 2) for table in TABLES]
+        refuse_repeated_names(body, tables, strings)
+
+
+def _rows(table: Any) -> int:
+    return 0 if table is msgspec.UNSET else len(table.column_0)
+
+
+def _check_findings(maint: Any, faults: Faults) -> int:
+    """Check the column ``finding``; return how many texts it holds."""
+    if maint is msgspec.UNSET or maint.column_3 is msgspec.UNSET:
+        return 0
+    found: list[str | None] = maint.column_3
+    if len(found) != len(maint.column_0):
+        detail = f"{len(found)} values, but datetime has {len(maint.column_0)}: give every column one value a row"
+        fault(faults, "/maint/finding", detail)
+    for row, finding in enumerate(found):
+        if finding is not None and finding not in FINDINGS:
+            known = f"known are {list(FINDINGS)}, and null where it is not known"
+            fault(faults, f"/maint/finding/{row}", f"unknown name {clip(finding)}: {known}")
+            break
+    return sum(finding is not None for finding in found)
+
+
+def _complete_until(raw: Any, now_us: int, faults: Faults, max_rows: int) -> list[tuple[int | None, int]]:
+    """The machines and times of ``complete_until``; none where it was not sent, or has a fault."""
+    if raw is msgspec.UNSET:
+        return []
+    name = "complete_until"
+    columns = texts, ids = msgspec.structs.astuple(raw)
+    if not even(name, ("datetime", "machineID"), columns, faults, max_rows) or not texts:
+        return []
+    machine_ids(name, [0 if machine is None else machine for machine in ids], faults)
+    until: Int64 = times(name, texts, faults)
+    if not faults and (until > now_us).any():
+        row = int((until > now_us).argmax())
+        detail = f"{clip(texts[row])} is in the future (it is {to_text(now_us)} here): send a time that has passed"
+        fault(faults, f"/{name}/datetime/{row}", detail)
+    return list(zip(ids, until.tolist(), strict=True))
+
+
+def _check_retracted(sent: dict[str, Events], retracted: dict[str, Events], faults: Faults) -> None:
+    """Refuse an event that is both reported and retracted."""
+    for table, events_ in retracted.items():
+        if len(events_.time) and (both := _keys(sent[table]) & _keys(events_)):
+            machine, time_us, _ = min(both)
+            what = f"the event of machine {machine} at {to_text(time_us)} is also reported in {table}"
+            fault(faults, f"/{_WITHIN}{table}", f"{what}: report it or retract it")
+
+
+def _check_one_finding(maint: Any, sent: Events, faults: Faults) -> None:
+    """Refuse a replacement with two findings; where no event is repeated, nothing can differ."""
+    if maint is msgspec.UNSET or maint.column_3 is msgspec.UNSET or len(maint.column_0) == len(sent.time):
+        return
+    known: dict[tuple[int, int, str], str] = {}
+    times_us = times("maint", maint.column_0, faults).tolist()
+    rows = zip(maint.column_1, times_us, maint.column_2, maint.column_3, strict=True)
+    for row, (machine, time_us, component, finding) in enumerate(rows):
+        if finding is not None and known.setdefault((machine, time_us, component), finding) != finding:
+            fault(faults, f"/maint/finding/{row}", "an earlier row has another finding for this replacement: send one")
+            return
+
+
+def _keys(table: Events) -> set[tuple[int, int, int]]:
+    return set(zip(table.machine.tolist(), table.time.tolist(), table.code.tolist(), strict=True))
 
 
 def openapi(schema: Schema) -> dict[str, Any]:
     """The JSON Schema of feedback, with an example that can be sent as it is."""
-    columns: dict[str, Any] = {
-        "datetime": {"type": "string", "format": "date-time"},
-        "machineID": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
-    }
-    shown = dict(
-        zip(TABLES, (("2015-01-05T06:00:00Z", "Failures."), ("2015-01-05T08:00:00Z", "Replacements.")), strict=True)
-    )
-    tables: dict[str, Any] = {}
-    for table, (time, title) in shown.items():
-        items = {**columns, CODE_COLUMN[table]: {"type": "string", "enum": list(schema.components)}}
-        example = dict(zip(items, ([time], [1], list(schema.components[:1])), strict=True))
-        tables[table] = {
+    at = {"type": "string", "format": "date-time"}
+    machine = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
+
+    def table(title: str, items: dict[str, Any], example: list[Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+        return {
             "type": "object",
             "description": f"{title} Columns of equal length.",
             "properties": {name: {"type": "array", "items": item} for name, item in items.items()},
-            "required": list(items),
+            "required": [name for name in items if name not in optional],
             "additionalProperties": False,
-            "examples": [example],
+            "examples": [{name: [value] for name, value in zip(items, example, strict=True)}],
         }
+
+    code = {"type": "string", "enum": list(schema.components)}
+    some = schema.components[0] if schema.components else ""
+    keys = {name: {"datetime": at, "machineID": machine, CODE_COLUMN[name]: code} for name in TABLES}
+    finding = {
+        "enum": [*FINDINGS, None],
+        "description": "worn: the component was about to fail. sound: it was replaced too early. null: not known.",
+    }
+    maint = {**keys["maint"], "finding": finding}
+    whom = {**machine, "type": ["integer", "null"], "description": "null stands for every machine."}
+    retracted = {
+        name: table(f"{title} that did not happen.", keys[name], ["2015-01-05T05:00:00Z", 1, some])
+        for name, title in (("failures", "Failures"), ("maint", "Replacements"))
+    }
+    properties = {
+        "failures": table("Failures.", keys["failures"], ["2015-01-05T06:00:00Z", 1, some]),
+        "maint": table("Replacements.", maint, ["2015-01-05T08:00:00Z", 1, some, "worn"], ("finding",)),
+        "retracted": {
+            "type": "object",
+            "description": "Events that did not happen, named as they were reported. A retraction is final, and holds "
+            "whether it comes before or after the event. To correct a time, retract the event and report it anew.",
+            "properties": retracted,
+            "additionalProperties": False,
+            "examples": [{"failures": retracted["failures"]["examples"][0]}],
+        },
+        "complete_until": table(
+            "Up to these times all failures and replacements have been reported, so that silence means health. Not in "
+            "the future; of several, the latest holds.",
+            {"datetime": at, "machineID": whom},
+            ["2015-01-05T09:00:00Z", None],
+        ),
+    }
+    one_row = {"properties": {"datetime": {"minItems": 1}}}
+    some_row = [{"required": [name], "properties": {name: one_row}} for name in (*TABLES, "complete_until")]
+    within = [{"required": [name], "properties": {name: one_row}} for name in TABLES]
+    some_row.append({"required": ["retracted"], "properties": {"retracted": {"anyOf": within}}})
     return {
         "type": "object",
         "description": "What happened. At least one row. Times are RFC 3339, UTC where there is no offset.",
-        "properties": tables,
+        "properties": properties,
         "additionalProperties": False,
-        "anyOf": [
-            {"required": [table], "properties": {table: {"properties": {"datetime": {"minItems": 1}}}}}
-            for table in TABLES
-        ],
-        "examples": [{name: properties["examples"][0] for name, properties in tables.items()}],
+        "anyOf": some_row,
+        "examples": [{name: part["examples"][0] for name, part in properties.items() if name != "retracted"}],
     }

@@ -29,17 +29,27 @@ _KINDS: dict[str, Any] = {
     "age": _READINGS,
     "model": list[str | None],
     **dict.fromkeys(("errorID", "comp", "failure"), list[str]),
+    "finding": list[str | None],
 }
+_ANY_MACHINE = list[_Whole | None]  # where null stands for every machine
+_MAINT, _FAILURES = ("datetime", "machineID", "comp"), ("datetime", "machineID", "failure")
 _COLUMNS = {
     "telemetry": ("datetime", "machineID"),
     "errors": ("datetime", "machineID", "errorID"),
-    "maint": ("datetime", "machineID", "comp"),
-    "failures": ("datetime", "machineID", "failure"),
+    "maint": _MAINT,
+    "failures": _FAILURES,
     "machines": ("machineID", "model", "age"),
+    "retracted_failures": _FAILURES,
+    "retracted_maint": _MAINT,
+    "complete_until": ("datetime", "machineID"),
 }
+_FINDING = "finding"  # an optional column of maint in feedback
+_RETRACTED = "retracted"  # in a body, the object whose tables are ours with this and _ before their names
 _decoders = {column: msgspec.json.Decoder(kind) for column, kind in _KINDS.items()}
+_any_machine = msgspec.json.Decoder(_ANY_MACHINE)
 _readings: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_READINGS)
 _columns = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw]])
+_raw_table = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class RecordError(ValueError):
@@ -158,6 +168,8 @@ def values_of(table: str, column: str, found: Values | msgspec.Raw) -> Values:
         return found
     if table == "telemetry" and column not in _COLUMNS[table]:
         return _readings.decode(found)
+    if table == "complete_until" and column == "machineID":
+        return _any_machine.decode(found)
     if column not in _decoders:
         raise RecordError(f"with a column {table}.{column}, which this version does not know")
     values = _decoders[column].decode(found)
@@ -167,13 +179,17 @@ def values_of(table: str, column: str, found: Values | msgspec.Raw) -> Values:
 def _piecewise(body: Buffer, known: tuple[str, ...], *, keep: bool) -> dict[str, Table]:
     """Each column decoded for itself, and kept or decoded again when it is used."""
     found = _columns.decode(body)
-    if unknown := sorted(set(found) - set(known)):
+    retracted = {f"{_RETRACTED}_{name}": _raw_table.decode(raw) for name, raw in found.pop(_RETRACTED, {}).items()}
+    top = {name for name in known if not name.startswith(_RETRACTED)}
+    if unknown := sorted((set(found) - top) | (set(retracted) - set(known))):
         raise RecordError(f"with a table {unknown[0]!r}, which this version does not know")
     tables: dict[str, Table] = {}
-    for name, columns in found.items():
+    for name, columns in {**found, **retracted}.items():
         lengths = set()
         tables[name] = {}
         for column, raw in columns.items():
+            if name != "telemetry" and column not in _names(name, known, ()):
+                raise RecordError(f"with a column {name}.{column}, which this version does not know")
             values = values_of(name, column, raw)
             lengths.add(len(values))
             tables[name][column] = values if keep else raw
@@ -217,29 +233,52 @@ _shapes = _Shapes()
 def _body_type(known: tuple[str, ...], sensors: tuple[str, ...]) -> type[msgspec.Struct]:
     """A struct of the known tables, each of which may be missing; a column's name may be any text."""
     tables: list[tuple[str, Any, Any]] = []
+    retracted: list[tuple[str, Any, Any]] = []
     for name in known:
         kinds = {column: _KINDS[column] for column in _COLUMNS[name]}
-        names = _COLUMNS[name] + (sensors if name == "telemetry" else ())
-        fields = [(f"column_{i}", kinds.get(column, _READINGS)) for i, column in enumerate(names)]
+        names = _names(name, known, sensors)
+        if name == "complete_until":
+            kinds["machineID"] = _ANY_MACHINE
+        fields: list[Any] = [(f"column_{i}", kinds.get(column, _READINGS)) for i, column in enumerate(names)]
+        if name == "maint" and _FINDING in names:
+            fields[-1] = (fields[-1][0], _KINDS[_FINDING] | msgspec.UnsetType, msgspec.UNSET)
         rename = {f"column_{i}": column for i, column in enumerate(names)}
         table = msgspec.defstruct(name, fields, rename=rename, forbid_unknown_fields=True, gc=False)
-        tables.append((name, table | msgspec.UnsetType, msgspec.UNSET))
+        inner = name.removeprefix(_RETRACTED + "_")
+        (tables if inner == name else retracted).append((inner, table | msgspec.UnsetType, msgspec.UNSET))
+    if retracted:
+        both = msgspec.defstruct(_RETRACTED, retracted, forbid_unknown_fields=True, gc=False)
+        tables.append((_RETRACTED, both | msgspec.UnsetType, msgspec.UNSET))
     return msgspec.defstruct("Body", tables, forbid_unknown_fields=True)
+
+
+def _names(table: str, known: tuple[str, ...], sensors: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns that a table of a body may have."""
+    if table == "telemetry":
+        return _COLUMNS[table] + sensors
+    if table == "maint" and "failures" in known:  # of feedback
+        return (*_COLUMNS[table], _FINDING)
+    return _COLUMNS[table]
 
 
 def _lists(found: Any, known: tuple[str, ...], sensors: tuple[str, ...]) -> dict[str, Table]:
     """The columns of a decoded body, with times as numbers."""
     tables: dict[str, Table] = {}
+    retracted = getattr(found, _RETRACTED, msgspec.UNSET)
     for name in known:
-        struct = getattr(found, name)
+        inner = name.removeprefix(_RETRACTED + "_")
+        struct = getattr(found if inner == name else retracted, inner, msgspec.UNSET)
         if struct is msgspec.UNSET:
             continue
-        columns = msgspec.structs.astuple(struct)
-        if len({*map(len, columns)}) > 1:
+        names = _names(name, known, sensors)
+        table: Table = {
+            column: values
+            for column, values in zip(names, msgspec.structs.astuple(struct), strict=True)
+            if values is not msgspec.UNSET
+        }
+        if len({*map(len, table.values())}) > 1:
             raise RecordError(f"with columns of {name} that differ in length")
-        names = _COLUMNS[name] + sensors if name == "telemetry" else _COLUMNS[name]
-        table: Table = dict(zip(names, columns, strict=True))
         if "datetime" in table:
-            table["datetime"] = [_times[text] for text in columns[0]]
+            table["datetime"] = [_times[text] for text in struct.column_0]
         tables[name] = table
     return tables

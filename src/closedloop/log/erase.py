@@ -19,11 +19,11 @@ from arro3.core import RecordBatch
 from closedloop.log import pins
 from closedloop.log.files import ARRIVAL, BOUNDED, EXTRA, Files, Part
 from closedloop.log.lease import Lease
-from closedloop.log.orders import Order
+from closedloop.log.orders import Order, naming
 from closedloop.log.pins import Pin
 from closedloop.log.rewrite import Data, Scratch, Table, exchange
 from closedloop.log.sink import SinkError
-from closedloop.log.tables import SCHEMAS, TABLES_OF
+from closedloop.log.tables import REJECTS, SCHEMAS, TABLES_OF
 
 
 @dataclass
@@ -107,6 +107,8 @@ def _paths(table: Table, pin: Pin) -> list[str]:
 
 def _where(name: str) -> list[str]:
     """The columns that tell whose a row is."""
+    if name == REJECTS:
+        return ["caller", "body", "detail"]
     return ["caller", *TABLES_OF[name], *(column for column in ("results",) if column in SCHEMAS[name].names)]
 
 
@@ -115,6 +117,11 @@ def _hits(name: str, batch: pa.RecordBatch, order: Order) -> Any:
     if order.subject == "caller":
         return pc.fill_null(pc.equal(batch["caller"], order.name), False).to_numpy(zero_copy_only=False)
     hits = np.zeros(len(batch), bool)
+    if name == REJECTS:  # what was refused has no columns, only text
+        for column in ("body", "detail"):
+            named = pc.match_substring_regex(batch[column], naming(order.name)).fill_null(False)
+            hits |= named.to_numpy(zero_copy_only=False)
+        return hits
     for column in _where(name)[1:]:
         lists = _machines(batch[column], column)
         record = pc.list_parent_indices(lists).to_numpy()

@@ -104,6 +104,8 @@ class Files:
 
 def _values(metadata: pq.FileMetaData, table: str) -> int:
     """How many rows the largest table in a file's records has in all."""
+    if not TABLES_OF[table]:
+        return 0
     column = f"{TABLES_OF[table][0]}.machineID.list.element"
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     columns = (group.column(number) for group in groups for number in range(group.num_columns))

@@ -7,11 +7,12 @@ to what it reads, and ``log-erase`` to what is in the tables.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, Literal
 
 import msgspec
 
-from closedloop.log.record import Record
+from closedloop.log.record import REJECT, Record
 from closedloop.log.sink import Sink, SinkError
 from closedloop.log.store import Store
 
@@ -54,19 +55,24 @@ class Orders:
         """
         if record.caller in self.callers:
             return None
+        if record.kind == REJECT:
+            text = record.request.decode(errors="replace") + " " + record.answer.decode()
+            return None if any(re.search(naming(machine), text) for machine in self.machines) else record
         if not self.machines or not record.request:
             return record
         body: dict[str, dict[str, Any]] = msgspec.json.decode(record.request)
-        hit = [name for name, columns in body.items() if self._any(columns.get("machineID", []))]
+        tables = [(body, name) for name in body if name != "retracted"]
+        tables += [(body["retracted"], name) for name in body.get("retracted", {})]
+        hit = [(within, name) for within, name in tables if self._any(within[name].get("machineID", []))]
         if not hit:
             return record
-        for name in hit:
-            keep = [str(machine) not in self.machines for machine in body[name]["machineID"]]
-            body[name] = {
+        for within, name in hit:
+            keep = [str(machine) not in self.machines for machine in within[name]["machineID"]]
+            within[name] = {
                 column: [value for value, kept in zip(values, keep, strict=True) if kept]
-                for column, values in body[name].items()
+                for column, values in within[name].items()
             }
-        if not any(columns.get("machineID") for columns in body.values()):
+        if not any(within[name].get("machineID") for within, name in tables):
             return None
         answer = record.answer
         if answer:
@@ -109,6 +115,11 @@ def withdraw(sink: Sink, order: Order) -> bool:
     there = store.read(_path(order)) is not None
     store.delete(_path(order))
     return there
+
+
+def naming(machine: str) -> str:
+    """A pattern, for RE2 too, of text that names a machine: its id, and not as a part of a longer one."""
+    return rf"(^|[^0-9A-Za-z_.-]){re.escape(machine)}([^0-9A-Za-z_.-]|$)"
 
 
 def _path(order: Order) -> str:

@@ -5,32 +5,35 @@ apart. Within a spool the sequence is the order, whatever its clock did: a recor
 one before it. Across spools the time received is the order, but no later than the commits allow that came after it
 (:class:`closedloop.log.history.Bounds`); at equal times the order of arrival. The same request again (id and body)
 counts once, as of the first. What a standing order of erasure names is left out.
+
+Feedback corrects: a failure or a replacement that was retracted is absent, wherever it was reported and whichever came
+first. A finding beats none; of several the later one wins. A mark ``complete_until`` never decreases: the latest holds.
+So what counts is what was said, and not in which order it was delivered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from closedloop.data.schema import CODE_COLUMN, DataError, Events, Int16, Int64, Schema, Tables
 from closedloop.log import orders
 from closedloop.log.files import files_of
-from closedloop.log.orders import Orders
+from closedloop.log.gather import RETRACTED, Aside, CompleteUntil, Gathered, Names
 from closedloop.log.sequence import Records, rank
 from closedloop.log.sink import Sink, SinkError
 from closedloop.log.tables import FEEDBACK, REQUESTS, TABLES_OF
-from closedloop.log.union import Union, from_bits, to_bits
+from closedloop.log.union import from_bits
+
+__all__ = ["Aside", "CompleteUntil", "Log", "Loser", "read"]
 
 
 class Loser(NamedTuple):
     """Values that a later row with the same key replaced. ``time`` is microseconds UTC, None for a machine.
 
-    ``values`` are the sensors' readings, or the machine's model and age.
+    ``values`` are the sensors' readings, the machine's model and age, or the finding of a replacement.
     """
 
     table: str
@@ -47,6 +50,11 @@ class Log:
     rows of both, ``replayed`` those of them that were the same request again, ``erased`` those that an order of erasure
     leaves out whole. ``impossible_clocks`` counts records that claim to be received more than a minute after a commit
     that came later: the clock of their replica was ahead.
+
+    ``findings`` has for each row of ``tables.maint`` the position in ``closedloop.data.feedback.FINDINGS``, -1 where
+    nothing is known. ``retracted`` counts the events that were reported and are left out. ``aside`` is the distinct
+    rows that name something which the schema does not have: events of such a code are in no table, and a machine of
+    such a model has no model.
     """
 
     tables: Tables
@@ -56,16 +64,20 @@ class Log:
     erased: int
     impossible_clocks: int
     losers: list[Loser]
+    findings: Int16
+    complete_until: CompleteUntil
+    retracted: int
+    aside: list[Aside]
 
 
 def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> Log:
     """The tables of a log as they are, or as they were at the versions given for ``requests`` and ``feedback``.
 
     ``failures`` is always there, and empty where none was fed back. A sensor of the schema that a request did not send
-    is missing in its rows, and one that the schema does not name is left aside.
+    is missing in its rows, and one that the schema does not name is left aside, as are codes and models (``aside``).
 
     Raises:
-        DataError: there is no log, or of another format, or a code or model in it is not in the schema.
+        DataError: there is no log, or one of another format.
         DeltaError, OSError, ValueError: the sink does not answer.
     """
     try:
@@ -80,133 +92,103 @@ def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> 
     for table, files in present.items():
         records.add(table, files)
     ranks = rank(records)
-    unions = {
-        "telemetry": Union(2, 2 + len(schema.sensors), sum(present[REQUESTS].values.values())),
-        **{table: Union(3, 3) for table in CODE_COLUMN},
-        "machines": Union(1, 3),
-    }
+    gathered = Gathered(schema, erased, sum(present[REQUESTS].values.values()))
     position = 0
     for table, files in present.items():
         for batch in files.batches(TABLES_OF[table]):
-            _add(unions, table, batch, ranks.rank[position : position + len(batch)], schema, erased)
+            gathered.add(table, batch, ranks.rank[position : position + len(batch)])
             position += len(batch)
-    tables, losers = _tables(unions, schema)
+    result = _Result(gathered, schema)
     return Log(
-        tables=tables,
+        tables=result.tables,
         versions={table: None if files is None else files.version for table, files in found.items()},
         records=len(ranks.rank),
         replayed=ranks.replayed,
         erased=ranks.erased,
         impossible_clocks=ranks.impossible,
-        losers=losers,
+        losers=result.losers,
+        findings=result.findings,
+        complete_until=gathered.complete_until(),
+        retracted=result.retracted,
+        aside=result.aside,
     )
 
 
-def _add(
-    unions: dict[str, Union], table: str, batch: pa.RecordBatch, rank: Int64, schema: Schema, erased: Orders
-) -> None:
-    """Add what a batch of records holds to the unions."""
-    if (rank < 0).any():
-        batch, rank = batch.filter(pa.array(rank >= 0)), rank[rank >= 0]
-    for name in TABLES_OF[table]:
-        column = batch.column(name)
-        columns = {field.name: part for field, part in zip(column.type, column.flatten(), strict=True)}
-        record = pc.list_parent_indices(columns["machineID"]).to_numpy()
-        machine = _flat(columns["machineID"])
-        if name == "machines":
-            models = _codes("machines.model", columns["model"].flatten(), schema.models)
-            added = [machine, models, to_bits(_floats(columns["age"].flatten()))]
-        elif name == "telemetry":
-            readings = [to_bits(values) for values in _readings(columns["sensors"], record, schema)]
-            added = [machine, _times(columns["datetime"]), *readings]
-        else:
-            code = CODE_COLUMN[name]
-            known = schema.errors if name == "errors" else schema.components
-            codes = _codes(f"{name}.{code}", columns[code].flatten(), known)
-            added = [machine, _times(columns["datetime"]), codes]
-        kept = _kept(machine, erased)
-        if kept is not None:
-            added, record = [values[kept] for values in added], record[kept]
-        unions[name].add(added, rank[record])
+class _Result:
+    """The winners as tables, and apart from them what lost, what was retracted, and what the schema does not know."""
 
-
-def _kept(machine: Int64, erased: Orders) -> np.ndarray | None:
-    """Which rows no order of erasure names; None for all."""
-    if not erased.machines:
-        return None
-    return ~np.isin(machine.astype(str), sorted(erased.machines))
-
-
-def _readings(sensors: pa.ListArray, record: Int64, schema: Schema) -> Iterator[np.ndarray]:
-    """The readings of each sensor of the schema, one for each row of ``record``; NaN where it was not sent."""
-    sender = pc.list_parent_indices(sensors).to_numpy()
-    names, values = sensors.flatten().flatten()
-    for sensor in schema.sensors:
-        chosen = pc.equal(names, sensor)
-        readings = np.full(len(record), np.nan)
-        sent = np.isin(record, sender[chosen.to_numpy(zero_copy_only=False)])
-        readings[sent] = _floats(values.filter(chosen).flatten())
-        yield readings
-
-
-def _flat(column: pa.ListArray) -> Int64:
-    return column.flatten().to_numpy()
-
-
-def _times(column: pa.ListArray) -> Int64:
-    return column.flatten().cast(pa.int64()).to_numpy()
-
-
-def _floats(column: pa.Array) -> np.ndarray:
-    return column.to_numpy(zero_copy_only=False).astype(np.float64)  # null becomes NaN
-
-
-def _codes(where: str, names: pa.Array, known: tuple[str, ...]) -> Int64:
-    """Positions in ``known``, -1 where missing.
-
-    Raises:
-        DataError: a name is not known.
-    """
-    codes = pc.index_in(names.cast(pa.string()), pa.array(known, pa.string())).fill_null(-1).to_numpy()
-    unknown = (codes < 0) & names.is_valid().to_numpy(zero_copy_only=False)
-    if unknown.any():
-        name = names[int(np.argmax(unknown))].as_py()
-        raise DataError(f"{where}: the log holds {name!r}, which is not one of {list(known)}; add it to the schema")
-    return codes.astype(np.int64)
-
-
-def _tables(unions: dict[str, Union], schema: Schema) -> tuple[Tables, list[Loser]]:
-    """The winners as tables, and the losers of those tables that have values."""
-    telemetry, lost_rows = unions["telemetry"].result()
-    machines, lost_machines = unions["machines"].result()
-    events = {table: _events(unions[table].result()[0]) for table in CODE_COLUMN}
-    tables = Tables(  # in order already
-        telemetry[0],
-        telemetry[1],
-        from_bits(telemetry[2:]),
-        events["errors"],
-        events["maint"],
-        events["failures"],
-        machines[0],
-        machines[1].astype(np.int16),
-        from_bits(machines[2]),
-    )
-    losers = [
-        Loser("telemetry", machine, time, tuple(values))
-        for machine, time, values in zip(
-            lost_rows[0].tolist(), lost_rows[1].tolist(), from_bits(lost_rows[2:]).T.tolist(), strict=True
+    def __init__(self, gathered: Gathered, schema: Schema) -> None:
+        self._gathered = gathered
+        self.losers: list[Loser] = []
+        self.aside: list[Aside] = []
+        self.retracted = 0
+        telemetry, lost = gathered.unions["telemetry"].result()
+        readings = zip(lost[0].tolist(), lost[1].tolist(), from_bits(lost[2:]).T.tolist(), strict=True)
+        self.losers += [Loser("telemetry", machine, time, tuple(values)) for machine, time, values in readings]
+        machines = self._machines()
+        events = {table: self._events(table) for table in CODE_COLUMN}
+        self.findings = self._findings(events["maint"])
+        self.tables = Tables(  # in order already
+            telemetry[0],
+            telemetry[1],
+            from_bits(telemetry[2:]),
+            events["errors"],
+            events["maint"],
+            events["failures"],
+            *machines,
         )
-    ]
-    names = [*schema.models, None]  # -1 is the last: missing
-    losers += [
-        Loser("machines", machine, None, (names[model], age))
-        for machine, model, age in zip(
-            lost_machines[0].tolist(), lost_machines[1].tolist(), from_bits(lost_machines[2]).tolist(), strict=True
-        )
-    ]
-    return tables, losers
+
+    def _machines(self) -> tuple[Int64, Int16, np.ndarray]:
+        rows, lost = self._gathered.unions["machines"].result()
+        names = self._gathered.models
+        unknown = rows[1] >= names.known
+        self._set_aside("machines.model", rows[0][unknown], None, rows[1][unknown], names)
+        shown = [*names.names, None]  # -1 is the last: missing
+        self.losers += [
+            Loser("machines", machine, None, (shown[model], age))
+            for machine, model, age in zip(lost[0].tolist(), lost[1].tolist(), from_bits(lost[2]).tolist(), strict=True)
+        ]
+        return rows[0], np.where(unknown, -1, rows[1]).astype(np.int16), from_bits(rows[2])
+
+    def _events(self, table: str) -> Events:
+        """A table of events without those that were retracted, or of which the schema does not know the code."""
+        rows = self._gathered.unions[table].result()[0]
+        for name in [name for name, of in RETRACTED.items() if of == table]:
+            gone = _keys(self._gathered.unions[name].result()[0])
+            if gone:
+                kept = np.fromiter((key not in gone for key in zip(*rows.tolist(), strict=True)), bool, rows.shape[1])
+                self.retracted += int((~kept).sum())
+                rows = rows[:, kept]
+        names = self._gathered.errors if table == "errors" else self._gathered.components
+        unknown = rows[2] >= names.known
+        self._set_aside(f"{table}.{CODE_COLUMN[table]}", rows[0][unknown], rows[1][unknown], rows[2][unknown], names)
+        rows = rows[:, ~unknown]
+        return Events(rows[0], rows[1], rows[2].astype(np.int16))
+
+    def _findings(self, maint: Events) -> Int16:
+        """The finding of each replacement."""
+        rows, lost = self._gathered.unions["findings"].result()
+        names = self._gathered.findings
+        self.losers += [
+            Loser("maint", machine, time, (names.names[finding],)) for machine, time, _, finding in lost.T.tolist()
+        ]
+        there = _keys(np.array([maint.machine, maint.time, maint.code], np.int64))
+        unknown = rows[3] >= names.known
+        self._set_aside("maint.finding", rows[0][unknown], rows[1][unknown], rows[3][unknown], names)
+        found = {key: finding for *key_, finding in rows[:, ~unknown].T.tolist() if (key := tuple(key_)) in there}
+        if not found:
+            return np.full(len(maint.time), -1, np.int16)
+        keys = zip(maint.machine.tolist(), maint.time.tolist(), maint.code.tolist(), strict=True)
+        return np.array([found.get(key, -1) for key in keys], np.int16)
+
+    def _set_aside(self, column: str, machine: Int64, time: Int64 | None, code: Int64, names: Names) -> None:
+        times = [None] * len(machine) if time is None else time.tolist()
+        self.aside += [
+            Aside(column, who, when, names.names[what])
+            for who, when, what in zip(machine.tolist(), times, code.tolist(), strict=True)
+        ]
 
 
-def _events(rows: Int64) -> Events:
-    codes: Int16 = rows[2].astype(np.int16)
-    return Events.of(rows[0], rows[1], codes)
+def _keys(rows: Int64) -> set[tuple[int, ...]]:
+    """Machine, time and code of each row."""
+    return set(zip(*rows[:3].tolist(), strict=True)) if rows.size else set()

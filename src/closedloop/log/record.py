@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 
 FORMAT = 1
+REJECT = "reject"  # the kind of a record whose request was refused
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +28,19 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request: bytes
     answer: bytes
     format: int = FORMAT
+
+
+class Reject(msgspec.Struct, frozen=True):
+    """What was wrong with a refused request: the answer of a record of the kind ``reject``, as JSON.
+
+    Its record's request is the first bytes of the body. ``body_sha256`` is empty where the body was not read whole.
+    """
+
+    route: str
+    title: str
+    detail: str
+    body_bytes: int
+    body_sha256: str
 
 
 class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

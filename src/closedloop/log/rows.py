@@ -12,23 +12,29 @@ import msgspec
 from arro3.core import Array, ChunkedArray, DataType, Field, RecordBatch, list_array, struct_array
 
 from closedloop.log.bodies import RecordError, Result, Table, results_of, tables_of, values_of
-from closedloop.log.record import View, decode_view
-from closedloop.log.tables import FEEDBACK, REQUESTS, SCHEMAS, TABLES_OF
+from closedloop.log.record import REJECT, Reject, View, decode_view
+from closedloop.log.tables import FEEDBACK, REJECTS, REQUESTS, SCHEMAS, TABLES_OF
 
 _BATCH_BYTES = 4 << 20  # of payloads turned into columns at once
 _LEAF_VALUES = (
     100_000  # Python values of a column that are held before they become Arrow: those take four times as much
 )
+_TABLES = {"score": REQUESTS, "feedback": FEEDBACK, REJECT: REJECTS}  # by kind of record
+_reject = msgspec.json.Decoder(Reject)
 _FLAG, _OFFSET, _WHOLE = DataType.bool(), DataType.int32(), DataType.int64()
 
 
 @dataclass
 class Parts:
-    """What one record holds: its tables by name and column, and its results, None where they were not kept."""
+    """What one record holds: its tables by name and column, and its results, None where they were not kept.
+
+    ``reject`` is what was wrong if the request was refused; then there are neither.
+    """
 
     view: View
     tables: dict[str, Table]
     results: Iterable[Result] | None
+    reject: Reject | None = None
 
 
 Prune = Callable[[Parts], Parts | None]  # what is to be stored of a record; None for nothing
@@ -103,9 +109,11 @@ def _parts(payload: bytes) -> tuple[str, Parts]:
     """
     try:
         view = decode_view(payload)
-        if view.kind not in ("score", "feedback"):
+        if view.kind not in _TABLES:
             raise RecordError(f"of kind {view.kind!r}, which this version does not know")
-        table = REQUESTS if view.kind == "score" else FEEDBACK
+        table = _TABLES[view.kind]
+        if table == REJECTS:
+            return table, Parts(view, {}, None, _reject.decode(view.answer))
         tables = tables_of(view.request, TABLES_OF[table])
         return table, Parts(view, tables, results_of(view.answer) if table == REQUESTS else None)
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError) as error:
@@ -297,6 +305,9 @@ class _Builder:
             "segment": segment,
             "index": index,
         }
+        if parts.reject is not None:
+            about |= msgspec.structs.asdict(parts.reject)
+            about["body"] = bytes(view.request).decode(errors="backslashreplace")
         for name, leaf in self._about.items():
             leaf.values.append(about[name])
         for name, table in self._tables.items():

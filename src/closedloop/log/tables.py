@@ -1,4 +1,4 @@
-"""The two Delta tables that the log goes to: their columns.
+"""The three Delta tables that the log goes to: their columns.
 
 One row is one record. Its tables and its results are nested columns, in which a sensor or a component is a value and no
 column's name: another fleet, or a new sensor, changes no schema.
@@ -11,7 +11,7 @@ from arro3.core import DataType, Field, Schema
 # The tables grow by nullable columns only, and older shippers go on beside newer ones. What an older version could not
 # read or add to takes another format: a shipper adds to no other, and a reader reads no other.
 FORMAT = "1"
-REQUESTS, FEEDBACK = "requests", "feedback"
+REQUESTS, FEEDBACK, REJECTS = "requests", "feedback", "rejects"
 
 
 def _list(element: DataType) -> DataType:
@@ -51,11 +51,20 @@ _SCORED = {
     "maint": _struct(**_PLACE, comp=_list(_TEXT)),
     "machines": _struct(machineID=_list(_WHOLE), model=_list(_TEXT), age=_list(_NUMBER)),
 }
-_FED = {"failures": _struct(**_PLACE, failure=_list(_TEXT)), "maint": _SCORED["maint"]}
-TABLES_OF = {REQUESTS: tuple(_SCORED), FEEDBACK: tuple(_FED)}
+_FAILURES = _struct(**_PLACE, failure=_list(_TEXT))
+_FED = {
+    "failures": _FAILURES,
+    "maint": _struct(**_PLACE, comp=_list(_TEXT), finding=_list(_TEXT)),
+    "retracted_failures": _FAILURES,
+    "retracted_maint": _SCORED["maint"],
+    "complete_until": _struct(**_PLACE),  # a machine that is null stands for every machine
+}
+_REFUSED = {"route": _TEXT, "title": _TEXT, "detail": _TEXT, "body_bytes": _WHOLE, "body": _TEXT}
+TABLES_OF: dict[str, tuple[str, ...]] = {REQUESTS: tuple(_SCORED), FEEDBACK: tuple(_FED), REJECTS: ()}
 SCHEMAS = {
     REQUESTS: Schema([Field(name, kind) for name, kind in {**_ABOUT, **_SCORED, "results": _list(_RESULT)}.items()]),
     FEEDBACK: Schema([Field(name, kind) for name, kind in {**_ABOUT, **_FED}.items()]),
+    REJECTS: Schema([Field(name, kind) for name, kind in {**_ABOUT, **_REFUSED}.items()]),
 }
 
 

@@ -24,6 +24,7 @@ class Union:
 
     def __init__(self, keys: int, width: int, room: int = 0) -> None:
         self._keys = keys
+        self.width = width
         self._rows = np.empty((_FIRST_ROWS, width), np.int64)
         self._ranks = np.empty(_FIRST_ROWS, np.int64)
         self._slots = np.full(2 * _FIRST_ROWS, -1, np.int32)
