@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
 from closedloop.data.feedback import Feedback, FeedbackDecoder
 from score.answer import Scorer
@@ -61,8 +62,12 @@ class Service:
 
         Raises:
             RequestError: the body was refused.
+            Problem: 413, the record of such a request could never be logged.
         """
-        answer = self.scorer.answer(body, request_id)
+        tables = self.scorer.decode(body)
+        machines = 1 + int(np.count_nonzero(tables.machine[1:] != tables.machine[:-1]))
+        self.journal.admit(len(body) + machines * self.scorer.result_bytes)
+        answer = self.scorer.answer_tables(tables, request_id)
         return answer["results"], msgspec.json.encode(answer)
 
     def take(self, body: bytes, request_id: str) -> Feedback:

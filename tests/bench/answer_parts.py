@@ -31,7 +31,7 @@ from closedloop.log.frame import pack
 from closedloop.log.record import Record, encode
 from score.answer import Scorer, results
 from score.app import create_app
-from score.settings import Settings, max_rows, model_dir
+from score.settings import Settings, model_dir, request_limits
 
 HOURS = 72.0
 TOGETHER = 64  # requests in flight at once
@@ -132,7 +132,7 @@ def main(words: list[str]) -> int:
     flags.add_argument("--body", type=Path, help="a request to ask, instead of one of a simulated machine")
     args = flags.parse_args(words)
     body = args.body.read_bytes() if args.body else serve_data.bodies([1], HOURS)[1]
-    scorer = Scorer(load(model_dir(os.environ)), max_rows(os.environ))
+    scorer = Scorer(load(model_dir(os.environ)), **request_limits(os.environ))
     say(f"{len(body)} bytes")
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         app = create_app(Settings(log_dir=Path(folder), port=0))

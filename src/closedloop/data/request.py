@@ -5,6 +5,7 @@ The request is a slice of the fleet's own tables (all but ``failures``), so the 
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -45,9 +46,10 @@ def decode(body: bytes | str, schema: Schema, max_rows: int) -> Tables:
 class Decoder:
     """Decodes requests of one schema. Its types are generated here once, so that no request pays for it."""
 
-    def __init__(self, schema: Schema, max_rows: int) -> None:
+    def __init__(self, schema: Schema, max_rows: int, max_machines: int = sys.maxsize) -> None:
         self._schema = schema
         self._max_rows = max_rows
+        self._max_machines = max_machines
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_request_type(schema))
         codes = {"errors": schema.errors, "maint": schema.components}
         self._columns = _columns(schema)
@@ -90,6 +92,11 @@ class Decoder:
                 row = int(order[again[0] + 1])
                 key = f"machine {ids[row]} at {clip(texts[row])}"
                 fault(faults, f"/telemetry/datetime/{row}", f"{key} occurs twice: send each machine and time once")
+        if not faults and len(machine) > self._max_machines:  # each one costs a result
+            machines = 1 + int(np.count_nonzero(machine[1:] != machine[:-1]))
+            if machines > self._max_machines:
+                detail = f"{machines} machines, at most {self._max_machines}: send them in several requests"
+                fault(faults, "/telemetry/machineID", detail)
         return machine, time, values
 
     def _machines(self, raw: Any, faults: Faults) -> tuple[Int64, Int16, Float64]:
