@@ -17,6 +17,7 @@ from score.auth import Scope, Tokens
 from score.limits import Load
 from score.log.journal import Journal
 from score.metrics import Metrics
+from score.problems import Problem
 from score.settings import Settings
 from score.status import ServiceStatus
 
@@ -70,7 +71,13 @@ class Service:
         """Return ``answer(body, request_id)``; what costs much is answered in a thread, one request at a time."""
         if _is_cheap(body):
             return answer(body, request_id)
-        return await asyncio.get_running_loop().run_in_executor(self.large, answer, body, request_id)
+        return await asyncio.get_running_loop().run_in_executor(self.large, self._work, answer, body, request_id)
+
+    def _work(self, answer: Callable[[bytes, str], _Answer], body: bytes, request_id: str) -> _Answer:
+        if self.load.untaken_bytes > self.load.max_bytes:  # clients take their answers more slowly than they are made
+            self.load.shed["answers"] += 1
+            raise Problem(503, "too many answers wait to be taken: try again later", headers={"Retry-After": "1"})
+        return answer(body, request_id)
 
     def score(self, body: bytes, request_id: str) -> tuple[list[dict[str, Any]], bytes]:
         """The results of a request, and its answer in JSON.
