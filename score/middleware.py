@@ -32,6 +32,7 @@ _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _START_ERRORS = (SettingsError, BundleError, SpoolError, SegmentError, OSError)
 _PROBES = ("/livez", "/readyz")  # answered in reserved connections too
 _CROWDED = "too many connections: try again later"
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _BUSY = "too many requests at once: try again later"
 _SHED_SECONDS = 1.0
 _CLOSED = 499  # the client closed the connection before its answer; nginx's number, never sent
@@ -145,10 +146,10 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message of the answer, the first one with the request's id."""
+        """Send a message of the answer, the first one with the headers of every answer."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", self._request_id.encode())]
+            message["headers"] = [*message["headers"], (b"x-request-id", self._request_id.encode()), _NOSNIFF]
         await self._send(message)
 
     async def _shed(self, reason: str) -> None:

@@ -157,6 +157,7 @@ class Protocol(HttpToolsProtocol):
                 f"Content-Type: {MEDIA_TYPE}",
                 f"Content-Length: {len(body)}",
                 "Connection: close",
+                "X-Content-Type-Options: nosniff",
                 *headers,
                 "",
                 "",
