@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from closedloop.data.request import Decoder, openapi
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import HOUR_US, Float64, Int64, Schema, Tables, microseconds
+from closedloop.data.schema import HOUR_US, MAX_AHEAD_US, Float64, Int64, Schema, Tables, microseconds
 from closedloop.heads.bundle import Bundle, Predictions
 
 _SHORT = "{:g} of {:g} hours of history"
@@ -34,17 +35,26 @@ class Scorer:
         max_rows: the largest number of rows in one table of a request.
         max_machines: the largest number of machines in the telemetry of a request.
         max_answer_bytes: the longest answer. It also limits the machines: each may get the longest result.
+        max_ahead_us: how far the times of a request may lie ahead of this machine's clock.
     """
 
-    def __init__(self, bundle: Bundle, max_rows: int, max_machines: int, max_answer_bytes: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        max_rows: int,
+        max_machines: int = sys.maxsize,
+        max_answer_bytes: int = sys.maxsize,
+        max_ahead_us: int = MAX_AHEAD_US,
+    ) -> None:
         if bundle.manifest is None:
             raise ValueError("this bundle has no manifest: write it and load it")
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.max_rows = max_rows
+        self.max_ahead_us = max_ahead_us
         self.result_bytes = _longest_result(bundle.schema, bundle.spec.history_us)
         self.max_machines = min(max_machines, max(max_answer_bytes // self.result_bytes, 1))
-        self.decode = Decoder(bundle.schema, max_rows, self.max_machines)
+        self.decode = Decoder(bundle.schema, max_rows, self.max_machines, max_ahead_us)
         self.request_schema = openapi(bundle.schema)
         self.example = self.request_schema["examples"][0]
         self.answer_schema = _answer_schema(bundle.schema, self.answer(msgspec.json.encode(self.example), "example"))
@@ -184,7 +194,7 @@ def _longest_result(schema: Schema, history_us: int) -> int:
         "machineID": -(2**63),
         "datetime": to_text(253_402_300_799_999_999),
         "anomaly": {"score": figure, "alarm": False},
-        "failure": dict.fromkeys(schema.components, {"probability": figure, "alarm": False}),
+        "failure": {component: {"probability": figure, "alarm": False} for component in schema.components},
         "warnings": warnings,
     }
     return len(msgspec.json.encode(longest)) + 1  # the comma

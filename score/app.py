@@ -104,7 +104,7 @@ def _service(
     return Service(
         settings=settings,
         scorer=scorer,
-        feedback=FeedbackDecoder(scorer.bundle.schema, scorer.max_rows),
+        feedback=FeedbackDecoder(scorer.bundle.schema, scorer.max_rows, scorer.max_ahead_us),
         journal=journal,
         tokens=tokens,
         large=large,

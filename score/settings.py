@@ -137,6 +137,7 @@ def request_limits(environ: Mapping[str, str]) -> dict[str, int]:
         "max_rows": _whole(environ, "MAX_ROWS", 200_000, low=1, high=100_000_000),
         "max_machines": _whole(environ, "MAX_MACHINES", 10_000, low=1, high=100_000_000),
         "max_answer_bytes": _whole(environ, "MAX_ANSWER_BYTES", 16 << 20, low=1 << 10, high=1 << 30),
+        "max_ahead_us": _whole(environ, "MAX_AHEAD_HOURS", 24, low=0, high=1_000_000) * 3_600_000_000,
     }
 
 

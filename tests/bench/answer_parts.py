@@ -40,7 +40,7 @@ Ways = dict[str, Callable[[], object]]
 
 def parts(scorer: Scorer, body: bytes) -> Ways:
     """The steps of an answer, each on what the one before gave."""
-    bundle, decode = scorer.bundle, scorer._decode
+    bundle, decode = scorer.bundle, scorer.decode
     schema, spec, constants = bundle.schema, bundle.spec, bundle.constants
     params = {name: value for name, value in spec.to_dict().items() if name not in ("names", "groups", "custom")}
     families = ("history_hours", "rolling", "trend", "change", "errors")

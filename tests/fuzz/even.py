@@ -1,7 +1,7 @@
 """A hook of schemathesis: what JSON Schema cannot say of a body that is to be accepted is mended before it is sent.
 
 Columns become equally long, by repeating what they hold; a key that occurs again is left out with its row; 1.0, which
-JSON Schema calls an integer, becomes 1; and a time whose offset takes it out of the years 1 to 9999 loses its offset.
+JSON Schema calls an integer, becomes 1; and a time before 1970 or ahead of the clock moves to a year between them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import schemathesis
 
+_FIRST_YEAR, _LAST_YEAR = 1970, 2025  # times before the first, or ahead of the clock, are refused
 _KEYS = {"telemetry": ("machineID", "datetime"), "machines": ("machineID",)}
 
 
@@ -39,12 +40,13 @@ def _even(table: dict[str, list], example: dict[str, list], keys: tuple[str, ...
 
 def _within(text: str) -> str:
     try:
-        datetime.fromisoformat(text.upper()).astimezone(UTC)
+        moment = datetime.fromisoformat(text.upper())
+        year = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).year
     except OverflowError:
-        return f"{text[:19]}Z"
+        year = 0
     except ValueError:  # not one that Python reads: the service shall say
-        pass
-    return text
+        return text
+    return text if _FIRST_YEAR <= year <= _LAST_YEAR else f"{_LAST_YEAR}-01-01{text[10:19]}Z"
 
 
 def _instant(value: Any) -> Any:

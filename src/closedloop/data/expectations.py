@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import pass_context
+from numpy.typing import NDArray
 
 from closedloop.data.frames import (
     NAME_COLUMN,
@@ -29,7 +30,7 @@ from closedloop.data.frames import (
     typed,
     wanted,
 )
-from closedloop.data.schema import KEYS, Schema
+from closedloop.data.schema import HOUR_US, KEYS, MAX_AHEAD_US, Schema
 
 with warnings.catch_warnings():  # its own imports are deprecated
     warnings.simplefilter("ignore")
@@ -44,6 +45,7 @@ with warnings.catch_warnings():  # its own imports are deprecated
     from great_expectations.render.view.view import DefaultJinjaPageView
 
 STEP = "minutes since the machine's previous row"  # a column that telemetry gets for the rules of order and gaps
+ERA = "-1 before 1970, 1 too far ahead of the clock, 0 else"  # a column that tables with times get
 _DTYPES = {"time": ["datetime64[us]"], "whole": ["int64", "Int64Dtype"], "number": ["float64"]}
 _SILENT = 0.05  # more rows without a reading, of a sensor that no reference knows: a warning
 _OUTSIDE = 0.01  # more readings outside the reference's range, five times its own share: a warning
@@ -159,10 +161,18 @@ def _shown(table: str, frame: pd.DataFrame, sound: set[str]) -> pd.DataFrame:
     shown = frame.copy(deep=False)
     if "datetime" in sound:
         shown["datetime"] = frame["datetime"].dt.tz_localize(None)
+        shown[ERA] = _era(frame["datetime"])
         if table == "telemetry" and "machineID" in sound:
             step = frame["datetime"].groupby(frame["machineID"], sort=False).diff()
             shown[STEP] = step.dt.total_seconds() / 60
     return shown
+
+
+def _era(times: pd.Series) -> NDArray[np.float64]:
+    """Where each time lies, as ``ERA`` says; NaN where it is missing. No clock's reading gets into the rules."""
+    last = pd.Timestamp.now("UTC") + pd.Timedelta(microseconds=MAX_AHEAD_US)
+    era = (times > last).astype(np.float64).to_numpy() - (times < pd.Timestamp(0, tz="UTC")).to_numpy()
+    return np.where(times.isna(), np.nan, era)
 
 
 def _rule(kind: str, about: str, rule: str, mend: str, *, warn: bool = False, **asked: Any) -> Any:
@@ -183,6 +193,12 @@ def _rules(
             yield _rule("ColumnValuesToBeInTypeList", name, *WANTED[kind], column=name, type_list=_DTYPES[kind])
     for name in [name for name in KEYS[table] if name in known]:
         yield _rule("ColumnValuesToNotBeNull", name, "is missing", "fill it in, or drop the row", column=name)
+    if "datetime" in known:
+        mend = "correct the clock or the export that wrote it, or drop the row"
+        said = ("datetime", "is before 1970", mend)
+        yield _rule("ColumnValuesToBeBetween", *said, column=ERA, min_value=0)
+        said = ("datetime", f"is more than {MAX_AHEAD_US / HOUR_US:g} hours ahead of this machine's clock", mend)
+        yield _rule("ColumnValuesToBeBetween", *said, column=ERA, max_value=0)
     if known.issuperset(KEYS[table]):
         said = (", ".join(KEYS[table]), "the key occurs more than once", "keep one row of each key")
         if len(KEYS[table]) > 1:

@@ -17,7 +17,7 @@ from closedloop.data.columns import (
     refuse_repeated_names,
     table_type,
 )
-from closedloop.data.schema import CODE_COLUMN, Events, Schema
+from closedloop.data.schema import CODE_COLUMN, MAX_AHEAD_US, Events, Schema
 
 TABLES = ("failures", "maint")
 
@@ -34,8 +34,9 @@ class Feedback:
 class FeedbackDecoder:
     """Decodes feedback on machines of one schema."""
 
-    def __init__(self, schema: Schema, max_rows: int) -> None:
+    def __init__(self, schema: Schema, max_rows: int, max_ahead_us: int = MAX_AHEAD_US) -> None:
         self._max_rows = max_rows
+        self._max_ahead_us = max_ahead_us
         self._components = {name: i for i, name in enumerate(schema.components)}
         self._columns: Columns = {
             table: {"datetime": list[str], "machineID": list[int], CODE_COLUMN[table]: list[str]} for table in TABLES
@@ -54,8 +55,8 @@ class FeedbackDecoder:
         """
         raw, body = parse(self._json, body, self._columns)
         faults: Faults = []
-        failures = events("failures", raw.failures, self._components, faults, self._max_rows)
-        maint = events("maint", raw.maint, self._components, faults, self._max_rows)
+        failures = events("failures", raw.failures, self._components, faults, self._max_rows, self._max_ahead_us)
+        maint = events("maint", raw.maint, self._components, faults, self._max_rows, self._max_ahead_us)
         rows = {table: len(sent.column_0) for table in TABLES if (sent := getattr(raw, table)) is not msgspec.UNSET}
         if not faults and not any(rows.values()):
             fault(faults, "", "nothing happened: send at least one row of failures or maint")

@@ -29,7 +29,7 @@ from closedloop.data.columns import (
     table_type,
     times,
 )
-from closedloop.data.schema import Float64, Int16, Int64, Schema, Tables
+from closedloop.data.schema import MAX_AHEAD_US, Float64, Int16, Int64, Schema, Tables
 
 __all__ = ["Decoder", "RequestError", "decode", "openapi"]
 
@@ -46,10 +46,13 @@ def decode(body: bytes | str, schema: Schema, max_rows: int) -> Tables:
 class Decoder:
     """Decodes requests of one schema. Its types are generated here once, so that no request pays for it."""
 
-    def __init__(self, schema: Schema, max_rows: int, max_machines: int = sys.maxsize) -> None:
+    def __init__(
+        self, schema: Schema, max_rows: int, max_machines: int = sys.maxsize, max_ahead_us: int = MAX_AHEAD_US
+    ) -> None:
         self._schema = schema
         self._max_rows = max_rows
         self._max_machines = max_machines
+        self._max_ahead_us = max_ahead_us
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_request_type(schema))
         codes = {"errors": schema.errors, "maint": schema.components}
         self._columns = _columns(schema)
@@ -66,8 +69,9 @@ class Decoder:
         raw, body = parse(self._json, body, self._columns)
         faults: Faults = []
         telemetry = self._telemetry(raw.telemetry, faults)
-        errors = events("errors", raw.errors, self._codes["errors"], faults, self._max_rows)
-        maint = events("maint", raw.maint, self._codes["maint"], faults, self._max_rows)
+        limits = self._max_rows, self._max_ahead_us
+        errors = events("errors", raw.errors, self._codes["errors"], faults, *limits)
+        maint = events("maint", raw.maint, self._codes["maint"], faults, *limits)
         machines = self._machines(raw.machines, faults)
         if faults:
             raise RequestError(faults)
@@ -82,7 +86,7 @@ class Decoder:
             fault(faults, "/telemetry", "no rows: send at least one row of one machine")
         if not even("telemetry", self._names["telemetry"], columns, faults, self._max_rows):
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((len(sensors), 0))
-        time, machine = times("telemetry", texts, faults), machine_ids("telemetry", ids, faults)
+        time, machine = times("telemetry", texts, faults, self._max_ahead_us), machine_ids("telemetry", ids, faults)
         values = np.array(sensors, np.float64)  # None becomes NaN
         if not faults and not in_order(machine, time, _NO_CODE):
             order = np.lexsort((time, machine))
