@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import msgspec
@@ -12,8 +13,15 @@ from numpy.typing import NDArray
 
 from closedloop.data.request import Decoder, openapi
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import HOUR_US, Float64, Int64, Schema, Tables, microseconds
+from closedloop.data.schema import HOUR_US, MAX_AHEAD_US, Float64, Int64, Schema, Tables, microseconds
 from closedloop.heads.bundle import Bundle, Predictions
+
+_SHORT = "{:g} of {:g} hours of history"
+_GAPS = "{} of {} rows of the history are missing"
+_MISSING = "{} of {} readings of {} are missing"
+_OUTSIDE = "{} of {} readings of {} are outside {:g} to {:g}"
+_UNDESCRIBED = "no machine description"
+_NO_REPLACEMENT = "no replacement known of {}"
 
 
 class Scorer:
@@ -25,15 +33,28 @@ class Scorer:
     Args:
         bundle: a bundle that was loaded.
         max_rows: the largest number of rows in one table of a request.
+        max_machines: the largest number of machines in the telemetry of a request.
+        max_answer_bytes: the longest answer. It also limits the machines: each may get the longest result.
+        max_ahead_us: how far the times of a request may lie ahead of this machine's clock.
     """
 
-    def __init__(self, bundle: Bundle, max_rows: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        max_rows: int,
+        max_machines: int = sys.maxsize,
+        max_answer_bytes: int = sys.maxsize,
+        max_ahead_us: int = MAX_AHEAD_US,
+    ) -> None:
         if bundle.manifest is None:
             raise ValueError("this bundle has no manifest: write it and load it")
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.max_rows = max_rows
-        self._decode = Decoder(bundle.schema, max_rows)
+        self.max_ahead_us = max_ahead_us
+        self.result_bytes = _longest_result(bundle.schema, bundle.spec.history_us)
+        self.max_machines = min(max_machines, max(max_answer_bytes // self.result_bytes, 1))
+        self.decode = Decoder(bundle.schema, max_rows, self.max_machines, max_ahead_us)
         self.request_schema = openapi(bundle.schema)
         self.example = self.request_schema["examples"][0]
         self.answer_schema = _answer_schema(bundle.schema, self.answer(msgspec.json.encode(self.example), "example"))
@@ -44,7 +65,10 @@ class Scorer:
         Raises:
             RequestError: the body was refused.
         """
-        tables = self._decode(body)
+        return self.answer_tables(self.decode(body), request_id)
+
+    def answer_tables(self, tables: Tables, request_id: str) -> dict[str, Any]:
+        """The answer to a request that was decoded."""
         predictions = self.bundle.predict(tables, last_only=True)
         return {
             "request_id": request_id,
@@ -96,16 +120,16 @@ def _warnings(tables: Tables, predictions: Predictions, schema: Schema, history_
         machines, windows.tolist(), complete.tolist(), predictions.history_hours.tolist(), strict=True
     ):
         seen_us = microseconds(hours)
-        lines = [] if seen_us >= history_us else [f"{hours:g} of {history_us / HOUR_US:g} hours of history"]
+        lines = [] if seen_us >= history_us else [_SHORT.format(hours, history_us / HOUR_US)]
         expected = seen_us // schema.period_us
         if stop - first < expected:
-            lines.append(f"{expected - stop + first} of {expected} rows of the history are missing")
+            lines.append(_GAPS.format(expected - stop + first, expected))
         if not whole:
             lines += _readings(tables.values[:, first:stop], schema)
         if machine not in described and schema.models:
-            lines.append("no machine description")
+            lines.append(_UNDESCRIBED)
         if missing := [schema.components[code] for code in components if (machine, code) not in replaced]:
-            lines.append(f"no replacement known of {', '.join(missing)}")
+            lines.append(_NO_REPLACEMENT.format(", ".join(missing)))
         warnings.append(lines)
     return warnings
 
@@ -153,10 +177,27 @@ def _readings(values: Float64, schema: Schema) -> list[str]:
     lines = []
     for sensor, readings, (low, high) in zip(schema.sensors, values, schema.ranges, strict=True):
         if missing := int(np.isnan(readings).sum()):
-            lines.append(f"{missing} of {len(readings)} readings of {sensor} are missing")
+            lines.append(_MISSING.format(missing, len(readings), sensor))
         if outside := int(((readings < low) | (readings > high)).sum()):
-            lines.append(f"{outside} of {len(readings)} readings of {sensor} are outside {low:g} to {high:g}")
+            lines.append(_OUTSIDE.format(outside, len(readings), sensor, low, high))
     return lines
+
+
+def _longest_result(schema: Schema, history_us: int) -> int:
+    """The bytes in JSON of the longest result that a machine can get: all warnings, every number at its longest."""
+    figure, count = -math.pi * 1e-300, 10**9
+    warnings = [_SHORT.format(figure, history_us / HOUR_US), _GAPS.format(count, count), _UNDESCRIBED]
+    for sensor, (low, high) in zip(schema.sensors, schema.ranges, strict=True):
+        warnings += [_MISSING.format(count, count, sensor), _OUTSIDE.format(count, count, sensor, low, high)]
+    warnings.append(_NO_REPLACEMENT.format(", ".join(schema.components)))
+    longest = {
+        "machineID": -(2**63),
+        "datetime": to_text(253_402_300_799_999_999),
+        "anomaly": {"score": figure, "alarm": False},
+        "failure": {component: {"probability": figure, "alarm": False} for component in schema.components},
+        "warnings": warnings,
+    }
+    return len(msgspec.json.encode(longest)) + 1  # the comma
 
 
 def _answer_schema(schema: Schema, example: dict[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def _open_spool(settings: Settings) -> Spool:
         durability=settings.log_durability,
         limit_bytes=settings.log_max_bytes,
         limit_seconds=settings.log_max_age_seconds,
-        queue_bytes=2 * settings.max_in_flight_bytes,  # whatever the limits admit fits into the queue
+        # bodies as the limits admit them, as much again of answers, and always one of the longest answers
+        queue_bytes=2 * settings.max_in_flight_bytes + score.scorer.max_machines * score.scorer.result_bytes,
     )
 
 
@@ -103,7 +104,7 @@ def _service(
     return Service(
         settings=settings,
         scorer=scorer,
-        feedback=FeedbackDecoder(scorer.bundle.schema, scorer.max_rows),
+        feedback=FeedbackDecoder(scorer.bundle.schema, scorer.max_rows, scorer.max_ahead_us),
         journal=journal,
         tokens=tokens,
         large=large,

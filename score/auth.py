@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -16,9 +18,14 @@ from score.problems import Problem
 from score.settings import SettingsError
 
 Scope = Literal["score", "feedback"]
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750; no other arrives in a header as it was written
 _SHORTEST = 16  # characters: a shorter token could be guessed
 _CHECK_SECONDS = 1.0  # between checks for a changed file
 _Callers = dict[bytes, tuple[str, frozenset[Scope]]]
+
+
+class _RepeatedNameError(ValueError):
+    """An object of the tokens file has this name twice."""
 
 
 class _Caller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,9 +105,22 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def _refuse_repeated_names(pairs: list[tuple[str, object]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise _RepeatedNameError(name)
+        seen.add(name)
+
+
 def _read(path: Path) -> _Callers:
     try:
-        named = msgspec.json.decode(path.read_bytes(), type=dict[str, _Caller])
+        content = path.read_bytes()
+        named = msgspec.json.decode(content, type=dict[str, _Caller])
+        json.loads(content, object_pairs_hook=_refuse_repeated_names)  # msgspec would take the last one
+    except _RepeatedNameError as error:
+        detail = f"the name {error} occurs twice in one object: give each caller one entry"
+        raise SettingsError(f"AUTH_TOKENS_FILE={path}: {detail}") from None
     except OSError as error:
         raise SettingsError(f"AUTH_TOKENS_FILE={path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -112,6 +132,9 @@ def _read(path: Path) -> _Callers:
         key = sha256(caller.token.encode()).digest()
         if len(caller.token) < _SHORTEST:
             raise SettingsError(f"AUTH_TOKENS_FILE={path}: the token of {name} has fewer than {_SHORTEST} characters")
+        if not _TOKEN.fullmatch(caller.token):
+            detail = f"the token of {name} must consist of A-Z a-z 0-9 - . _ ~ + / and may end in ="
+            raise SettingsError(f"AUTH_TOKENS_FILE={path}: {detail}: clients cannot send any other in a header")
         if key in callers:
             raise SettingsError(f"AUTH_TOKENS_FILE={path}: {name} and {callers[key][0]} have the same token")
         callers[key] = name, frozenset(caller.scopes)

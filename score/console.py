@@ -46,4 +46,4 @@ def to_stderr() -> None:
     server = logging.getLogger("uvicorn.error")
     server.setLevel(logging.WARNING)
     # such requests are counted (score/protocol.py): with one line for each, anyone could fill the disk
-    server.addFilter(lambda record: "Invalid HTTP request" not in record.msg and "upgrade" not in record.msg.lower())
+    server.addFilter(lambda record: "Invalid HTTP request" not in record.msg)

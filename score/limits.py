@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass, field
+from typing import Any
 
 from score.settings import Settings
 
+_RESERVED = 64  # connections beyond MAX_CONNECTIONS, for the probes
 _OTHER_DESCRIPTORS = 48  # listener, event loop, log, shipper, libraries, and a reserve
 
 
@@ -15,7 +17,9 @@ class Load:
     """The limits and the live figures of one service; changed by the event loop's thread alone.
 
     ``requests`` counts those of /score and /feedback that are not answered yet, ``body_bytes`` what was read of their
-    bodies. ``shed`` counts refused requests and ``closed`` closed connections, by reason. ``stopping`` is set by the
+    bodies, ``untaken_bytes`` what clients have yet to take of long answers. ``reserved`` are the connections beyond
+    ``max_connections``, oldest first: only probes are answered there. ``upgrades`` counts requests to speak another
+    protocol. ``shed`` counts refused requests and ``closed`` closed connections, by reason. ``stopping`` is set by the
     first signal.
     """
 
@@ -23,11 +27,15 @@ class Load:
     max_body_bytes: int
     max_bytes: int
     max_connections: int
+    max_reserved: int
     requests: int = 0
     body_bytes: int = 0
+    untaken_bytes: int = 0
     connections: int = 0
+    reserved: dict[Any, None] = field(default_factory=dict)
+    upgrades: int = 0
     stopping: bool = False
-    shed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("requests", "bytes"), 0))
+    shed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("requests", "bytes", "answers"), 0))
     closed: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("slow", "deaf", "malformed", "long", "many"), 0)
     )
@@ -35,11 +43,14 @@ class Load:
     @classmethod
     def of(cls, settings: Settings) -> Load:
         """The limits in the settings; no more connections than the process can have file descriptors."""
+        available = max(descriptors() - _OTHER_DESCRIPTORS, 5)
+        reserved = min(_RESERVED, available // 5)
         return cls(
             max_requests=settings.max_in_flight,
             max_body_bytes=settings.max_body_bytes,
             max_bytes=settings.max_in_flight_bytes,
-            max_connections=min(settings.max_connections, max(descriptors() - _OTHER_DESCRIPTORS, 4)),
+            max_connections=min(settings.max_connections, available - reserved),
+            max_reserved=reserved,
         )
 
 
@@ -52,7 +63,7 @@ def descriptors() -> int:
 def raise_descriptors(settings: Settings) -> None:
     """Raise the process's limit of file descriptors to what its connections need, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.max_connections + _OTHER_DESCRIPTORS
+    wanted = settings.max_connections + _RESERVED + _OTHER_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         fits = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(fits, soft), hard))

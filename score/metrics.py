@@ -86,7 +86,9 @@ def _load(status: ServiceStatus) -> Iterable[Metric]:
     load = status.load
     yield _gauge("requests_in_flight", "Requests of /score and /feedback that are not answered yet", load.requests)
     yield _gauge("body_bytes_in_flight", "Bytes read of their bodies", load.body_bytes)
+    yield _gauge("answer_bytes_untaken", "Bytes of long answers that clients have yet to take", load.untaken_bytes)
     yield _gauge("connections", "Open connections", load.connections)
+    yield _counter("upgrades_ignored", "Requests to speak another protocol, answered as ordinary ones", load.upgrades)
     yield _by_reason("requests_shed", "Requests refused by a limit", load.shed)
     yield _by_reason("connections_closed", "Connections closed by the service", load.closed)
 

@@ -30,6 +30,9 @@ from score.settings import SettingsError
 
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _START_ERRORS = (SettingsError, BundleError, SpoolError, SegmentError, OSError)
+_PROBES = ("/livez", "/readyz")  # answered in reserved connections too
+_CROWDED = "too many connections: try again later"
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _BUSY = "too many requests at once: try again later"
 _SHED_SECONDS = 1.0
 _CLOSED = 499  # the client closed the connection before its answer; nginx's number, never sent
@@ -97,10 +100,14 @@ class _Exchange:
         start = time.perf_counter()
         service, load = self._service, self._service.load
         try:
+            if "probes_only" in self._scope["state"] and route not in _PROBES:
+                raise Problem(503, _CROWDED, headers={"Retry-After": "1", "Connection": "close"})
             if self._logged:
                 service.journal.offered += 1
                 if load.requests >= load.max_requests:
-                    await self._shed()
+                    await self._shed("requests")
+                if load.untaken_bytes > load.max_bytes:
+                    await self._shed("answers")
                 load.requests += 1
                 self._admitted = True
             if declared_length.isdigit() and int(declared_length[:20]) > load.max_body_bytes:
@@ -139,14 +146,14 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message of the answer, the first one with the request's id."""
+        """Send a message of the answer, the first one with the headers of every answer."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", self._request_id.encode())]
+            message["headers"] = [*message["headers"], (b"x-request-id", self._request_id.encode()), _NOSNIFF]
         await self._send(message)
 
-    async def _shed(self) -> None:
-        self._service.load.shed["requests"] += 1
+    async def _shed(self, reason: str) -> None:
+        self._service.load.shed[reason] += 1
         await asyncio.sleep(_SHED_SECONDS)
         raise Problem(503, _BUSY, headers={"Retry-After": "1"})
 

@@ -11,7 +11,7 @@ from closedloop.data.request import RequestError
 from closedloop.heads.bundle import load
 from score.answer import Scorer
 from score.problems import MEDIA_TYPE, Problem
-from score.settings import max_rows, model_dir
+from score.settings import model_dir, request_limits
 
 try:
     from azureml_inference_server_http.api.aml_response import AMLResponse  # type: ignore[import-not-found]
@@ -24,7 +24,7 @@ scorer: Scorer
 def init() -> None:
     """Load the bundle that MODEL_DIR, or Azure's AZUREML_MODEL_DIR, names."""
     global scorer
-    scorer = Scorer(load(model_dir(os.environ)), max_rows(os.environ))
+    scorer = Scorer(load(model_dir(os.environ)), **request_limits(os.environ))
 
 
 def run(raw_data: str) -> dict[str, Any]:

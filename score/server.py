@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from socket import socket
+from socket import SO_SNDBUF, SOL_SOCKET, socket
 from types import FrameType
 
 import uvicorn
@@ -24,6 +25,7 @@ from score.settings import Settings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SWITCH_SECONDS = 0.0005  # the thread of a large body yields to the event loop this often
+_SEND_BUFFER_BYTES = 128 << 10  # Linux doubles it: four seconds at the slowest rate allowed
 _SHARE_OF_REQUESTS = 0.6  # of the time after the drain; the shipper gets the rest
 
 
@@ -61,6 +63,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Start to serve, then to ship."""
         await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # what lives as long as the process: walking through it again would hold up every thread
+        self._limit_send_buffers()
         service = self.lifespan.state["service"]
         self.load: Load = service.load
         if self._supervisor is not None:
@@ -68,6 +73,12 @@ class Server(uvicorn.Server):
         self._serving = True
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         say(f"ready: running on http://{host}:{port}", **service.status.served)
+
+    def _limit_send_buffers(self) -> None:
+        """Keep the kernel from taking megabytes of an answer: it hides how fast the client takes it."""
+        for listener in (listener for server in self.servers for listener in server.sockets):
+            with socket(fileno=os.dup(listener.fileno())) as again:
+                again.setsockopt(SOL_SOCKET, SO_SNDBUF, _SEND_BUFFER_BYTES)  # accepted connections inherit it
 
     async def on_tick(self, counter: int) -> bool:
         """Check the connections and the drain; called ten times a second. True ends serving."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 from starlette.types import Scope as AsgiScope
 
 from closedloop.data.feedback import Feedback, FeedbackDecoder
@@ -24,8 +25,23 @@ from score.settings import Settings
 from score.status import ServiceStatus
 
 DRY_RUN = b"closed-loop-dry-run"  # the header of a request that is answered and not logged
-_THREAD_BYTES = 256 << 10  # a longer body would keep the probes waiting, so it goes to a thread
+# what costs more goes to a thread: 64 such requests at once on the event loop would keep the probes waiting for 64 ms
+_LOOP_MICROSECONDS = 1000.0
+_THREAD_BYTES = 256 << 10  # a longer body goes to the thread without another look
+_BYTE_MICROSECONDS = 0.01  # of a body, to decode it and to compute its features
+_MACHINE_MICROSECONDS = 10.0  # of its answer
 _Answer = TypeVar("_Answer")
+
+
+class _Telemetry(msgspec.Struct):
+    machineID: list[int]  # noqa: N815 - the column's name
+
+
+class _Machines(msgspec.Struct):
+    telemetry: _Telemetry
+
+
+_machines = msgspec.json.Decoder(_Machines)
 
 
 @dataclass(frozen=True)
@@ -56,10 +72,16 @@ class Service:
         return "anonymous" if self.tokens is None else self.tokens.caller(authorization, scope)
 
     async def work(self, answer: Callable[[bytes, str], _Answer], body: bytes, request_id: str) -> _Answer:
-        """Return ``answer(body, request_id)``; large bodies are answered in a thread, one at a time."""
-        if len(body) <= _THREAD_BYTES:
+        """Return ``answer(body, request_id)``; what costs much is answered in a thread, one request at a time."""
+        if _is_cheap(body):
             return answer(body, request_id)
-        return await asyncio.get_running_loop().run_in_executor(self.large, answer, body, request_id)
+        return await asyncio.get_running_loop().run_in_executor(self.large, self._work, answer, body, request_id)
+
+    def _work(self, answer: Callable[[bytes, str], _Answer], body: bytes, request_id: str) -> _Answer:
+        if self.load.untaken_bytes > self.load.max_bytes:  # clients take their answers more slowly than they are made
+            self.load.shed["answers"] += 1
+            raise Problem(503, "too many answers wait to be taken: try again later", headers={"Retry-After": "1"})
+        return answer(body, request_id)
 
     async def keep_reject(self, scope: AsgiScope, problem: Problem, read: int) -> None:
         """Keep a refused request among the log's rejects, if it is in the sample; its answer has been sent.
@@ -70,17 +92,27 @@ class Service:
             return
         state = scope["state"]
         body: bytes | None = state.get("body")
-        sha256 = "" if body is None else await self.work(lambda sent, _: hashlib.sha256(sent).hexdigest(), body, "")
+        sha256 = "" if body is None else await self._sha256(body)
         about = Reject(scope["path"], problem.title, problem.detail, read, sha256)
         self.journal.rejects.keep(problem, about, state, self.scorer.manifest.model_digest)
+
+    async def _sha256(self, body: bytes) -> str:
+        if len(body) <= _THREAD_BYTES:
+            return hashlib.sha256(body).hexdigest()
+        digest = await asyncio.get_running_loop().run_in_executor(self.large, hashlib.sha256, body)
+        return digest.hexdigest()
 
     def score(self, body: bytes, request_id: str) -> tuple[list[dict[str, Any]], bytes]:
         """The results of a request, and its answer in JSON.
 
         Raises:
             RequestError: the body was refused.
+            Problem: 413, the record of such a request could never be logged.
         """
-        answer = self.scorer.answer(body, request_id)
+        tables = self.scorer.decode(body)
+        machines = 1 + int(np.count_nonzero(tables.machine[1:] != tables.machine[:-1]))
+        self.journal.admit(len(body) + machines * self.scorer.result_bytes)
+        answer = self.scorer.answer_tables(tables, request_id)
         return answer["results"], msgspec.json.encode(answer)
 
     def take(self, body: bytes, request_id: str) -> Feedback:
@@ -90,3 +122,20 @@ class Service:
             RequestError: the body was refused.
         """
         return self.feedback(body)
+
+
+def _is_cheap(body: bytes) -> bool:
+    """Whether the event loop may answer a body itself, by an estimate that costs a twentieth of the answer.
+
+    The machines cost most. Each has a time, which is a string, so that the quotes bound their number; where that is not
+    enough, they are counted.
+    """
+    if len(body) > _THREAD_BYTES:
+        return False
+    rest = (_LOOP_MICROSECONDS - len(body) * _BYTE_MICROSECONDS) / _MACHINE_MICROSECONDS
+    if body.count(b'"') <= 2 * rest:
+        return True
+    try:
+        return len(set(_machines.decode(body).telemetry.machineID)) <= rest
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # refused soon, or feedback
+        return False

@@ -129,13 +129,18 @@ def model_dir(environ: Mapping[str, str]) -> Path:
     return folder
 
 
-def max_rows(environ: Mapping[str, str]) -> int:
-    """The largest number of rows in one table of a request.
+def request_limits(environ: Mapping[str, str]) -> dict[str, int]:
+    """The limits of one request, as the scorer takes them.
 
     Raises:
-        SettingsError: ``MAX_ROWS`` is not a whole number in range.
+        SettingsError: one of them is not a whole number in range.
     """
-    return _whole(environ, "MAX_ROWS", 200_000, low=1, high=100_000_000)
+    return {
+        "max_rows": _whole(environ, "MAX_ROWS", 200_000, low=1, high=100_000_000),
+        "max_machines": _whole(environ, "MAX_MACHINES", 10_000, low=1, high=100_000_000),
+        "max_answer_bytes": _whole(environ, "MAX_ANSWER_BYTES", 16 << 20, low=1 << 10, high=1 << 30),
+        "max_ahead_us": _whole(environ, "MAX_AHEAD_HOURS", 24, low=0, high=1_000_000) * 3_600_000_000,
+    }
 
 
 def _tokens_file(environ: Mapping[str, str]) -> Path | None:

@@ -12,6 +12,7 @@ from score.log.rejects import Rejects
 from score.problems import Problem
 from score.settings import LOG_FIELDS, Settings
 
+_RECORD_BYTES = 4096  # of a record beside request and answer: ids, names, digests, times
 _TABLES = frozenset({"telemetry", "errors", "maint", "machines"})
 _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -35,6 +36,19 @@ class Journal:
     def stored(self) -> int:
         """Records of answers that were stored. What was refused is stored too, and counted for itself."""
         return self.spool.counts.records - self.rejects.stored
+
+    def admit(self, longest: int) -> None:
+        """Refuse, before the work, a request whose record could never be written.
+
+        Args:
+            longest: the most bytes that the request and its answer can have together.
+
+        Raises:
+            Problem: 413, it is longer than the log ever takes.
+        """
+        if longest + _RECORD_BYTES > self.spool.largest:
+            detail = f"the log takes at most {self.spool.largest} bytes of one request and its answer, which could have"
+            raise Problem(413, f"{detail} {longest}: send fewer machines, or shorter windows, in each request")
 
     async def keep(self, record: Record) -> None:
         """Write a record, unless LOG_SAMPLE leaves it out; return once it is durable.

@@ -13,7 +13,7 @@ pre{background:#f4f4f4;padding:1rem;white-space:pre-wrap;overflow-wrap:anywhere;
 td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}"""
 
 
-HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
 
 
 def page(document: dict[str, Any]) -> str:

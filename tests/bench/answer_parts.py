@@ -31,7 +31,7 @@ from closedloop.log.frame import pack
 from closedloop.log.record import Record, encode
 from score.answer import Scorer, results
 from score.app import create_app
-from score.settings import Settings, max_rows
+from score.settings import Settings, request_limits
 
 HOURS = 72.0
 TOGETHER = 64  # requests in flight at once
@@ -40,7 +40,7 @@ Ways = dict[str, Callable[[], object]]
 
 def parts(scorer: Scorer, body: bytes) -> Ways:
     """The steps of an answer. Each works on the result of the one before."""
-    bundle, decode = scorer.bundle, scorer._decode
+    bundle, decode = scorer.bundle, scorer.decode
     schema, spec, constants = bundle.schema, bundle.spec, bundle.constants
     params = {name: value for name, value in spec.to_dict().items() if name not in ("names", "groups", "custom")}
     families = ("history_hours", "rolling", "trend", "change", "errors")
@@ -133,7 +133,7 @@ def main(words: list[str]) -> int:
     args = flags.parse_args(words)
     body = args.body.read_bytes() if args.body else serve_data.bodies([1], HOURS)[1]
     os.environ["MODEL_DIR"] = str(require_bundle())  # where the app below looks for it
-    scorer = Scorer(load(Path(os.environ["MODEL_DIR"])), max_rows(os.environ))
+    scorer = Scorer(load(Path(os.environ["MODEL_DIR"])), **request_limits(os.environ))
     say(f"{len(body)} bytes")
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         app = create_app(Settings(log_dir=Path(folder), port=0))

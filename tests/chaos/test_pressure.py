@@ -198,6 +198,26 @@ def test_a_body_sent_on_without_end_is_read_no_further_than_its_limit(small, led
     assert ask(small.port, "long", b" " * (LIMIT_BYTES + 1))[0] == 413
 
 
+def test_a_flood_of_idle_connections_takes_neither_the_probes_nor_the_rest_down_for_long(serve, ledger):
+    """300 connections that say nothing where 100 are the limit: probes are answered all the while (row 12.8)."""
+    with serve(MAX_CONNECTIONS="100") as service:
+        service.fresh(ledger)
+        peers = []
+        try:
+            for _ in range(300):
+                peers.append(connect(service.port))
+                if len(peers) % 20 == 0:
+                    assert get(service.port, "/livez")[0] == 200
+                    assert get(service.port, "/readyz")[0] == 200
+            assert get(service.port, "/version")[0] == 503
+        finally:
+            for peer in peers:
+                peer.close()
+        service.fresh(ledger)
+        assert service.stop() == 0
+    ledger.check(service.log)
+
+
 def test_without_file_descriptors_it_refuses_and_recovers(serve, ledger):
     """ulimit -n 64, and 100 connections that say nothing (row 33)."""
     with serve(under=["prlimit", "--nofile=64:64"]) as service:

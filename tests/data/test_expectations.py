@@ -83,6 +83,25 @@ DAMAGES = {
         _put("datetime", 8, "2015-02-30"),
         "telemetry.datetime: is not a time: 1 of 2,880 rows: row 9 (machineID 1, datetime 2015-02-30); write times as",
     ),
+    "before 1970": (
+        "telemetry",
+        lambda frame, _: frame.assign(datetime=frame["datetime"].where(frame.index > 0, pd.Timestamp(-1, tz="UTC"))),
+        "telemetry.datetime: is before 1970: 1 of 2,880 rows: row 1 (machineID 1, datetime 1969-12-31T23:59:59.999999Z)"
+        "; correct the clock or the export that wrote it, or drop the row",
+    ),
+    "the year 9999": (
+        "telemetry",
+        lambda frame, _: frame.assign(
+            datetime=frame["datetime"].where(frame.index < 2875, frame["datetime"] + pd.DateOffset(years=7984))
+        ),
+        "telemetry.datetime: is more than 24 hours ahead of this machine's clock: 5 of 2,880 rows: "
+        "row 2876 (machineID 3, datetime 9999-02-",
+    ),
+    "an event ahead of the clock": (
+        "failures",
+        _put("datetime", 0, pd.Timestamp.now("UTC").floor("us") + pd.Timedelta(hours=25)),
+        "failures.datetime: is more than 24 hours ahead of this machine's clock: 1 of ",
+    ),
     "no whole number": (
         "errors",
         _put("machineID", 0, "M1"),

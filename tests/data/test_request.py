@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from time import time_ns
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from closedloop.data import rfc3339
 from closedloop.data.request import Decoder, RequestError, decode, openapi
-from closedloop.data.schema import Schema
+from closedloop.data.schema import HOUR_US, Schema
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -271,3 +272,31 @@ def test_whatever_stands_in_a_column_is_read_or_refused_and_never_breaks(table, 
 def test_whatever_the_bytes_are_they_are_read_or_refused(body):
     with pytest.raises(RequestError):
         decode(body, SCHEMA, 1000)
+
+
+def ahead(hours):
+    """The time so many hours from now."""
+    return rfc3339.to_text(time_ns() // 1000 + int(hours * HOUR_US))
+
+
+@pytest.mark.parametrize("table", ["telemetry", "errors", "maint"])
+def test_times_before_1970_or_more_than_a_day_ahead_are_refused_with_the_place_and_the_clock(table):
+    for when, said in [
+        ("1969-12-31T23:59:59.999999Z", "is before 1970 (here it is 20"),
+        ("9999-12-31T23:59:59.999999Z", "is more than 24 hours ahead of the clock (here it is 20"),
+        (ahead(24.1), "is more than 24 hours ahead of the clock"),
+    ]:
+        times = [*EXAMPLE[table]["datetime"][:-1], when]
+        (error,) = errors_of(changed(table, "datetime", times))
+        assert f"/{table}/datetime/{len(times) - 1}" == error["pointer"]
+        assert said in error["detail"]
+        assert "correct the sender's clock or the time's form" in error["detail"]
+    for when in ("1970-01-01T00:00:00Z", ahead(23.9)):
+        decode(json.dumps(changed(table, "datetime", [*EXAMPLE[table]["datetime"][:-1], when])), SCHEMA, 1000)
+
+
+def test_how_far_ahead_a_time_may_lie_is_a_setting():
+    body = json.dumps(changed("telemetry", "datetime", [*EXAMPLE["telemetry"]["datetime"][:-1], ahead(30)]))
+    Decoder(SCHEMA, 1000, max_ahead_us=31 * HOUR_US)(body)
+    with pytest.raises(RequestError, match="more than 29 hours ahead"):
+        Decoder(SCHEMA, 1000, max_ahead_us=29 * HOUR_US)(body)

@@ -1,8 +1,8 @@
 """A hook of schemathesis that corrects generated bodies where JSON Schema cannot express what is accepted.
 
 Columns become equally long, by repeating what they hold; a key that occurs again is left out with its row; 1.0, which
-JSON Schema calls an integer, becomes 1; a mark of the future moves to the past; what is reported is not retracted; and
-a time whose offset takes it out of the years 1 to 9999 loses its offset.
+JSON Schema calls an integer, becomes 1; a time before 1970 or ahead of the clock moves to a year between them; and what
+is reported is not retracted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import schemathesis
 
+_FIRST_YEAR, _LAST_YEAR = 1970, 2025  # times before the first, or ahead of the clock, are refused
 _TIME = "2015-01-05T06:00:00Z"
 _KEYS = {
     "telemetry": ("machineID", "datetime"),
@@ -53,12 +54,13 @@ def _even(table: dict[str, list], example: dict[str, list], keys: tuple[str, ...
 
 def _within(text: str) -> str:
     try:
-        datetime.fromisoformat(text.upper()).astimezone(UTC)
+        moment = datetime.fromisoformat(text.upper())
+        year = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).year
     except OverflowError:
-        return f"{text[:19]}Z"
+        year = 0
     except ValueError:  # not one that Python reads: the service shall say
-        pass
-    return text
+        return text
+    return text if _FIRST_YEAR <= year <= _LAST_YEAR else f"{_LAST_YEAR}-01-01{text[10:19]}Z"
 
 
 def _instant(value: Any) -> Any:

@@ -35,7 +35,7 @@ def table(draw, name, schema, few):
     columns = schema["properties"]
     fewest = columns["machineID"]["minItems"]
     ids = st.sampled_from(few) if "datetime" in columns else st.integers(-(2**63), 2**63 - 1)
-    times = st.datetimes(dt.datetime(2, 1, 1), dt.datetime(9998, 12, 31))
+    times = st.datetimes(dt.datetime(1970, 1, 2), dt.datetime(2025, 12, 31))
     keys = st.tuples(ids, times) if "datetime" in columns else st.tuples(ids)
     rows = draw(st.lists(keys, min_size=fewest, max_size=8, unique=name in ("telemetry", "machines")))
     drawn = {}

@@ -16,7 +16,7 @@ import pytest
 from closedloop.log import record
 from closedloop.log.spool import read
 from score import score
-from score.endpoints import PATHS
+from score.endpoints import LOGGED_POSTS, PATHS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BODY = (GOLDEN / "request.json").read_bytes()
@@ -149,7 +149,7 @@ def _full(*_):
 
 def test_what_nobody_foresaw_is_a_problem_too_and_shows_nothing(ask, monkeypatch, caplog):
     client = ask()
-    monkeypatch.setattr(score.scorer, "_decode", lambda _: 1 / 0)
+    monkeypatch.setattr(score.scorer, "decode", lambda _: 1 / 0)
     body = problem(client.post("/score", content=BODY, headers=JSON), 500)
     assert "ZeroDivisionError" not in json.dumps(body)
     assert f"request {body['request_id']} failed" in caplog.text
@@ -344,3 +344,16 @@ def test_a_restart_goes_on_with_the_log(serve, tmp_path):
             client.post("/score", content=BODY, headers={**JSON, "X-Request-ID": str(number)})
         server.stop()
     assert [kept.request_id for kept in stored(tmp_path / "log")] == ["0", "1"]
+
+
+def test_every_answer_forbids_guessing_its_type_and_every_page_forbids_frames(server):
+    """One header on all routes, refused ones too; the HTML pages cannot be framed."""
+    with httpx.Client(base_url=server.url) as client:
+        answers = [client.get(path) for path in sorted(PATHS - LOGGED_POSTS.keys())]
+        answers += [client.get("/nowhere"), client.delete("/livez"), client.post("/score", content=b"x")]
+        answers += [client.post("/score", content=BODY, headers={"Content-Type": "application/json"})]
+    assert {200, 400, 404, 405} <= {answer.status_code for answer in answers}
+    for answer in answers:
+        assert ["nosniff"] == answer.headers.get_list("x-content-type-options"), answer.url
+        if answer.headers["content-type"].startswith("text/html"):
+            assert "frame-ancestors 'none'" in answer.headers["content-security-policy"], answer.url

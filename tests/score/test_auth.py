@@ -51,6 +51,11 @@ def test_anything_else_is_unknown(tokens_file, header):
         '{"a": {"token": "tttttttttttttttt", "scopes": ["score"], "more": 1}}',
         '{"a": {"token": "ttttttttttttttt", "scopes": ["score"]}}',
         '{"a": {"token": "tttttttttttttttt", "scopes": []}, "b": {"token": "tttttttttttttttt", "scopes": []}}',
+        '{"a": {"token": "ttttttt ttttttttttt", "scopes": ["score"]}}',
+        '{"a": {"token": "tttttttttttttttt\\n", "scopes": ["score"]}}',
+        '{"a": {"token": "tttttttttttttttt\u00e9", "scopes": ["score"]}}',
+        '{"a": {"token": "tttttttttttttttt", "scopes": ["score"]}, "a": {"token": "uuuuuuuuuuuuuuuu", "scopes": []}}',
+        '{"a": {"token": "tttttttttttttttt", "token": "uuuuuuuuuuuuuuuu", "scopes": ["score"]}}',
         b"\xff",
     ],
 )
@@ -61,6 +66,33 @@ def test_a_file_that_is_no_such_thing_stops_the_start_by_name(tmp_path, content)
     with pytest.raises(SettingsError, match=r"^AUTH_TOKENS_FILE=") as caught:
         Tokens(path)
     assert "ttttttt" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"a": {"token": "ttttttt ttttttttttt", "scopes": []}}', "the token of a must consist of A-Z a-z 0-9"),
+        ('{"a": {"token": "tttttttttttttttt\u00e9", "scopes": []}}', "clients cannot send any other in a header"),
+        (
+            '{"a": {"token": "tttttttttttttttt", "scopes": []}, "a": {"token": "uuuuuuuuuuuuuuuu", "scopes": []}}',
+            "the name a occurs twice in one object: give each caller one entry",
+        ),
+    ],
+)
+def test_what_would_never_match_or_is_named_twice_is_told_with_its_fix(tmp_path, content, said):
+    path = tmp_path / "tokens.json"
+    path.write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        Tokens(path)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["a-._~+/b" * 2, "c" * 16 + "=="])
+def test_every_token_that_loads_is_known_when_it_is_sent(tmp_path, serve, token):
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps({"a": {"token": token, "scopes": ["score"]}}))
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    assert httpx.post(f"{serve(tokens_file=path).url}/score", content=b"{}", headers=headers).status_code == 422
 
 
 def test_over_http_the_token_is_asked_before_the_body_and_its_name_is_logged(serve, tokens_file):

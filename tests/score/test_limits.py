@@ -1,6 +1,8 @@
 """Clients that are slow, never read, never end or are too many are cut off in time, and others are not affected."""
 
 import contextlib
+import json
+import re
 import socket
 import threading
 import time
@@ -49,7 +51,7 @@ def settle(condition, seconds=10):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 BEGUN = {
@@ -143,20 +145,127 @@ def test_one_connection_too_many_is_told_to_come_again(serve):
     server = serve(max_connections=3)
     held = [connect(server) for _ in range(3)]
     try:
-        with connect(server) as connection:
-            received = drain(connection)
-        assert received.startswith(b"HTTP/1.1 503 ")
-        assert b"Retry-After: 1" in received
+        refused = httpx.post(f"{server.url}/score", content=BODY, headers=JSON)
+        assert refused.status_code == 503
+        assert "too many connections" in refused.json()["detail"]
+        assert (refused.headers["retry-after"], refused.headers["connection"]) == ("1", "close")
     finally:
         for connection in held:
             connection.close()
-    settle(lambda: answered(server) == 200)
-    assert closed(server, "many") >= 1
+    settle(lambda: answered(server, "/metrics") == 200)
 
 
-def answered(server):
+def test_a_flood_of_idle_connections_does_not_take_the_probes_down(serve):
+    """Beyond the limit, places are kept for the probes; a connection that asks nothing gives its place up."""
+    server = serve(max_connections=20)
+    flood = [connect(server) for _ in range(20)]
     try:
-        return httpx.get(f"{server.url}/livez").status_code
+        for _ in range(10):
+            flood += [connect(server) for _ in range(20)]
+            assert answered(server, "/livez") == 200
+            assert answered(server, "/readyz") == 200
+            assert answered(server, "/version") == 503
+        time.sleep(0.1)
+        told = drain(flood[20])  # the first one in a reserved place
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1" in told
+    finally:
+        for connection in flood:
+            connection.close()
+    settle(lambda: answered(server, "/version") == 200)
+    assert closed(server, "many") >= 100
+    settle(lambda: counted(server, "closedloop_connections") <= 2)
+
+
+def test_a_probe_in_a_reserved_place_does_not_stay_there(serve):
+    server = serve(max_connections=3)
+    held = [connect(server) for _ in range(3)]
+    try:
+        assert httpx.get(f"{server.url}/livez").headers["connection"] == "close"
+    finally:
+        for connection in held:
+            connection.close()
+
+
+@pytest.fixture
+def generous(monkeypatch):
+    """Answers may be so long that the kernel's buffers do not hold one."""
+    monkeypatch.setenv("MAX_MACHINES", "30000")
+    monkeypatch.setenv("MAX_ANSWER_BYTES", str(64 << 20))
+
+
+def ask_for_much(server, machines=30_000):
+    """A connection with a small receive buffer on which a long answer is on its way."""
+    columns = {name: [values[0]] * machines for name, values in json.loads(BODY)["telemetry"].items()}
+    body = json.dumps({"telemetry": columns | {"machineID": list(range(machines))}}).encode()
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    connection.connect(("127.0.0.1", server.port))
+    connection.settimeout(60)
+    connection.sendall(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return connection
+
+
+def read_slowly(connection, piece, pause):
+    """The bytes read until the end, with a pause after each piece."""
+    size = 0
+    with contextlib.suppress(OSError):
+        while part := connection.recv(piece):
+            size += len(part)
+            time.sleep(pause)
+    return size
+
+
+def test_a_steady_reader_of_a_long_answer_gets_all_of_it_however_long_it_takes(serve, generous, monkeypatch):
+    monkeypatch.setattr(protocol, "_TIMEOUT_SECONDS", 1.0)
+    server = serve(max_body_bytes=4 << 20)
+    with ask_for_much(server) as connection:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(1)
+        length = int(re.search(rb"content-length: (\d+)", head)[1])
+        assert length > 10_000_000
+        start = time.monotonic()
+        assert length == read_slowly(connection, 65536, 0.02)
+        assert time.monotonic() - start > 3 * protocol._TIMEOUT_SECONDS
+    assert closed(server, "deaf") == 0
+    settle(lambda: counted(server, "closedloop_answer_bytes_untaken") == 0)
+
+
+def test_who_takes_a_long_answer_by_the_byte_is_closed(serve, generous, impatient):
+    server = serve(max_body_bytes=4 << 20)
+    with ask_for_much(server) as connection:
+        threading.Thread(target=read_slowly, args=(connection, 64, 0.05), daemon=True).start()
+        settle(lambda: closed(server, "deaf") == 1, 60)
+    settle(lambda: counted(server, "closedloop_answer_bytes_untaken") == 0)
+
+
+def test_answers_that_nobody_takes_are_limited_and_others_shed(serve, generous):
+    server = serve(max_body_bytes=4 << 20, max_in_flight_bytes=4 << 20)
+    with ask_for_much(server):
+        settle(lambda: counted(server, "closedloop_answer_bytes_untaken") > 4 << 20, 60)
+        shed = httpx.post(f"{server.url}/score", content=BODY, headers=JSON)
+        assert (shed.status_code, shed.headers["retry-after"]) == (503, "1")
+        assert counted(server, 'closedloop_requests_shed_total{reason="answers"}') == 1
+    settle(lambda: counted(server, "closedloop_answer_bytes_untaken") == 0)
+    assert httpx.post(f"{server.url}/score", content=BODY, headers=JSON).status_code == 200
+
+
+def test_a_request_for_a_websocket_is_counted_and_not_said(serve, caplog):
+    server = serve()
+    upgrade = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    for _ in range(3):
+        with connect(server) as connection:
+            connection.sendall(upgrade)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert counted(server, "closedloop_upgrades_ignored_total") == 3
+    assert [record.getMessage() for record in caplog.records if "pgrade" in record.getMessage()] == []
+    assert [record.getMessage() for record in caplog.records if "WebSocket" in record.getMessage()] == []
+
+
+def answered(server, path):
+    try:
+        return httpx.get(f"{server.url}{path}").status_code
     except httpx.HTTPError:
         return None
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from score.settings import LOG_FIELDS, Settings, SettingsError, max_rows, model_dir
+from score.settings import LOG_FIELDS, Settings, SettingsError, model_dir, request_limits
 
 NAMES = (
     "MODEL_DIR AZUREML_MODEL_DIR LOG_DIR LOG_DURABILITY LOG_SINK LOG_SAMPLE LOG_FIELDS LOG_REJECTS LOG_MAX_BYTES "
     "LOG_MAX_AGE_SECONDS "
     "AUTH AUTH_TOKENS_FILE PORT MAX_BODY_BYTES MAX_IN_FLIGHT MAX_IN_FLIGHT_BYTES MAX_CONNECTIONS "
     "CORS_ORIGINS ACCESS_LOG "
-    "DRAIN_SECONDS STOP_SECONDS MAX_ROWS IMAGE"
+    "DRAIN_SECONDS STOP_SECONDS MAX_ROWS MAX_MACHINES MAX_ANSWER_BYTES MAX_AHEAD_HOURS IMAGE"
 )
 LEAST = {"LOG_DIR": "log", "AUTH": "open"}
 
@@ -174,10 +174,17 @@ def test_without_a_bundle_the_setting_is_named(tmp_path):
     assert refusal(model_dir, {"AZUREML_MODEL_DIR": str(tmp_path / "nowhere")}) == "AZUREML_MODEL_DIR"
 
 
-def test_the_rows_are_bounded_and_the_bound_can_be_set():
-    assert max_rows({}) == 200_000
-    assert max_rows({"MAX_ROWS": "5"}) == 5
-    assert refusal(max_rows, {"MAX_ROWS": "0"}) == "MAX_ROWS"
+def test_a_request_is_bounded_and_each_bound_can_be_set():
+    assert request_limits({}) == {
+        "max_rows": 200_000,
+        "max_machines": 10_000,
+        "max_answer_bytes": 16 << 20,
+        "max_ahead_us": 24 * 3_600_000_000,
+    }
+    chosen = {"MAX_ROWS": "5", "MAX_MACHINES": "4", "MAX_ANSWER_BYTES": "3000", "MAX_AHEAD_HOURS": "2"}
+    assert list(request_limits(chosen).values()) == [5, 4, 3000, 7_200_000_000]
+    for name, value in {"MAX_ROWS": "0", "MAX_MACHINES": "0", "MAX_ANSWER_BYTES": "9", "MAX_AHEAD_HOURS": "-1"}.items():
+        assert refusal(request_limits, {name: value}) == name
 
 
 def test_every_setting_is_documented():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import time_ns
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from closedloop.data import rfc3339
-from closedloop.data.schema import CODE_COLUMN, DataError, Events, Int16, Int64
+from closedloop.data.schema import CODE_COLUMN, HOUR_US, MAX_AHEAD_US, DataError, Events, Int16, Int64
 
 Columns = dict[str, dict[str, Any]]  # the type of each column of each table
 Faults = list[dict[str, str]]
@@ -30,13 +31,34 @@ class RequestError(DataError):
         self.syntax = syntax
 
 
-def times(table: str, texts: list[str], faults: Faults) -> Int64:
-    """A table's ``datetime`` column in microseconds UTC. Notes a fault at the first text that is not a time."""
+def times(table: str, texts: list[str], faults: Faults, max_ahead_us: int = MAX_AHEAD_US) -> Int64:
+    """A table's ``datetime`` column in microseconds UTC. Notes a fault at the first text that is no plausible time.
+
+    A time is plausible from 1970 to ``max_ahead_us`` after this machine's clock. A year 9999 would decide where the
+    data is split.
+    """
     parsed, bad = rfc3339.parse(texts)
     if bad >= 0:
         detail = f"{clip(texts[bad])} is not a time: write it as 2015-01-04T06:00:00Z, to the microsecond at most"
         fault(faults, f"/{table}/datetime/{bad}", detail)
+        return parsed
+    now = time_ns() // 1000
+    row = _first_outside(parsed, now + max_ahead_us)
+    if row >= 0:
+        what = "before 1970" if parsed[row] < 0 else f"more than {max_ahead_us / HOUR_US:g} hours ahead of the clock"
+        here = rfc3339.to_text(now // 1_000_000 * 1_000_000)
+        detail = f"{clip(texts[row])} is {what} (here it is {here}): correct the sender's clock or the time's form"
+        fault(faults, f"/{table}/datetime/{row}", detail)
     return parsed
+
+
+@njit(cache=True, nogil=True)
+def _first_outside(times: Int64, last: int) -> int:
+    """The index of the first time that is before 1970 or after ``last``, or -1."""
+    for row in range(len(times)):
+        if times[row] < 0 or times[row] > last:
+            return row
+    return -1
 
 
 def machine_ids(table: str, ids: list[int], faults: Faults) -> Int64:
@@ -58,7 +80,15 @@ def codes(pointer: str, names: list[str], known: dict[str, int], faults: Faults)
     return np.array(indices, np.int16)
 
 
-def events(table: str, sent: Any, known: dict[str, int], faults: Faults, max_rows: int, within: str = "") -> Events:
+def events(
+    table: str,
+    sent: Any,
+    known: dict[str, int],
+    faults: Faults,
+    max_rows: int,
+    max_ahead_us: int = MAX_AHEAD_US,
+    within: str = "",
+) -> Events:
     """A table of events, sorted, without repeated rows. It is empty if it was not sent or has a fault.
 
     ``within`` comes before the table's name in pointers, for a table that is part of another object.
@@ -70,7 +100,7 @@ def events(table: str, sent: Any, known: dict[str, int], faults: Faults, max_row
     if not even(where, ("datetime", "machineID", column), columns, faults, max_rows) or not texts:
         return Events.empty()
     code = codes(f"/{where}/{column}", names, known, faults)
-    time, machine = times(where, texts, faults), machine_ids(where, ids, faults)
+    time, machine = times(where, texts, faults, max_ahead_us), machine_ids(where, ids, faults)
     if faults:
         return Events.empty()
     return Events(machine, time, code) if in_order(machine, time, code) else Events.of(machine, time, code)

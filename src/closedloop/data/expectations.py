@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import pass_context
+from numpy.typing import NDArray
 
 from closedloop.data.frames import (
     NAME_COLUMN,
@@ -29,7 +30,7 @@ from closedloop.data.frames import (
     typed,
     wanted,
 )
-from closedloop.data.schema import KEYS, Schema
+from closedloop.data.schema import HOUR_US, KEYS, MAX_AHEAD_US, Schema
 
 with warnings.catch_warnings():  # great_expectations imports deprecated names itself
     warnings.simplefilter("ignore")
@@ -44,6 +45,7 @@ with warnings.catch_warnings():  # great_expectations imports deprecated names i
     from great_expectations.render.view.view import DefaultJinjaPageView
 
 STEP = "minutes since the machine's previous row"  # a column added to telemetry for the rules on order and gaps
+ERA = "-1 before 1970, 1 too far ahead of the clock, 0 else"  # a column added to tables with times
 _DTYPES = {"time": ["datetime64[us]"], "whole": ["int64", "Int64Dtype"], "number": ["float64"]}
 _SILENT = 0.05  # warn above this share of rows without a reading, for a sensor without a drift reference
 _OUTSIDE = 0.01  # warn above this share of readings outside the usual range: five times the training data's share
@@ -159,10 +161,18 @@ def _shown(table: str, frame: pd.DataFrame, sound: set[str]) -> pd.DataFrame:
     shown = frame.copy(deep=False)
     if "datetime" in sound:
         shown["datetime"] = frame["datetime"].dt.tz_localize(None)
+        shown[ERA] = _era(frame["datetime"])
         if table == "telemetry" and "machineID" in sound:
             step = frame["datetime"].groupby(frame["machineID"], sort=False).diff()
             shown[STEP] = step.dt.total_seconds() / 60
     return shown
+
+
+def _era(times: pd.Series) -> NDArray[np.float64]:
+    """The value of ``ERA`` for each time, NaN where it is missing. The rules themselves hold no clock reading."""
+    last = pd.Timestamp.now("UTC") + pd.Timedelta(microseconds=MAX_AHEAD_US)
+    era = (times > last).astype(np.float64).to_numpy() - (times < pd.Timestamp(0, tz="UTC")).to_numpy()
+    return np.where(times.isna(), np.nan, era)
 
 
 def _rule(kind: str, about: str, rule: str, remedy: str, *, warn: bool = False, **asked: Any) -> Any:
@@ -185,6 +195,12 @@ def _rules(
             yield _rule("ColumnValuesToBeInTypeList", name, *WANTED[kind], column=name, type_list=_DTYPES[kind])
     for name in [name for name in KEYS[table] if name in known]:
         yield _rule("ColumnValuesToNotBeNull", name, "is missing", "fill it in, or drop the row", column=name)
+    if "datetime" in known:
+        mend = "correct the clock or the export that wrote it, or drop the row"
+        said = ("datetime", "is before 1970", mend)
+        yield _rule("ColumnValuesToBeBetween", *said, column=ERA, min_value=0)
+        said = ("datetime", f"is more than {MAX_AHEAD_US / HOUR_US:g} hours ahead of this machine's clock", mend)
+        yield _rule("ColumnValuesToBeBetween", *said, column=ERA, max_value=0)
     if known.issuperset(KEYS[table]):
         said = (", ".join(KEYS[table]), "the key occurs more than once", "keep one row of each key")
         if len(KEYS[table]) > 1:

@@ -28,7 +28,7 @@ from closedloop.data.columns import (
     times,
 )
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import CODE_COLUMN, Events, Int64, Schema
+from closedloop.data.schema import CODE_COLUMN, MAX_AHEAD_US, Events, Int64, Schema
 
 TABLES = ("failures", "maint")
 FINDINGS = ("worn", "sound")  # what was found at a replacement: due, or too early
@@ -57,8 +57,11 @@ class Feedback:
 class FeedbackDecoder:
     """Decode feedback on machines of one schema; ``now_us`` gives the time in microseconds UTC."""
 
-    def __init__(self, schema: Schema, max_rows: int, now_us: Callable[[], int] = _now_us) -> None:
+    def __init__(
+        self, schema: Schema, max_rows: int, max_ahead_us: int = MAX_AHEAD_US, now_us: Callable[[], int] = _now_us
+    ) -> None:
         self._max_rows = max_rows
+        self._max_ahead_us = max_ahead_us
         self._now_us = now_us
         self._components = {name: i for i, name in enumerate(schema.components)}
         keys: Columns = {
@@ -113,7 +116,15 @@ class FeedbackDecoder:
     def _events(self, within: str, raw: Any, faults: Faults) -> dict[str, Events]:
         """Both tables of an object."""
         return {
-            table: events(table, getattr(raw, table, msgspec.UNSET), self._components, faults, self._max_rows, within)
+            table: events(
+                table,
+                getattr(raw, table, msgspec.UNSET),
+                self._components,
+                faults,
+                self._max_rows,
+                self._max_ahead_us,
+                within,
+            )
             for table in TABLES
         }
 

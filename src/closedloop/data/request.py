@@ -5,6 +5,7 @@ A request is a slice of the fleet's own tables (all but ``failures``), so the lo
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +29,7 @@ from closedloop.data.columns import (
     table_type,
     times,
 )
-from closedloop.data.schema import Float64, Int16, Int64, Schema, Tables
+from closedloop.data.schema import MAX_AHEAD_US, Float64, Int16, Int64, Schema, Tables
 
 __all__ = ["Decoder", "RequestError", "decode", "openapi"]
 
@@ -45,9 +46,13 @@ def decode(body: bytes | str, schema: Schema, max_rows: int) -> Tables:
 class Decoder:
     """Decode requests of one schema. The types are generated once, when the decoder is made."""
 
-    def __init__(self, schema: Schema, max_rows: int) -> None:
+    def __init__(
+        self, schema: Schema, max_rows: int, max_machines: int = sys.maxsize, max_ahead_us: int = MAX_AHEAD_US
+    ) -> None:
         self._schema = schema
         self._max_rows = max_rows
+        self._max_machines = max_machines
+        self._max_ahead_us = max_ahead_us
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_request_type(schema))
         codes = {"errors": schema.errors, "maint": schema.components}
         self._columns = _columns(schema)
@@ -64,8 +69,9 @@ class Decoder:
         raw, body = parse(self._json, body, self._columns)
         faults: Faults = []
         telemetry = self._telemetry(raw.telemetry, faults)
-        errors = events("errors", raw.errors, self._codes["errors"], faults, self._max_rows)
-        maint = events("maint", raw.maint, self._codes["maint"], faults, self._max_rows)
+        limits = self._max_rows, self._max_ahead_us
+        errors = events("errors", raw.errors, self._codes["errors"], faults, *limits)
+        maint = events("maint", raw.maint, self._codes["maint"], faults, *limits)
         machines = self._machines(raw.machines, faults)
         if faults:
             raise RequestError(faults)
@@ -81,7 +87,7 @@ class Decoder:
             fault(faults, "/telemetry", "no rows: send at least one row of one machine")
         if not even("telemetry", self._names["telemetry"], columns, faults, self._max_rows):
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((len(sensors), 0))
-        time, machine = times("telemetry", texts, faults), machine_ids("telemetry", ids, faults)
+        time, machine = times("telemetry", texts, faults, self._max_ahead_us), machine_ids("telemetry", ids, faults)
         values = np.array(sensors, np.float64)  # None becomes NaN
         if not faults and not in_order(machine, time, _NO_CODE):
             order = np.lexsort((time, machine))
@@ -91,6 +97,11 @@ class Decoder:
                 row = int(order[again[0] + 1])
                 key = f"machine {ids[row]} at {clip(texts[row])}"
                 fault(faults, f"/telemetry/datetime/{row}", f"{key} occurs twice: send each machine and time once")
+        if not faults and len(machine) > self._max_machines:  # each one costs a result
+            machines = 1 + int(np.count_nonzero(machine[1:] != machine[:-1]))
+            if machines > self._max_machines:
+                detail = f"{machines} machines, at most {self._max_machines}: send them in several requests"
+                fault(faults, "/telemetry/machineID", detail)
         return machine, time, values
 
     def _machines(self, raw: Any, faults: Faults) -> tuple[Int64, Int16, Float64]:

@@ -19,6 +19,7 @@ Int16 = NDArray[np.int16]
 Float64 = NDArray[np.float64]
 
 HOUR_US = 3_600_000_000  # times are int64 microseconds since 1970-01-01T00:00Z, exact and cheap to compare
+MAX_AHEAD_US = 24 * HOUR_US  # a time that lies further ahead of the clock is not plausible
 ROWS_AT_ONCE = 2**18  # rows of one step through a table, so that memory does not grow with the table
 KEYS = {
     "telemetry": ("machineID", "datetime"),

@@ -30,6 +30,7 @@ __all__ = ["Counts", "Durability", "Entry", "Spool", "SpoolError", "SpoolFull", 
 
 Durability = Literal["fsync", "os", "off"]
 _BATCH_BYTES = 8 << 20  # a commit longer than this would keep its first waiters too long
+_SEGMENT_BYTES = 1024  # more than what a segment adds to its one record
 _Item = tuple[bytes, asyncio.Future[None]]
 
 
@@ -89,6 +90,7 @@ class Spool:
         # sealed and shipped well within the time that a record may wait
         self._segment_seconds = min(segment_seconds, (limit_seconds or math.inf) / 2)
         self._queue_bytes = queue_bytes
+        self._limit_bytes = limit_bytes
         self._retry_seconds = retry_seconds
         self._gathered: deque[_Item] = deque()  # in this turn of the event loop
         self._queue: SimpleQueue[list[_Item] | None] = SimpleQueue()
@@ -108,6 +110,12 @@ class Spool:
             raise
         self._thread = Thread(target=self._write_all, name="spool", daemon=True)
         self._thread.start()
+
+    @property
+    def largest(self) -> float:
+        """Bytes of the longest record that an empty spool takes; a longer one is refused however often it is tried."""
+        limit = math.inf if self._limit_bytes is None else self._limit_bytes - _SEGMENT_BYTES
+        return min(self._queue_bytes, limit)
 
     @property
     def failure(self) -> str | None:
