@@ -86,9 +86,9 @@ def test_the_mark_is_of_named_machines_or_of_every_machine_and_its_time_has_pass
         "complete_until": {"datetime": ["2015-01-05T06:00:00Z", "2015-01-04T06:00:00+01:00"], "machineID": [None, 7]}
     }
     at = 1_420_437_600_000_000
-    exactly = FeedbackDecoder(SCHEMA, 1000, lambda: at)
+    exactly = FeedbackDecoder(SCHEMA, 1000, now_us=lambda: at)
     assert [(None, at), (7, at - 25 * 3_600_000_000)] == exactly(json.dumps(body)).complete_until
-    assert ["/complete_until/datetime/0"] == errors_of(body, FeedbackDecoder(SCHEMA, 1000, lambda: at - 1))
+    assert ["/complete_until/datetime/0"] == errors_of(body, FeedbackDecoder(SCHEMA, 1000, now_us=lambda: at - 1))
 
 
 def test_the_faults_of_the_new_parts_have_pointers():
