@@ -14,9 +14,10 @@ DOCKER_BUILD_FLAGS ?= --network host
 # One cache of compiled code for commands, service and tests, and the same code as in the image.
 export NUMBA_CPU_NAME ?= generic
 
-# A rollback restores model code that may ask for the champion's commit by the variable's old name.
+# A rollback restores model code that may ask for the champion's commit by the variable's old name. It gets the text
+# as it is: make would run a $(shell …) in it.
 ifdef CHAMPION_COMMIT
-export REFERENCE_COMMIT := $(CHAMPION_COMMIT)
+export REFERENCE_COMMIT := $(value CHAMPION_COMMIT)
 endif
 
 # Tests see the built wheel, in this process and in those that they start: the checkout is not on Python's path.

@@ -19,7 +19,9 @@ PARTS = parts.read(PAGE) if PAGE.exists() else {}
 CHECKS = [
     "files",
     "make",
+    "shape",
     "text",
+    "vocabulary",
     "workflow_settings",
     "workflows",
 ]  # the quick ones of tests/repo that look at what a part may leave behind
@@ -82,8 +84,19 @@ def there(place: Path, rest: list[str]) -> bool:
 
 
 def holds(module: Path, name: str) -> bool:
-    """Whether a module's text has a name at all."""
-    return module.exists() and re.search(rf"\b{re.escape(name)}\b", module.read_text(encoding="utf-8")) is not None
+    """Whether a module defines, assigns or imports a name; its docstring may name what is gone."""
+    if not module.exists():
+        return False
+    bound = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                bound.add(node.name)
+            case ast.alias():
+                bound.add(node.asname or node.name)
+            case ast.Name(ctx=ast.Store()):
+                bound.add(node.id)
+    return name in bound
 
 
 def unlocked(copy: Path) -> list[str]:
