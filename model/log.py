@@ -101,7 +101,7 @@ def _status(sink: Sink, args: argparse.Namespace) -> None:
 
 
 def _compact(sink: Sink, args: argparse.Namespace) -> None:
-    settings = upkeep.Settings(
+    settings = upkeep.UpkeepSettings(
         everything=args.all, dry_run=args.dry_run, grace_seconds=args.grace, wait_seconds=args.wait
     )
     reports = {name: asdict(report) for name, report in upkeep.keep(sink, cli.say, settings).items()}
@@ -154,7 +154,7 @@ def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
             left += _until_gone(sink, name, lease, order)
     if left:
         print(f"{left} files that no version has yet hold {order}: run this again in a day")
-    print(f"Erased {order}. The order stands: what is shipped later is stored without it. Now: make data-pin")
+    print(f"Erased {order}. The order stands: what arrives later is stored without it. Now: make data-pin")
     return None
 
 

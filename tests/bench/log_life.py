@@ -111,7 +111,7 @@ def live(sink: Sink, days: float, months: float) -> list[Point]:
     """Let the log live, and measure it at its end."""
     sink.create("requests")
     table = DeltaTable(sink.location("requests"))
-    settings = upkeep.Settings(grace_seconds=0)
+    settings = upkeep.UpkeepSettings(grace_seconds=0)
     minutes, number, most, cpu = int(days * 1440), 0, 0, 0.0
     for minute in range(minutes + int(months * 30)):
         full = minute < minutes
@@ -138,7 +138,7 @@ def live(sink: Sink, days: float, months: float) -> list[Point]:
         once = Path(folder) / "one"
         shutil.copytree(sink.place, once)
         shutil.rmtree(once / "_pins")
-        upkeep.keep(Sink(str(once)), lambda _: None, upkeep.Settings(everything=True, grace_seconds=0))
+        upkeep.keep(Sink(str(once)), lambda _: None, upkeep.UpkeepSettings(everything=True, grace_seconds=0))
         one = sum(f["size_bytes"] for f in pa.table(DeltaTable(once / "requests").get_add_actions()).to_pylist())
     return [
         Point("records read back", log.records, "", least=number, most=number),

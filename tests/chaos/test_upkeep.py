@@ -29,7 +29,7 @@ TEND = """
 import sys
 from closedloop.log import upkeep
 from closedloop.log.sink import Sink
-settings = upkeep.Settings(everything=True, grace_seconds=0, lease_seconds=0.5, wait_seconds=10)
+settings = upkeep.UpkeepSettings(everything=True, grace_seconds=0, lease_seconds=0.5, wait_seconds=10)
 print("ready", flush=True)
 while True:
     upkeep.keep(Sink(sys.argv[1]), lambda _: None, settings)
@@ -81,7 +81,7 @@ def test_killed_at_random_it_loses_no_record_and_no_pin(tmp_path, victim):
     for spool in spools:
         status, _ = kit.ship(spool, sink, rounds=3)
         assert 0 == status.unsent_segments
-    settings = upkeep.Settings(everything=True, grace_seconds=0, wait_seconds=10)
+    settings = upkeep.UpkeepSettings(everything=True, grace_seconds=0, wait_seconds=10)
     report = upkeep.keep(place, print, settings)
     assert rounds >= 3
     assert report["requests"].compacted.files_after <= 1

@@ -98,7 +98,7 @@ def test_a_machine_is_erased_from_requests_shared_with_others_from_answers_and_f
 def test_nothing_of_it_is_left_in_any_file_of_any_version(kit, sink, place, fleet, run, compacted):
     pins.put(place, Pin("v1", "release", {"requests": 3, "feedback": 1}))
     if compacted:
-        upkeep.keep(place, print, upkeep.Settings(everything=True))
+        upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True))
     said = run("erase", "--caller", "press-shop", "--dry-run")[1]
     assert "becomes unreadable: pin v1 (release, {'requests': 3, 'feedback': 1})" in said
     assert "v1: bundle, report, card, and its image" in said
@@ -183,7 +183,7 @@ def aged(kit, folder, sink):
 @pytest.mark.parametrize("compacted", [False, True])
 def test_what_is_older_goes_and_a_clock_that_is_behind_lets_nothing_go_early(kit, sink, place, aged, run, compacted):
     if compacted:
-        upkeep.keep(place, print, upkeep.Settings(everything=True))
+        upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True))
     said = run("expire", "--days", "10.5", "--dry-run", "--json")[1]
     assert 10 == json.loads(said)["requests"]["rows"]
     assert 20 == len(kit.ids(sink))

@@ -112,7 +112,7 @@ def number(rng):
 
 
 def time(rng):
-    text = f"{rng.randint(1, 9999):04}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
+    text = f"{rng.randint(1971, 2025):04}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
     text += rng.choice("Tt ") + f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}:{rng.randint(0, 59):02}"
     if rng.random() < 0.3:
         text += "." + "".join(rng.choice("0123456789") for _ in range(rng.randint(1, 6)))

@@ -23,7 +23,7 @@ from closedloop.log.sink import Sink, SinkError
 from closedloop.log.store import Store
 from model.common import params
 
-NOW = upkeep.Settings(grace_seconds=0)
+NOW = upkeep.UpkeepSettings(grace_seconds=0)
 TEN_YEARS_MS = 10 * 366 * 24 * 3_600_000
 
 
@@ -87,7 +87,7 @@ def test_rows_stay_in_the_order_of_arrival(kit, sink, place, grow):
     upkeep.keep(place, print, NOW)
     (name,) = DeltaTable(sink / "requests").file_uris()
     opened = rewrite.Table(place, "requests")
-    with rewrite.Scratch(opened) as scratch:
+    with rewrite.ScratchFolder(opened) as scratch:
         found = [row for batch in scratch.rows(opened.files[0]) for row in batch.column("request_id").to_pylist()]
     assert [f"r{number:03}" for number in range(20)] == found
     assert (1, 20) == history.arrivals(name.rpartition("/")[2])
@@ -96,7 +96,7 @@ def test_rows_stay_in_the_order_of_arrival(kit, sink, place, grow):
 def test_a_dry_run_says_the_same_and_changes_nothing(sink, place, grow):
     grow(20)
     before = sorted(path for path in sink.rglob("*"))
-    said = upkeep.keep(place, print, upkeep.Settings(dry_run=True, grace_seconds=0))["requests"]
+    said = upkeep.keep(place, print, upkeep.UpkeepSettings(dry_run=True, grace_seconds=0))["requests"]
     assert before == sorted(path for path in sink.rglob("*"))
     assert (20, 1) == (said.compacted.files_before, said.compacted.files_after)
 
@@ -105,7 +105,7 @@ def test_a_few_small_files_wait_for_more_unless_all_is_asked_for(sink, place, gr
     grow(compact.FAN_IN - 1)
     assert 0 == upkeep.keep(place, print, NOW)["requests"].compacted.files_before
     assert not upkeep.due(place, "requests")
-    everything = upkeep.Settings(everything=True, grace_seconds=0)
+    everything = upkeep.UpkeepSettings(everything=True, grace_seconds=0)
     assert 1 == upkeep.keep(place, print, everything)["requests"].compacted.files_after
 
 
@@ -180,7 +180,7 @@ def test_the_pointer_to_the_last_checkpoint_never_moves_back(sink, place, grow, 
 def test_what_was_replaced_stays_readable_for_the_grace(sink, place, grow, whole):
     grow(20)
     before = whole({"requests": 20})
-    upkeep.keep(place, print, upkeep.Settings(grace_seconds=3600))
+    upkeep.keep(place, print, upkeep.UpkeepSettings(grace_seconds=3600))
     assert before == whole({"requests": 20})
 
 
@@ -267,7 +267,7 @@ def test_shippers_go_on_while_it_works(kit, sink, place, tmp_path):
     def tend():
         while not done.is_set():
             try:
-                upkeep.keep(place, lambda _: None, upkeep.Settings(grace_seconds=0, wait_seconds=5))
+                upkeep.keep(place, lambda _: None, upkeep.UpkeepSettings(grace_seconds=0, wait_seconds=5))
             except SinkError as error:
                 trouble.append(str(error))
 
@@ -314,7 +314,7 @@ class Fuse:
         self.calls, self._at, self._after = 0, at, after
         for owner, name in self.STEPS:
             monkeypatch.setattr(owner, name, self._wrap(getattr(owner, name)))
-        monkeypatch.setattr(rewrite.Scratch, "__exit__", self._left(rewrite.Scratch.__exit__))
+        monkeypatch.setattr(rewrite.ScratchFolder, "__exit__", self._left(rewrite.ScratchFolder.__exit__))
 
     def _wrap(self, real):
         def call(*words, **named):
@@ -349,7 +349,7 @@ def test_ended_at_any_step_it_loses_nothing_and_the_next_run_completes_it(
     grow(3)
     rows, before, pinned = kit.rows(sink), whole(), whole({"requests": 3})
     shutil.copytree(sink, tmp_path / "model")
-    settings = upkeep.Settings(grace_seconds=0, lease_seconds=0.05, wait_seconds=5)
+    settings = upkeep.UpkeepSettings(grace_seconds=0, lease_seconds=0.05, wait_seconds=5)
     step, ended = 0, True
     while ended:
         step += 1
@@ -486,7 +486,7 @@ importlib.machinery.PathFinder.find_spec = classmethod(
 from closedloop.log import upkeep
 from closedloop.log.sink import Sink
 upkeep.be_idle()
-report = upkeep.keep(Sink(sys.argv[1]), print, upkeep.Settings(grace_seconds=0))
+report = upkeep.keep(Sink(sys.argv[1]), print, upkeep.UpkeepSettings(grace_seconds=0))
 assert not set(absent) & set(sys.modules)
 print(report["requests"].compacted.rows, report["requests"].cleaned.commits > 0)
 """
@@ -531,7 +531,7 @@ def test_all_is_on_the_disk_before_a_commit_names_it_and_before_anything_is_remo
 def test_what_another_process_has_replaced_is_not_replaced_again(kit, sink, place, grow):
     grow(10)
     stale = Table(place, "requests")
-    upkeep.keep(place, print, upkeep.Settings())
+    upkeep.keep(place, print, upkeep.UpkeepSettings())
     rows = kit.rows(sink)
     with Lease(place, "requests", say=print) as owner, pytest.raises(rewrite.Changed, match="another process"):
         compact.compact(stale, owner, print)

@@ -1,4 +1,4 @@
-"""Requests are limited by what they cost, before the work: machines, bytes of the answer, room in the log."""
+"""Requests are limited by what they cost, before the work: machines, bytes of the answer, space in the log."""
 
 import json
 import time

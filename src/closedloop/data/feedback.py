@@ -203,20 +203,22 @@ def _keys(table: Events) -> set[tuple[int, int, int]]:
     return set(zip(table.machine.tolist(), table.time.tolist(), table.code.tolist(), strict=True))
 
 
+def _table(title: str, items: dict[str, Any], example: list[Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The JSON Schema of a table of columns; ``items`` are the types of their values."""
+    return {
+        "type": "object",
+        "description": f"{title} Columns of equal length.",
+        "properties": {name: {"type": "array", "items": item} for name, item in items.items()},
+        "required": [name for name in items if name not in optional],
+        "additionalProperties": False,
+        "examples": [{name: [value] for name, value in zip(items, example, strict=True)}],
+    }
+
+
 def openapi(schema: Schema) -> dict[str, Any]:
     """The JSON Schema of feedback, with an example that can be sent as it is."""
     at = {"type": "string", "format": "date-time"}
     machine = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
-
-    def table(title: str, items: dict[str, Any], example: list[Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-        return {
-            "type": "object",
-            "description": f"{title} Columns of equal length.",
-            "properties": {name: {"type": "array", "items": item} for name, item in items.items()},
-            "required": [name for name in items if name not in optional],
-            "additionalProperties": False,
-            "examples": [{name: [value] for name, value in zip(items, example, strict=True)}],
-        }
 
     code = {"type": "string", "enum": list(schema.components)}
     some = schema.components[0] if schema.components else ""
@@ -228,12 +230,12 @@ def openapi(schema: Schema) -> dict[str, Any]:
     maint = {**keys["maint"], "finding": finding}
     whom = {**machine, "type": ["integer", "null"], "description": "null stands for every machine."}
     retracted = {
-        name: table(f"{title} that did not happen.", keys[name], ["2015-01-05T05:00:00Z", 1, some])
+        name: _table(f"{title} that did not happen.", keys[name], ["2015-01-05T05:00:00Z", 1, some])
         for name, title in (("failures", "Failures"), ("maint", "Replacements"))
     }
     properties = {
-        "failures": table("Failures.", keys["failures"], ["2015-01-05T06:00:00Z", 1, some]),
-        "maint": table("Replacements.", maint, ["2015-01-05T08:00:00Z", 1, some, "worn"], ("finding",)),
+        "failures": _table("Failures.", keys["failures"], ["2015-01-05T06:00:00Z", 1, some]),
+        "maint": _table("Replacements.", maint, ["2015-01-05T08:00:00Z", 1, some, "worn"], ("finding",)),
         "retracted": {
             "type": "object",
             "description": "Events that did not happen, named as they were reported. A retraction is final, and holds "
@@ -242,7 +244,7 @@ def openapi(schema: Schema) -> dict[str, Any]:
             "additionalProperties": False,
             "examples": [{"failures": retracted["failures"]["examples"][0]}],
         },
-        "complete_until": table(
+        "complete_until": _table(
             "Up to these times all failures and replacements have been reported, so that silence means health. Not in "
             "the future; of several, the latest holds.",
             {"datetime": at, "machineID": whom},

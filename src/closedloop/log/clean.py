@@ -58,12 +58,8 @@ def clean(
     since = _since(table, time.time() - grace)
     ranges = {version: _from(table, version) for version in kept if version < since}
     gone = [v for v in sorted(table.listing.commits) if v < since and not _within(v, ranges)]
-    stale = [
-        file
-        for version, files in sorted(table.listing.checkpoints.items())
-        if version < since and version not in ranges
-        for file in files
-    ]
+    old = [v for v in sorted(table.listing.checkpoints) if v < since and v not in ranges]
+    stale = [file for version in old for file in table.listing.checkpoints[version]]
     if len(gone) <= few and not stale:
         gone = []
     needed = _needed(table, since, kept)

@@ -30,7 +30,7 @@ class SegmentId:
 
 
 @dataclass(frozen=True)
-class Commit:
+class CommitFile:
     """One commit file. ``actions`` is None where the file is not JSON lines."""
 
     path: Path
@@ -118,14 +118,14 @@ class Commit:
         return (found for action in self.actions or () if isinstance(found := action.get(kind), dict))
 
 
-def read_commit(path: Path) -> Commit:
+def read_commit(path: Path) -> CommitFile:
     """One commit of a table."""
     try:
         actions = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError:
-        return Commit(path, None)
+        return CommitFile(path, None)
     whole = bool(actions) and all(isinstance(action, dict) for action in actions)
-    return Commit(path, tuple(actions) if whole else None)
+    return CommitFile(path, tuple(actions) if whole else None)
 
 
 def commit_files(log: Path) -> list[Path]:
@@ -133,7 +133,7 @@ def commit_files(log: Path) -> list[Path]:
     return sorted(path for path in log.glob("*.json") if path.stem.isdigit())
 
 
-def unsettled(log: Path) -> list[Commit]:
+def unsettled(log: Path) -> list[CommitFile]:
     """The commits that a power cut may have torn, oldest first.
 
     A checkpoint is written at once after its commit, which need not have reached the disk. At the next checkpoint it

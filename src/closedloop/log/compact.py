@@ -14,7 +14,7 @@ from itertools import pairwise
 from arro3.core import RecordBatch
 
 from closedloop.log.lease import Lease
-from closedloop.log.rewrite import Data, Scratch, Table, exchange
+from closedloop.log.rewrite import Data, ScratchFolder, Table, exchange
 
 FAN_IN = 8  # files of a size class, side by side, before they become one
 _SMALLEST_CLASS = 256 << 10
@@ -85,7 +85,7 @@ def compact(
         return table, done
     while (run := plan(table.files, everything=everything)) is not None:
         lease.renew()
-        with Scratch(table) as scratch:
+        with ScratchFolder(table) as scratch:
             written = scratch.write(_rows(scratch, run, lease), run[0].first, run[-1].last)
             if written is None or written.rows != sum(file.rows for file in run):
                 raise ValueError(f"{table.name}: {run[0].path} and those after it do not hold the rows that they name")
@@ -96,7 +96,7 @@ def compact(
     return table, done
 
 
-def _rows(scratch: Scratch, run: list[Data], lease: Lease) -> Iterator[RecordBatch]:
+def _rows(scratch: ScratchFolder, run: list[Data], lease: Lease) -> Iterator[RecordBatch]:
     for file in run:
         yield from scratch.rows(file)
         lease.renew()

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 from arro3.core import RecordBatch
 
 from closedloop.log import pins
-from closedloop.log.files import ARRIVAL, BOUNDED, EXTRA, Files, Part
+from closedloop.log.files import ARRIVAL, BOUNDED, EXTRA, DataFile, Files
 from closedloop.log.lease import Lease
 from closedloop.log.orders import Order, naming
 from closedloop.log.pins import Pin
-from closedloop.log.rewrite import Data, Scratch, Table, exchange
+from closedloop.log.rewrite import Data, ScratchFolder, Table, exchange
 from closedloop.log.sink import SinkError
 from closedloop.log.tables import REJECTS, SCHEMAS, TABLES_OF
 
@@ -59,7 +59,7 @@ def look(table: Table, order: Order, say: Callable[[str], None]) -> Erased:
         if number % 100 == 0:
             say(f"{table.name}: looked into {number} of {len(paths)} files")
         try:
-            batches = files.of(Part(path, 0), _where(table.name))
+            batches = files.of(DataFile(path, 0), _where(table.name))
             rows = sum(int(_hits(table.name, batch, order).sum()) for batch in batches)
         except SinkError:
             if (table.store.read(f"{table.name}/{path}") or b"")[-4:] == b"PAR1":
@@ -85,7 +85,7 @@ def erase(table: Table, lease: Lease, order: Order, found: Erased, say: Callable
     Raises:
         SinkError, DeltaError, OSError, ValueError: the sink refused; run it again.
     """
-    with Scratch(table) as scratch:
+    with ScratchFolder(table) as scratch:
         for file in found.current:
             written = scratch.write(_rest(table, file, order), file.first, file.last)
             exchange(table, lease, [file], [written] if written else [], {"upkeep": "erase"}, changes=True)
@@ -146,7 +146,7 @@ def _rest(table: Table, file: Data, order: Order) -> Iterator[RecordBatch]:
     files = Files(table.sink, table.name, table.opened)
     names = [*SCHEMAS[table.name].names, ARRIVAL, BOUNDED]
     schema = pa.schema([*pa.schema(SCHEMAS[table.name]), *EXTRA.items()])
-    part = Part(file.path, file.first if file.raw else None)
+    part = DataFile(file.path, file.first if file.raw else None)
     for batch in files.of(part, names):
         hits = _hits(table.name, batch, order)
         if file.raw:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from closedloop.log.lease import Lease
-from closedloop.log.rewrite import ARRIVAL, BOUNDED, Data, Scratch, Table, exchange
+from closedloop.log.rewrite import ARRIVAL, BOUNDED, Data, ScratchFolder, Table, exchange
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def expire(table: Table, lease: Lease, before_us: int, say: Callable[[str], None
     """
     whole: list[Data] = []
     newest = -(1 << 63)
-    with Scratch(table) as scratch:
+    with ScratchFolder(table) as scratch:
         split: tuple[Data, int, int] | None = None
         for file in table.files:
             lease.renew()
@@ -64,7 +64,9 @@ def expire(table: Table, lease: Lease, before_us: int, say: Callable[[str], None
     return done
 
 
-def _young(table: Table, scratch: Scratch, file: Data, before_us: int, newest: int) -> tuple[int, int | None, int]:
+def _young(
+    table: Table, scratch: ScratchFolder, file: Data, before_us: int, newest: int
+) -> tuple[int, int | None, int]:
     """The rows of a file that are too old, the first commit of it that is not, and the time that the next rows have."""
     if file.raw:
         column, arrivals = "received", str(file.first)

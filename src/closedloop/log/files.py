@@ -28,7 +28,7 @@ _BATCH_RECORDS = 4096
 
 
 @dataclass(frozen=True)
-class Part:
+class DataFile:
     """One file; ``arrival`` is the commit that brought its rows, None where a column of it says so for each."""
 
     path: str
@@ -60,7 +60,7 @@ class Files:
         arrival = {path: commit.version for commit in known.values() for path in commit.added}
         names: list[str] = pa.table(opened.get_add_actions()).column("path").to_pylist()
         self.parts = sorted(
-            (Part(name, None if history.arrivals(name) else arrival.get(name, -1)) for name in names),
+            (DataFile(name, None if history.arrivals(name) else arrival.get(name, -1)) for name in names),
             key=lambda part: part.arrival if part.arrival is not None else (history.arrivals(part.path) or (0,))[0],
         )
 
@@ -70,7 +70,7 @@ class Files:
         for part in self.parts:
             yield from self.of(part, wanted)
 
-    def of(self, part: Part, wanted: list[str]) -> Iterator[pa.RecordBatch]:
+    def of(self, part: DataFile, wanted: list[str]) -> Iterator[pa.RecordBatch]:
         """These columns of one file.
 
         Raises:
@@ -94,7 +94,7 @@ class Files:
         except pa.ArrowInvalid as error:
             raise SinkError(f"{self.table}/{part.path} cannot be read: {one_line(error)}") from error
 
-    def _column(self, batch: pa.RecordBatch, field: pa.Field, part: Part) -> pa.Array:
+    def _column(self, batch: pa.RecordBatch, field: pa.Field, part: DataFile) -> pa.Array:
         if field.name in batch.schema.names:
             return batch.column(field.name).cast(field.type)
         if field.name == ARRIVAL and part.arrival is not None:

@@ -29,7 +29,7 @@ from closedloop.log.attempts import Attempts
 from closedloop.log.commits import (
     TOOK_BACK,
     Action,
-    Commit,
+    CommitFile,
     SegmentId,
     checkpoint_files,
     commit_files,
@@ -130,14 +130,14 @@ def _alone(log: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _pending(log: Path) -> list[Commit]:
+def _pending(log: Path) -> list[CommitFile]:
     """The unsettled commits that no repair has undone."""
     commits = unsettled(log)
     undone = {version for commit in commits for version in commit.info.get(TOOK_BACK, ())}
     return [commit for commit in commits if commit.version not in undone]
 
 
-def _torn(table: Path, commits: list[Commit]) -> dict[int, str]:
+def _torn(table: Path, commits: list[CommitFile]) -> dict[int, str]:
     """Why each torn commit counts as one: its file is not whole, or a data file that is still in use is short."""
     torn = {commit.version: commit.flaw for commit in commits if commit.flaw}
     removed: set[str] = set()
@@ -149,13 +149,13 @@ def _torn(table: Path, commits: list[Commit]) -> dict[int, str]:
     return dict(sorted(torn.items()))
 
 
-def _segments(table: str, commits: list[Commit], spools: Spools) -> dict[int, SegmentId]:
+def _segments(table: str, commits: list[CommitFile], spools: Spools) -> dict[int, SegmentId]:
     """The segment of each commit that has one; where the file does not say, what our own shipper was writing then."""
     known = {commit.version: commit.segment or spools.attempted(table, commit.version) for commit in commits}
     return {version: segment for version, segment in known.items() if segment is not None}
 
 
-def _with_dependents(commits: list[Commit], torn: dict[int, str], segments: dict[int, SegmentId]) -> list[int]:
+def _with_dependents(commits: list[CommitFile], torn: dict[int, str], segments: dict[int, SegmentId]) -> list[int]:
     """The torn commits, later ones of the same spool, and those that removed a file which one of these added."""
     undone = set(torn)
     while True:
@@ -175,7 +175,9 @@ def _with_dependents(commits: list[Commit], torn: dict[int, str], segments: dict
         undone |= more
 
 
-def _refuse_unsafe(table: Path, commits: list[Commit], undone: list[int], torn: dict[int, str], spools: Spools) -> None:
+def _refuse_unsafe(
+    table: Path, commits: list[CommitFile], undone: list[int], torn: dict[int, str], spools: Spools
+) -> None:
     """Raise for each commit that must not be undone."""
     segments = _segments(table.name, commits, spools)
     why = []
@@ -194,7 +196,7 @@ def _refuse_unsafe(table: Path, commits: list[Commit], undone: list[int], torn: 
         raise RepairError(why)
 
 
-def _undo(table: Path, commits: list[Commit], undone: list[int], spools: Spools) -> None:
+def _undo(table: Path, commits: list[CommitFile], undone: list[int], spools: Spools) -> None:
     """Write the commit that undoes others, then replace what cannot be read."""
     log = table / "_delta_log"
     chosen = [commit for commit in commits if commit.version in undone]
@@ -213,7 +215,7 @@ def _undo(table: Path, commits: list[Commit], undone: list[int], spools: Spools)
     _replace_unreadable(table, commits, undone)
 
 
-def _write_undo(log: Path, commits: list[Commit], undone: list[int], actions: list[Action]) -> None:
+def _write_undo(log: Path, commits: list[CommitFile], undone: list[int], actions: list[Action]) -> None:
     """Commit the undoing under a number of its own; another process's commit of that number makes it fail."""
     poisoned = [_remove(_poison(commit.version)) for commit in commits if commit.version in undone and commit.flaw]
     info = {"timestamp": time.time_ns() // 1_000_000, "operation": "REPAIR", "operationParameters": {}}
@@ -227,7 +229,7 @@ def _write_undo(log: Path, commits: list[Commit], undone: list[int], actions: li
     sync_folder(log)
 
 
-def _replace_unreadable(table: Path, commits: list[Commit], undone: list[int]) -> None:
+def _replace_unreadable(table: Path, commits: list[CommitFile], undone: list[int]) -> None:
     """Make the log readable again: what was in a torn commit is not known, and its version must not be read."""
     log = table / "_delta_log"
     for commit in commits:
@@ -266,7 +268,7 @@ def _remove_torn_checkpoints(table: Path) -> None:
     sync_folder(log)
 
 
-def _files_of(commits: list[Commit], undone: list[int]) -> list[str]:
+def _files_of(commits: list[CommitFile], undone: list[int]) -> list[str]:
     return [path for commit in commits if commit.version in undone for path in commit.added]
 
 

@@ -110,14 +110,14 @@ class Written:
     rows: int
 
 
-class Scratch:
+class ScratchFolder:
     """A place below ``_scratch`` for one rewriting; removed at the end, however it ends."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._place = f"{SCRATCH}/{table.name}-{uuid4().hex}"
 
-    def __enter__(self) -> Scratch:
+    def __enter__(self) -> ScratchFolder:
         return self
 
     def __exit__(self, *_: object) -> None:

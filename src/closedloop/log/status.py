@@ -17,7 +17,7 @@ HALT = "halt"
 
 
 @dataclass(frozen=True)
-class State:
+class TableState:
     """A table as it is now. ``files`` and ``bytes`` are of the newest version, ``all_`` also of older ones.
 
     ``small_files`` are those that shippers wrote and nobody compacted. ``leased_until`` is when the owner of its upkeep
@@ -60,7 +60,7 @@ def status(sink: Sink) -> dict[str, Any]:
     }
 
 
-def _state(sink: Sink, store: Store, name: str) -> State | None:
+def _state(sink: Sink, store: Store, name: str) -> TableState | None:
     opened = sink.open(name)
     if opened is None:
         return None
@@ -70,7 +70,7 @@ def _state(sink: Sink, store: Store, name: str) -> State | None:
     everything = store.list(name)
     log = [file for file in everything if file.path.startswith(history.log_of(name))]
     data = [file for file in everything if not file.path.startswith(f"{name}/_")]
-    return State(
+    return TableState(
         version=opened.version(),
         rows=sum(columns["num_records"]),
         files=len(columns["path"]),

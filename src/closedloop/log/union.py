@@ -10,7 +10,7 @@ from numba import njit
 from closedloop.data.schema import Float64, Int64
 
 _FIRST_ROWS = 1 << 12
-_MOST_ROOM = 1 << 24  # rows for which there is room from the start; untouched, it takes no memory
+_MOST_RESERVED = 1 << 24  # rows reserved from the start; untouched memory costs nothing
 _FOLD_LOSERS = 1 << 21  # rows that lost and wait before repetitions are dropped
 
 
@@ -18,11 +18,11 @@ class Union:
     """Rows as int64 columns: the first ``keys`` of them are the key, the others the values, as bits where not whole.
 
     ``width`` is the number of columns. Each row has a rank; of rows with one key that of the highest rank wins. Rows
-    stand in a table that a hash of the key finds, so memory is that of the distinct keys and of what lost. ``room`` is
-    how many rows there may be.
+    stand in a table that a hash of the key finds, so memory is that of the distinct keys and of what lost.
+    ``expected`` is how many rows there may be.
     """
 
-    def __init__(self, keys: int, width: int, room: int = 0) -> None:
+    def __init__(self, keys: int, width: int, expected: int = 0) -> None:
         self._keys = keys
         self.width = width
         self._rows = np.empty((_FIRST_ROWS, width), np.int64)
@@ -31,7 +31,7 @@ class Union:
         self._count = 0
         self._lost = np.empty((0, width + 1), np.int64)  # the last is the rank
         self._losers: list[Int64] = []
-        self._reserve(min(room, _MOST_ROOM))
+        self._reserve(min(expected, _MOST_RESERVED))
 
     def add(self, columns: list[Any], rank: Int64) -> None:
         """Add rows, one of each column."""
@@ -57,7 +57,7 @@ class Union:
         won = np.empty(len(lost), bool)
         _equals_winner(self._rows, self._slots, self._keys, lost, won)
         rows = self._rows[: self._count]
-        del self._slots, self._ranks  # room for the copy in order
+        del self._slots, self._ranks  # free memory for the copy in order
         order = _order(rows, self._keys, unique=True)
         winners = np.empty((rows.shape[1], len(rows)), np.int64)
         for position in range(len(winners)):
@@ -65,7 +65,7 @@ class Union:
         return winners, np.ascontiguousarray(lost[~won, :-1].T)
 
     def _reserve(self, most: int) -> None:
-        """Make room for so many rows."""
+        """Reserve memory for so many rows."""
         size = len(self._rows)
         while size < most:
             size *= 2

@@ -28,7 +28,7 @@ _COMMITS = 128  # more than these in a log are worth a clean-up
 
 
 @dataclass(frozen=True)
-class Settings:
+class UpkeepSettings:
     """How upkeep works. ``wait_seconds`` is for another owner to end; ``grace_seconds`` see :mod:`clean`."""
 
     everything: bool = False
@@ -65,7 +65,7 @@ def present(sink: Sink) -> list[str]:
     return found
 
 
-def keep(sink: Sink, say: Callable[[str], None], settings: Settings) -> dict[str, Report]:
+def keep(sink: Sink, say: Callable[[str], None], settings: UpkeepSettings) -> dict[str, Report]:
     """Compact and clean each table once; what was done, by table.
 
     Raises:
@@ -86,7 +86,7 @@ def keep(sink: Sink, say: Callable[[str], None], settings: Settings) -> dict[str
     return reports
 
 
-def _tend(table: Table, lease: Lease, say: Callable[[str], None], settings: Settings) -> Report:
+def _tend(table: Table, lease: Lease, say: Callable[[str], None], settings: UpkeepSettings) -> Report:
     table, compacted = compact(table, lease, say, everything=settings.everything, dry_run=settings.dry_run)
     cleaned = clean(table, lease, say, grace=settings.grace_seconds, dry_run=settings.dry_run)
     return Report(compacted, cleaned)
@@ -124,7 +124,7 @@ def keep_up(sink: Sink, say: Callable[[str], None], wait: Callable[[float], bool
     while not wait(_ROUND_SECONDS):
         try:
             if any(due(sink, name) for name in present(sink)):
-                keep(sink, say, Settings())
+                keep(sink, say, UpkeepSettings())
             trouble = None
         except (SinkError, *FAULTS) as error:
             line = one_line(error)
