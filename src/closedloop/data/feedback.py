@@ -217,6 +217,23 @@ def _table(title: str, items: dict[str, Any], example: list[Any], optional: tupl
 
 def openapi(schema: Schema) -> dict[str, Any]:
     """The JSON Schema of feedback, with an example that can be sent as it is."""
+    properties = _parts(schema)
+    one_row = {"properties": {"datetime": {"minItems": 1}}}
+    some_row = [{"required": [name], "properties": {name: one_row}} for name in (*TABLES, "complete_until")]
+    within = [{"required": [name], "properties": {name: one_row}} for name in TABLES]
+    some_row.append({"required": ["retracted"], "properties": {"retracted": {"anyOf": within}}})
+    return {
+        "type": "object",
+        "description": "What happened. At least one row. Times are RFC 3339, UTC where there is no offset.",
+        "properties": properties,
+        "additionalProperties": False,
+        "anyOf": some_row,
+        "examples": [{name: part["examples"][0] for name, part in properties.items() if name != "retracted"}],
+    }
+
+
+def _parts(schema: Schema) -> dict[str, Any]:
+    """The JSON Schema of each part of feedback."""
     at = {"type": "string", "format": "date-time"}
     machine = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
 
@@ -233,7 +250,7 @@ def openapi(schema: Schema) -> dict[str, Any]:
         name: _table(f"{title} that did not happen.", keys[name], ["2015-01-05T05:00:00Z", 1, some])
         for name, title in (("failures", "Failures"), ("maint", "Replacements"))
     }
-    properties = {
+    return {
         "failures": _table("Failures.", keys["failures"], ["2015-01-05T06:00:00Z", 1, some]),
         "maint": _table("Replacements.", maint, ["2015-01-05T08:00:00Z", 1, some, "worn"], ("finding",)),
         "retracted": {
@@ -250,16 +267,4 @@ def openapi(schema: Schema) -> dict[str, Any]:
             {"datetime": at, "machineID": whom},
             ["2015-01-05T09:00:00Z", None],
         ),
-    }
-    one_row = {"properties": {"datetime": {"minItems": 1}}}
-    some_row = [{"required": [name], "properties": {name: one_row}} for name in (*TABLES, "complete_until")]
-    within = [{"required": [name], "properties": {name: one_row}} for name in TABLES]
-    some_row.append({"required": ["retracted"], "properties": {"retracted": {"anyOf": within}}})
-    return {
-        "type": "object",
-        "description": "What happened. At least one row. Times are RFC 3339, UTC where there is no offset.",
-        "properties": properties,
-        "additionalProperties": False,
-        "anyOf": some_row,
-        "examples": [{name: part["examples"][0] for name, part in properties.items() if name != "retracted"}],
     }
