@@ -194,10 +194,10 @@ def _rules(
     for name in [name for name in KEYS[table] if name in known]:
         yield _rule("ColumnValuesToNotBeNull", name, "is missing", "fill it in, or drop the row", column=name)
     if "datetime" in known:
-        mend = "correct the clock or the export that wrote it, or drop the row"
-        said = ("datetime", "is before 1970", mend)
+        fix = "correct the clock or the export that wrote it, or drop the row"
+        said = ("datetime", "is before 1970", fix)
         yield _rule("ColumnValuesToBeBetween", *said, column=ERA, min_value=0)
-        said = ("datetime", f"is more than {MAX_AHEAD_US / HOUR_US:g} hours ahead of this machine's clock", mend)
+        said = ("datetime", f"is more than {MAX_AHEAD_US / HOUR_US:g} hours ahead of this machine's clock", fix)
         yield _rule("ColumnValuesToBeBetween", *said, column=ERA, max_value=0)
     if known.issuperset(KEYS[table]):
         said = (", ".join(KEYS[table]), "the key occurs more than once", "keep one row of each key")
