@@ -74,9 +74,7 @@ class Decoder:
         Raises:
             RequestError: the body is not a request of this schema; every faulty column is named.
         """
-        raw = self._in_parts(body) if isinstance(body, bytes) and len(body) > _PARTS_BYTES else None
-        if raw is None:
-            raw, body = parse(self._json, body, self._columns)
+        raw, content = self._parse(body)
         faults: Faults = []
         telemetry = self._telemetry(raw.telemetry, faults)
         limits = self._max_rows, self._max_ahead_us
@@ -85,9 +83,14 @@ class Decoder:
         machines = self._machines(raw.machines, faults)
         if faults:
             raise RequestError(faults)
-        refuse_repeated_names(body, [(raw.telemetry, 1), (raw.errors, 2), (raw.maint, 2), (raw.machines, 1)])
+        refuse_repeated_names(content, [(raw.telemetry, 1), (raw.errors, 2), (raw.maint, 2), (raw.machines, 1)])
         machine, time, values = telemetry
         return Tables(machine, time, values, errors, maint, None, *machines)
+
+    def _parse(self, body: bytes | str) -> tuple[Any, bytes]:
+        if isinstance(body, bytes) and len(body) > _PARTS_BYTES and (raw := self._in_parts(body)) is not None:
+            return raw, body
+        return parse(self._json, body, self._columns)
 
     def _in_parts(self, body: bytes) -> Any:
         """What ``parse`` makes of a long body, column by column; None if it is to be refused: ``parse`` says why.
