@@ -18,9 +18,10 @@ _PROBLEMS = {
     "401": "No known token.",
     "403": "The token lacks the scope.",
     "408": "The request took too long to arrive.",
-    "413": "The body is too long.",
+    "413": "The body is too long, or the log can never take a record of it and its answer.",
     "415": "The body is not declared as plain JSON.",
-    "422": "The body does not match the schema; `errors` points to each fault.",
+    "422": "The body does not match the schema, has too many machines, or times that are not plausible; `errors` "
+    "points to each fault.",
     "431": "The headers are too long.",
     "503": "Too many requests at once, or the request log cannot be written: try again after `Retry-After` seconds.",
 }

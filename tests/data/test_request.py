@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from closedloop.data import rfc3339
+from closedloop.data import request, rfc3339
 from closedloop.data.request import Decoder, RequestError, decode, openapi
 from closedloop.data.schema import HOUR_US, Schema
 
@@ -300,3 +300,22 @@ def test_how_far_ahead_a_time_may_lie_is_a_setting():
     Decoder(SCHEMA, 1000, max_ahead_us=31 * HOUR_US)(body)
     with pytest.raises(RequestError, match="more than 29 hours ahead"):
         Decoder(SCHEMA, 1000, max_ahead_us=29 * HOUR_US)(body)
+
+
+def test_a_long_body_is_decoded_in_parts_to_the_same_tables_and_refusals(monkeypatch):
+    """Column by column, for the sake of other threads; the corpus of requests is read and refused as in one piece."""
+    bodies = [path.read_bytes() for path in sorted((GOLDEN / "requests").iterdir())]
+    whole = [outcome(body) for body in bodies]
+    monkeypatch.setattr(request, "_PARTS_BYTES", 0)
+    monkeypatch.setattr(request, "_PARTS_ROWS", 0)
+    assert whole == [outcome(body) for body in bodies]
+    assert Decoder(SCHEMA, 10)._in_parts(json.dumps(EXAMPLE).encode()) is not None
+
+
+def outcome(body):
+    try:
+        tables = decode(body, SCHEMA, 1000)
+    except RequestError as error:
+        return error.errors, error.syntax
+    arrays = (tables.machine, tables.time, tables.values, tables.errors.time, tables.maint.code, tables.machine_age)
+    return [array.tobytes() for array in arrays]

@@ -72,6 +72,7 @@ def test_who_is_too_slow_is_told_so_and_closed_while_others_are_answered(serve, 
         received = drain(connection)
     assert received.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     assert b"application/problem+json" in received
+    assert b"\r\nX-Content-Type-Options: nosniff\r\n" in received
     assert closed(server, "slow") == 1
 
 
