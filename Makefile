@@ -54,6 +54,7 @@ help: ## list these targets
 
 run: $(INSTALLED) ## make the data, train a model, judge it and write a report; DATA=path or PROFILE=azure: other data; PARAMS=file or RUN=id: other parameters
 	$(if $(RUN),$(BIN)/python -m model.recall --run "$(RUN)")
+	$(strip $(BIN)/python -m model.params_check $(WITH))
 	$(strip $(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(WITH))
 	$(strip $(BIN)/python -m model.validate $(WITH))
 	$(strip $(BIN)/python -m model.train $(WITH))
@@ -82,6 +83,7 @@ register: $(INSTALLED) ## register the last run's model in MLflow (RUN=id: that 
 
 batch: $(INSTALLED) $(BUNDLE) ## score tables (DATA=path: CSV, Parquet or Delta) into OUT=file.parquet or .csv; EVERY_ROW=1: every row, not the last
 	@[ -n "$(DATA)" ] || { echo 'make batch: DATA is not set; name your tables: make batch DATA=path [OUT=answers.csv]' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.params_check $(WITH))
 	$(strip $(BIN)/python -m model.batch --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(if $(EVERY_ROW),--every-row) $(WITH))
 
 ##@ Service and image
