@@ -15,6 +15,8 @@ A command imports from here and from ``closedloop``, and never from another comm
 ``provenance``                                the commit, the libraries, and one digest of all inputs
 ``commits``, ``champion``                     other commits, run with their own code; the model to beat
 ``decisions``                                 ``decision.json`` and ``accepted.json``, also those of older commits
+``sweeping``                                  the points of a sweep, judged on training machines
+``changes``, ``closing``                      how a run differs from its commit; what it says at its end
 ``tracking``, ``registry``, ``mlflow_model``  the record of a run, the registry, and the model, in MLflow
 ============================================  ====================================================================
 """
