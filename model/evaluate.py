@@ -82,7 +82,7 @@ def acceptance() -> dict[str, Any] | None:
 
 
 def keep_as_champion(challenger: Candidate, data: dict[str, Any], args: argparse.Namespace) -> bool:
-    """Keep this first model as the champion of this machine, if it is that of the commit as it stands; whether it is."""
+    """Keep this first model as the champion here if the commit as it stands made it; return whether it was kept."""
     as_committed = provenance.is_clean() and args.params.read_bytes() == params.PARAMS.read_bytes()
     if as_committed or provenance.commit() == "unknown":
         champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])

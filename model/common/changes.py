@@ -44,8 +44,8 @@ def name(content: Mapping[str, Any], changed: Mapping[str, Any], verdict: str) -
         what = ", ".join(f"{key.rpartition('.')[2]}={changed[key]}" for key in list(changed)[:SHORT])
         what += f" and {len(changed) - SHORT} more" if len(changed) > SHORT else ""
     what += ", changed code" if any(not file.endswith("params.yaml") for file in files()) else ""
-    room = LONGEST - len(verdict) - 2
-    return f"{what if len(what) <= room else what[: room - 1] + '…'}: {verdict}"
+    space = LONGEST - len(verdict) - 2
+    return f"{what if len(what) <= space else what[: space - 1] + '…'}: {verdict}"
 
 
 def files() -> list[str]:

@@ -1,4 +1,4 @@
-"""Read and check ``params.yaml``. Every slip in it is one line with the file, the line, the cause and the fix."""
+"""Read and check ``params.yaml``. Every slip in it is one message with file, line, cause and fix."""
 
 from __future__ import annotations
 

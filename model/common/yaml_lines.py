@@ -1,4 +1,4 @@
-"""Read YAML so that an error can name the line: the line of each key, and the keys that are written twice."""
+"""Read YAML with the line number of each key, so that an error can name it, and find keys that are written twice."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FIXES = {  # a part of PyYAML's message: what to do
     "'\\t'": "indent with spaces, not with a tab",
     "could not find expected ':'": "write a colon and a space after the key",
     "mapping values are not allowed here": "put one key on each line, and quotes around a text that has a colon",
-    "expected <block end>": "indent this line as the one above it, and put quotes around a text with quotes in it",
+    "expected <block end>": "indent it as the line above, and put quotes around a text with quotes in it",
     "expected ',' or ']'": "close the list with ]",
     "expected ',' or '}'": "close the mapping with }",
     "did not find expected": "close the bracket or the quote that was opened above",
     "while scanning a quoted scalar": "close the quote",
-    "expected a single document": "remove the line ---",
+    "expected a single document": "remove the dashes",
     "undefined alias": "put quotes around a text that begins with *",
     "found duplicate anchor": "put quotes around a text that begins with &",
 }
@@ -63,7 +63,7 @@ def read(text: str) -> Located:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
-        fix = next((fix for part, fix in FIXES.items() if part in said), "correct this line or the one above it")
+        fix = next((fix for part, fix in FIXES.items() if part in said), "correct it, or what is above it")
         raise NotYamlError(mark.line + 1 if mark else 1, f"cannot be read as YAML: {said}", fix) from None
     except RecursionError:
         raise NotYamlError(1, "is nested too deep", "close the brackets that were opened") from None
