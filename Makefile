@@ -99,7 +99,7 @@ sweep: $(INSTALLED) ## try a grid of parameters on the last run's training machi
 mlflow: $(INSTALLED) ## open MLflow's pages on the recorded runs, on http://localhost:5000 (MLFLOW_PORT=)
 	@[ -f build/mlflow.db ] || { echo 'make mlflow: no run is recorded yet; run: make run' >&2; exit 2; }
 	@echo 'http://localhost:$(MLFLOW_PORT) shows the runs; stop it with Ctrl-C'
-	MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=1 $(BIN)/mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1 \
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1 \
 	  --backend-store-uri "sqlite:///$(CURDIR)/build/mlflow.db" --default-artifact-root "file://$(CURDIR)/build/mlartifacts"
 
 ##@ Service and image
