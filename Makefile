@@ -7,6 +7,7 @@ WHEEL := build/wheel/.built
 BUNDLE := build/bundle/manifest.json
 
 PORT ?= 8000
+MLFLOW_PORT ?= 5000
 DOCKER ?= docker
 IMAGE ?= closedloop:dev
 DOCKER_BUILD_FLAGS ?= --network host
@@ -45,7 +46,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check data-pin retrain accept register batch log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run data-check data-pin retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -56,13 +57,14 @@ help: ## list these targets
 
 ##@ Model
 
-run: $(INSTALLED) ## make the data, train a model, judge it and write a report; DATA=path or PROFILE=azure: other data; PARAMS=file or RUN=id: other parameters
+run: $(INSTALLED) ## make the data, train a model, judge it and write a report; DATA=path or PROFILE=azure: other data; PARAMS=file or RUN=id: other parameters; QUICK=1: no ablations and importance
 	$(if $(RUN),$(BIN)/python -m model.recall --run "$(RUN)")
+	$(strip $(BIN)/python -m model.params_check $(WITH))
 	$(strip $(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(WITH))
 	$(strip $(BIN)/python -m model.validate $(WITH))
-	$(strip $(BIN)/python -m model.train $(WITH))
+	$(strip $(BIN)/python -m model.train $(WITH) $(if $(QUICK),--quick))
 	$(BIN)/python -m model.predict
-	$(strip $(BIN)/python -m model.evaluate $(WITH))
+	$(strip $(BIN)/python -m model.evaluate $(WITH) $(if $(QUICK),--quick))
 
 data-check: $(INSTALLED) ## check your own files (DATA=path): what fits, how to fix what does not, and a parameter file for them
 	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(WITH))
@@ -86,7 +88,23 @@ register: $(INSTALLED) ## register the last run's model in MLflow (RUN=id: that 
 
 batch: $(INSTALLED) $(BUNDLE) ## score tables (DATA=path: CSV, Parquet or Delta) into OUT=file.parquet or .csv; EVERY_ROW=1: every row, not the last
 	@[ -n "$(DATA)" ] || { echo 'make batch: DATA is not set; name your tables: make batch DATA=path [OUT=answers.csv]' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.params_check $(WITH))
 	$(strip $(BIN)/python -m model.batch --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(if $(EVERY_ROW),--every-row) $(WITH))
+
+compare: $(INSTALLED) ## show what differs between two recorded runs and what it changed: RUN=a,b (the first letters of their ids)
+	@[ -n "$(RUN)" ] || { echo 'make compare: RUN is not set; name two recorded runs: make compare RUN=a,b' >&2; exit 2; }
+	@$(BIN)/python -m model.compare --runs "$(RUN)"
+
+sweep: $(INSTALLED) ## try a grid of parameters on the last run's training machines: SWEEP="failure.parameters.max_iter=50,100"
+	@[ -n "$$SWEEP" ] || { echo 'make sweep: SWEEP is not set; write: make sweep SWEEP="failure.parameters.max_iter=50,100"' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.params_check $(WITH))
+	@$(strip $(BIN)/python -m model.sweep --grid "$$SWEEP" $(WITH))
+
+mlflow: $(INSTALLED) ## open MLflow's pages on the recorded runs, on http://localhost:5000 (MLFLOW_PORT=)
+	@[ -f build/mlflow.db ] || { echo 'make mlflow: no run is recorded yet; run: make run' >&2; exit 2; }
+	@echo 'http://localhost:$(MLFLOW_PORT) shows the runs; stop it with Ctrl-C'
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1 \
+	  --backend-store-uri "sqlite:///$(CURDIR)/build/mlflow.db" --default-artifact-root "file://$(CURDIR)/build/mlartifacts"
 
 ##@ Log
 

@@ -93,10 +93,10 @@ def main(words: list[str]) -> None:
         "--every-row", action="store_true", help="answer for every row, not only for each machine's last as /score does"
     )
     args = parser.parse_args(words)
+    asked = params.load(args.params)
     if args.out.suffix not in (".parquet", ".csv"):
         raise DataError(f"--out {args.out}: the suffix gives the format; choose .parquet or .csv")
     bundle = load(args.bundle)
-    asked = params.load(args.params)
     cli.say(f"counting the rows of {args.data}")
     stream = Stream(args.data, bundle.schema, asked.columns, asked.files, asked.machine_numbers)
     written = score(bundle, stream, args.out, args.every_row)

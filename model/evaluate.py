@@ -26,7 +26,7 @@ from closedloop.judge.ruler import ruler
 from closedloop.judge.truth import Intervals, JudgeSettings, PredictionTable, Truth
 from closedloop.report import card, report
 from closedloop.report.importance import importance
-from model.common import champion, cli, commits, decisions, params, provenance, tracking
+from model.common import champion, cli, closing, commits, decisions, params, provenance, tracking
 from model.common.predictions import predict
 from model.common.training import ABLATIONS
 
@@ -81,13 +81,15 @@ def acceptance() -> dict[str, Any] | None:
     return decisions.with_todays_keys(cli.read_json(provenance.ACCEPTED, "restore it from git"))
 
 
-def keep_as_champion(challenger: Candidate, data: dict[str, Any], args: argparse.Namespace) -> None:
-    """Keep this first model as the champion of this machine, if it is that of the commit as it stands."""
+def keep_as_champion(challenger: Candidate, data: dict[str, Any], args: argparse.Namespace) -> bool:
+    """Keep this first model as the champion here if the commit as it stands made it; return whether it was kept."""
     as_committed = provenance.is_clean() and args.params.read_bytes() == params.PARAMS.read_bytes()
     if as_committed or provenance.commit() == "unknown":
         champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])
     else:
         cli.say("not kept as the champion: the checkout or the parameters differ from the commit")
+        return False
+    return True
 
 
 def main(words: list[str]) -> int:
@@ -97,6 +99,7 @@ def main(words: list[str]) -> int:
     flags.add_argument(
         "--predictions", type=Path, default=cli.PREDICTIONS, help="the model's answers to them (default: %(default)s)"
     )
+    flags.add_argument("--quick", action="store_true", help="without ablations and feature importance")
     args = flags.parse_args(words)
     asked = params.load(args.params)
     data = cli.read_json(args.data / "data.json", "run: python -m model.data")
@@ -111,12 +114,13 @@ def main(words: list[str]) -> int:
     own_ruler = ruler(provenance.LIBRARY, asked.raw, {key: data[key] for key in pinned})
     settings, base_ruler = base_rules(asked.raw, own_ruler, data, args.params)
     cli.say(f"judging {len(data['judged_from'])} machines")
-    ablations = {
-        name: predict(load_bundle(args.bundle.parent / "ablations" / name), truth.tables) for name in ABLATIONS
-    }
+    left_out = args.bundle.parent / "ablations"
+    ablations = {} if args.quick else {name: predict(load_bundle(left_out / name), truth.tables) for name in ABLATIONS}
     metrics = judge(predictions, truth, settings, ablations)
-    cli.say("shuffling each family of features, to measure what it is worth")
-    worth = importance(bundle, truth, settings, asked.seed)
+    worth: dict[str, dict[str, float]] = {}
+    if not args.quick:
+        cli.say("shuffling each family of features, to measure what it is worth")
+        worth = importance(bundle, truth, settings, asked.seed)
 
     digest = provenance.inputs_digest(args.params, data["fingerprint"])
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
@@ -127,12 +131,11 @@ def main(words: list[str]) -> int:
     for name, content in {"metrics": metrics, "decision": decision, "importance": worth}.items():
         cli.write_json(args.out / f"{name}.json", content)
     model = card.describe(bundle, asked.raw, data["rule"])
-    report.write(args.out / "report", metrics, decision, predictions, truth, settings, met, worth, model)
-    if met is None and gate.is_green(decision):
-        keep_as_champion(challenger, data, args)
-    run = tracking.log(args.params, args.bundle, data, metrics, decision, args.out)
-    cli.say(f"recorded as run {run}; the report is {args.out / 'report' / 'index.html'}")
-    print(f"{decision['verdict']}: {decision['reason']}")
+    page, quick = args.out / "report" / "index.html", args.quick
+    report.write(page.parent, metrics, decision, predictions, truth, settings, met, worth, model, quick=quick)
+    kept = met is None and gate.is_green(decision) and keep_as_champion(challenger, data, args)
+    run = tracking.log(args.params, args.bundle, data, metrics, decision, args.out, quick=quick)
+    print("\n".join(closing.lines(metrics, decision, run, page, local=data["local"], quick=quick, kept=kept)))
     return gate.exit_code(decision)
 
 

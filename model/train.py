@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ import numpy as np
 
 from closedloop.data import sources
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import DataError, Schema, Tables
+from closedloop.data.schema import Schema, Tables
 from closedloop.heads.bundle import Bundle, TrainedOn, write
 from closedloop.heads.drift_fit import fit_drift_reference
 from closedloop.report import card
 from model.common import cli, provenance
 from model.common.params import Params, load
-from model.common.training import ABLATIONS, anomaly_head, failure_heads, known_failures, prepare
+from model.common.training import ABLATIONS, anomaly_head, failure_heads, known_failures, prepare, training_rows
 
 
 def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any]) -> Iterator[tuple[str, Bundle]]:
@@ -58,35 +59,19 @@ def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any])
         yield name, replace(bundle, failures=failure_heads(training, schema, params, anomaly, without=group))
 
 
-def training_rows(tables: Tables, about: dict[str, Any]) -> Tables:
-    """Return the rows that may train: those of each training machine up to the time that ``model.validate`` found.
-
-    Raises:
-        DataError: the tables are not those that were validated, or no row may train.
-    """
-    if "fingerprint" not in about or tables.fingerprint() != about["fingerprint"]:
-        raise DataError("build/data: these tables were not validated; run: python -m model.validate")
-    until = {int(machine): last for machine, last in about["train_until"].items()}
-    chosen = tables.select(np.array(sorted(until), np.int64))
-    last = np.array([until[machine] for machine in chosen.machine.tolist()], np.int64)
-    kept = chosen.rows(chosen.time <= last)
-    if not len(kept.time):
-        raise DataError(
-            "no row is left to train on: history and horizon are longer than the first two thirds of the time; "
-            "give a longer time, or shorten features.history_hours in params.yaml"
-        )
-    return kept
-
-
 def main(words: list[str]) -> None:
     """Write build/bundle and build/ablations/<name>."""
-    args = cli.parser(__doc__).parse_args(words)
+    flags = cli.parser(__doc__)
+    flags.add_argument("--quick", action="store_true", help="train no ablations")
+    args = flags.parse_args(words)
     params = load(args.params)
     about = cli.read_json(args.data / "data.json", "run: python -m model.data")
     params = params.of(about)
     schema = Schema.from_dict(about["schema"])
     tables = training_rows(sources.read_tables(args.data, schema, {}), about)
-    for name, bundle in train(tables, schema, params, about):
+    made = train(tables, schema, params, about)
+    shutil.rmtree(args.out.parent / "ablations", ignore_errors=True)  # those of another model
+    for name, bundle in islice(made, 1) if args.quick else made:
         folder: Path = args.out if name == "bundle" else args.out.parent / "ablations" / name
         shutil.rmtree(folder, ignore_errors=True)
         write(bundle, folder)

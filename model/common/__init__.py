@@ -5,6 +5,9 @@ A command imports from here and from ``closedloop``, and never from another comm
 ============================================  ====================================================================
 ``cli``                                       flags, paths below ``build/``, progress, exit codes
 ``params``, ``timescale``                     ``params.yaml``, read and checked; its lengths of time, scaled
+``slips``, ``param_rules``                    what is wrong in it, before any work; what each value may be
+``estimators``, ``feature_names``             the parameters that an estimator has; the names of the features
+``yaml_lines``                                YAML with the line of each key
 ``proposal``                                  the parameter file that ``data_check`` proposes for another fleet
 ``request_log``                               the tables of a fleet from its request log
 ``training``, ``thresholds``                  from training rows to fitted heads; the scores from which they alarm
@@ -12,6 +15,8 @@ A command imports from here and from ``closedloop``, and never from another comm
 ``provenance``                                the commit, the libraries, and one digest of all inputs
 ``commits``, ``champion``                     other commits, run with their own code; the model to beat
 ``decisions``                                 ``decision.json`` and ``accepted.json``, also those of older commits
+``sweeping``                                  the points of a sweep, judged on training machines
+``changes``, ``closing``                      how a run differs from its commit; what it says at its end
 ``tracking``, ``registry``, ``mlflow_model``  the record of a run, the registry, and the model, in MLflow
 ============================================  ====================================================================
 """

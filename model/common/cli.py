@@ -70,14 +70,15 @@ def read_json(path: Path, fix: str) -> Any:
 
 
 def main(command: Callable[[list[str]], int | None]) -> None:
-    """Run a command and exit: 1 for a refusal, 2 for a wrong input, each with one line on standard error."""
+    """Run a command and exit: 1 for a refusal, 2 for a wrong input, each with a line on standard error."""
     try:
         sys.exit(command(sys.argv[1:]) or DONE)
     except RefusedError as refused:
         print(f"refused: {refused}", file=sys.stderr)
         sys.exit(REFUSED)
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         sys.exit(USAGE)
     except OSError as error:
         what = f"{error.filename or 'a file'}: {error.strerror or error}"

@@ -19,9 +19,10 @@ import yaml
 
 from closedloop.data.request import openapi
 from closedloop.data.schema import DataError, Schema
-from model.common import provenance
+from model.common import changes, closing, provenance
 
-PARAMS, DECISION = "params.yaml", "decision.json"  # names of artifacts; the first is a copy of the file
+# Names of artifacts: a copy of the file, the verdict, the names of the features, the changes since the commit.
+PARAMS, DECISION, FEATURES, DIFF = "params.yaml", "decision.json", "features.txt", "changes.diff"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -30,15 +31,6 @@ QUIET = {
 }
 SHOWN = 10  # runs in a message
 DIGEST_LENGTH = 36  # characters that MLflow stores of a data set's digest; the tag "fingerprint" holds all
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one mapping, ``a.b.c: value``; lists stay as they are."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        key: leaf for name, child in value.items() for key, leaf in flat(child, f"{prefix}.{name}".strip(".")).items()
-    }
 
 
 @contextmanager
@@ -84,7 +76,14 @@ def find(mlflow: ModuleType, wanted: str) -> Any:
 
 
 def log(
-    params: Path, bundle: Path, data: dict[str, Any], metrics: dict[str, Any], decision: dict[str, Any], out: Path
+    params: Path,
+    bundle: Path,
+    data: dict[str, Any],
+    metrics: dict[str, Any],
+    decision: dict[str, Any],
+    out: Path,
+    *,
+    quick: bool = False,
 ) -> str:
     """Record a run and return its id.
 
@@ -95,26 +94,37 @@ def log(
         metrics: content of ``metrics.json``.
         decision: content of ``decision.json``.
         out: the folder with these two files and ``report/``.
+        quick: whether ablations and importance were left out.
     """
     text = params.read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    changed = changes.of_params(content)
     artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else (out / "mlartifacts").resolve().as_uri()
     with store(out) as mlflow:
         experiment = mlflow.get_experiment_by_name(data["source"])
         if experiment is None:
             experiment = mlflow.get_experiment(mlflow.create_experiment(data["source"], artifact_location=artifacts))
-        with mlflow.start_run(experiment_id=experiment.experiment_id) as run:
+        with mlflow.start_run(
+            experiment_id=experiment.experiment_id, run_name=changes.name(content, changed, decision["verdict"])
+        ) as run:
             mlflow.set_tags(
                 {
                     "mlflow.source.git.commit": provenance.commit(),
                     "verdict": decision["verdict"],
                     "inputs_digest": decision["inputs_digest"],
                     "fingerprint": data["fingerprint"],
+                    "figures": closing.headline(metrics),
+                    "changed_parameters": ", ".join(changed)[:5000] or "none",
+                    "quick": str(quick).lower(),
+                    "mlflow.note.content": f"{closing.headline(metrics)}\n\n{decision['reason']}",
                 }
             )
-            mlflow.log_params({key: str(value)[:6000] for key, value in flat(yaml.safe_load(text)).items()})
+            mlflow.log_params({key: str(value)[:6000] for key, value in changes.flat(content).items()})
             mlflow.log_text(text, PARAMS)
-            numbers = {key: value for key, value in flat(metrics).items() if isinstance(value, int | float)}
-            mlflow.log_metrics({key: float(value) for key, value in numbers.items()})
+            _log_changes(mlflow, bundle)
+            saved = (decision.get("delta") or {}).get("cost_per_machine_year") or {}
+            figures = changes.flat(metrics | {"saved_per_machine_year": saved})
+            mlflow.log_metrics({key: float(value) for key, value in figures.items() if isinstance(value, int | float)})
             _log_datasets(mlflow, data)
             for name in ("metrics.json", DECISION):
                 mlflow.log_artifact(str(out / name))
@@ -122,6 +132,15 @@ def log(
             mlflow.log_artifacts(str(bundle), "bundle")
             _log_model(mlflow, Schema.from_dict(data["schema"]), bundle)
             return str(run.info.run_id)
+
+
+def _log_changes(mlflow: ModuleType, bundle: Path) -> None:
+    """Record the names of the features, and what differs from the commit, as a tag and the diff itself."""
+    names = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["features"]["names"]
+    mlflow.log_text("".join(f"{name}\n" for name in names), FEATURES)
+    mlflow.set_tags({"features": str(len(names)), "changed_files": changes.said(changes.files())})
+    if diff := changes.diff():
+        mlflow.log_text(diff, DIFF)
 
 
 def _log_datasets(mlflow: ModuleType, data: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,26 @@ class TrainingSet:
     y: NDArray[np.int8]
     thinned: NDArray[np.bool_]
     grid: Grid
+
+
+def training_rows(tables: Tables, about: Mapping[str, Any]) -> Tables:
+    """Return the rows that may train: those of each training machine up to the time that ``model.validate`` found.
+
+    Raises:
+        DataError: the tables are not those that were validated, or no row may train.
+    """
+    if "fingerprint" not in about or tables.fingerprint() != about["fingerprint"]:
+        raise DataError("build/data: these tables were not validated; run: python -m model.validate")
+    until = {int(machine): last for machine, last in about["train_until"].items()}
+    chosen = tables.select(np.array(sorted(until), np.int64))
+    last = np.array([until[machine] for machine in chosen.machine.tolist()], np.int64)
+    kept = chosen.rows(chosen.time <= last)
+    if not len(kept.time):
+        raise DataError(
+            "no row is left to train on: history and horizon are longer than the first two thirds of the time; "
+            "give a longer time, or shorten features.history_hours in params.yaml"
+        )
+    return kept
 
 
 def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> TrainingSet:

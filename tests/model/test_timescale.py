@@ -97,7 +97,8 @@ def test_a_value_that_is_no_length_is_named(section, key, value, says):
 
 @pytest.mark.parametrize("minutes", [7, 65, 69, 123])  # of the last three the product is just below the whole number
 def test_hours_that_are_not_whole_are_exact_microseconds(minutes):
-    asked = params.parse(RAW | {"labels": {"horizon_hours": minutes / 60}})
+    judge = RAW["judge"] | {"minimum_lead_hours": 0.1}
+    asked = params.parse(RAW | {"labels": {"horizon_hours": minutes / 60}, "judge": judge})
     assert asked.horizon_us == minutes * 60_000_000
 
 

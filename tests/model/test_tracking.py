@@ -116,7 +116,8 @@ def test_a_run_holds_parameters_figures_tables_files_and_its_model(runs, here):
     assert "simulator" in datasets["training"].source
     assert "volt" in datasets["training"].schema
     artifacts = {item.path for item in mlflow.MlflowClient().list_artifacts(here["first"])}
-    assert {"bundle", "decision.json", "metrics.json", "params.yaml", "report"} == artifacts
+    files = {"bundle", "decision.json", "features.txt", "metrics.json", "params.yaml", "report"}
+    assert files == artifacts - {"changes.diff"}  # which is there while somebody edits
     assert PARAMS.read_text() == mlflow.artifacts.load_text(f"runs:/{here['first']}/params.yaml")
 
 

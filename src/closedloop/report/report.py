@@ -77,6 +77,8 @@ def write(
     champion: Candidate | None = None,
     importance: Mapping[str, Mapping[str, float]] | None = None,
     model: Mapping[str, Any] | None = None,
+    *,
+    quick: bool = False,
 ) -> None:
     """Write ``index.html`` and ``summary.md`` into a folder, and ``card.md`` where the model is described.
 
@@ -90,6 +92,7 @@ def write(
         champion: the model that the challenger was compared with.
         importance: result of :func:`closedloop.report.importance.importance`.
         model: result of :func:`closedloop.report.card.describe` for the challenger.
+        quick: whether ablations and importance were left out, which the page and the summary then say.
     """
     grid = Grid.of(truth, settings)
     heads = align(predictions, grid)
@@ -106,6 +109,8 @@ def write(
     page = _page(metrics, decision, seen)
     page |= {"alarms": operating_curves(seen), "pictures": pictures(seen), "machines": machines(seen)}
     page["importance"] = importance_of(importance or {})
+    if quick:
+        page["advice"] += " This was a quick run, without ablations and feature importance; make run computes them."
     rendered = {"index.html": ("report.html.j2", page), "summary.md": ("summary.md.j2", page)}
     if model is not None:
         rendered["card.md"] = (card.TEMPLATE, {**page, **model})
