@@ -7,11 +7,14 @@ to what it reads, and ``log-erase`` to what is in the tables.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from dataclasses import replace
+from itertools import compress
+from typing import Literal
 
 import msgspec
 
-from closedloop.log.record import Record
+from closedloop.log.bodies import Table, values_of
+from closedloop.log.rows import Parts
 from closedloop.log.sink import Sink, SinkError
 from closedloop.log.store import Store
 
@@ -46,38 +49,28 @@ class Orders:
     def __bool__(self) -> bool:
         return bool(self.orders)
 
-    def prune(self, record: Record) -> Record | None:
-        """A record without what must go; None if nothing of it may stay. Without orders, the record itself.
-
-        Raises:
-            msgspec.DecodeError: its body is no JSON of ours.
-        """
-        if record.caller in self.callers:
+    def prune(self, parts: Parts) -> Parts | None:
+        """A record without what must go, for a shipper; None if nothing of it may stay."""
+        if parts.view.caller in self.callers:
             return None
-        if not self.machines or not record.request:
-            return record
-        body: dict[str, dict[str, Any]] = msgspec.json.decode(record.request)
-        hit = [name for name, columns in body.items() if self._any(columns.get("machineID", []))]
-        if not hit:
-            return record
-        for name in hit:
-            keep = [str(machine) not in self.machines for machine in body[name]["machineID"]]
-            body[name] = {
-                column: [value for value, kept in zip(values, keep, strict=True) if kept]
-                for column, values in body[name].items()
-            }
-        if not any(columns.get("machineID") for columns in body.values()):
+        if not self.machines:
+            return parts
+        tables = {name: self._rest(name, table) for name, table in parts.tables.items()}
+        if tables == parts.tables:
+            return parts
+        if not any(len(table["machineID"]) for table in tables.values()):
             return None
-        answer = record.answer
-        if answer:
-            found: dict[str, Any] = msgspec.json.decode(answer)
-            results = found.get("results", [])
-            found["results"] = [result for result in results if str(result["machineID"]) not in self.machines]
-            answer = msgspec.json.encode(found)
-        return msgspec.structs.replace(record, request=msgspec.json.encode(body), answer=answer)
+        results = parts.results
+        if results is not None:
+            results = [result for result in results if str(result.machineID) not in self.machines]
+        return replace(parts, tables=tables, results=results)
 
-    def _any(self, machines: list[Any]) -> bool:
-        return any(str(machine) in self.machines for machine in machines)
+    def _rest(self, name: str, table: Table) -> Table:
+        """A table of a record without the machines that must go."""
+        keep = [str(machine) not in self.machines for machine in values_of(name, "machineID", table["machineID"])]
+        if all(keep):
+            return table
+        return {column: list(compress(values_of(name, column, found), keep)) for column, found in table.items()}
 
 
 def find(sink: Sink) -> Orders:
