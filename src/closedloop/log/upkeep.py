@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from closedloop.log import history
 from closedloop.log.clean import GRACE_SECONDS, Cleaned, clean
@@ -127,15 +128,16 @@ def tend(sink: Sink, say: Callable[[str], None], *, pressed: bool = False) -> No
 
 
 def be_idle() -> None:
-    """Let this process work only when no other one wants the processor or the disk; call it before it has threads."""
+    """Let this process work only when no other one wants the processor or the disk."""
     os.nice(19)
-    with contextlib.suppress(OSError, AttributeError):  # Linux alone has this class,
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    with contextlib.suppress(OSError):  # and this one
-        _ioprio_idle()
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone has idle classes, for each thread its own
+        for thread in (int(path.name) for path in Path("/proc/self/task").iterdir()):  # later ones inherit
+            os.setpriority(os.PRIO_PROCESS, thread, 19)
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+            _ioprio_idle(thread)
 
 
-def _ioprio_idle() -> None:
+def _ioprio_idle(thread: int) -> None:
     """The idle class of the disk's scheduler, which the standard library has no call for.
 
     Raises:
@@ -145,5 +147,5 @@ def _ioprio_idle() -> None:
     import platform
 
     number = {"x86_64": 251, "aarch64": 30}.get(platform.machine())
-    if number is None or ctypes.CDLL(None, use_errno=True).syscall(number, 1, 0, 3 << 13) != 0:
+    if number is None or ctypes.CDLL(None, use_errno=True).syscall(number, 1, thread, 3 << 13) != 0:
         raise OSError("no idle class")
