@@ -82,7 +82,7 @@ def _status(sink: Sink, args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(found, indent=1))
         return
-    print(f"{found['sink']}: {'HALTED: ' + found['halted'] if found['halted'] else 'not halted'}")
+    print(found["halted"] or f"{found['sink']} is not halted")
     for name, state in found["tables"].items():
         print(
             f"{name}: version {state['version']}, {state['rows']:,} records of {state['oldest']} to {state['newest']}"

@@ -62,13 +62,11 @@ class Settings:
         if not log_dir:
             raise SettingsError("LOG_DIR is not set: set it to a folder on a local disk, for the request log")
         sink = log_sink(environ)
-        # with LOG_SINK=none nothing is shipped, so segments may fill the disk
-        log_max_bytes = _whole(environ, "LOG_MAX_BYTES", 4 << 30 if sink else 0, low=0, high=1 << 50)
+        log_compact(environ)  # the shipper's, but refused here
+        limit = log_max_bytes(environ)
         max_body = _whole(environ, "MAX_BODY_BYTES", cls.max_body_bytes, low=1, high=1 << 30)
-        if 0 < log_max_bytes < 2 * max_body:
-            raise SettingsError(
-                f"LOG_MAX_BYTES={log_max_bytes}: write 0, or at least twice MAX_BODY_BYTES ({max_body})"
-            )
+        if 0 < limit < 2 * max_body:
+            raise SettingsError(f"LOG_MAX_BYTES={limit}: write 0, or at least twice MAX_BODY_BYTES ({max_body})")
         in_flight = max(cls.max_in_flight_bytes, max_body)
         drain = _whole(environ, "DRAIN_SECONDS", cls.drain_seconds, low=0, high=600)
         return cls(
@@ -82,7 +80,7 @@ class Settings:
             log_sample=_fraction(environ, "LOG_SAMPLE", cls.log_sample),
             log_fields=_log_fields(environ),
             log_rejects=_on(environ, "LOG_REJECTS"),
-            log_max_bytes=log_max_bytes or None,
+            log_max_bytes=limit or None,
             log_max_age_seconds=_whole(environ, "LOG_MAX_AGE_SECONDS", 0, low=0, high=10**9) or None,
             max_in_flight=_whole(environ, "MAX_IN_FLIGHT", cls.max_in_flight, low=1, high=100_000),
             max_in_flight_bytes=_whole(environ, "MAX_IN_FLIGHT_BYTES", in_flight, low=max_body, high=1 << 40),
@@ -105,6 +103,31 @@ def log_sink(environ: Mapping[str, str]) -> str | None:
         shown = sink.partition("://")[0]  # the rest may contain a credential
         raise SettingsError(f"LOG_SINK={shown}://…: name a local path, az://…, s3://…, gs://… or none")
     return None if sink == "none" else sink
+
+
+def log_max_bytes(environ: Mapping[str, str]) -> int:
+    """How many bytes the log may take of its disk; 0 for no limit.
+
+    Raises:
+        SettingsError: ``LOG_MAX_BYTES`` is not a whole number in range.
+    """
+    sink = log_sink(environ)
+    shipped = 4 << 30 if sink and "://" in sink else 8 << 30
+    default = shipped if sink else 0  # with LOG_SINK=none nothing is shipped, so segments may fill the disk
+    return _whole(environ, "LOG_MAX_BYTES", default, low=0, high=1 << 50)
+
+
+def log_compact(environ: Mapping[str, str]) -> bool:
+    """Whether the shipper compacts the sink: ``LOG_COMPACT``; ``auto`` is for a sink in a folder.
+
+    Raises:
+        SettingsError: it is not ``auto``, ``on`` or ``off``.
+    """
+    chosen = environ.get("LOG_COMPACT") or "auto"
+    if chosen not in ("auto", "on", "off"):
+        raise SettingsError(f"LOG_COMPACT={chosen}: choose auto, on or off")
+    sink = log_sink(environ)
+    return sink is not None and (chosen == "on" or (chosen == "auto" and "://" not in sink))
 
 
 def model_dir(environ: Mapping[str, str]) -> Path:

@@ -22,7 +22,8 @@ from closedloop.log.ship import Shipper
 from closedloop.log.sink import Sink, SinkError, one_line
 from closedloop.log.state import SpoolError
 from score.console import say, to_stderr
-from score.settings import SettingsError, log_sink
+from score.log.upkeep import Upkeep
+from score.settings import SettingsError, log_compact, log_max_bytes, log_sink
 
 _ROUND_SECONDS = 1.0
 _LONGEST_SECONDS = 60.0  # between attempts while the sink fails
@@ -70,8 +71,8 @@ class StopSignal:
             self._received.wait(min(left, _NAP_SECONDS))
 
 
-def ship(folder: Path, sink: Sink, stop: StopSignal) -> bool:
-    """Ship until the stop signal; return whether all sealed segments are shipped."""
+def ship(folder: Path, sink: Sink, stop: StopSignal, upkeep: Upkeep | None) -> bool:
+    """Ship until the stop signal, and start upkeep when it is due; return whether all sealed segments are shipped."""
     shipper = _wait_for_lock(folder, sink, stop)
     if shipper is None:
         return False
@@ -79,11 +80,15 @@ def ship(folder: Path, sink: Sink, stop: StopSignal) -> bool:
     try:
         while not stop:
             shipper.round()
+            if upkeep is not None:
+                upkeep.look(shipper.status)
             failed = failed + 1 if shipper.status.last_error else 0
             longest = min(_ROUND_SECONDS * 2**failed, _LONGEST_SECONDS)
             stop.wait(random.uniform(longest / 2, longest) if failed else _ROUND_SECONDS)  # noqa: S311
         return shipper.round()  # what was sealed in the meantime
     finally:
+        if upkeep is not None:
+            upkeep.stop()
         shipper.close()
 
 
@@ -110,6 +115,7 @@ def main() -> int:
     stop = StopSignal(parser.parse_args().parent)
     try:
         folder, sink = source_and_sink(os.environ)
+        upkeep = Upkeep(log_max_bytes(os.environ)) if log_compact(os.environ) else None
     except (SettingsError, SinkError) as error:
         print(f"score.log.ship: {error}", file=sys.stderr)
         return 2
@@ -120,7 +126,7 @@ def main() -> int:
         )
         return 2
     try:
-        return 0 if ship(folder, sink, stop) else 1
+        return 0 if ship(folder, sink, stop, upkeep) else 1
     except OSError as error:
         print(f"score.log.ship: {one_line(error)}", file=sys.stderr)
         return 1

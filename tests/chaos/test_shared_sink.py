@@ -1,6 +1,7 @@
 """Three spools, one sink: shippers killed, tables compacted, files cut; each record is there once, versions stay."""
 
 import importlib.util
+import json
 import os
 import random
 import signal
@@ -15,10 +16,13 @@ import pytest
 from deltalake import DeltaTable
 from faults import until
 
+from closedloop.log import lease, pins, upkeep
 from closedloop.log.commits import commit_files, read_commit
 from closedloop.log.halt import halted, lift
+from closedloop.log.pins import Pin
 from closedloop.log.repair import RepairError, Spools, take_back_torn
 from closedloop.log.sink import Sink
+from model import log as command
 
 ROUNDS = int(os.environ.get("ROUNDS", "60"))
 
@@ -160,3 +164,173 @@ def test_a_cut_of_what_no_spool_has_halts_until_it_is_restored(tmp_path):
         world.repair()
         world.ship()
         world.check()
+
+
+# --- with upkeep ------------------------------------------------------------------------------------------------------
+
+SECONDS = 1.0  # a lease of a killed process is soon over
+UPKEEP = f"""
+import sys, time
+from closedloop.log import lease, upkeep
+from closedloop.log.sink import Sink
+from model import log as command
+lease.Lease.__init__.__kwdefaults__["seconds"] = {SECONDS}
+sink, *words = sys.argv[1:]
+print("ready", flush=True)
+if words:
+    command.main(words)
+else:
+    settings = upkeep.UpkeepSettings(everything=True, grace_seconds=0, lease_seconds={SECONDS}, wait_seconds=60)
+    upkeep.keep(Sink(sink), print, settings)
+"""
+
+
+class Tended(World):
+    """A world with upkeep: what was removed on purpose is no longer expected, and pins are remembered."""
+
+    def __init__(self, place, rng, monkeypatch):
+        super().__init__(place, rng)
+        self.place = Sink.at(str(self.sink), {})
+        self.expected = {}  # of each record its caller, and when its round began
+        self.erased = set()  # callers, for whom an order stands
+        self.pinned = {}
+        self.counts = Counter()
+        monkeypatch.setenv("LOG_SINK", str(self.sink))
+        monkeypatch.setitem(lease.Lease.__init__.__kwdefaults__, "seconds", SECONDS)
+
+    def fill(self):
+        """Records of a new round, from several callers."""
+        begun = time.time()
+        for spool in self.spools:
+            fresh = [f"{len(self.names) + i}" for i in range(self.rng.randint(1, 3))]
+            for name in fresh:
+                caller = f"caller-{self.rng.randrange(8)}"
+                if caller not in self.erased:  # or else it must never be seen
+                    self.expected[name] = (caller, begun)
+                kit.fill(spool, [kit.scored(name, caller=caller, received_us=time.time_ns() // 1000)])
+            self.names += fresh
+
+    def cut_newest(self, saved):
+        """As above, with a record that is expected."""
+        name = f"{len(self.names)}"
+        super().cut_newest(saved)
+        self.expected[name] = ("anonymous", time.time())
+
+    def work(self):
+        """One kind of upkeep, beside a shipper; both are killed. What may be gone then, and how to complete it."""
+        kind = self.rng.choice(["compact", "compact", "expire", "erase"])
+        words, gone = [], lambda who, begun: False
+        if kind == "expire":
+            starts = sorted({begun for _, begun in self.expected.values()})
+            before = starts[len(starts) // 3]
+            words = ["expire", "--days", f"{(time.time() - before) / 86400}"]
+            gone = lambda who, begun: begun < before  # noqa: E731
+        if kind == "erase":
+            caller = f"caller-{self.counts['erase']}"
+            words = ["erase", "--caller", caller, "--confirm", caller]
+            gone = lambda who, begun: who == caller  # noqa: E731
+        self.counts[kind] += 1
+        shippers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "score.log.ship"],
+                env={**os.environ, "LOG_DIR": str(folder), "LOG_SINK": str(self.sink), "LOG_COMPACT": "off"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for folder in self.rng.sample(self.spools, 1)
+        ]
+        tending = subprocess.Popen(
+            [sys.executable, "-c", UPKEEP, str(self.sink), *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        tending.stdout.readline()
+        time.sleep(self.rng.uniform(0, 1.5))
+        for process in (tending, *shippers):
+            process.kill()
+            process.wait()
+        tending.stdout.close()
+        return words, gone
+
+    def complete(self, words, gone):
+        """Run upkeep to its end, and expect what it removed no more."""
+        if words:
+            assert command.main(words) is None
+            self.expected = {name: about for name, about in self.expected.items() if not gone(*about)}
+            if "--caller" in words:
+                self.erased.add(words[2])
+        settings = upkeep.UpkeepSettings(everything=True, grace_seconds=0, lease_seconds=SECONDS, wait_seconds=60)
+        upkeep.keep(self.place, print, settings)
+
+    def tear_lease(self):
+        """The newest commit is torn, if it takes or gives back the lease: nobody has synced it."""
+        commit = read_commit(max(commit_files(self.table / "_delta_log")))
+        if lease.APP in commit.transactions:
+            tear_text(self.rng, commit.path)
+            self.counts["torn leases"] += 1
+
+    def heal(self):
+        self.ship()
+        if self.is_halted():
+            self.halts += 1
+            self.repair()
+            self.ship()
+        left = [json.loads((spool / "ship.json").read_text()) for spool in self.spools]
+        assert [0, 0, 0] == [status["unsent_segments"] for status in left], left
+
+    def pin(self):
+        version = DeltaTable(self.table).version()
+        pins.put(self.place, Pin(f"round-{version}", "main", {"requests": version}))
+        self.pinned[version] = self.ids(version)
+
+    def ids(self, version=None):
+        found = DeltaTable(self.table, version=version).scan(columns=["request_id"])
+        return sorted(pa.RecordBatchReader.from_stream(found).read_all()["request_id"].to_pylist())
+
+    def check_pins(self):
+        known = {pin.versions["requests"]: pin.unreadable for pin in pins.find(self.place)}
+        assert known.keys() == self.pinned.keys()
+        readable = [version for version, why in known.items() if why is None]
+        for version in readable:
+            assert self.pinned[version] == self.ids(version)
+        return len(readable)
+
+
+def tear_text(rng, path):
+    text = path.read_bytes()
+    path.write_bytes(text[: rng.randrange(len(text))])
+
+
+@pytest.mark.parametrize("seed", [int(os.environ.get("SEED", "0"))])
+def test_with_compaction_expiry_and_erasure_too_each_record_is_there_once_and_pins_are_kept(
+    tmp_path, progress, seed, monkeypatch
+):
+    world = Tended(tmp_path, random.Random(seed), monkeypatch)  # noqa: S311
+    world.fill()
+    world.ship()
+    rounds = max(ROUNDS // 8, 8)
+    for turn in range(rounds):
+        world.fill()
+        if world.rng.random() < 0.3:
+            world.kill_one()
+        if world.rng.random() < 0.5:
+            world.ship()
+            world.cut_newest({})
+            world.fill()
+        world.heal()
+        world.fill()
+        words, gone = world.work()
+        if world.rng.random() < 0.5:
+            world.tear_lease()
+        world.fill()  # a shipper without work looks at nothing
+        world.heal()
+        found = Counter(world.ids())
+        assert dict.fromkeys(found, 1) == dict(found)
+        must = {name for name, about in world.expected.items() if not gone(*about)}
+        assert must <= found.keys() <= world.expected.keys()
+        world.complete(words, gone)
+        assert sorted(world.expected) == world.ids()
+        readable = world.check_pins()
+        if world.rng.random() < 0.5:
+            world.pin()
+        done = ", ".join(f"{count} {kind}" for kind, count in sorted(world.counts.items()))
+        said = f"{len(world.names)} acknowledged, {len(world.expected)} kept, {world.halts} halts, {done}, "
+        progress(turn + 1, rounds, f"rounds, {said}{readable} of {len(world.pinned)} pins readable, 0 lost")

@@ -8,12 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from closedloop.data.schema import DataError
-from closedloop.log import expire, orders, pins, upkeep
+from closedloop.log import expire, orders, pins, ship, upkeep
 from closedloop.log.lease import Lease
 from closedloop.log.orders import Order, Orders
 from closedloop.log.pins import Pin
 from closedloop.log.read import read
-from closedloop.log.record import encode
 from closedloop.log.rewrite import Table
 from closedloop.log.sink import Sink, SinkError
 from model import log as command
@@ -129,10 +128,15 @@ def test_reading_a_pinned_version_that_was_erased_says_what_to_do(sink, place, f
         read(place, schema, {"requests": 3})
 
 
-def test_the_order_stands_for_what_is_shipped_later_until_it_is_withdrawn(kit, folder, sink, place, fleet, run, schema):
+def test_the_order_stands_for_what_is_shipped_later_until_it_is_withdrawn(
+    kit, folder, sink, place, fleet, run, schema, monkeypatch
+):
     run("erase", "--machine", "1", "--confirm", "1")
+    monkeypatch.setattr(ship.orders, "find", lambda sink: Orders([]))  # as a release that knows no orders
     kit.fill(folder, [kit.scored("late", of_machines(kit, 1, 2), answer=b"")])
-    kit.ship(folder, sink)  # of a release that knows no orders
+    kit.ship(folder, sink)
+    monkeypatch.undo()
+    monkeypatch.setenv("LOG_SINK", str(sink))
     assert [2] == read(place, schema).tables.machine_ids.tolist()
     assert {2} == set(read(place, schema).tables.errors.machine.tolist())
     run("erase", "--machine", "1", "--confirm", "1")
@@ -147,16 +151,59 @@ def test_an_order_of_a_caller_is_applied_by_the_reader(kit, sink, place, fleet, 
     assert (5, 1) == (log.records, log.erased)
 
 
-def test_a_shipper_prunes_a_record_as_the_erasure_does(kit):
-    record = kit.scored("both", of_machines(kit, 1, 2), answer=answer(1, 2))
-    pruned = Orders([Order("machine", "1", 0)]).prune(record)
-    assert of_machines(kit, 2) == json.loads(pruned.request)
-    assert json.loads(answer(2)) == json.loads(pruned.answer)
-    assert Orders([Order("machine", "1", 0), Order("machine", "2", 0)]).prune(record) is None
-    assert Orders([Order("caller", "anonymous", 0)]).prune(record) is None
-    assert record is Orders([Order("machine", "3", 0)]).prune(record)
-    assert record is Orders([]).prune(record)
-    assert encode(record)
+@pytest.fixture
+def shared(kit, folder):
+    """A spool with records of machines 1 and 2, alone and together, in requests and feedback; one body is long."""
+    long = of_machines(kit, *[1, 2] * 20_000)
+    return kit.fill(
+        folder,
+        [kit.scored("both", of_machines(kit, 1, 2), answer=answer(1, 2)), kit.scored("long", long, answer=b"")],
+        [kit.scored("one", of_machines(kit, 1), answer=answer(1)), kit.fed("fed", failures(1, 2))],
+        [kit.fed("fed one", failures(1))],
+        [kit.scored("press", of_machines(kit, 2), caller="press-shop")],
+    )
+
+
+def require_no_machine_1(kit, sink):
+    both, long, press = kit.rows(sink)
+    assert ("both", "long", "press") == tuple(row["request_id"] for row in (both, long, press))
+    for name in ("telemetry", "errors", "maint", "machines"):
+        assert {2} == {machine for row in (both, long) for machine in row[name]["machineID"]}
+    assert kit.request["telemetry"]["volt"] == both["telemetry"]["sensors"][0]["values"]
+    assert 40_000 == len(long["telemetry"]["sensors"][0]["values"])
+    assert [2] == [result["machineID"] for result in both["results"]]
+    (fed,) = kit.rows(sink, "feedback")
+    assert [2] == fed["failures"]["machineID"]
+
+
+def test_what_is_shipped_after_an_erasure_leaves_no_row_of_the_machine(kit, sink, place, shared):
+    orders.give(place, Order("machine", "1", 0))
+    orders.give(place, Order("machine", "3", 0))
+    status, said = kit.ship(shared, sink)
+    assert (0, 4, []) == (status.unsent_segments, status.shipped_segments, said)
+    require_no_machine_1(kit, sink)
+    orders.give(place, Order("caller", "press-shop", 0))
+    kit.fill(shared, [kit.scored("again", caller="press-shop")])
+    assert 0 == kit.ship(shared, sink)[0].unsent_segments
+    assert "again" not in kit.ids(sink)
+
+
+def test_an_order_given_while_a_segment_is_being_shipped_is_obeyed(kit, sink, place, shared, run, monkeypatch):
+    """Its rows are made without the order; the erasure has seen nothing of them."""
+    kit.ship(
+        kit.fill(shared.with_name("other"), [kit.scored("x", of_machines(kit, 2))], [kit.fed("y", failures(2))]), sink
+    )
+    real, given = ship.Shipper._write, []
+
+    def write(shipper, opened, table, segment):
+        if not given:
+            given.append(run("erase", "--machine", "1", "--confirm", "1"))
+        real(shipper, opened, table, segment)
+
+    monkeypatch.setattr(ship.Shipper, "_write", write)
+    assert 0 == kit.ship(shared, sink)[0].unsent_segments
+    assert {2} == {machine for row in kit.rows(sink) for machine in row["telemetry"]["machineID"]}
+    assert {2} == {machine for row in kit.rows(sink, "feedback") for machine in row["failures"]["machineID"]}
 
 
 def test_a_file_that_no_version_has_yet_is_left_to_its_shipper_and_said(kit, sink, place, fleet, run):
@@ -220,7 +267,7 @@ def test_the_status_says_what_is_there(sink, fleet, run):
     assert ("2015-01-04T12:00:00+00:00", None) == (state["oldest"], said["halted"])
     assert (4, 0) == (state["commits"], state["checkpoints"])
     (sink / "halt").write_text("look here")
-    assert "HALTED: look here" in run("status")[1]
+    assert "is halted: its halt file cannot be read" in run("status")[1]
 
 
 def test_a_compaction_reports_in_words_and_in_json(fleet, run):

@@ -140,7 +140,7 @@ def test_what_is_in_quarantine_counts_until_someone_takes_it_away(opened, tmp_pa
     async def run():
         accepted, reason = await until_refused(spool)
         assert 0 == accepted
-        assert "and 5000 are in quarantine, the limit is 5000" in reason
+        assert "5000 are in quarantine, the limit is 5000" in reason
         (place / name).unlink()
         await until_accepted(spool)
 

@@ -3,12 +3,16 @@
 import json
 import os
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from closedloop.log import repair
 from closedloop.log import ship as module
 from closedloop.log.commits import commit_files, read_commit
 from closedloop.log.halt import halted
@@ -323,3 +327,24 @@ def test_what_upkeep_commits_is_whole(cut):
 
 def test_no_table_has_nothing_to_take_back(tmp_path):
     assert [] == take_back_torn(tmp_path, Spools((tmp_path,)))
+
+
+def test_a_second_repair_waits_for_the_first_and_finds_a_whole_table(folder, cut, monkeypatch):
+    """Two shippers that start at once after a power cut."""
+    commits(cut)[3].write_bytes(b"")
+    both, undo = threading.Barrier(2), repair._undo
+
+    def slowly(*args):
+        time.sleep(0.5)  # the other one is there by now
+        undo(*args)
+
+    monkeypatch.setattr(repair, "_undo", slowly)
+
+    def take_back():
+        both.wait()
+        return take_back_torn(cut, Spools((folder,)))
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [future.result() for future in [pool.submit(take_back) for _ in range(2)]]
+    assert [[], [3]] == sorted(found)
+    assert 5 == len(commits(cut))

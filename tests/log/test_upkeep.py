@@ -14,8 +14,11 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from closedloop.log import clean, compact, history, lease, ledger, pins, rewrite, upkeep
+from closedloop.log import clean, compact, erase, expire, history, lease, ledger, pins, rewrite, upkeep
+from closedloop.log.commits import commit_files, read_commit
+from closedloop.log.halt import halt
 from closedloop.log.lease import Held, Lease
+from closedloop.log.orders import Order
 from closedloop.log.pins import Pin
 from closedloop.log.read import read
 from closedloop.log.rewrite import Table
@@ -416,14 +419,98 @@ def test_a_lease_of_a_clock_years_ahead_holds_nobody_up(place, grow, monkeypatch
 
 def test_a_halted_sink_is_left_alone(sink, place, grow):
     grow(1)
-    (sink / "halt").write_text("a commit of another spool is torn")
+    halt(sink, ["a commit of another spool is torn"])
     with pytest.raises(SinkError, match="is halted: a commit of another spool is torn"):
         upkeep.keep(place, print, NOW)
+
+
+def test_a_halt_that_comes_while_it_works_stops_each_writer_of_upkeep(kit, sink, place, grow, monkeypatch):
+    """Nothing is committed or removed after it."""
+    grow(20)
+    order = Order("caller", "anonymous", 0)
+    table = Table(place, "requests")
+    held = Lease(place, "requests", say=print)
+    held.__enter__()
+    found = erase.look(Table(place, "requests"), order, print)
+    table = Table(place, "requests")
+    halt(sink, ["a person said so"])
+    before = {
+        path: path.stat().st_mtime_ns for path in sink.rglob("*") if path.is_file() and "_scratch" not in str(path)
+    }
+    for work in (
+        lambda: compact.compact(table, held, print, everything=True),
+        lambda: clean.clean(table, held, print, grace=0, few=0),
+        lambda: expire.expire(table, held, time.time_ns(), print),
+        lambda: erase.erase(table, held, order, found, print),
+        lambda: erase.erase(table, held, order, erase.Erased(found.paths), print),
+        lambda: upkeep.keep(place, print, NOW),
+        lambda: Lease(place, "requests", say=print).__enter__(),
+    ):
+        with pytest.raises(SinkError, match="is halted: a person said so"):
+            work()
+    left = {path: path.stat().st_mtime_ns for path in sink.rglob("*") if path.is_file() and "_scratch" not in str(path)}
+    written = {path for path in left if path not in before}
+    assert before == {path: time for path, time in left.items() if path in before}
+    assert {path.name[:8] for path in written} <= {"compact-"}  # a file that no commit names
 
 
 def test_where_there_is_no_log_it_says_so(place):
     with pytest.raises(SinkError, match="there is no log"):
         upkeep.keep(place, print, NOW)
+
+
+# --- beside shippers that repair ---------------------------------------------------------------------------------
+
+
+def test_a_replica_that_waited_while_its_commits_were_cleaned_up_ships_on(kit, sink, place, grow, tmp_path):
+    """Killed after its commit it finds its segment again, and no commit that names it."""
+    late = tmp_path / "late"
+    kit.fill(late, [kit.scored("late")])
+    shutil.copytree(late, tmp_path / "before")
+    kit.ship(late, sink)
+    shutil.copy(next((tmp_path / "before").glob("*.seg")), late)
+    grow(30)
+    upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True, grace_seconds=0))
+    assert min(commits(sink)) > 2
+    kit.fill(late, [kit.scored("later")])
+    status, said = kit.ship(late, sink)
+    assert (0, []) == (status.unsent_segments, said)
+    assert {"late": 1, "later": 1} == {name: kit.ids(sink).count(name) for name in ("late", "later")}
+
+
+def exchanges(sink):
+    """The commits of compactions, the first one first."""
+    found = [read_commit(path) for path in commit_files(sink / "requests" / "_delta_log")]
+    return [commit for commit in found if commit.info.get("upkeep")]
+
+
+@pytest.mark.parametrize("cut", ["nothing left", "bytes", *range(1, 9), "data"])
+def test_a_compaction_that_a_power_cut_tore_is_undone_and_nothing_is_lost(
+    kit, sink, place, grow, cut, tmp_path, monkeypatch
+):
+    grow(20)
+    rows = kit.rows(sink)
+    monkeypatch.setattr(upkeep, "clean", lambda *_, **__: clean.Cleaned())  # it begins after a sync
+    monkeypatch.setattr(Lease, "__exit__", lambda *_: None)
+    upkeep.keep(place, print, NOW)
+    (commit,) = exchanges(sink)
+    text = commit.path.read_bytes()
+    if cut == "data":
+        (name,) = commit.added
+        (sink / "requests" / name).write_bytes((sink / "requests" / name).read_bytes()[:-1])
+    else:
+        left = {"nothing left": b"", "bytes": text[:100]}
+        commit.path.write_bytes(left[cut] if cut in left else b"\n".join(text.split(b"\n")[:cut]))
+    folder = kit.fill(tmp_path / "one", [kit.scored("r020")])
+    (said,) = kit.ship(folder, sink)[1]
+    assert f"took back what a power cut tore (version {commit.version})" in said
+    assert rows == [row for row in kit.rows(sink) if row["request_id"] != "r020"]
+    monkeypatch.undo()
+    upkeep.keep(
+        place, print, upkeep.UpkeepSettings(everything=True, grace_seconds=0, wait_seconds=200, lease_seconds=0.1)
+    )
+    assert [f"r{number:03}" for number in range(21)] == sorted(kit.ids(sink))
+    assert 1 == len(DeltaTable(sink / "requests").file_uris())
 
 
 def test_files_of_an_object_store_are_the_same_as_those_of_a_folder(tmp_path, monkeypatch):
@@ -449,31 +536,22 @@ def test_files_of_an_object_store_are_the_same_as_those_of_a_folder(tmp_path, mo
         sys.modules.update({name: module for name, module in kept.items() if module is not None})
 
 
-def test_it_counts_what_the_log_takes_on_this_disk(kit, folder, sink, place, grow, tmp_path):
-    grow(1)
-    kit.fill(folder, [kit.scored("a")])
-    (folder / "quarantine").mkdir()
-    (folder / "quarantine" / "x").write_bytes(b"12345")
-    found = upkeep.usage(folder, place)
-    assert (5, True, True) == (found.quarantine, found.spool > 0, found.sink > 10_000)
-    assert upkeep.over_budget(folder, place, found.total) is None
-    assert "the log takes" in upkeep.over_budget(folder, place, found.total - 1)
-    assert 0 == upkeep.usage(folder, Sink("s3://bucket/log")).sink
-
-
-def test_beside_a_shipper_it_works_when_there_is_enough_to_do_and_says_trouble_once(sink, place, grow):
-    grow(20)
-    said, rounds = [], iter([False, False, False, True])
-    upkeep.keep_up(place, said.append, lambda seconds: next(rounds))
-    assert 1 == len([line for line in said if "20 files became one" in line])
-    rounds = iter([False, False, True])
-    (sink / "halt").write_text("x")
-    said.clear()
-    upkeep.keep_up(place, said.append, lambda seconds: next(rounds))
-    assert 1 == len(said)
-    assert "no upkeep of the log now" in said[0]
-    assert clean.GRACE_SECONDS >= 3600
-    assert Table(place, "requests").files
+def test_beside_a_shipper_it_works_when_there_is_enough_to_do(sink, place, grow):
+    said = []
+    upkeep.tend(place, said.append)  # there is no log yet
+    grow(compact.FAN_IN - 1)
+    upkeep.tend(place, said.append)
+    assert [] == said
+    upkeep.tend(place, said.append, pressed=True)
+    assert "7 files became one" in said[0]
+    grow(compact.FAN_IN)
+    with Lease(place, "requests", say=print):
+        upkeep.tend(place, pytest.fail)  # another one is at it
+    upkeep.tend(place, said.append)
+    assert "8 files became one" in said[1]
+    halt(sink, ["a person said so"])
+    with pytest.raises(SinkError, match="is halted"):
+        upkeep.tend(place, said.append)
 
 
 AS_IN_THE_IMAGE = """

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from score.settings import LOG_FIELDS, Settings, SettingsError, model_dir, request_limits
+from score.settings import LOG_FIELDS, Settings, SettingsError, log_compact, model_dir, request_limits
 
 NAMES = (
     "MODEL_DIR AZUREML_MODEL_DIR LOG_DIR LOG_DURABILITY LOG_SINK LOG_SAMPLE LOG_FIELDS LOG_REJECTS LOG_MAX_BYTES "
+    "LOG_COMPACT "
     "LOG_MAX_AGE_SECONDS "
     "AUTH AUTH_TOKENS_FILE PORT MAX_BODY_BYTES MAX_IN_FLIGHT MAX_IN_FLIGHT_BYTES MAX_CONNECTIONS "
     "CORS_ORIGINS ACCESS_LOG "
@@ -28,7 +29,7 @@ def refusal(read, environ):
 def test_the_defaults_are_the_safe_ones():
     settings = Settings.from_environ(LEAST)
     assert settings == Settings(
-        Path("log"), "fsync", None, 8000, 16 << 20, "", log_sink="log/delta", log_max_bytes=4 << 30
+        Path("log"), "fsync", None, 8000, 16 << 20, "", log_sink="log/delta", log_max_bytes=8 << 30
     )
     assert (settings.log_sample, settings.log_fields) == (1.0, frozenset(LOG_FIELDS))
     assert (settings.cors_origins, settings.access_log) == ((), 0.0)
@@ -78,6 +79,30 @@ def test_everything_can_be_set():
         drain_seconds=0,
         stop_seconds=20,
     )
+
+
+@pytest.mark.parametrize(
+    ("sink", "chosen", "compacts"),
+    [
+        ("", "", True),
+        ("/log", "auto", True),
+        ("s3://bucket/log", "auto", False),
+        ("s3://bucket/log", "on", True),
+        ("/log", "off", False),
+        ("none", "on", False),
+    ],
+)
+def test_the_shipper_compacts_a_folder_and_a_store_where_it_is_told_to(sink, chosen, compacts):
+    assert compacts == log_compact({**LEAST, "LOG_SINK": sink, "LOG_COMPACT": chosen})
+
+
+def test_a_sink_elsewhere_has_no_share_in_the_default_budget():
+    assert 4 << 30 == Settings.from_environ({**LEAST, "LOG_SINK": "s3://bucket/log"}).log_max_bytes
+
+
+def test_a_wrong_choice_of_compaction_stops_the_start():
+    with pytest.raises(SettingsError, match="LOG_COMPACT=yes: choose auto, on or off"):
+        Settings.from_environ({**LEAST, "LOG_COMPACT": "yes"})
 
 
 def test_a_log_that_nobody_takes_away_may_fill_the_disk():

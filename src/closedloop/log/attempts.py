@@ -1,4 +1,7 @@
-"""What a shipper is about to commit, kept in its spool: whose an unreadable commit was after a power cut."""
+"""What is about to be committed, kept where a power cut leaves it: whose an unreadable commit was.
+
+A shipper keeps it in its spool. Upkeep has no spool: it keeps the version in the sink (:func:`announce`).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import msgspec
 
 from closedloop.log.commits import SegmentId
 from closedloop.log.segment import sync_folder
+from closedloop.log.store import Store
 
 NAME = "attempts.json"
+FOLDER = "_upkeep"
 
 
 class _Attempt(msgspec.Struct):
@@ -56,3 +61,25 @@ class Attempts:
             return _decoder.decode(self._path.read_bytes())
         except (FileNotFoundError, msgspec.DecodeError):  # without it, what is in doubt is left to a person
             return {}
+
+
+def announce(store: Store, table: str, version: int) -> None:
+    """Say, durably, that upkeep is about to commit this version; all that it committed before is on the disk then.
+
+    An object store has no torn commits.
+    """
+    if store.sink.folder is not None:
+        store.sync()
+        store.write(_announcement(table), msgspec.json.encode(version))
+
+
+def announced(sink: Path, table: str) -> int | None:
+    """The version that upkeep announced last in a local sink."""
+    try:
+        return msgspec.json.decode((sink / _announcement(table)).read_bytes(), type=int)
+    except (FileNotFoundError, msgspec.DecodeError):  # without it, what is in doubt is left to a person
+        return None
+
+
+def _announcement(table: str) -> str:
+    return f"{FOLDER}/{table}.attempt.json"

@@ -1,4 +1,4 @@
-"""How much of a spool has not been shipped away, and when that is too much."""
+"""How much the log takes of its disk, how long it has waited to be shipped, and when that is too much."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
+from closedloop.log import budget
 from closedloop.log.frame import SEALED
 from closedloop.log.quarantine import size_bytes
 
@@ -17,7 +18,8 @@ class Backlog:
 
     Args:
         folder: the spool's.
-        limit_bytes: more than this, with what is not sealed and what is in quarantine, is too much; None for no limit.
+        limit_bytes: more than this, with what is not sealed, what is in quarantine and a sink on the same disk, is too
+            much; None for no limit.
         limit_seconds: a record that has waited longer is waiting too long; None for no limit.
     """
 
@@ -30,6 +32,7 @@ class Backlog:
         self.segments = 0
         self.bytes = 0
         self.kept_bytes = 0  # in quarantine
+        self.sink_bytes = 0  # of a sink on the same disk, as the shipper says
         self.look()
 
     @property
@@ -48,6 +51,7 @@ class Backlog:
                 fresh = begun if begun is not None else now - max(0.0, wall - found.st_mtime)
                 since[path] = self._since.get(path, fresh)
         self.kept_bytes = size_bytes(self._folder)
+        self.sink_bytes = budget.reported(self._folder)
         self._since, self.bytes, self.segments, self._seen = since, size, len(since), now
 
     @property
@@ -63,9 +67,10 @@ class Backlog:
     def refusal(self, unsealed: int, first: float | None) -> str | None:
         """Why no record of ``unsealed`` bytes with those before it may be added, or None if it may."""
         held = self.bytes + unsealed
-        if self._limit_bytes is not None and held + self.kept_bytes > self._limit_bytes:
-            kept = f" and {self.kept_bytes} are in quarantine" if self.kept_bytes else ""
-            return f"{held} bytes of the log wait to be shipped{kept}, the limit is {self._limit_bytes}"
+        if self._limit_bytes is not None and held + self.kept_bytes + self.sink_bytes > self._limit_bytes:
+            kept = f", {self.kept_bytes} are in quarantine" if self.kept_bytes else ""
+            shipped = f", {self.sink_bytes} are in LOG_SINK on the same disk" if self.sink_bytes else ""
+            return f"{held} bytes of the log wait to be shipped{kept}{shipped}, the limit is {self._limit_bytes}"
         waited = self.oldest_seconds(first)
         if self._limit_seconds is not None and waited is not None and waited > self._limit_seconds:
             return f"the log has not been shipped for {waited:.0f} s, the limit is {self._limit_seconds:g}"

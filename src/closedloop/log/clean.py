@@ -18,6 +18,7 @@ import msgspec
 from deltalake import DeltaTable
 
 from closedloop.log import history, ledger, pins
+from closedloop.log.halt import refuse
 from closedloop.log.lease import APP, Lease
 from closedloop.log.ledger import Shipped
 from closedloop.log.rewrite import Table
@@ -51,7 +52,7 @@ def clean(
     """Remove what no kept version needs.
 
     Raises:
-        SinkError: a pinned version cannot be read, so nothing is removed.
+        SinkError: a pinned version cannot be read, or the sink is halted, so nothing is removed.
         DeltaError, OSError, ValueError: the sink refused.
     """
     kept = pins.kept(pins.find(table.sink), table.name)
@@ -78,6 +79,7 @@ def clean(
     )
     if dry_run:
         return done
+    refuse(table.sink)
     if gone:
         _checkpoints(table, lease, [*ranges, since])
     removed = {file.path.removeprefix(f"{table.name}/") for file in removable}
@@ -102,7 +104,7 @@ def _since(table: Table, young: float) -> int:
 
 def _from(table: Table, version: int) -> int:
     """The first commit that a pinned version needs, so that it is read as on the day on which it was pinned."""
-    arrival = {path: commit.version for commit in table.commits.values() for path in commit.added}
+    arrival = history.first_added(table.commits)
     paths = set(_paths(table, version))
     raw = [arrival.get(path, version) for path in paths if history.arrivals(path) is None]
     seen = [c.seen + 1 for c in table.commits.values() if c.seen is not None and c.version <= version]
@@ -170,6 +172,7 @@ def _checkpoints(table: Table, lease: Lease, versions: list[int]) -> None:
     deltalake writes a checkpoint only together with ``_last_checkpoint``, which would move back to a pinned version. So
     it writes them into a copy of the log, and each is compared with the version that it stands for.
     """
+    table.store.sync()  # what a checkpoint stands for is on the disk: repair does not look there again
     newest = max(versions)
     path = f"{history.log_of(table.name)}/{history.LAST_CHECKPOINT}"
     for version in sorted(set(versions)):
@@ -253,6 +256,7 @@ def _remove(table: Table, lease: Lease, gone: list[File], stale: list[File], fil
     """Remove, of commits the oldest first: there is no gap after a checkpoint, wherever this ends."""
     for number, file in enumerate([*gone, *stale, *files]):
         if number % 100 == 0:
+            refuse(table.sink)
             lease.renew()
         table.store.delete(file.path)
     table.store.sync()

@@ -16,7 +16,8 @@ TOOK_BACK = "tookBack"  # in the metadata of a commit that undoes others: their 
 _PARQUET = b"PAR1"
 _SPOOL = re.compile("[0-9a-f]{32}")
 _SHA256 = re.compile("[0-9a-f]{64}")
-# How many files a commit says it added and removed; appends and compaction have different names for it.
+# How many files a commit says it added and removed; appends and compaction have different names for it. Our upkeep
+# says it beside the metrics, since only deltalake fills those.
 _COUNTS = {"added": ("num_added_files", "numFilesAdded"), "removed": ("num_removed_files", "numFilesRemoved")}
 
 
@@ -79,7 +80,7 @@ class CommitFile:
         if self.version == 0 and not (any(self._of("protocol")) and any(self._of("metaData"))):
             return "does not say what the table is"
         for what, keys in _COUNTS.items():
-            said = next((count for key in keys if (count := self._metrics.get(key)) is not None), None)
+            said = next((found[key] for found in (self._metrics, self.info) for key in keys if key in found), None)
             found = len(self.added if what == "added" else self.removed)
             if isinstance(said, int) and said != found:
                 return f"names {found} of {said} files {what}"

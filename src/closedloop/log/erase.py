@@ -18,6 +18,7 @@ from arro3.core import RecordBatch
 
 from closedloop.log import pins
 from closedloop.log.files import ARRIVAL, BOUNDED, EXTRA, DataFile, Files
+from closedloop.log.halt import refuse
 from closedloop.log.lease import Lease
 from closedloop.log.orders import Order, naming
 from closedloop.log.pins import Pin
@@ -90,9 +91,11 @@ def erase(table: Table, lease: Lease, order: Order, found: Erased, say: Callable
             written = scratch.write(_rest(table, file, order), file.first, file.last)
             exchange(table, lease, [file], [written] if written else [], {"upkeep": "erase"}, changes=True)
             say(f"{table.name}: wrote {file.path} again without {order}")
+    refuse(table.sink)
     for pin in found.pins:
         pins.mark_unreadable(table.sink, pin, f"erased: {order.id}")
     for path in found.paths:
+        refuse(table.sink)
         lease.renew()
         table.store.delete(f"{table.name}/{path}")
     table.store.sync()

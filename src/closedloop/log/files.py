@@ -57,7 +57,7 @@ class Files:
         known = history.read(store, table, (version for version in found if version <= self.version))
         floors = ledger.load(store, table).floors
         self.bounds = Bounds(history.points_of(known, floors, self.version))
-        arrival = {path: commit.version for commit in known.values() for path in commit.added}
+        arrival = history.first_added(known)
         names: list[str] = pa.table(opened.get_add_actions()).column("path").to_pylist()
         self.parts = sorted(
             (DataFile(name, None if history.arrivals(name) else arrival.get(name, -1)) for name in names),

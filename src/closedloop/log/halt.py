@@ -1,4 +1,4 @@
-"""The ``halt`` file of a sink: while it is there no shipper writes, and only ``log-repair`` removes it."""
+"""The ``halt`` file of a sink: while it is there nobody writes, and only ``log-repair`` removes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from deltalake._internal import DeltaFileSystemHandler
 
 from closedloop.log.segment import sync_folder
-from closedloop.log.sink import Sink
+from closedloop.log.sink import Sink, SinkError
 
 HALT = "halt"
 _LONGEST_BYTES = 1 << 20
@@ -35,6 +35,17 @@ def halted(sink: Sink) -> str | None:
     except (ValueError, KeyError, TypeError):
         why = "its halt file cannot be read"
     return f"{sink.place} is halted: {why}. Run log-repair, which says what can be done"
+
+
+def refuse(sink: Sink) -> None:
+    """Stop upkeep where a sink is halted.
+
+    Raises:
+        SinkError: it is.
+        OSError: the sink does not answer.
+    """
+    if why := halted(sink):
+        raise SinkError(why)
 
 
 def halt(folder: Path, why: list[str]) -> None:

@@ -126,6 +126,11 @@ def _commit(path: str, version: int, content: bytes) -> Commit:
     )
 
 
+def first_added(commits: dict[int, Commit]) -> dict[str, int]:
+    """The commit that brought each file: of several the first, since a repair adds again what an undone one removed."""
+    return {path: version for version in sorted(commits, reverse=True) for path in commits[version].added}
+
+
 def compacted_name(first: int, last: int, unique: str) -> str:
     """The name of a file that holds the rows of these commits, so that names sort as rows arrived."""
     return f"{COMPACTED}{first:012}-{last:012}-{unique}.parquet"

@@ -15,7 +15,10 @@ from types import TracebackType
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 
+from closedloop.log.attempts import announce
+from closedloop.log.halt import refuse
 from closedloop.log.sink import Sink, SinkError
+from closedloop.log.store import Store
 
 APP = "closedloop.upkeep"
 SECONDS = 120.0
@@ -38,6 +41,7 @@ class Lease:
 
     Raises:
         Held: another process has it.
+        SinkError: the sink is halted.
         DeltaError, OSError, ValueError: the sink does not answer.
     """
 
@@ -48,6 +52,7 @@ class Lease:
         self._mine: int | None = None
 
     def __enter__(self) -> Lease:
+        refuse(self._sink)
         deadline = time.monotonic() + self._wait
         said = False
         while (left := self._take()) > 0:
@@ -100,6 +105,7 @@ class Lease:
     def _commit(self, opened: DeltaTable, seconds: float) -> bool:
         """Whether the lease is now as asked: no other commit came between."""
         mine = int((time.time() + seconds) * 1e6) * _SALT + random.randrange(_SALT)  # noqa: S311
+        announce(Store(self._sink), self._table, opened.version() + 1)
         properties = CommitProperties(max_commit_retries=0, app_transactions=[Transaction(APP, mine)])
         try:
             opened.create_write_transaction([], "append", opened.schema(), commit_properties=properties)

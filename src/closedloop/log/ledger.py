@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
+from closedloop.log.attempts import FOLDER
 from closedloop.log.sink import Sink, SinkError
 from closedloop.log.store import Store
-
-FOLDER = "_upkeep"
 
 
 class Shipped(msgspec.Struct, frozen=True):

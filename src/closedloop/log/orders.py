@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, Literal
+from dataclasses import replace
+from itertools import compress
+from typing import Literal
 
 import msgspec
 
-from closedloop.log.record import REJECT, Record
+from closedloop.log.bodies import Table, values_of
+from closedloop.log.rows import Parts
 from closedloop.log.sink import Sink, SinkError
 from closedloop.log.store import Store
 
@@ -47,43 +50,31 @@ class Orders:
     def __bool__(self) -> bool:
         return bool(self.orders)
 
-    def prune(self, record: Record) -> Record | None:
-        """A record without what must go; None if nothing of it may stay. Without orders, the record itself.
-
-        Raises:
-            msgspec.DecodeError: its body is no JSON of ours.
-        """
-        if record.caller in self.callers:
+    def prune(self, parts: Parts) -> Parts | None:
+        """A record without what must go, for a shipper; None if nothing of it may stay."""
+        if parts.view.caller in self.callers:
             return None
-        if record.kind == REJECT:
-            text = record.request.decode(errors="replace") + " " + record.answer.decode()
-            return None if any(re.search(naming(machine), text) for machine in self.machines) else record
-        if not self.machines or not record.request:
-            return record
-        body: dict[str, dict[str, Any]] = msgspec.json.decode(record.request)
-        tables = [(body, name) for name in body if name != "retracted"]
-        tables += [(body["retracted"], name) for name in body.get("retracted", {})]
-        hit = [(within, name) for within, name in tables if self._any(within[name].get("machineID", []))]
-        if not hit:
-            return record
-        for within, name in hit:
-            keep = [str(machine) not in self.machines for machine in within[name]["machineID"]]
-            within[name] = {
-                column: [value for value, kept in zip(values, keep, strict=True) if kept]
-                for column, values in within[name].items()
-            }
-        if not any(within[name].get("machineID") for within, name in tables):
+        if not self.machines:
+            return parts
+        if parts.reject is not None:
+            text = f"{bytes(parts.view.request).decode(errors='replace')} {bytes(parts.view.answer).decode()}"
+            return None if any(re.search(naming(machine), text) for machine in self.machines) else parts
+        tables = {name: self._rest(name, table) for name, table in parts.tables.items()}
+        if tables == parts.tables:
+            return parts
+        if not any(len(table["machineID"]) for table in tables.values()):
             return None
-        answer = record.answer
-        if answer:
-            found: dict[str, Any] = msgspec.json.decode(answer)
-            results = found.get("results", [])
-            found["results"] = [result for result in results if str(result["machineID"]) not in self.machines]
-            answer = msgspec.json.encode(found)
-        return msgspec.structs.replace(record, request=msgspec.json.encode(body), answer=answer)
+        results = parts.results
+        if results is not None:
+            results = [result for result in results if str(result.machineID) not in self.machines]
+        return replace(parts, tables=tables, results=results)
 
-    def _any(self, machines: list[Any]) -> bool:
-        return any(str(machine) in self.machines for machine in machines)
+    def _rest(self, name: str, table: Table) -> Table:
+        """A table of a record without the machines that must go."""
+        keep = [str(machine) not in self.machines for machine in values_of(name, "machineID", table["machineID"])]
+        if all(keep):
+            return table
+        return {column: list(compress(values_of(name, column, found), keep)) for column, found in table.items()}
 
 
 def find(sink: Sink) -> Orders:

@@ -42,6 +42,7 @@ def put(sink: Sink, pin: Pin) -> None:
     if not _ID.fullmatch(pin.id):
         raise SinkError(f"{pin.id!r} is no id of a pin: use letters, digits, and . _ -")
     store = Store(sink)
+    store.sync()  # a commit that nobody has synced may be torn, and its version is then unreadable for ever
     before = store.read(_path(pin.id))
     store.write(_path(pin.id), msgspec.json.encode(pin) + b"\n")
     for table, version in pin.versions.items():  # after the write: from then on upkeep leaves the version alone

@@ -6,8 +6,9 @@ removed only after a sync of the whole file system, so the segment of a torn com
 - Undoing is a commit of its own, after all others. No commit is removed and no version number is used again, so a
   version means the same rows for ever. A version whose rows are not known any more names a data file that does not
   exist: reading it fails.
-- A shipper undoes a commit only if its segment lies in the shipper's own spool, and a commit without a segment (a
-  compaction) only while each file that it removed exists. Otherwise nothing is changed: see ``halt.py``.
+- A shipper undoes a commit only if its segment lies in the shipper's own spool, and a commit without a segment (of
+  upkeep) only while each file that it removed exists. Otherwise nothing is changed: see ``halt.py``.
+- Where a commit cannot be read, what its writer announced tells whose it was (``attempts.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from deltalake import DeltaTable
 
-from closedloop.log.attempts import Attempts
+from closedloop.log.attempts import Attempts, announced
 from closedloop.log.commits import (
     TOOK_BACK,
     Action,
@@ -180,6 +181,7 @@ def _refuse_unsafe(
 ) -> None:
     """Raise for each commit that must not be undone."""
     segments = _segments(table.name, commits, spools)
+    of_upkeep = announced(table.parent, table.name)
     why = []
     for commit in (commit for commit in commits if commit.version in undone and commit.version > 0):
         what = torn.get(commit.version, "rests on a torn commit")
@@ -188,7 +190,7 @@ def _refuse_unsafe(
             if not spools.hold(segment):
                 at = f"segment {segment.number} of spool {segment.spool}"
                 why.append(f"{table.name}: version {commit.version} {what}, and its {at} is not in this spool")
-        elif commit.unknown:
+        elif commit.unknown and commit.version != of_upkeep:
             why.append(f"{table.name}: version {commit.version} {what}, and nothing tells which segment it holds")
         elif gone := [path for path in commit.removed if not (table / path).exists()]:
             why.append(f"{table.name}: version {commit.version} {what}, and {gone[0]}, which it replaced, is gone")
@@ -207,7 +209,7 @@ def _undo(table: Path, commits: list[CommitFile], undone: list[int], spools: Spo
         removed += sorted(path.name for path in table.glob("*.parquet") if path.name not in known)
     actions = [_remove(path) for path in removed]
     back = {path for commit in chosen for path in commit.removed} - set(removed)
-    actions += [_add_again(log, table.name, path) for path in sorted(back)]
+    actions += [_add_again(log, undone[0] - 1, path) for path in sorted(back)]
     segments = _segments(table.name, chosen, spools)
     for spool in sorted({segment.spool for segment in segments.values()}):
         actions.append({"txn": {"appId": spool, "version": _transaction(table, undone[0] - 1, spool)}})
@@ -284,12 +286,24 @@ def _transaction(table: Path, version: int, spool: str) -> int:
     return 0 if version < 0 else DeltaTable(table, version=version).transaction_version(spool) or 0
 
 
-def _add_again(log: Path, table: str, path: str) -> Action:
+def _add_again(log: Path, before: int, path: str) -> Action:
     """The action by which a file was added to the table first."""
     for commit in map(read_commit, reversed(commit_files(log))):
         if path in commit.added:
             return {"add": {**commit.added[path], "dataChange": False}}
-    raise RepairError([f"{table}: no commit says any more how {path} was added"])
+    return _add_from_checkpoint(log.parent, before, path)
+
+
+def _add_from_checkpoint(table: Path, version: int, path: str) -> Action:
+    """The action by which a file is added whose commit was cleaned up, as the table still knows it."""
+    found = DeltaTable(table, version=version).get_add_actions()
+    names = ("path", "size_bytes", "modification_time", "num_records")
+    for name, size, modified, rows in zip(*(found.column(name).to_pylist() for name in names), strict=True):
+        if name == path:
+            stats = json.dumps({"numRecords": rows})
+            add = {**_file(path), "size": size, "modificationTime": modified, "stats": stats, "dataChange": False}
+            return {"add": add}
+    raise RepairError([f"{table.name}: no commit says any more how {path} was added"])
 
 
 def _remove(path: str) -> Action:

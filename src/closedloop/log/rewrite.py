@@ -25,6 +25,8 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from closedloop.log import history, ledger
+from closedloop.log.attempts import announce
+from closedloop.log.halt import refuse
 from closedloop.log.history import Bounds, Commit
 from closedloop.log.lease import Lease
 from closedloop.log.sink import Sink, SinkError
@@ -81,7 +83,7 @@ class Table:
         self.commits |= history.read(self.store, name, (version for version in there if version not in known))
         self.ledger = ledger.load(self.store, name)
         self.bounds = Bounds(history.points_of(self.commits, self.ledger.floors, self.version))
-        arrival = {path: commit.version for commit in self.commits.values() for path in commit.added}
+        arrival = history.first_added(self.commits)
         self.files = sorted(files_of(opened, arrival), key=lambda file: (file.first, file.last, file.path))
 
 
@@ -185,6 +187,7 @@ def exchange(
     Raises:
         Changed: a file that was to go is no longer there.
         Held: the lease ran out.
+        SinkError: the sink is halted.
     """
     store, sink = table.store, table.sink
     store.sync()
@@ -195,13 +198,17 @@ def exchange(
         for x in (written.action for written in added)
     ]
     actions += [RemoveAction(file.path, changes, now, file.size, {}) for file in removed]
+    # repair compares these with what reached the disk
+    about = {**about, "seen": table.version, "numFilesAdded": len(added), "numFilesRemoved": len(removed)}
     for attempt in range(_ATTEMPTS):
+        refuse(sink)
         lease.renew()
         opened = sink.open(table.name)
         there = set(opened.get_add_actions().column("path").to_pylist()) if opened is not None else set()
         if opened is None or not gone <= there:
             raise Changed(f"{table.name}: another process has replaced what was to be replaced: run it again")
-        properties = CommitProperties({**about, "seen": table.version}, max_commit_retries=0)
+        announce(store, table.name, opened.version() + 1)
+        properties = CommitProperties(about, max_commit_retries=0)
         try:
             opened.create_write_transaction(actions, "append", opened.schema(), commit_properties=properties)
         except CommitFailedError:

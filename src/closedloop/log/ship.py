@@ -3,6 +3,9 @@
 The application id of each commit is the spool's id, its transaction version the segment's number, and its metadata hold
 the sha256 of the segment. Segments go strictly in order. Before each write the table is loaded again: a segment that it
 has already is compared and left out. A segment is removed only when a table that was loaded anew says that it holds it.
+
+What standing orders of erasure name is left out. The orders are read after the table was loaded, and an erasure commits
+to the table after it has given its order: so a write that does not know of the order fails, and is made again.
 """
 
 from __future__ import annotations
@@ -15,29 +18,31 @@ import os
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from arro3.core import DataType, RecordBatch, RecordBatchReader, Schema
+from arro3.core import DataType, RecordBatchReader, Schema
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from closedloop.log import quarantine
+from closedloop.log import ledger, orders, quarantine
 from closedloop.log.attempts import Attempts
+from closedloop.log.budget import STATUS, SinkSize
 from closedloop.log.commits import SegmentId
 from closedloop.log.frame import OPEN, SEALED, SegmentError, SegmentReader, damage
 from closedloop.log.halt import halt, halted
+from closedloop.log.orders import Orders
 from closedloop.log.quarantine import Kept
 from closedloop.log.repair import RepairError, Spools, take_back_torn
-from closedloop.log.rows import Prune, rows_of
+from closedloop.log.rows import Rows, rows_of
 from closedloop.log.segment import sync_folder
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.state import SpoolError, lock, read_state
 from closedloop.log.tables import SCHEMAS, misfit
 
-Settled = Callable[[DeltaTable, str, int], str | None]  # table, spool, segment number; None if it does not know
+Settled = Callable[[str, int], str | None]  # spool, segment number; None if it does not know
 
-STATUS = "ship.json"
 _CONFLICTS = 50  # commits of others that may come between, one after the other, before a round gives up
 _NOTE_SECONDS = 1.0  # between two writes of ship.json within a round
 _NEWEST = 4  # commits among which a segment is that was written just now
@@ -53,6 +58,7 @@ class Status(msgspec.Struct):
 
     ``last_error`` is None when the last round had none. ``oldest_unsent_us`` is when the oldest segment that is left
     was written to last, in microseconds UTC. ``quarantined_records`` counts what could not be shipped and was kept.
+    ``sink_bytes`` is None for a sink that is not on the disk of the spool.
     """
 
     pid: int
@@ -67,13 +73,29 @@ class Status(msgspec.Struct):
     quarantined_segments: int = 0
     quarantined_records: int = 0
     quarantined_bytes: int = 0
+    sink_bytes: int | None = None
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the log takes of its disk, but for what is not sealed."""
+        return self.unsent_bytes + self.quarantined_bytes + (self.sink_bytes or 0)
+
+
+@dataclass
+class _Segment:
+    """A segment to be shipped: its rows without what the orders of erasure name."""
+
+    path: Path
+    spool: str
+    number: int
+    sha256: str
+    orders: Orders
+    rows: Rows
+    kept: list[Kept]
 
 
 class Shipper:
     """The one shipper of a spool's folder; ``say`` hears in one line of what a person should know.
-
-    ``prune`` leaves out of each record what must not be stored. ``settled`` gives the sha256 of a segment whose commit
-    is in no table's history any more: upkeep stores it before it removes the commit.
 
     Raises:
         SpoolError: another process ships this folder.
@@ -85,15 +107,13 @@ class Shipper:
         folder: Path,
         sink: Sink,
         say: Callable[[str], None],
-        prune: Prune | None = None,
-        settled: Settled | None = None,
     ) -> None:
         self._folder, self._sink, self._say = folder, sink, say
-        self._prune, self._settled = prune, settled
         self._tables: dict[str, DeltaTable] = {}
         self._lock = lock(folder / "ship.lock")
         self._noted = float("-inf")
         self._unwritten = False
+        self._sink_size = SinkSize(folder, sink.folder)
         self.status = Status(pid=os.getpid())
         self._note()
 
@@ -129,25 +149,20 @@ class Shipper:
             SinkError, DeltaError, OSError, ValueError: the sink refused it.
         """
         try:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                segment = SegmentReader(path, file, spool)
-                rows = rows_of(spool, segment.number, segment.records(), self._prune)
-                kept = [Kept(found.why, found.payload, index=found.index) for found in rows.refused]
-                kept += _damaged(segment)
+            segment = _read(path, spool, orders.find(self._sink))
         except SegmentError as error:
             self._count_kept(quarantine.keep_whole(self._folder, path), 0, str(error))
             return
-        for table, batches in sorted(rows.batches.items()):
-            self._bring(table, batches, spool, segment.number, sha256)
-        at = self._finish(path, spool, segment.number, kept)
+        for table in sorted(segment.rows.batches):
+            self._bring(table, segment)
+        at = self._finish(segment)
         self.status.shipped_segments += 1
-        self.status.shipped_records += rows.count
+        self.status.shipped_records += segment.rows.count
         self.status.last_shipped_segment = segment.number
-        if kept:
+        if kept := segment.kept:
             self._count_kept(at, len(kept), f"{kept[0].where}: {kept[0].why}")
 
-    def _bring(self, table: str, batches: list[RecordBatch], spool: str, number: int, sha256: str) -> None:
+    def _bring(self, table: str, segment: _Segment) -> None:
         """Write until the table holds the segment.
 
         Raises:
@@ -160,14 +175,29 @@ class Shipper:
             if opened is None:
                 self._sink.create(table)
                 continue
-            if holds(opened, spool, number, sha256, self._settled):
+            if holds(opened, segment.spool, segment.number, segment.sha256, self._cleaned_up(table)):
                 self._make_durable()
                 return
+            if (standing := orders.find(self._sink)).orders != segment.orders.orders:
+                segment.orders, segment.rows = standing, _read(segment.path, segment.spool, standing).rows
+            if table not in segment.rows.batches:  # all of it was erased
+                return
             try:
-                self._write(opened, table, batches, spool, number, sha256)
+                self._write(opened, table, segment)
             except CommitFailedError:  # of another shipper, or of our own whose answer was lost
                 time.sleep(random.uniform(0, 0.02 * min(attempt + 1, 10)))  # noqa: S311
-        raise ShipError(f"segment {number}: {table} had {_CONFLICTS} commits of others in between: trying again")
+        raise ShipError(
+            f"segment {segment.number}: {table} had {_CONFLICTS} commits of others in between: trying again"
+        )
+
+    def _cleaned_up(self, table: str) -> Settled:
+        """Ask what upkeep stored of the commits that it removed."""
+
+        def settled(spool: str, number: int) -> str | None:
+            found = ledger.newest_shipped(self._sink, table, spool)
+            return found.sha256 if found is not None and found.segment == number else None
+
+        return settled
 
     def _load(self, table: str) -> DeltaTable | None:
         """The table as it is now."""
@@ -197,16 +227,15 @@ class Shipper:
             versions = ", ".join(map(str, taken))
             self._say(f"{table}: took back what a power cut tore (version {versions}); its segments are shipped again")
 
-    def _write(
-        self, opened: DeltaTable, table: str, batches: list[RecordBatch], spool: str, number: int, sha256: str
-    ) -> None:
+    def _write(self, opened: DeltaTable, table: str, segment: _Segment) -> None:
+        spool, number, sha256 = segment.spool, segment.number, segment.sha256
         self._require_fit(opened, table)
         if self._sink.folder is not None:
             with contextlib.suppress(OSError):  # on a full disk only shipping makes room; without it repair may halt
                 Attempts(self._folder).note(table, opened.version() + 1, SegmentId(spool, number, sha256))
         write_deltalake(
             opened,
-            RecordBatchReader.from_batches(SCHEMAS[table], batches),
+            RecordBatchReader.from_batches(SCHEMAS[table], segment.rows.batches[table]),
             mode="append",
             schema_mode="merge",  # a later release may have added columns: they are null
             commit_properties=CommitProperties(
@@ -240,12 +269,12 @@ class Shipper:
             finally:
                 os.close(descriptor)
 
-    def _finish(self, path: Path, spool: str, number: int, kept: list[Kept]) -> Path:
+    def _finish(self, segment: _Segment) -> Path:
         """Remove a segment that was shipped, and keep what could not be; where that is."""
-        at = path
-        if kept:
+        at = path = segment.path
+        if segment.kept:
             try:
-                at = quarantine.keep(self._folder, spool, number, kept)
+                at = quarantine.keep(self._folder, segment.spool, segment.number, segment.kept)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -268,6 +297,7 @@ class Shipper:
         status.unsent_segments = len(left)
         status.unsent_bytes = sum(found.st_size for found in left)
         status.quarantined_bytes = quarantine.size_bytes(self._folder)
+        status.sink_bytes = self._sink_size.look()
         status.oldest_unsent_us = left[0].st_mtime_ns // 1000 if left else None
         fresh = self._folder / (STATUS + ".new")
         try:
@@ -293,6 +323,21 @@ def sealed(folder: Path) -> list[Path]:
     return numbers[:unsealed]
 
 
+def _read(path: Path, spool: str, standing: Orders) -> _Segment:
+    """A segment with its rows, and what of it has none.
+
+    Raises:
+        SegmentError: the file is no segment of this spool.
+    """
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        segment = SegmentReader(path, file, spool)
+        rows = rows_of(spool, segment.number, segment.records(), standing.prune if standing else None)
+        kept = [Kept(found.why, found.payload, index=found.index) for found in rows.refused]
+        kept += _damaged(segment)
+    return _Segment(path, spool, segment.number, sha256, standing, rows, kept)
+
+
 def _damaged(segment: SegmentReader) -> list[Kept]:
     """The bytes of a segment whose records are lost, after all others were read."""
     stretches = [*segment.corrupt, *([(segment.end, segment.torn)] if segment.torn else [])]
@@ -313,7 +358,7 @@ def holds(table: DeltaTable, spool: str, number: int, sha256: str, settled: Sett
         return False
     found = _commit(table, spool, number)
     if found is None and settled is not None:
-        found = settled(table, spool, number)
+        found = settled(spool, number)
     where = f"segment {number} of spool {spool}"
     if found is None:
         raise ShipError(f"{where} stays: the sink has later ones of this spool and not this one: is the volume a copy?")

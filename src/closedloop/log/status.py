@@ -8,12 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from closedloop.log import history, orders, pins
+from closedloop.log.halt import halted
 from closedloop.log.lease import held_until
 from closedloop.log.sink import Sink
 from closedloop.log.store import Store
 from closedloop.log.tables import SCHEMAS
-
-HALT = "halt"
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,10 @@ def status(sink: Sink) -> dict[str, Any]:
         SinkError, DeltaError, OSError, ValueError: the sink does not answer.
     """
     store = Store(sink)
-    halt = store.read(HALT)
     return {
         "sink": sink.place,
         "asked": time.time(),
-        "halted": None if halt is None else halt.decode(errors="replace").strip(),
+        "halted": halted(sink),
         "tables": {name: asdict(state) for name in SCHEMAS if (state := _state(sink, store, name)) is not None},
         "pins": [
             {"id": pin.id, "kind": pin.kind, "versions": pin.versions, "unreadable": pin.unreadable}

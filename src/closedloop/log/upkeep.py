@@ -15,15 +15,13 @@ from pathlib import Path
 from closedloop.log import history
 from closedloop.log.clean import GRACE_SECONDS, Cleaned, clean
 from closedloop.log.compact import Compacted, compact, plan
-from closedloop.log.frame import OPEN, SEALED
-from closedloop.log.lease import SECONDS, Lease
+from closedloop.log.halt import refuse
+from closedloop.log.lease import SECONDS, Held, Lease
 from closedloop.log.rewrite import Table, sweep_scratch
-from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
-from closedloop.log.store import Store
+from closedloop.log.sink import Sink, SinkError
 from closedloop.log.tables import SCHEMAS
 
-HALT = "halt"  # a file of the sink: a shipper found damage that a person must decide about
-_ROUND_SECONDS = 600.0
+_PRESSED_GRACE_SECONDS = 300.0
 _COMMITS = 128  # more than these in a log are worth a clean-up
 
 
@@ -50,19 +48,17 @@ def present(sink: Sink) -> list[str]:
     """The tables that the sink has.
 
     Raises:
-        SinkError: it has none, or shippers are halted.
+        SinkError: it has none, or is halted.
     """
-    store = Store(sink)
-    reason = store.read(HALT)
-    if reason is not None:
-        raise SinkError(
-            f"{sink.place} is halted: {reason.decode(errors='replace').strip()[:300]} "
-            "Nothing is changed until a person has looked, and removed that with log-repair"
-        )
-    found = [name for name in SCHEMAS if sink.open(name) is not None]
+    refuse(sink)
+    found = _tables(sink)
     if not found:
         raise SinkError(f"{sink.place}: there is no log; name the folder or address that LOG_SINK has")
     return found
+
+
+def _tables(sink: Sink) -> list[str]:
+    return [name for name in SCHEMAS if sink.open(name) is not None]
 
 
 def keep(sink: Sink, say: Callable[[str], None], settings: UpkeepSettings) -> dict[str, Report]:
@@ -112,35 +108,36 @@ def due(sink: Sink, name: str) -> bool:
     return plan(table.files) is not None or len(history.listing(table.store, name).commits) > _COMMITS
 
 
-def keep_up(sink: Sink, say: Callable[[str], None], wait: Callable[[float], bool]) -> None:
-    """Keep the sink's tables small until told to stop: for a process of its own beside a shipper.
+def tend(sink: Sink, say: Callable[[str], None], *, pressed: bool = False) -> None:
+    """Keep the sink's tables small, if there is enough to do: for a process of its own beside a shipper.
 
     Args:
         sink: the log's.
-        say: hears in one line what was done, or why not; the same trouble once.
-        wait: waits so many seconds; whether to stop.
+        say: hears in one line what was done.
+        pressed: the log takes nearly all that it may: all that can be compacted is, and replaced files go soon.
+
+    Raises:
+        SinkError, DeltaError, OSError, ValueError: as :func:`keep`. Another owner is no error: it does the same.
     """
-    trouble = None
-    while not wait(_ROUND_SECONDS):
-        try:
-            if any(due(sink, name) for name in present(sink)):
-                keep(sink, say, UpkeepSettings())
-            trouble = None
-        except (SinkError, *FAULTS) as error:
-            line = one_line(error)
-            if line != trouble:
-                say(f"no upkeep of the log now, it is tried again: {line}")
-            trouble = line
+    refuse(sink)
+    if not any(pressed or due(sink, name) for name in _tables(sink)):
+        return
+    settings = UpkeepSettings(everything=pressed, grace_seconds=_PRESSED_GRACE_SECONDS if pressed else GRACE_SECONDS)
+    with contextlib.suppress(Held):
+        keep(sink, say, settings)
 
 
 def be_idle() -> None:
     """Let this process work only when no other one wants the processor or the disk."""
     os.nice(19)
-    with contextlib.suppress(OSError):
-        _ioprio_idle()
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone has idle classes, for each thread its own
+        for thread in (int(path.name) for path in Path("/proc/self/task").iterdir()):  # later ones inherit
+            os.setpriority(os.PRIO_PROCESS, thread, 19)
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+            _ioprio_idle(thread)
 
 
-def _ioprio_idle() -> None:
+def _ioprio_idle(thread: int) -> None:
     """The idle class of the disk's scheduler, which the standard library has no call for.
 
     Raises:
@@ -150,46 +147,5 @@ def _ioprio_idle() -> None:
     import platform
 
     number = {"x86_64": 251, "aarch64": 30}.get(platform.machine())
-    if number is None or ctypes.CDLL(None, use_errno=True).syscall(number, 1, 0, 3 << 13) != 0:
+    if number is None or ctypes.CDLL(None, use_errno=True).syscall(number, 1, thread, 3 << 13) != 0:
         raise OSError("no idle class")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """The bytes of the log on this machine's disk: what one budget must hold."""
-
-    spool: int
-    quarantine: int
-    sink: int
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.spool + self.quarantine + self.sink
-
-
-def usage(log_dir: Path, sink: Sink | None) -> Usage:
-    """What the spool, its quarantine and a local sink hold; an object store is no disk of this machine."""
-    spool = sum(_size(path) for suffix in (SEALED, OPEN) for path in log_dir.glob("*" + suffix))
-    quarantine = sum(map(_size, (log_dir / "quarantine").rglob("*")))
-    folder = None if sink is None else sink.folder
-    return Usage(spool, quarantine, 0 if folder is None else sum(map(_size, folder.rglob("*"))))
-
-
-def _size(path: Path) -> int:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:  # it was shipped, or removed
-        return 0
-    return stat.st_size if path.is_file() else 0
-
-
-def over_budget(log_dir: Path, sink: Sink | None, limit_bytes: int) -> str | None:
-    """Why no more may be written, or None: for the service to refuse before the disk does."""
-    found = usage(log_dir, sink)
-    if found.total <= limit_bytes:
-        return None
-    return (
-        f"the log takes {found.total} bytes of the {limit_bytes} it may (spool {found.spool}, quarantine "
-        f"{found.quarantine}, sink {found.sink}): compact, expire, or give it more"
-    )
