@@ -58,6 +58,6 @@ def sync_disk(folder: Path) -> None:
 
 
 def reserve(descriptor: int, size: int) -> None:
-    """Refuse where the disk lacks room for so many bytes; where it cannot be asked, the first write will tell."""
+    """Refuse where the disk lacks so many bytes; where it cannot be asked, the first write will tell."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
