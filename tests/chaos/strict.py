@@ -29,8 +29,9 @@ def install(root, shadow, without=""):
     calls = shadow / "calls"
 
     def sync(descriptor):
-        frames = [sys._getframe(1), sys._getframe(2)]
+        frames = [sys._getframe(depth) for depth in (1, 2, 3)]
         names = [frame.f_code.co_qualname for frame in frames]
+        names = [name for name in names if name not in ("sync_file", "sync_records")]
         name = f"{names[1]}>{names[0]}" if names[0] == "sync_folder" else names[0]
         with calls.open("a") as file:
             file.write(name + "\n")

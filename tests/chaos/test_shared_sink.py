@@ -169,6 +169,17 @@ def test_a_cut_of_what_no_spool_has_halts_until_it_is_restored(tmp_path):
 # --- with upkeep ------------------------------------------------------------------------------------------------------
 
 SECONDS = 1.0  # a lease of a killed process is soon over
+EXPIRE = f"""
+from closedloop.log import clean, expire, upkeep
+from closedloop.log.lease import Lease
+from closedloop.log.rewrite import Table
+from closedloop.log.sink import Sink
+place = Sink(sink)
+for name in upkeep.present(place):
+    with Lease(place, name, seconds={SECONDS}, wait=60, say=print) as held:
+        expire.expire(Table(place, name), held, int(words[1]), print)
+        clean.clean(Table(place, name), held, print)
+"""
 UPKEEP = f"""
 import sys, time
 from closedloop.log import lease, upkeep
@@ -177,7 +188,9 @@ from model import log as command
 lease.Lease.__init__.__kwdefaults__["seconds"] = {SECONDS}
 sink, *words = sys.argv[1:]
 print("ready", flush=True)
-if words:
+if words and words[0] == "expire":
+    exec({EXPIRE!r})
+elif words:
     command.main(words)
 else:
     settings = upkeep.UpkeepSettings(everything=True, grace_seconds=0, lease_seconds={SECONDS}, wait_seconds=60)
@@ -193,6 +206,7 @@ class Tended(World):
         self.place = Sink.at(str(self.sink), {})
         self.expected = {}  # of each record its caller, and when its round began
         self.erased = set()  # callers, for whom an order stands
+        self.starts = []  # when each round began
         self.pinned = {}
         self.counts = Counter()
         monkeypatch.setenv("LOG_SINK", str(self.sink))
@@ -218,12 +232,11 @@ class Tended(World):
 
     def work(self):
         """One kind of upkeep, beside a shipper; both are killed. What may be gone then, and how to complete it."""
-        kind = self.rng.choice(["compact", "compact", "expire", "erase"])
+        kind = self.rng.choice(["compact"] * 3 + ["expire"] * 2 + ["erase"])
         words, gone = [], lambda who, begun: False
         if kind == "expire":
-            starts = sorted({begun for _, begun in self.expected.values()})
-            before = starts[len(starts) // 3]
-            words = ["expire", "--days", f"{(time.time() - before) / 86400}"]
+            before = self.starts[len(self.starts) // 3]  # of a round: all that came before it was shipped before it
+            words = ["expire", str(int(before * 1e6))]
             gone = lambda who, begun: begun < before  # noqa: E731
         if kind == "erase":
             caller = f"caller-{self.counts['erase']}"
@@ -253,7 +266,11 @@ class Tended(World):
     def complete(self, words, gone):
         """Run upkeep to its end, and expect what it removed no more."""
         if words:
-            assert command.main(words) is None
+            if words[0] == "expire":
+                scope = {"sink": str(self.sink), "words": words}
+                exec(EXPIRE, scope)  # noqa: S102 - the same as the process runs
+            else:
+                assert command.main(words) is None
             self.expected = {name: about for name, about in self.expected.items() if not gone(*about)}
             if "--caller" in words:
                 self.erased.add(words[2])
@@ -308,6 +325,7 @@ def test_with_compaction_expiry_and_erasure_too_each_record_is_there_once_and_pi
     world.ship()
     rounds = max(ROUNDS // 8, 8)
     for turn in range(rounds):
+        world.starts.append(time.time())
         world.fill()
         if world.rng.random() < 0.3:
             world.kill_one()

@@ -5,13 +5,12 @@ A shipper keeps it in its spool. Upkeep has no spool: it keeps the version in th
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from closedloop.log.commits import SegmentId
-from closedloop.log.segment import sync_folder
+from closedloop.log.durable import sync_file, sync_folder
 from closedloop.log.store import Store
 
 NAME = "attempts.json"
@@ -52,7 +51,7 @@ class Attempts:
         with fresh.open("wb") as file:
             file.write(msgspec.json.encode(attempts))
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         fresh.replace(self._path)
         sync_folder(self._path.parent)
 

@@ -59,8 +59,7 @@ def clean(
     since = _since(table, time.time() - grace)
     ranges = {version: _from(table, version) for version in kept if version < since}
     gone = [v for v in sorted(table.listing.commits) if v < since and not _within(v, ranges)]
-    old = [v for v in sorted(table.listing.checkpoints) if v < since and v not in ranges]
-    stale = [file for version in old for file in table.listing.checkpoints[version]]
+    stale = _stale(table, since, ranges)
     if len(gone) <= few and not stale:
         gone = []
     needed = _needed(table, since, kept)
@@ -109,6 +108,12 @@ def _from(table: Table, version: int) -> int:
     raw = [arrival.get(path, version) for path in paths if history.arrivals(path) is None]
     seen = [c.seen + 1 for c in table.commits.values() if c.seen is not None and c.version <= version]
     return min([version, *raw, *([max(seen)] if seen else [])])
+
+
+def _stale(table: Table, since: int, ranges: dict[int, int]) -> list[File]:
+    """The checkpoints of versions that nobody keeps."""
+    checkpoints = sorted(table.listing.checkpoints.items())
+    return [file for version, files in checkpoints if version < since and version not in ranges for file in files]
 
 
 def _within(version: int, ranges: dict[int, int]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deltalake._internal import DeltaFileSystemHandler
 
-from closedloop.log.segment import sync_folder
+from closedloop.log.durable import sync_file, sync_folder
 from closedloop.log.sink import Sink, SinkError
 
 HALT = "halt"
@@ -54,7 +54,7 @@ def halt(folder: Path, why: list[str]) -> None:
     with fresh.open("w", encoding="utf-8") as file:
         json.dump({"why": why, "halted_us": time.time_ns() // 1000}, file)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     try:
         os.link(fresh, folder / HALT)
     except FileExistsError:

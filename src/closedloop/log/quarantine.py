@@ -7,15 +7,14 @@ whole segments were kept, as they were; those are ``.seg`` files, and are read a
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from closedloop.log.durable import sync_file, sync_folder
 from closedloop.log.frame import SEALED, SegmentError, damage, header, pack, read_segment, seed_of, segment_name
-from closedloop.log.segment import sync_folder
 from closedloop.log.state import make_folder
 
 FOLDER, KEPT = "quarantine", ".kept"
@@ -58,7 +57,7 @@ def keep(folder: Path, spool: str, number: int, found: Iterable[Kept]) -> Path:
         for kept in found:
             file.write(pack(_encoder.encode(kept), seed))
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     fresh.replace(path)
     sync_folder(place)
     return path

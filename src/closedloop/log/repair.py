@@ -39,8 +39,8 @@ from closedloop.log.commits import (
     read_commit,
     unsettled,
 )
+from closedloop.log.durable import sync_file, sync_folder
 from closedloop.log.frame import SEALED, segment_name
-from closedloop.log.segment import sync_folder
 from closedloop.log.sink import Sink
 from closedloop.log.state import SpoolError, read_state
 
@@ -328,5 +328,5 @@ def _durable(path: Path, text: str) -> Path:
     with path.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     return path

@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 
+from closedloop.log.durable import reserve, sync_file, sync_folder, sync_records
 from closedloop.log.frame import HEADER_BYTES, OPEN, SEALED, header, pack, seed_of, segment_name
 
 _FREE_BYTES = 64 << 10  # a disk with less room than this counts as full
@@ -29,10 +30,10 @@ class OpenSegment:
         self.first_record: float | None = None
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
-            os.posix_fallocate(self._descriptor, 0, _FREE_BYTES)
+            reserve(self._descriptor, _FREE_BYTES)
             os.ftruncate(self._descriptor, 0)
             self._write(header(spool, number, time.time_ns() // 1000))
-            os.fsync(self._descriptor)
+            sync_file(self._descriptor)
             sync_folder(folder)
         except OSError:
             self.abandon()
@@ -59,7 +60,7 @@ class OpenSegment:
         if self.first_record is None:
             self.path.unlink()
         else:
-            os.fsync(self._descriptor)
+            sync_file(self._descriptor)
             self.path.rename(self.path.with_suffix(SEALED))
         self.abandon()
         sync_folder(self.path.parent)
@@ -78,7 +79,7 @@ class OpenSegment:
         if os.fstat(self._descriptor).st_size != self.size + len(data):
             raise OSError(errno.EIO, "the file is shorter than what was written")
         if sync:
-            os.fdatasync(self._descriptor)
+            sync_records(self._descriptor)
         self.size += len(data)
 
 
@@ -90,17 +91,8 @@ def cut_and_seal(path: Path, end: int) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             os.ftruncate(descriptor, end)
-            os.fsync(descriptor)
+            sync_file(descriptor)
         finally:
             os.close(descriptor)
         path.rename(path.with_suffix(SEALED))
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

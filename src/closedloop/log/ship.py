@@ -11,7 +11,6 @@ to the table after it has given its order: so a write that does not know of the 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import os
@@ -30,13 +29,13 @@ from closedloop.log import ledger, orders, quarantine
 from closedloop.log.attempts import Attempts
 from closedloop.log.budget import STATUS, SinkSize
 from closedloop.log.commits import SegmentId
+from closedloop.log.durable import sync_disk, sync_folder
 from closedloop.log.frame import OPEN, SEALED, SegmentError, SegmentReader, damage
 from closedloop.log.halt import halt, halted
 from closedloop.log.orders import Orders
 from closedloop.log.quarantine import Kept
 from closedloop.log.repair import RepairError, Spools, take_back_torn
 from closedloop.log.rows import Rows, rows_of
-from closedloop.log.segment import sync_folder
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.state import SpoolError, lock, read_state
 from closedloop.log.tables import SCHEMAS, misfit
@@ -260,14 +259,8 @@ class Shipper:
 
     def _make_durable(self) -> None:
         """Have a local sink's files on its disk before the segment goes; an object store answers when it has them."""
-        folder = self._sink.folder
-        if folder is not None:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
-                    raise OSError(ctypes.get_errno(), f"{folder} could not be synced")
-            finally:
-                os.close(descriptor)
+        if self._sink.folder is not None:
+            sync_disk(self._sink.folder)
 
     def _finish(self, segment: _Segment) -> Path:
         """Remove a segment that was shipped, and keep what could not be; where that is."""

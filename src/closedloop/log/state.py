@@ -9,8 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 from zlib import crc32
 
+from closedloop.log.durable import sync_file, sync_folder
 from closedloop.log.frame import OPEN, SEALED
-from closedloop.log.segment import sync_folder
 
 _FORMAT = 1
 
@@ -72,6 +72,6 @@ def write_state(folder: Path, spool: str, number: int) -> None:
     with fresh.open("w", encoding="ascii") as file:
         file.write(f"{text} {crc32(text.encode()):08x}\n")
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     fresh.replace(folder / "state")
     sync_folder(folder)

@@ -7,8 +7,6 @@ sink. deltalake's own file system serves object stores, with the credentials and
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +21,7 @@ from uuid import uuid4
 
 from deltalake._internal import DeltaFileSystemHandler  # public only as a subclass of pyarrow's, which serving lacks
 
-from closedloop.log.segment import sync_folder
+from closedloop.log.durable import sync_disk, sync_file, sync_folder
 from closedloop.log.sink import Sink
 
 _AT_ONCE = 16  # requests to an object store
@@ -91,7 +89,7 @@ class Store:
             with fresh.open("wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
             fresh.replace(target)
         finally:
             fresh.unlink(missing_ok=True)
@@ -149,14 +147,8 @@ class Store:
 
     def sync(self) -> None:
         """Have all files of a folder on its disk; an object store has them when it answers."""
-        if self._folder is None:
-            return
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
-                raise OSError(ctypes.get_errno(), f"{self._folder} could not be synced")
-        finally:
-            os.close(descriptor)
+        if self._folder is not None:
+            sync_disk(self._folder)
 
     def _make(self, folder: Path) -> None:
         """Make a folder below the sink's own, durably."""
