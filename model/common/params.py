@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from closedloop.data import reading
 from closedloop.data.schema import DataError, Schema, microseconds
 from closedloop.judge.split import PREFIX
 from model.common import timescale
@@ -57,8 +58,9 @@ class Params:
     source: str
     schema: Schema
     columns: dict[str, dict[str, str]]
-    files: dict[str, str]
+    files: reading.FileNames
     machine_numbers: dict[str, int]
+    read: dict[str, Any]
     features: dict[str, Any]
     labels: dict[str, Any]
     split: dict[str, Any]
@@ -144,7 +146,7 @@ def parse(raw: dict[str, Any], path: Path = PARAMS) -> Params:
         DataError: a key is unknown, missing or has a value of the wrong kind.
     """
     top = {"source", "schema", "columns", "features", "seed", *SECTIONS}
-    known = top | {"files", "machine_numbers"}
+    known = top | {"files", "machine_numbers", "read"}
     if unknown := sorted(set(raw) - known):
         raise DataError(f"{path}: {unknown[0]} is not a known section; known are {', '.join(sorted(known))}")
     if missing := sorted(top - set(raw)):
@@ -170,8 +172,9 @@ def parse(raw: dict[str, Any], path: Path = PARAMS) -> Params:
         source=str(raw["source"]),
         schema=Schema.from_dict(raw["schema"] or {}),
         columns=raw["columns"] or {},
-        files=_names(path, "files", raw.get("files"), str),
+        files=reading.check_files(raw.get("files"), str(path)),
         machine_numbers=_names(path, "machine_numbers", raw.get("machine_numbers"), int),
+        read=reading.check(raw.get("read"), str(path)),
         features=raw["features"] or {},
         seed=raw["seed"],
         raw=raw,

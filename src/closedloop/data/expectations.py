@@ -19,6 +19,7 @@ from jinja2 import pass_context
 
 from closedloop.data.frames import (
     NAME_COLUMN,
+    TWICE,
     WANTED,
     Frames,
     convert,
@@ -184,9 +185,9 @@ def _rules(
         if name in frames[table] and kind in WANTED:
             yield _rule("ColumnValuesToBeInTypeList", name, *WANTED[kind], column=name, type_list=_DTYPES[kind])
     for name in [name for name in KEYS[table] if name in known]:
-        yield _rule("ColumnValuesToNotBeNull", name, "is missing", "fill it in, or drop the row", column=name)
+        yield _rule("ColumnValuesToNotBeNull", name, "is missing", "fill it in", column=name)
     if known.issuperset(KEYS[table]):
-        said = (", ".join(KEYS[table]), "the key occurs more than once", "keep one row of each key")
+        said = (", ".join(KEYS[table]), "the key occurs more than once", TWICE)
         if len(KEYS[table]) > 1:
             yield _rule("CompoundColumnsToBeUnique", *said, column_list=list(KEYS[table]))
         else:
@@ -206,7 +207,7 @@ def _rules(
     other = "machines" if table == "telemetry" else "telemetry"
     if "machineID" in known and "machineID" in sound.get(other, ()) and len(frames[other]):
         ids = frames[other]["machineID"].dropna().unique().tolist()
-        said = ("machineID", f"is not in {other}", f"add the machine to {other}, or drop its rows")
+        said = ("machineID", f"is not in {other}", f"add the machine to {other}")
         yield _rule("ColumnValuesToBeInSet", *said, warn=table == "machines", column="machineID", value_set=ids)
 
 
