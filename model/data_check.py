@@ -1,9 +1,9 @@
 """Check the files in a folder, say what does not fit and how to fix it, and propose a parameter file for them.
 
-The folder may hold files PdM_<table>, a public set, or text files, workbooks and Parquet files of your own. How they are
-written, which is which table and which column is which is guessed from their content and printed; the flags go before
-the guess. With --params the data is checked against that file, and nothing is guessed or written. Exits 0 where a run
-would work, 1 where a run would refuse the data or something must be said first.
+The folder may hold files PdM_<table>, a public set, or text files, workbooks and Parquet files of your own. How they
+are written, which is which table and which column is which is guessed from their content and printed; the flags go
+before the guess. With --params the data is checked against that file, and nothing is guessed or written. Exits 0 where
+a run would work, 1 where a run would refuse the data or something must be said first.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def propose(
         schema = Schema(tuple(found.sensors), (), (), (), 60, ((-np.inf, np.inf),) * len(found.sensors))
         check.faults += expectations.validate({"telemetry": telemetry}, schema).failures or [f"telemetry: {faults}"]
         return None
-    if (why := examine.doubled(telemetry, found.read, telemetry)) is not None:
+    if (why := examine.doubled(telemetry, found.read)) is not None:
         check.faults.append(why)
     notes: dict[str, str] = {}
     schema_of = proposal.schema_of(check.frames, found.sensors, notes)
@@ -113,7 +113,7 @@ def _say(found: Guess, check: Check) -> None:
 
 
 def _times(own: Mapping[str, Any]) -> list[str]:
-    """Return how times are written, where it is worth a word."""
+    """Return how times and ages are written, where it is worth a word."""
     said = []
     if own.get("epoch"):
         unit = {
@@ -126,6 +126,8 @@ def _times(own: Mapping[str, Any]) -> list[str]:
         said.append(f"times are {unit[own['epoch']]}{' since 1970' if own['epoch'] != 'excel' else ''}")
     if own.get("time_format"):
         said.append(f"times as {own['time_format']}")
+    if own.get("age_in"):
+        said.append(f"ages are counted in {own['age_in']} from the year built (read.machines.age_in)")
     if own.get("time_zone"):
         said.append(f"local times of {own['time_zone']}")
     return said
@@ -143,7 +145,9 @@ def _read(location: Path, found: Guess, numbers: dict[str, int], told: Asked, ch
         check.frames = sources.read_frames(location, found.columns, found.files, numbers, found.read)
     for name in found.sensors:
         if name not in check.frames["telemetry"]:
-            raise DataError(f"telemetry has no column {name!r}; it has {', '.join(check.frames['telemetry'])}")
+            raise DataError(
+                f"telemetry has no column {name!r}; it has {', '.join(map(str, check.frames['telemetry'].columns))}"
+            )
     check.lines += done
     check.anomalies = sources.read_anomalies(location, found.files, found.columns, numbers, found.read)
     check.advice += examine.remarks(check.frames["telemetry"], found.sensors)
@@ -257,8 +261,12 @@ def judge(check: Check, asked: params.Params, source: str) -> None:
                 "give one row for each minute, such as the mean of its readings"
             )
     found = expectations.validate(check.frames, asked.schema)
-    known = any("repeat the time of another row" in fault for fault in check.faults)
-    check.faults += [line for line in found.failures if not (known and "the key occurs more than once" in line)]
+    endless = examine.infinite(check.frames["telemetry"], asked.schema.sensors)
+    check.faults += endless.values()
+    known = [f"telemetry.{name}: is outside its range" for name in endless]
+    if any("repeat the time of another row" in fault for fault in check.faults):  # its cause is named already
+        known.append("telemetry.machineID, datetime: the key occurs more than once")
+    check.faults += [line for line in found.failures if not line.startswith(tuple(known))]
     uneven = proposal.irregular(check.frames["telemetry"]) if not check.faults else False
     check.advice += [line for line in found.warnings if not (uneven and line.startswith("telemetry.datetime"))]
     if not check.faults:

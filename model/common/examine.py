@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from closedloop.data import times
+from closedloop.data.frames import refusal
 
 FAR = 10  # a reading further off than so many spans of the middle 99.8 % is far from all others
 SILENT = 0.9  # a sensor with fewer readings than the rest of the rows is nearly silent
@@ -51,8 +52,8 @@ def sentinels(telemetry: pd.DataFrame, sensors: Iterable[str]) -> tuple[dict[str
             continue
         found[text] = found.get(text, 0) + count
         said.append(
-            f"{name} is {text} in {count:,} rows ({count / len(telemetry):.1%}), far from its other readings: proposed as "
-            "missing; take it out of read.missing if it is a reading"
+            f"{name} is {text} in {count:,} rows ({count / len(telemetry):.1%}), far from its other readings: proposed "
+            "as missing; take it out of read.missing if it is a reading"
         )
     return found, said
 
@@ -73,6 +74,17 @@ def _numbers(column: pd.Series) -> pd.Series:
         column = pd.to_numeric(column, errors="coerce")
     values = column.astype("float64").dropna()
     return values[np.isfinite(values)]
+
+
+def infinite(telemetry: pd.DataFrame, sensors: Iterable[str]) -> dict[str, str]:
+    """Return a refusal for each sensor with an infinite reading."""
+    found = {}
+    for name in sensors:
+        if name in telemetry and telemetry[name].dtype.kind == "f" and (odd := np.isinf(telemetry[name])).any():
+            rows = np.flatnonzero(odd)
+            remedy = "leave a missing reading empty, or say MISSING=inf,-inf (read.missing)"
+            found[name] = refusal("telemetry", name, "is infinite", telemetry, rows, len(rows), remedy)
+    return found
 
 
 def remarks(telemetry: pd.DataFrame, sensors: Iterable[str]) -> list[str]:
@@ -115,10 +127,10 @@ def _counts(telemetry: pd.DataFrame, name: str) -> bool:
 # --- rows that repeat a time ------------------------------------------------------------------------------------------
 
 
-def doubled(telemetry: pd.DataFrame, read: Mapping[str, Any], raw: pd.DataFrame | None) -> str | None:
+def doubled(telemetry: pd.DataFrame, read: Mapping[str, Any]) -> str | None:
     """Return why rows of one machine repeat a time, with what settles it; None where no row does.
 
-    ``raw`` has the other columns of the files, in the same order, among which may be one that tells the rows apart.
+    One of the other columns of the files may tell the rows apart.
     """
     keys = telemetry[["machineID", "datetime"]]
     if any(keys[name].dtype.kind not in "iuM" for name in keys) and keys["machineID"].dtype != "Int64":
@@ -137,8 +149,8 @@ def doubled(telemetry: pd.DataFrame, read: Mapping[str, Any], raw: pd.DataFrame 
             f"{what}: these are local times, of an hour that comes twice when summer time ends; say where, with "
             f"TIME_ZONE={zone} (read.time_zone: {zone}) or your own zone"
         )
-    for name in [] if raw is None else [column for column in raw if column not in ("machineID", "datetime")]:
-        ids = raw[name]
+    for name in [column for column in telemetry if column not in ("machineID", "datetime")]:
+        ids = telemetry[name]
         if ids.dtype.kind in "fM" or not 1 < ids.nunique() <= len(ids) / 3:
             continue
         if not pd.concat([keys, ids.rename("\0")], axis=1).duplicated().any():
@@ -150,7 +162,7 @@ def doubled(telemetry: pd.DataFrame, read: Mapping[str, Any], raw: pd.DataFrame 
         )
     if (rows["datetime"].dt.second == 0).all() and (telemetry["datetime"].dropna().dt.second == 0).all():
         return (
-            f"{what}: the times may have been cut to the minute, or two machines share a name; export the times in full, "
-            "or name the column of the machine with MACHINE="
+            f"{what}: the times may have been cut to the minute, or two machines share a name; export the times in "
+            "full, or name the column of the machine with MACHINE="
         )
     return f"{what}: name the column that tells these rows apart with MACHINE=, or correct the times"

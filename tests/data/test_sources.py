@@ -258,7 +258,8 @@ def test_a_duplicate_telemetry_key_is_refused_with_three_of_its_rows(frames, sch
     assert str(refused.value) == (
         "telemetry.machineID, datetime: the key occurs twice: 4 of 2,884 rows: "
         "row 7 (machineID 1, datetime 2015-01-01T11:00:00Z); row 9 (machineID 1, datetime 2015-01-01T12:00:00Z); "
-        "row 11 (machineID 1, datetime 2015-01-01T13:00:00Z); see which column tells these rows apart, and map it under columns in params.yaml, or correct the time"
+        "row 11 (machineID 1, datetime 2015-01-01T13:00:00Z); see which column tells these rows apart, "
+        "and map it under columns in params.yaml, or correct the time"
     )
 
 

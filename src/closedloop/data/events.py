@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from closedloop.data import roles, words
+from closedloop.data import reading, roles, times, words
 from closedloop.data.kinds import Group, texts_of
 from closedloop.data.proposed import Asked, Found, Guess, time_settings
 from closedloop.data.roles import Heads
@@ -133,7 +133,7 @@ def _table(
         return
     tables[table] = found
     used = {*found.columns, *taken}
-    if unused := [name for name in group.rows if name not in used]:
+    if unused := [name for name in group.columns if name not in used]:
         result.aside.setdefault(group.names[0], []).append(f"not needed: {', '.join(unused)}")
 
 
@@ -153,9 +153,7 @@ def _machines(found: Found, tables: dict[str, Found], lacking: list[str]) -> Non
 
 def _last_year(found: Found) -> int:
     """The year of the last readings, in which ages are counted."""
-    from closedloop.data import reading, times
-
-    keys = {key: found.own[key] for key in ("time_format", "epoch") if key in found.own}
+    keys: dict[str, Any] = {key: value for key, value in found.own.items() if key in ("time_format", "epoch")}
     column = found.group.rows[str(found.heads.time)]
     if found.heads.clock:
         column = column.astype("str") + " " + found.group.rows[found.heads.clock].astype("str")
@@ -187,10 +185,10 @@ def _work_orders(tables: dict[str, Found], group: Group, asked: Asked, known: se
     if answered:
         return True
     for name in group.of_kind("text"):
-        values = texts_of(group.rows[name]).dropna()
-        counts = values.value_counts()
+        orders = texts_of(group.rows[name]).dropna()
+        counts = orders.value_counts()
         if not 2 <= len(counts) <= 8 or (
-            len(counts) == len(values) and words.rank(name, words.COLUMN_WORDS["work"]) is None
+            len(counts) == len(orders) and words.rank(name, words.COLUMN_WORDS["work"]) is None
         ):
             continue
         bad = [value for value in counts.index if _of(value, words.CORRECTIVE)]
@@ -227,7 +225,7 @@ def _flags(tables: dict[str, Found], asked: Asked, result: Guess) -> None:
     if readings.long is not None:
         return
     heads = {readings.heads.time, readings.heads.clock, readings.heads.machine}
-    labels = [name for name in group.rows if name not in heads and name not in result.sensors]
+    labels = [name for name in group.columns if name not in heads and name not in result.sensors]
     labels = [
         name for name in labels if group.kinds[name].kind in ("whole", "flag", "text") and roles.is_label(group, name)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def blocks(
             yield from _text_blocks(path, texts, read, rows, at_once, only)
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, sniff.zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         kind = suffix(path)[1:]  # the errors of pandas and pyarrow are ValueErrors
         raise DataError(f"{path}: cannot be read as {kind}: {' '.join(str(error).split())}") from error
 
@@ -132,7 +133,7 @@ def _excel(path: Path, read: Read, rows: int | None) -> pd.DataFrame:
     """The first sheet of a workbook that holds a table."""
     with pd.ExcelFile(io.BytesIO(path.read_bytes()), engine="openpyxl") as book:
         for name in book.sheet_names:
-            cells = book.parse(name, header=None, nrows=rows)
+            cells = pd.read_excel(book, sheet_name=name, header=None, nrows=rows)
             if cells.shape[0] > 1 and cells.shape[1] > 1:
                 break
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,7 @@ def settle(found: Found, asked: Asked, result: Guess) -> bool:
         if asked.machine == "file" or float(frame.duplicated().mean()) > FEW:
             for machine_from, of_name in patterns.items():
                 machines = pd.Series([of_name(name) for name in group.names]).iloc[of].set_axis(frame.index)
-                if machines.nunique() > 1 and float(frame.assign(machine=machines).duplicated().mean()) <= FEW:
+                if len(set(machines)) > 1 and float(frame.assign(machine=machines).duplicated().mean()) <= FEW:
                     found.own["machine_from"] = machine_from
                     names = list(dict.fromkeys(of_name(name) for name in group.names))
                     result.said.setdefault("machines", []).append(
@@ -41,14 +40,14 @@ def settle(found: Found, asked: Asked, result: Guess) -> bool:
     if asked.machine == "one" or float(frame.duplicated().mean()) <= FEW:
         found.own["machine"] = 1
         result.said.setdefault("machines", []).append(
-            "no column names the machine, and each time stands once: this is one machine, 1 (read.machine; MACHINE=column "
-            "if one does)"
+            "no column names the machine, and each time stands once: this is one machine, 1 (read.machine; "
+            "MACHINE=column if one does)"
         )
         return True
-    columns = ", ".join(name for name in group.rows if name != time)
+    columns = ", ".join(name for name in group.columns if name != time)
     result.faults.append(
         f"{group.name} has several rows at one time and no column that says which machine each is of: name it with "
-        f"MACHINE=column, one of {columns}; where there is no such column, add one, or say MACHINE=one"
+        f"MACHINE=column, one of {columns}; where there is no such column, add one"
     )
     return False
 
@@ -99,29 +98,34 @@ def machines_of(found: Found, location: Path) -> set[str]:
 
 
 def pattern(names: list[str], others: list[str]) -> str | list[str]:
-    """The files as one name, as a pattern that fits no other file, or as a list."""
+    """The files as one name, as a pattern that fits no other file, or as a list.
+
+    The widest pattern is taken, so that the next day's file belongs to the table as well.
+    """
     if len(names) == 1:
         return names[0]
-    start = os.path.commonprefix(names)
-    end = os.path.commonprefix([name[::-1] for name in names])[::-1]
-    folders = {name.rpartition("/")[0] for name in names}
-    if len(folders) > 1:
-        if len({name.count("/") for name in names}) > 1:
-            return names
-        start, end = start[: start.rfind("/") + 1], end[end.find("/") :] if "/" in end else ""
-        tails = {name.rpartition("/")[2] for name in names}
-        last = tails.pop() if len(tails) == 1 else "*" + os.path.commonprefix([n[::-1] for n in names])[::-1]
-        depth = names[0].count("/") - start.count("/")
-        choice = start + "*/" * depth + last
-    else:
-        end = (
-            end[len(start) + len(end) - len(min(names, key=len)) :]
-            if len(start) + len(end) > len(min(names, key=len))
-            else end
-        )
-        start = start.rstrip("0123456789")
-        choice = f"{start}*{end.lstrip('0123456789')}"
-    expression = "".join("[^/]*" if part == "*" else re.escape(part) for part in re.split(r"(\*)", choice))
-    if any(re.fullmatch(expression, other) for other in others) or not all(re.fullmatch(expression, n) for n in names):
+    if len({name.count("/") for name in names}) > 1:
         return names
-    return choice
+    folders = [name.rpartition("/")[0].split("/") if "/" in name else [] for name in names]
+    lead = "".join(f"{parts[0] if len(set(parts)) == 1 else '*'}/" for parts in zip(*folders, strict=True))
+    stems = [name.rpartition("/")[2] for name in names]
+    if len(set(stems)) == 1:
+        choices = [f"{lead}{stems[0]}"]
+    else:
+        start, end = _shared(stems), _shared([stem[::-1] for stem in stems])[::-1]
+        end = re.sub("^[^.]*", "", end)
+        wide, narrow = re.sub(r"(?:\d[\d_.-]*|[^-_ .]*)$", "", start), re.sub("[^-_ .]*$", "", start)
+        choices = [f"{lead}{wide}*{end}", f"{lead}{narrow}*{end}"]
+    for choice in choices:
+        expression = "".join("[^/]*" if part == "*" else re.escape(part) for part in re.split(r"(\*)", choice))
+        if all(re.fullmatch(expression, name) for name in names) and not any(
+            re.fullmatch(expression, other) for other in others
+        ):
+            return choice
+    return names
+
+
+def _shared(texts: list[str]) -> str:
+    """The start that all texts have, letter by letter."""
+    first, last = min(texts), max(texts)
+    return first[: next((at for at, char in enumerate(first) if last[at : at + 1] != char), len(first))]

@@ -56,7 +56,7 @@ def guess(location: Path, asked: Asked | None = None) -> Guess:
 
 def _know(asked: Asked, groups: list[Group]) -> None:
     """Raise DataError where a column that was asked for is in no file."""
-    there = {name for group in groups for name in group.rows}
+    there = {name for group in groups for name in group.columns}
     wanted = [] if asked.time in there else (asked.time or "").split(",")
     wanted += [asked.machine or "", *(text.partition("=")[0] for text in (asked.failures, asked.maint) if text)]
     for name in (name.strip() for name in wanted):
@@ -111,13 +111,15 @@ def _sensors(found: Found, asked: Asked, result: Guess) -> None:
     aside: list[str] = []
     if long is not None:
         result.sensors = list(long.sensors)
-        aside = [f"{name} ({_why(group, name)})" for name in group.rows if name not in (*heads, long.tag, long.value)]
+        aside = [
+            f"{name} ({_why(group, name)})" for name in group.columns if name not in (*heads, long.tag, long.value)
+        ]
     elif asked.sensors:
         if lost := [name for name in asked.sensors if name not in group.rows]:
-            raise DataError(f"{group.name} has no column {lost[0]!r}; it has {', '.join(group.rows)}")
+            raise DataError(f"{group.name} has no column {lost[0]!r}; it has {', '.join(group.columns)}")
         result.sensors = list(asked.sensors)
     else:
-        names = [name for name in group.rows if name not in heads]
+        names = [name for name in group.columns if name not in heads]
         labels = [name for name in names if roles.is_label(group, name)]
         for name in names:
             kind = group.kinds[name].kind

@@ -54,6 +54,11 @@ class Group:
         more = len(self.names) - 1
         return self.names[0] + (f" and {more} more of the same columns" if more else "")
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        return [str(name) for name in self.rows.columns]
+
     def of_kind(self, *kinds: str) -> list[str]:
         """The columns of these kinds."""
         return [name for name, kind in self.kinds.items() if kind.kind in kinds]
@@ -96,7 +101,7 @@ def _group(members: list[tuple[str, pd.DataFrame, sniff.Form | None]], read: Rea
     form = forms.pop() if len(forms) == 1 else None
     group = Group([name for name, _, _ in members], rows, of, read, form)
     marks_of(group)
-    for name in rows.columns:
+    for name in group.columns:
         group.kinds[name] = kind_of(name, rows[name], group)
     if len(group.of_kind("time")) > 1:  # a running number of days is a time only where there is no other
         for name, kind in group.kinds.items():
@@ -190,8 +195,8 @@ def marks_of(group: Group) -> None:
 def _which_mark(group: Group, one: str, other: str) -> str:
     shown = one if one == other else f"{one} and {other}"
     return (
-        f"{group.name} has numbers such as {shown}, where the comma may be a decimal mark or part thousands: say which, "
-        "with DECIMAL=, or with THOUSANDS=,"
+        f"{group.name} has numbers such as {shown}, where the comma may be a decimal mark or part thousands: say "
+        "which, with DECIMAL=, or with THOUSANDS=,"
     )
 
 
@@ -204,4 +209,5 @@ def texts_of(column: pd.Series) -> pd.Series:
     """The values as text, whole numbers as 12."""
     if pd.api.types.is_float_dtype(column) and (column.dropna() == column.dropna().round()).all():
         column = column.astype("Int64")
-    return column.astype("str").str.strip().where(column.notna())
+    texts = column.astype("str").str.strip().str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)
+    return texts.where(column.notna())

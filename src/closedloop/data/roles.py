@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from closedloop.data import words
@@ -44,7 +43,7 @@ def heads(group: Group, asked_time: str | None, asked_machine: str | None, known
     if known:  # events name the machines of the readings
         shares = {name: texts_of(group.rows[name]).dropna().isin(known).mean() for name in candidates}
         best = [name for name, share in shares.items() if share > 0.5]
-        named = group.pick("machineID", ("text", "whole"), {*taken, *(set(group.rows) - set(best))})
+        named = group.pick("machineID", ("text", "whole"), {*taken, *(set(group.columns) - set(best))})
         if named or best:
             return Heads(time, clock, named or best[0])
     if time is None:
@@ -194,12 +193,12 @@ def is_label(group: Group, name: str) -> bool:
 
 
 def is_flag(group: Group, name: str) -> bool:
-    """Whether a column has two values, of which one is 0 or no."""
-    kind = group.kinds[name]
-    values = kind.numbers.dropna().unique() if kind.numbers is not None else group.rows[name].dropna().astype("str")
-    if kind.numbers is None:
-        return set(values.str.lower().unique()) <= {"yes", "no", "y", "n", "true", "false"}
-    return bool(np.isin(values, (0.0, 1.0)).all())
+    """Whether a column has the values 0 and 1, or yes and no, alone."""
+    numbers = group.kinds[name].numbers
+    if numbers is not None:
+        return bool(numbers.dropna().isin((0.0, 1.0)).all())
+    texts = set(texts_of(group.rows[name]).dropna().str.lower().unique())
+    return texts <= {"yes", "no", "y", "n", "true", "false"}
 
 
 def follows(group: Group, name: str, label: str) -> bool:

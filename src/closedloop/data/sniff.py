@@ -19,7 +19,7 @@ from closedloop.data.schema import DataError
 SAMPLE = 262_144  # bytes that are looked at
 LINES = 200
 SEPARATORS = (",", ";", "\t", "|")
-USUAL = frozenset("°µ²³±·×½¼äöüÄÖÜßéèêëàâáãåæçñóòôõøíìîúùûÉÈÀÂÅÆÇÑÓØ€–—’“”„\xa0Ω")  # in Western files
+USUAL = frozenset("°µ²³±·½¼äöüÄÖÜßéèêëàâáãåæçñóòôõøíìîúùûÉÈÀÂÅÆÇÑÓØ€\xd7\xa0\u2013\u2019")  # in Western files
 
 
 @dataclass(frozen=True)

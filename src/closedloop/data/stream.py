@@ -146,9 +146,8 @@ class Stream:
             raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
 
     def _whole(self, table: str, blocks: Iterator[pd.DataFrame]) -> pd.DataFrame:
-        """A table as one frame, with numbers for machines and each repeated row once."""
-        frame = numbered(table, pd.concat([*blocks], ignore_index=True), self._numbers)
-        return frame
+        """A table as one frame, with numbers for machines."""
+        return numbered(table, pd.concat([*blocks], ignore_index=True), self._numbers)
 
     def _ids(self, block: pd.DataFrame) -> Int64:
         """The machine of each row of a block of telemetry."""

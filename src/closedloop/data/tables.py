@@ -75,8 +75,9 @@ def _renamed(
     texts = {NAME_COLUMN.get(table, ""), "machineID" if named else "", "datetime" if read.time_format else ""} - {""}
     texts |= files.keys_of(mapping, texts) | {*read.date_and_time, *(read.only or ()), *filter(None, [read.tag])}
     wanted = None
-    if only is not None:
-        wanted = set(only) | files.keys_of(mapping, only) | set(read.date_and_time) | set(read.only or ())
+    if only is not None and read.machine is None and read.machine_from is None:  # else no column names the machine
+        wanted = set(only) | files.keys_of(mapping, only) | set(read.only or ())
+        columns = {table: {theirs: ours for theirs, ours in mapping.items() if ours in only}}
     for path in paths:
         for frame in files.blocks(path, texts, read, at_once=at_once, only=wanted):
             frame = rename(table, _rows(joined(frame, read, table), read, table), columns)
@@ -85,7 +86,7 @@ def _renamed(
             yield frame
 
 
-def _machine(location: Path, path: Path, read: Read) -> object:
+def _machine(location: Path, path: Path, read: Read) -> int | str | None:
     """The machine of a file without a column of machines, or None where nothing says it."""
     name: str | None = read.machine
     if read.machine_from is not None:
@@ -130,7 +131,7 @@ def finished(table: str, frame: pd.DataFrame, read: Read) -> pd.DataFrame:
     """The frame with its values converted, in the shape of the table."""
     if read.tag and table == "telemetry":
         frame = _by_tag(frame, read)
-    machines = frame["machineID"] if "machineID" in frame else None
+    machines = frame.get("machineID")
     new: dict[str, pd.Series] = {}
     for name in frame.columns:
         column = frame[name]
@@ -185,7 +186,7 @@ def _by_tag(frame: pd.DataFrame, read: Read) -> pd.DataFrame:
     )
     long = long.drop_duplicates().dropna(subset=["tag"])
     long["nth"] = long.groupby(["machineID", "datetime", "tag"], sort=False, dropna=False).cumcount()
-    wide = long.set_index(["machineID", "datetime", "nth", "tag"])["value"].unstack("tag")
+    wide = long.set_index(["machineID", "datetime", "nth", "tag"])["value"].unstack("tag")  # noqa: PD010 - a pivot sorts
     order = [name for name in long["tag"].drop_duplicates() if name in wide]
     return wide[order].rename_axis(columns=None).reset_index().drop(columns="nth")
 
@@ -219,9 +220,13 @@ def settled(table: str, frame: pd.DataFrame, done: list[str]) -> pd.DataFrame:
     keys = [name for name in ("machineID", "datetime") if name in frame]
     if any(frame[name].dtype.kind not in "iuM" and not pd.api.types.is_integer_dtype(frame[name]) for name in keys):
         return frame
-    repeated = frame.duplicated()
+    if frame[keys].isna().any(axis=None):
+        return frame  # a refusal names the rows as the files count them
+    repeated = (
+        frame.duplicated() if table in ("telemetry", "machines") else frame.duplicated([*keys, NAME_COLUMN[table]])
+    )
     if repeated.any():
-        done.append(f"{table}: {int(repeated.sum()):,} rows repeat another one in every column and are read once")
+        done.append(f"{table}: {int(repeated.sum()):,} rows say what another one says, and are read once")
         frame = frame[~repeated]
     ordered = frame.sort_values(keys, kind="stable")
     if table == "telemetry" and not ordered.index.equals(frame.index):
