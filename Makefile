@@ -66,8 +66,12 @@ run: $(INSTALLED) ## make the data, train a model, judge it and write a report; 
 	$(BIN)/python -m model.predict
 	$(strip $(BIN)/python -m model.evaluate $(WITH) $(if $(QUICK),--quick))
 
-data-check: $(INSTALLED) ## check your own files (DATA=path): what fits, how to fix what does not, and a parameter file for them
-	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(WITH))
+# What a person says of their files, on the command line alone: a variable of the shell with such a name means something else.
+SAID := TIME MACHINE SENSORS FAILURES MAINT TIME_ZONE TIME_FORMAT EPOCH SEPARATOR DECIMAL THOUSANDS ENCODING SKIP_LINES MISSING
+said = $(if $(filter command,$(origin $(1))),--$(shell echo $(1) | tr A-Z_ a-z-)="$($(1))")
+
+data-check: $(INSTALLED) ## check your own files (DATA=path): what fits, how to fix what does not, and a parameter file (TIME= MACHINE= SENSORS= TIME_ZONE= …: what it cannot tell)
+	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
 
 data-pin: $(INSTALLED) ## read the data that model/data.lock.json names, validate it, and pin its fingerprint there
 	$(BIN)/python -m model.data

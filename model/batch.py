@@ -98,7 +98,7 @@ def main(words: list[str]) -> None:
         raise DataError(f"--out {args.out}: the suffix gives the format; choose .parquet or .csv")
     bundle = load(args.bundle)
     cli.say(f"counting the rows of {args.data}")
-    stream = Stream(args.data, bundle.schema, asked.columns, asked.files, asked.machine_numbers)
+    stream = Stream(args.data, bundle.schema, asked.columns, asked.files, asked.machine_numbers, asked.read)
     written = score(bundle, stream, args.out, args.every_row)
     cli.say(f"wrote {args.out}: {written:,} predictions")
 

@@ -1,12 +1,14 @@
 """Check the files in a folder, say what does not fit and how to fix it, and propose a parameter file for them.
 
-The folder may hold files PdM_<table>, a public set, or CSV and Parquet files of your own. Which file is which table and
-which column is which is guessed and printed. With --params the data is checked against that file, and nothing is
-guessed or written. Exits 0 where a run would work, 1 where a run would refuse the data.
+The folder may hold files PdM_<table>, a public set, or text files, workbooks and Parquet files of your own. How they
+are written, which is which table and which column is which is guessed from their content and printed; the flags go
+before the guess. With --params the data is checked against that file, and nothing is guessed or written. Exits 0 where
+a run would work, 1 where a run would refuse the data or something must be said first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from closedloop.data import adapters, expectations, sources
+from closedloop.data import adapters, expectations, reading, sources
 from closedloop.data.frames import Frames
-from closedloop.data.guess import Guess, guess
+from closedloop.data.guess import guess
+from closedloop.data.kinds import plain_id
+from closedloop.data.proposed import Asked, Guess
 from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Schema, Tables, microseconds
 from closedloop.judge.holdout import holdout
 from closedloop.judge.split import split
 from closedloop.judge.truth import Grid, Intervals, JudgeSettings, Truth
-from model.common import cli, params, proposal
+from model.common import cli, examine, params, proposal
 from model.common.proposal import Fleet
 from model.common.timescale import LEAST_HISTORY
 from model.common.training import headless
@@ -40,10 +44,12 @@ class Check:
     anomalies: pd.DataFrame | None = None
 
 
-def propose(location: Path, asked: params.Params, before: params.Params | None, check: Check) -> Fleet | None:
+def propose(
+    location: Path, asked: params.Params, before: params.Params | None, check: Check, told: Asked
+) -> Fleet | None:
     """Read the folder, recognised or guessed; return the parameters that fit it, or None where it has no telemetry.
 
-    ``before`` is the last proposal: the machines of the same fleet keep their numbers.
+    ``before`` is the last proposal: the machines of the same fleet keep their numbers. ``told`` goes before any guess.
 
     Raises:
         DataError: there is no such folder, or a file cannot be read.
@@ -57,45 +63,102 @@ def propose(location: Path, asked: params.Params, before: params.Params | None, 
         minutes: Any = public.schema["sampling_minutes"]
         history = proposal.history_of(public.frames["telemetry"], asked, public.split, minutes)
         return Fleet(public.format, public.schema, public.split, history)
-    found = guess(location)
-    names = found.files or {table: path.name for table, path in sources.native(location).items()}
-    for table in KEYS:
-        if table in found.columns:
-            mapped = [f"{theirs} is {ours}" for theirs, ours in found.columns[table].items()]
-            check.lines.append(f"{names[table]} is {table}" + (f": {', '.join(mapped)}" if mapped else ""))
-            if table == "telemetry":
-                check.lines.append(f"    sensors: {', '.join(found.sensors)}")
-            check.lines += [f"    {line}" for line in found.aside.pop(names[table], [])]
-    check.lines += [f"{name} is not used: {line}" for name, lines in found.aside.items() for line in lines]
-    check.lines.append("")
+    found = guess(location, told)
+    _say(found, check)
     check.faults += found.faults
     if "telemetry" not in found.columns:
         return None
-    source = location.resolve().name
+    source = proposal.fleet_name(location)
     known = before.machine_numbers if before is not None and before.source == source else {}
     numbers = _numbers(location, found, known, check)
-    check.frames = sources.read_frames(location, found.columns, found.files, numbers)
-    check.anomalies = sources.read_anomalies(location, found.files)
+    _read(location, found, numbers, told, check)
     telemetry = check.frames["telemetry"]
     if faults := [name for name in ("datetime", "machineID") if telemetry[name].dtype.kind not in "iuM"]:
         schema = Schema(tuple(found.sensors), (), (), (), 60, ((-np.inf, np.inf),) * len(found.sensors))
         check.faults += expectations.validate({"telemetry": telemetry}, schema).failures or [f"telemetry: {faults}"]
         return None
+    if (why := examine.doubled(telemetry, found.read)) is not None:
+        check.faults.append(why)
     notes: dict[str, str] = {}
     schema_of = proposal.schema_of(check.frames, found.sensors, notes)
-    rule, why = proposal.split_of(telemetry["machineID"], source, asked.split["salt"])
-    check.lines.append(f"split.rule {rule['rule']}: {why}")
+    rule, why_rule = proposal.split_of(telemetry["machineID"], source, asked.split["salt"])
+    check.lines.append(f"split.rule {rule['rule']}: {why_rule}")
     history = proposal.history_of(telemetry, asked, rule, schema_of["sampling_minutes"])
-    return Fleet(source, schema_of, rule, history, found.files, found.columns, numbers, notes)
+    return Fleet(source, schema_of, rule, history, found.files, found.columns, numbers, found.read, notes)
+
+
+def _say(found: Guess, check: Check) -> None:
+    """Add what was guessed: which file is which table, how it is written, and what is set aside."""
+    aside = {name: list(lines) for name, lines in found.aside.items()}
+    for table in (table for table in (*KEYS, "anomalies") if table in found.columns):
+        mapped = [f"{theirs} is {ours}" for theirs, ours in found.columns[table].items()]
+        own = found.read | found.read.get(table, {})
+        if "date_and_time" in own and table != "machines":
+            mapped.insert(0, f"{' and '.join(own['date_and_time'])} together are datetime")
+        if table == "telemetry" and "tag" in own:
+            mapped.append(f"{own['tag']} names the sensor, {own['value']} is its reading")
+        if "flag" in own:
+            mapped.append(f"{own['flag']} marks them")
+        check.lines.append(f"{found.names[table]} is {table}" + (f": {', '.join(mapped)}" if mapped else ""))
+        if said := [*found.said.get(table, []), *_times(own)]:
+            check.lines.append(f"    {', '.join(said)}")
+        if table == "telemetry":
+            check.lines.append(f"    sensors: {', '.join(found.sensors)}")
+            check.lines += [f"    {line}" for line in found.said.get("machines", []) if "machine" not in found.read]
+            check.lines += [f"    {line}" for line in found.said.get("machines", []) if "machine" in found.read]
+        if table != "anomalies":
+            check.lines += [f"    {line}" for line in aside.pop(found.names[table].split(" and ")[0], [])]
+    check.lines += [f"{name} is not used: {line}" for name, lines in aside.items() for line in lines]
+    check.lines.append("")
+
+
+def _times(own: Mapping[str, Any]) -> list[str]:
+    """Return how times and ages are written, where it is worth a word."""
+    said = []
+    if own.get("epoch"):
+        unit = {
+            "s": "seconds",
+            "ms": "milliseconds",
+            "us": "microseconds",
+            "ns": "nanoseconds",
+            "excel": "Excel's days",
+        }
+        said.append(f"times are {unit[own['epoch']]}{' since 1970' if own['epoch'] != 'excel' else ''}")
+    if own.get("time_format"):
+        said.append(f"times as {own['time_format']}")
+    if own.get("age_in"):
+        said.append(f"ages are counted in {own['age_in']} from the year built (read.machines.age_in)")
+    if own.get("time_zone"):
+        said.append(f"local times of {own['time_zone']}")
+    return said
+
+
+def _read(location: Path, found: Guess, numbers: dict[str, int], told: Asked, check: Check) -> None:
+    """Read the tables as guessed; propose as missing what stands for a missing reading, and read again without it."""
+    done: list[str] = []
+    check.frames = sources.read_frames(location, found.columns, found.files, numbers, found.read, done)
+    odd, said = examine.sentinels(check.frames["telemetry"], found.sensors)
+    check.advice += said
+    if odd and "missing" not in told.read:
+        numbers_of = [int(text) if text.lstrip("-").isdigit() else float(text) for text in odd]
+        found.read["missing"] = [*found.read.get("missing", []), *numbers_of]
+        check.frames = sources.read_frames(location, found.columns, found.files, numbers, found.read)
+    for name in found.sensors:
+        if name not in check.frames["telemetry"]:
+            raise DataError(
+                f"telemetry has no column {name!r}; it has {', '.join(map(str, check.frames['telemetry'].columns))}"
+            )
+    check.lines += done
+    check.anomalies = sources.read_anomalies(location, found.files, found.columns, numbers, found.read)
+    check.advice += examine.remarks(check.frames["telemetry"], found.sensors)
 
 
 def _numbers(location: Path, found: Guess, known: dict[str, int], check: Check) -> dict[str, int]:
-    """Return a number for each machine, or none where all tables already have numbers."""
-    frames = sources.read_frames(location, found.columns, found.files)
-    ids = [frame["machineID"].dropna() for frame in frames.values()]
-    if all(pd.api.types.is_integer_dtype(column) for column in ids):
+    """Return a number for each machine, or none where all ids are plain whole numbers."""
+    names = sorted(sources.machine_names(location, found.columns, found.files, found.read))
+    if all(plain_id(name) for name in names):
         return {}
-    numbers = proposal.machine_numbers((str(name) for column in ids for name in column.unique()), known)
+    numbers = proposal.machine_numbers(names, known)
     first = ", ".join(f"{name} is {number}" for name, number in list(numbers.items())[:4])
     check.lines.append(
         f"machines have names, so each gets a number under machine_numbers: {first}{', …' * (len(numbers) > 4)}"
@@ -113,7 +176,10 @@ def describe(frames: Frames, schema: Schema) -> list[str]:
     ]
     steps = proposal.steps_minutes(telemetry)
     gaps = steps[steps > schema.sampling_minutes]
-    if len(gaps):
+    if proposal.irregular(telemetry):
+        low, high = steps.quantile([0.05, 0.95])
+        lines.append(f"    irregular: {low:.3g} to {high:.3g} minutes between most rows; the period is their median")
+    elif len(gaps):
         lines.append(f"    {_many(len(gaps), 'gap')}, the longest {gaps.max() / 60:,.1f} hours")
     missing = telemetry[[name for name in schema.sensors if name in telemetry]].isna().mean()
     if said := [f"{name} {share:.1%}" for name, share in missing.items() if share > 0]:
@@ -195,33 +261,82 @@ def judge(check: Check, asked: params.Params, source: str) -> None:
                 "give one row for each minute, such as the mean of its readings"
             )
     found = expectations.validate(check.frames, asked.schema)
-    check.faults += found.failures
-    check.advice += found.warnings
+    endless = examine.infinite(check.frames["telemetry"], asked.schema.sensors)
+    check.faults += endless.values()
+    known = [f"telemetry.{name}: is outside its range" for name in endless]
+    if any("repeat the time of another row" in fault for fault in check.faults):  # its cause is named already
+        known.append("telemetry.machineID, datetime: the key occurs more than once")
+    check.faults += [line for line in found.failures if not line.startswith(tuple(known))]
+    uneven = proposal.irregular(check.frames["telemetry"]) if not check.faults else False
+    check.advice += [line for line in found.warnings if not (uneven and line.startswith("telemetry.datetime"))]
     if not check.faults:
         check.lines.append("")
         outlook(sources.frames_to_tables(check.frames, asked.schema, {}), asked, source, check)
+
+
+def _earlier(path: Path, check: Check) -> params.Params | None:
+    """Return the last proposal, or None where there is none that can be read: it is written anew in any case."""
+    try:
+        return params.load(path) if path.exists() else None
+    except DataError as error:
+        check.lines.append(f"the earlier proposal cannot be read and is replaced ({error})")
+        return None
+
+
+FLAGS = {  # of the command line, and so of make: the words of its help
+    "time": "the column of the time, or those of date and time, with a comma",
+    "machine": "the column of the machine; file: each file is one; one: there is one",
+    "sensors": "the columns of the sensors, with commas",
+    "failures": "the rows that are failures, such as wo_type=CM",
+    "maint": "the rows that are maintenance, such as wo_type=PM",
+    "time_zone": "the zone of times without an offset, such as Europe/Berlin",
+    "time_format": "the format of times, such as %%d.%%m.%%Y %%H:%%M",
+    "epoch": f"the unit of times that are numbers: {', '.join(reading.EPOCHS)}",
+    "separator": "what separates the columns",
+    "decimal": "the decimal mark",
+    "thousands": "the thousands mark",
+    "encoding": "the encoding of text files, such as cp1252",
+    "skip_lines": "the lines before the names of the columns",
+    "missing": "values that stand for a missing reading, with commas",
+}
+
+
+def _told(args: Any) -> Asked:
+    """Return what the command line says of the files."""
+    own = {name: value for name in FLAGS if (value := getattr(args, name)) is not None}
+    read: dict[str, Any] = {key: own[key] for key in reading.KNOWN if key in own}
+    if "missing" in read:
+        read["missing"] = [text.strip() for text in read["missing"].split(",")]
+    if "skip_lines" in read:
+        read["skip_lines"] = int(read["skip_lines"])
+    sensors = [name.strip() for name in own.get("sensors", "").split(",") if name.strip()]
+    return Asked(own.get("time"), own.get("machine"), sensors, own.get("failures"), own.get("maint"), read)
 
 
 def main(words: list[str]) -> int:
     """Print what was found, and write build/data-check/params.yaml."""
     flags = cli.parser(__doc__, out=cli.BUILD / "data-check", writes="folder of the proposed params.yaml")
     flags.add_argument("--source", type=Path, metavar="PATH", required=True, help="folder of the files to check")
+    for name, what in FLAGS.items():
+        kind = int if name == "skip_lines" else str
+        flags.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), type=kind, help=what)
     args = flags.parse_args(words)
     asked, check = params.load(args.params), Check()
     target, again = args.params, f"make data-check DATA={args.source}"
     if args.params.resolve() == params.PARAMS.resolve():
         target = args.out / "params.yaml"
-        before = params.load(target) if target.exists() else None
-        fleet = propose(args.source, asked, before, check)
+        fleet = propose(args.source, asked, _earlier(target, check), check, _told(args))
         if fleet is not None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(proposal.render(fleet), encoding="utf-8")
-            asked = params.load(target)
+            asked = proposal.write(fleet, target)
             judge(check, asked, fleet.source)
     else:
         again += f" PARAMS={args.params}"
-        check.frames = sources.read_frames(args.source, asked.columns, asked.files, asked.machine_numbers)
-        check.anomalies = sources.read_anomalies(args.source, asked.files)
+        check.frames = sources.read_frames(
+            args.source, asked.columns, asked.files, asked.machine_numbers, asked.read, check.lines
+        )
+        check.anomalies = sources.read_anomalies(
+            args.source, asked.files, asked.columns, asked.machine_numbers, asked.read
+        )
         judge(check, asked, asked.source)
     print("\n".join(check.lines))
     fixes = check.faults + check.advice

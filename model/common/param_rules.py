@@ -105,5 +105,5 @@ COLUMNS = {  # of each table, beside its keys and, for telemetry, the sensors
     "failures": ("machineID", "datetime", "failure"),
     "machines": ("machineID", "model", "age"),
 }
-OPTIONAL = ("files", "machine_numbers")
+OPTIONAL = ("files", "machine_numbers", "read")
 TOP = ("source", "schema", "columns", "features", *SECTIONS, "seed")

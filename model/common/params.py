@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from closedloop.data import reading
 from closedloop.data.schema import DataError, Schema, microseconds
 from closedloop.judge.split import PREFIX
 from model.common import slips, yaml_lines
@@ -22,8 +23,9 @@ class Params:
     source: str
     schema: Schema
     columns: dict[str, dict[str, str]]
-    files: dict[str, str]
+    files: reading.FileNames
     machine_numbers: dict[str, int]
+    read: dict[str, Any]
     features: dict[str, Any]
     labels: dict[str, Any]
     split: dict[str, Any]
@@ -107,8 +109,9 @@ def _params(raw: dict[str, Any]) -> Params:
         source=str(raw["source"]),
         schema=Schema.from_dict(raw["schema"]),
         columns=raw["columns"] or {},
-        files={str(table): name for table, name in (raw.get("files") or {}).items()},
+        files=reading.check_files(raw.get("files")),
         machine_numbers={str(name): number for name, number in (raw.get("machine_numbers") or {}).items()},
+        read=reading.check(raw.get("read")),
         features=raw["features"],
         seed=raw["seed"],
         raw=raw,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections import Counter
@@ -18,12 +19,12 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from closedloop.data.frames import Frames
-from closedloop.data.schema import CODE_COLUMN, Schema, microseconds
+from closedloop.data.schema import CODE_COLUMN, DataError, Schema, microseconds
 from closedloop.features.spec import FeatureSpec, label
 from closedloop.judge.split import PREFIX, held_out
 from model.common import params, timescale
 
-FAR = 10  # a reading further off than so many spans of the middle 99.8 % stands for a missing one, as 9999 does
+EVEN = 0.5  # of the steps are near the most frequent one, or the rows are irregular
 FEWEST = 5  # machines that the split by machine and time leaves on either side
 
 
@@ -38,9 +39,10 @@ class Fleet:
     schema: dict[str, Any]
     split: dict[str, Any]
     history_hours: float
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     machine_numbers: dict[str, int] = field(default_factory=dict)
+    read: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -60,22 +62,28 @@ def machine_numbers(names: Iterable[str], known: Mapping[str, int] | None = None
     return {name: number for number, name in enumerate(ordered, start=1)}
 
 
-def plausible(readings: pd.Series) -> list[float]:
-    """Return a plausible range: what was seen, and half as much on either side, but not below 0 if nothing is.
+def fleet_name(location: Path) -> str:
+    """Return a name for the fleet of a folder: the folder's, and letters of its place, so that no two share one."""
+    place = location.resolve()
+    return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"
 
-    Readings very far from all others, such as 9999 for a missing one, are left outside.
-    """
+
+def plausible(readings: pd.Series) -> list[float]:
+    """Return a plausible range: what was seen, and half as much on either side, but not below 0 if nothing is."""
     values = readings.dropna().to_numpy(np.float64)
     values = values[np.isfinite(values)]
     if not len(values):
         return [-1e6, 1e6]
-    low, high = np.quantile(values, [0.001, 0.999])
-    within = values[(values >= low - FAR * (high - low)) & (values <= high + FAR * (high - low))]
-    low, high = float(within.min()), float(within.max())
+    low, high = float(values.min()), float(values.max())
     margin = (high - low) / 2 or abs(high) or 1.0
     step = 10.0 ** np.floor(np.log10(margin) - 0.5)
     bottom, top = np.floor((low - margin) / step) * step, np.ceil((high + margin) / step) * step
-    return [float(f"{max(0.0, bottom) if low >= 0 else bottom:.6g}"), float(f"{top:.6g}")]
+    bottom, top = max(0.0, bottom) if low >= 0 else bottom, top
+    for digits in (6, 9, 12, 17):  # rounded to six digits, a meter at 123,456,789 would lie outside
+        limits = [float(f"{bottom:.{digits}g}"), float(f"{top:.{digits}g}")]
+        if limits[0] <= low and high <= limits[1] and limits[0] < limits[1]:
+            return limits
+    return [low, high]
 
 
 def schema_of(frames: Frames, sensors: Iterable[str], notes: dict[str, str]) -> dict[str, Any]:
@@ -106,10 +114,18 @@ def steps_minutes(telemetry: pd.DataFrame) -> pd.Series:
     return steps[steps > 0]
 
 
-def sampling_minutes(telemetry: pd.DataFrame) -> int:
-    """Return the most frequent step between rows, in whole minutes, at least 1."""
+def irregular(telemetry: pd.DataFrame) -> bool:
+    """Return whether fewer than half of the steps between rows are near the most frequent one."""
     steps = steps_minutes(telemetry)
-    return max(1, round(float(steps.mode().iloc[0]))) if len(steps) else 60
+    return len(steps) > 0 and bool((abs(steps / steps.mode().iloc[0] - 1) <= 0.1).mean() < EVEN)
+
+
+def sampling_minutes(telemetry: pd.DataFrame) -> int:
+    """Return the most frequent step between rows, in whole minutes, at least 1; their median where it is irregular."""
+    steps = steps_minutes(telemetry)
+    if not len(steps):
+        return 60
+    return max(1, round(float(steps.median() if irregular(telemetry) else steps.mode().iloc[0])))
 
 
 def split_of(machines: pd.Series, source: str, salt: str) -> tuple[dict[str, Any], str]:
@@ -132,7 +148,7 @@ def history_of(telemetry: pd.DataFrame, asked: params.Params, split: Mapping[str
 def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
     """Return the text of the parameter file, with those comments of the ``template`` that still hold."""
     editor = YAML()
-    editor.width = 120
+    editor.width = 1_000_000  # a folded line of names cannot be read back
     text = template.read_text(encoding="utf-8")
     content, own = editor.load(text), yaml.safe_load(text)
     scaled = timescale.scale(own, fleet.history_hours, fleet.schema["sampling_minutes"])
@@ -147,6 +163,8 @@ def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
     content.insert(2, "columns", _flow(fleet.columns), comment="your column names, each with ours, by table")
     if fleet.machine_numbers:
         content.insert(2, "machine_numbers", _flow(fleet.machine_numbers), comment="give a new machine a new number")
+    if fleet.read:
+        content.insert(2, "read", _flow(fleet.read), comment="how your files are written")
     if fleet.files:
         content.insert(2, "files", _flow(fleet.files), comment="your file of each table")
     for key, note in fleet.notes.items():
@@ -164,6 +182,24 @@ def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
         f"# Every key is described in model/README.md. Lengths of time are those of model/params.yaml times "
         f"{fleet.history_hours / own['features']['history_hours']:.3g}.\n\n{body}"
     )
+
+
+def write(fleet: Fleet, path: Path) -> params.Params:
+    """Write the parameter file of a fleet; return its parameters once they are read back as they were meant.
+
+    Raises:
+        DataError: what was written would be read as something else; then the file stays as it was.
+    """
+    text = render(fleet)
+    asked = params.parse(yaml.safe_load(text), path)
+    read = (asked.source, asked.schema.to_dict()["sensors"], asked.files, asked.columns, asked.read)
+    meant = (fleet.source, fleet.schema["sensors"], fleet.files, fleet.columns, fleet.read)
+    if read != meant or asked.machine_numbers != fleet.machine_numbers:
+        wrong = next((f"{was!r} is read as {now!r}" for was, now in zip(meant, read, strict=True) if was != now), "")
+        raise DataError(f"{path}: a name cannot be written as YAML: {wrong or 'machine_numbers'}; give it another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return asked
 
 
 def _replace(old: CommentedMap, new: Mapping[str, Any]) -> None:
@@ -206,6 +242,8 @@ def _text(value: Any) -> Any:
     """Return a value as YAML writes it: texts quoted where YAML would read another type, whole floats as integers."""
     if not isinstance(value, str):
         return int(value) if isinstance(value, float) and value == int(value) and abs(value) < 1e15 else value
+    if not re.fullmatch(r"[A-Za-z_][\w.-]*", value, re.ASCII):
+        return DoubleQuotedScalarString(value)
     try:
         return value if yaml.safe_load(value) == value else DoubleQuotedScalarString(value)
     except yaml.YAMLError:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from closedloop.data.schema import microseconds
+from closedloop.data import reading
+from closedloop.data.schema import DataError, microseconds
 from model.common import estimators, feature_names, param_rules
 from model.common.param_rules import SECTIONS, Rule
 from model.common.yaml_lines import Located, Where
@@ -238,7 +239,7 @@ def _lengths(to: Check, where: Where, values: Any, history: float | None) -> Non
 
 
 def _mapping(to: Check) -> None:
-    """Check the sections that map your names to ours: columns, files, machine_numbers."""
+    """Check the sections that map your names to ours: columns, machine_numbers; and files and read."""
     tables, raw = param_rules.COLUMNS, to.raw
     sensors = (raw.get("schema") or {}).get("sensors") if isinstance(raw.get("schema"), Mapping) else {}
     columns = to.keys(("columns",), raw["columns"], tables) if raw.get("columns") else {}
@@ -252,9 +253,7 @@ def _mapping(to: Check) -> None:
             if ours not in known:
                 otherwise = f"{table} has {', '.join(map(str, known))}"
                 to.say(where, f"is {_shown(ours)}, which {table} does not have", meant(ours, known, otherwise))
-    files = to.keys(("files",), raw["files"], tables) if raw.get("files") else {}
-    for table, name in files.items():
-        to.value(("files", str(table)), name, Rule(str, example="sensors.csv"))
+    _reading(to)
     if raw.get("machine_numbers"):
         numbers = raw["machine_numbers"]
         if not isinstance(numbers, Mapping):
@@ -262,8 +261,18 @@ def _mapping(to: Check) -> None:
             numbers = {}
         for name, number in numbers.items():
             to.value(("machine_numbers", str(name)), number, Rule(int))
-    for section in ("files", "machine_numbers"):
-        _once(to, section)
+    _once(to, "machine_numbers")
+
+
+def _reading(to: Check) -> None:
+    """Check how the fleet's own files are named and written: files and read."""
+    for check, section in ((reading.check_files, "files"), (reading.check, "read")):
+        try:
+            check(to.raw.get(section))
+        except DataError as error:
+            name, _, rest = str(error).partition(": ")[2].partition(" ")
+            problem, _, fix = rest.partition("; ")
+            to.say(tuple(name.rstrip(":").split(".")), problem, fix)
 
 
 def _once(to: Check, section: str) -> None:

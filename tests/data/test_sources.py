@@ -212,7 +212,7 @@ def _change(table, column, values):
         (_change("telemetry", "datetime", ["2015-02-30"]), "telemetry.datetime: is not a time: 1 of 2,880 rows"),
         (
             _change("telemetry", "datetime", [None]),
-            "row 1 (machineID 1, datetime missing); fill it in, or drop the row",
+            "row 1 (machineID 1, datetime missing); fill it in",
         ),
         (_change("errors", "machineID", ["M1"]), "errors.machineID: is not a whole number: 1 of "),
         (_change("errors", "machineID", [1.5]), "errors.machineID: is not a whole number: 1 of "),
@@ -258,7 +258,8 @@ def test_a_duplicate_telemetry_key_is_refused_with_three_of_its_rows(frames, sch
     assert str(refused.value) == (
         "telemetry.machineID, datetime: the key occurs twice: 4 of 2,884 rows: "
         "row 7 (machineID 1, datetime 2015-01-01T11:00:00Z); row 9 (machineID 1, datetime 2015-01-01T12:00:00Z); "
-        "row 11 (machineID 1, datetime 2015-01-01T13:00:00Z); keep one row of each key"
+        "row 11 (machineID 1, datetime 2015-01-01T13:00:00Z); see which column tells these rows apart, "
+        "and map it under columns in params.yaml, or correct the time"
     )
 
 

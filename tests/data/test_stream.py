@@ -114,6 +114,34 @@ def test_names_of_your_own_and_machines_with_names(frames, tmp_path):
     np.testing.assert_array_equal(whole.errors.machine, told.machine)
 
 
+def test_files_that_are_written_in_another_way_are_read_in_blocks_too(frames, tmp_path, monkeypatch):
+    """A file for each machine, with decimal commas, times of day apart, and readings in the long format."""
+    monkeypatch.setattr(stream, "ROWS", 11)
+    telemetry = frames["telemetry"].replace({"machineID": 2**53 + 1}, 9)
+    whole = sources.frames_to_tables({"telemetry": telemetry}, SCHEMA, {})
+    for machine, rows in telemetry.groupby("machineID"):
+        at = pd.to_datetime(rows["datetime"], utc=True)
+        apart = rows.drop(columns=["datetime", "machineID"]).assign(
+            day=at.dt.strftime("%d.%m.%Y"), clock=at.dt.strftime("%H:%M:%S")
+        )
+        apart.to_csv(tmp_path / f"M{machine}.csv", index=False, sep=";", decimal=",")
+    read = {"decimal": ",", "date_and_time": ["day", "clock"], "time_format": "%d.%m.%Y %H:%M:%S",
+            "machine_from": "M{machine}.csv"}  # fmt: skip
+    numbers = {str(machine): int(machine) for machine in telemetry["machineID"].unique()}
+    found = Stream(tmp_path, SCHEMA, {}, {"telemetry": "M*.csv"}, numbers, read)
+    machines, times, values, *_ = all_of(found.parts(60))
+    assert whole.machine.tolist() == machines
+    np.testing.assert_array_equal(whole.time, times)
+    np.testing.assert_allclose(whole.values, values, rtol=1e-12)
+
+    long = telemetry.melt(["datetime", "machineID"], var_name="tag")
+    long.to_csv(tmp_path / "long.csv", index=False)
+    found = Stream(tmp_path, SCHEMA, {}, {"telemetry": "long.csv"}, {}, {"tag": "tag", "value": "value"})
+    machines, _, values, *_ = all_of(found.parts(60))
+    assert whole.machine.tolist() == machines
+    np.testing.assert_array_equal(whole.values, values)
+
+
 REFUSALS = {
     "no such place": (lambda folder, frames: None, "no such file or folder"),
     "no telemetry": (lambda folder, frames: store({"errors": frames["errors"]}, folder, "csv"), "no telemetry is"),
@@ -127,7 +155,7 @@ REFUSALS = {
     ),
     "no bytes": (
         lambda folder, frames: (folder.mkdir(), (folder / "PdM_telemetry.csv").write_bytes(b"")),
-        "PdM_telemetry.csv: cannot be read: No columns",
+        "PdM_telemetry.csv: cannot be read as csv: No columns",
     ),
     "no Parquet": (
         lambda folder, frames: (folder.mkdir(), (folder / "PdM_telemetry.parquet").write_bytes(b"hello")),
@@ -187,9 +215,9 @@ def test_a_part_says_whose_rows_it_counted(frames, tmp_path):
 def test_a_file_that_is_named_must_be_there_and_a_form_we_read(frames, tmp_path):
     with pytest.raises(DataError, match=r"files.telemetry: .*none.csv is not there"):
         Stream(tmp_path, SCHEMA, {}, {"telemetry": "none.csv"})
-    (tmp_path / "table.xlsx").write_bytes(b"")
-    with pytest.raises(DataError, match="neither CSV, Parquet nor a Delta table"):
-        Stream(tmp_path / "table.xlsx", SCHEMA, {})
+    (tmp_path / "table.docx").write_bytes(b"")
+    with pytest.raises(DataError, match="neither a text file, a workbook, Parquet nor a Delta table"):
+        Stream(tmp_path / "table.docx", SCHEMA, {})
 
 
 def test_a_file_that_grows_meanwhile_is_noticed(frames, tmp_path):

@@ -15,7 +15,7 @@ from closedloop.data.expectations import validate
 from closedloop.data.schema import DataError
 from model import data, data_check, evaluate, predict, train
 from model import validate as validation
-from model.common import cli, params, proposal, tracking
+from model.common import cli, examine, params, proposal, tracking
 
 DAY = 144  # rows of ten minutes
 MACHINES = ("press-a", "press-b", "press-c")
@@ -28,6 +28,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
     monkeypatch.setattr(tracking, "log", lambda *_: "none")
+    monkeypatch.setattr(proposal, "fleet_name", lambda place: place.name)  # the name decides who is held out
 
 
 def readings(machines=MACHINES, days=21, **more):
@@ -170,12 +171,10 @@ def test_a_mapping_that_was_corrected_is_held_against_the_data_and_not_overwritt
 
 
 SPOILED = {
-    "a missing reading written as a number": (
-        lambda frame: frame.assign(temp=frame["temp"].where(frame.index != 3, -999)),
-        "telemetry.temp: is outside its range 5",
+    "two readings at one time": (
+        lambda frame: pd.concat([frame, frame.iloc[[5]].assign(temp=50.0)]),
+        "1 rows repeat the time of another row of their machine (machine 1 at 2026-01-05 00:50:00)",
     ),
-    "a row twice": (lambda frame: pd.concat([frame, frame.iloc[[5]]]), "the key occurs more than once: 2 of 1,297"),
-    "newest rows first": (lambda frame: frame[::-1], "is before the machine's previous row: 1,293 of 1,296 rows"),
     "several rows a minute": (
         lambda frame: frame.assign(
             timestamp=(pd.Timestamp("2026-01-05") + pd.to_timedelta(frame.index % 432 * 2, unit="s")).astype("str")
@@ -192,7 +191,7 @@ SPOILED = {
     ),
     "no column of the machine": (
         lambda frame: frame.drop(columns="asset"),
-        "a column that says which machine; write 1 in each row if there is only one",
+        "several rows at one time and no column that says which machine each is of: name it with MACHINE=column",
     ),
     "hardly any rows": (
         lambda frame: frame.groupby("asset").head(3),
@@ -213,8 +212,10 @@ def test_what_does_not_fit_is_refused_with_a_fix(case, tmp_path, capsys):
 
 def test_only_the_first_three_fixes_are_shown(tmp_path, capsys):
     frame = readings(days=3)
-    frame.loc[3, ["temp", "rpm"]] = -99_999
-    code, said = check(folder(tmp_path, sensors=pd.concat([frame, frame.iloc[[5]]])[::-1]), capsys)
+    frame = frame.astype({"temp": object, "rpm": object})
+    frame.loc[3, ["temp", "rpm", "timestamp"]] = ["high", "low", "2026-02-30 10:00"]
+    frame.loc[4, "asset"] = None
+    code, said = check(folder(tmp_path, sensors=frame), capsys)
     assert code == cli.REFUSED
     assert "what to fix, the first 3 of " in said
     assert "\n  3. " in said
@@ -277,11 +278,19 @@ def test_a_range_holds_what_was_seen_and_half_as_much_beside_it(values, low, hig
     assert [low, high] == proposal.plausible(pd.Series(values))
 
 
-def test_a_range_leaves_a_number_for_nothing_outside():
+def test_a_code_for_a_missing_reading_is_told_from_a_far_reading():
+    """A range admits the far one; the code is proposed as missing, unless another sensor reads it in earnest."""
     rng = np.random.default_rng(1)
-    low, high = proposal.plausible(pd.Series(np.append(rng.normal(100, 5, 5000), [-999.0, 9999.0])))
-    assert 0 <= low < 80
-    assert 120 < high < 200
+    volt = np.append(rng.normal(100, 5, 5000), [-999.0, 9999.0, 471.5])
+    frame = pd.DataFrame({"volt": volt, "speed": np.linspace(9000, 11000, len(volt))})
+    frame = frame.assign(machineID=1, datetime=pd.date_range("2026-01-01", periods=len(volt), freq="h", tz="UTC"))
+    found, said = examine.sentinels(frame, ["volt", "speed"])
+    assert found == {"-999": 1}
+    assert "another sensor reads 9999 in earnest" in said[0]
+    assert (
+        "volt reads 471.5 in 1 rows, far from all others"
+        in examine.remarks(frame.iloc[[*range(5000), 5002]], ["volt"])[0]
+    )
 
 
 @pytest.mark.parametrize("code", ["007", "yes", "1e3", "null", "a: b", "#1", "[", "2026-01-01", "~"])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from closedloop.data.frames import (
     NAME_COLUMN,
+    TWICE,
     WANTED,
     Frames,
     convert,
@@ -194,15 +195,15 @@ def _rules(
         if name in frames[table] and kind in WANTED:
             yield _rule("ColumnValuesToBeInTypeList", name, *WANTED[kind], column=name, type_list=_DTYPES[kind])
     for name in [name for name in KEYS[table] if name in known]:
-        yield _rule("ColumnValuesToNotBeNull", name, "is missing", "fill it in, or drop the row", column=name)
+        yield _rule("ColumnValuesToNotBeNull", name, "is missing", "fill it in", column=name)
     if "datetime" in known:
-        remedy = "correct the clock or the export that wrote it, or drop the row"
+        remedy = "correct the clock or the export that wrote it"
         said = ("datetime", "is before 1970", remedy)
         yield _rule("ColumnValuesToBeBetween", *said, column=ERA, min_value=0)
         said = ("datetime", f"is more than {MAX_AHEAD_US / HOUR_US:g} hours ahead of this machine's clock", remedy)
         yield _rule("ColumnValuesToBeBetween", *said, column=ERA, max_value=0)
     if known.issuperset(KEYS[table]):
-        said = (", ".join(KEYS[table]), "the key occurs more than once", "keep one row of each key")
+        said = (", ".join(KEYS[table]), "the key occurs more than once", TWICE)
         if len(KEYS[table]) > 1:
             yield _rule("CompoundColumnsToBeUnique", *said, column_list=list(KEYS[table]))
         else:
@@ -222,7 +223,7 @@ def _rules(
     other = "machines" if table == "telemetry" else "telemetry"
     if "machineID" in known and "machineID" in sound.get(other, ()) and len(frames[other]):
         ids = frames[other]["machineID"].dropna().unique().tolist()
-        said = ("machineID", f"is not in {other}", f"add the machine to {other}, or drop its rows")
+        said = ("machineID", f"is not in {other}", f"add the machine to {other}")
         yield _rule("ColumnValuesToBeInSet", *said, warn=table == "machines", column="machineID", value_set=ids)
 
 

@@ -79,8 +79,15 @@ def _refuse(table: str, column: str, rule: str, frame: pd.DataFrame, bad: Any, r
 WANTED = {
     "time": ("is not a time", "write times as 2015-01-04T06:00:00Z, or without an offset for UTC"),
     "whole": ("is not a whole number", "number your machines"),
-    "number": ("is not a number", "leave a missing value empty"),
+    "number": (
+        "is not a number",
+        "leave a missing value empty, or name what stands for it under read.missing in params.yaml",
+    ),
 }
+
+
+# two readings of one machine at one time: both are kept, so that a person decides which column tells them apart
+TWICE = "see which column tells these rows apart, and map it under columns in params.yaml, or correct the time"
 
 
 def wanted(table: str, column: str) -> str:
@@ -177,7 +184,7 @@ def check_mapping(columns: Columns) -> None:
         DataError: the mapping names an unknown table, or a table's entry is not a mapping of names.
     """
     for table, names in columns.items():
-        if table not in KEYS or not isinstance(names, Mapping):
+        if table not in (*KEYS, "anomalies") or not isinstance(names, Mapping):
             raise DataError(
                 f"columns: {table!r} must be one of {', '.join(KEYS)}, with a mapping of your column names to ours"
             )
@@ -229,7 +236,7 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
         if kind in WANTED:
             _refuse(table, name, WANTED[kind][0], frame, unreadable, WANTED[kind][1])
         if name in KEYS[table]:
-            _refuse(table, name, "is missing", frame, result[name].isna(), "fill it in, or drop the row")
+            _refuse(table, name, "is missing", frame, result[name].isna(), "fill it in")
         if kind == "number":
             _refuse(table, name, "is infinite", frame, np.isinf(result[name]), "leave a missing value empty")
         if name == NAME_COLUMN.get(table):
@@ -238,7 +245,7 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
             _refuse(table, name, not_one_of(known), frame, bad, "correct it, or add it to the schema")
     clean = pd.DataFrame(result)
     repeated = clean.duplicated(list(KEYS[table]))
-    _refuse(table, ", ".join(KEYS[table]), "the key occurs twice", frame, repeated, "keep one row of each key")
+    _refuse(table, ", ".join(KEYS[table]), "the key occurs twice", frame, repeated, TWICE)
     return clean
 
 

@@ -1,260 +1,191 @@
-"""Guess which file of a folder is which table, and which of its columns is which, by names and by content.
+"""Guess which files of a folder are which table, and which of their columns is which, by names and by content.
 
-The guess is only a proposal. It is written into a parameter file for the owner of the data to read and correct.
+The guess is only a proposal. It is written into a parameter file for the owner of the data to read and correct. What
+the content leaves open is asked, with the flag of ``make data-check`` that settles it.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-
-from closedloop.data.schema import CODE_COLUMN, KEYS, DataError
-from closedloop.data.sources import native, read_file
-
-SAMPLE_ROWS = 20_000  # of a CSV file; enough to tell columns apart
-
-# Words in the names of files and columns. Earlier ones count more. A hint of more than 3 letters may be a prefix.
-FILE_WORDS = {
-    "failures": ("failure", "fail", "breakdown", "breakage", "outage", "incident", "fault", "downtime"),
-    "maint": ("maint", "service", "repair", "replace", "overhaul", "workorder", "work"),
-    "errors": ("error", "alarm", "alert", "warning", "event", "log"),
-    "machines": ("machine", "asset", "device", "equipment", "unit", "fleet", "inventory", "master"),
-}
-COLUMN_WORDS = {
-    "datetime": ("datetime", "timestamp", "time", "date", "ts", "when", "recorded", "start"),
-    "machineID": (
-        "machine", "asset", "equipment", "device", "unit", "engine", "vehicle", "turbine", "pump", "motor", "robot",
-        "compressor", "station", "node", "tag", "serial", "name", "id",
-    ),
-    "errorID": ("error", "alarm", "code", "alert", "warning", "event", "type", "message"),
-    "comp": ("comp", "component", "part", "item", "action", "task", "type", "code"),
-    "failure": ("failure", "component", "comp", "part", "mode", "fault", "cause", "reason", "type", "code"),
-    "model": ("model", "type", "kind", "class", "variant", "make", "series"),
-    "age": ("age", "years"),
-}  # fmt: skip
-TRUTHS = ("label", "anomaly", "outlier", "failure", "fail", "fault", "target", "class", "rul", "changepoint")
-NUMBERS = ("whole", "number")
-CODES = ("text", "whole")
+from closedloop.data import events, fleets, reading, roles, sniff
+from closedloop.data.files import readable
+from closedloop.data.kinds import Group, groups_of, texts_of
+from closedloop.data.proposed import Asked, Found, Guess, time_settings
+from closedloop.data.roles import Heads
+from closedloop.data.schema import KEYS, DataError
+from closedloop.data.sources import native
 
 
-@dataclass
-class Guess:
-    """The proposal for a folder: ``files`` and ``columns`` as in ``params.yaml``, and the sensors.
-
-    ``aside`` says what is not used and why, by file; ``faults`` is what must be fixed before a run can work.
-    """
-
-    files: dict[str, str] = field(default_factory=dict)
-    columns: dict[str, dict[str, str]] = field(default_factory=dict)
-    sensors: list[str] = field(default_factory=list)
-    aside: dict[str, list[str]] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file, a sample of its rows, and the kind of each column."""
-
-    name: str
-    rows: pd.DataFrame
-    kinds: dict[str, str]
-
-    def pick(self, ours: str, kinds: tuple[str, ...], taken: set[str]) -> str | None:
-        """The column that is most likely ``ours``: it has a fitting kind and a fitting name."""
-        fitting = [name for name, kind in self.kinds.items() if kind in kinds and name not in taken]
-        if ours in fitting:
-            return ours
-        ranked = [(rank, name) for name in fitting if (rank := _rank(name, COLUMN_WORDS[ours])) is not None]
-        return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
-
-
-def guess(location: Path) -> Guess:
+def guess(location: Path, asked: Asked | None = None) -> Guess:
     """Guess which tables the files of a folder hold.
 
     Raises:
-        DataError: the folder does not exist, or holds neither CSV nor Parquet files.
+        DataError: the folder does not exist, holds no file that can be read, or lacks a column that was asked for.
     """
+    asked = asked or Asked()
     if not location.is_dir():
-        raise DataError(
-            f"{location}: is not a folder; give the folder that holds your tables as .csv or .parquet files"
-        )
-    paths = sorted(path for path in location.iterdir() if path.suffix in (".csv", ".parquet"))
-    if not paths:
-        raise DataError(f"{location}: holds no .csv or .parquet file; export your tables as one of these")
+        raise DataError(f"{location}: is not a folder; give the folder that holds your tables")
     layout = {path.name: table for table, path in native(location).items()}
-    result, found = Guess(), []
-    for path in paths:
-        if layout.get(path.name) == "anomalies":  # ground truth in the standard layout is read as it is
-            continue
-        try:
-            rows = read_file(path, (), SAMPLE_ROWS)
-        except DataError as error:
-            result.aside[path.name] = [str(error)]
-            continue
-        found.append(_File(path.name, rows, {str(name): _kind(str(name), rows[name]) for name in rows}))
-    tables = {file.name: layout.get(file.name) or _table(file) for file in found}
-    for file in sorted(found, key=lambda file: -file.rows.size):
-        table = tables[file.name]
-        if table is None:
-            result.aside[file.name] = [_why_no_table(file)]
-        elif table in result.files:
-            result.aside[file.name] = [
-                f"looks like {table}, as {result.files[table]} does; join them into one file if it is"
-            ]
-        else:
-            _columns(table, file, result)
-    if "telemetry" not in result.files and not result.faults:
+    every = sorted(path for path in location.rglob("*") if path.is_file() and readable(path))
+    paths = [path for path in every if not any(part.startswith(".") for part in path.relative_to(location).parts)]
+    paths = [path for path in paths if path.parent != location or layout.get(path.name) != "anomalies"]
+    if not paths:
+        raise DataError(f"{location}: holds no .csv, .parquet or .xlsx file; export your tables as one of these")
+    result = Guess()
+    read = reading.settings(reading.check(asked.read, "data-check"), "telemetry")
+    groups = groups_of(location, paths, read, result.aside)
+    _know(asked, groups)
+    tables: dict[str, Found] = {}
+    telemetry = _telemetry(groups, layout, asked, result)
+    if telemetry is not None:
+        tables["telemetry"] = telemetry
+        known = fleets.machines_of(telemetry, location)
+        rest = [group for group in groups if group is not telemetry.group]
+        events.add(tables, rest, layout, asked, known, result)
+    elif not result.faults:
         result.faults.append(
-            "no file has a time, a machine and numbers in each row: export the readings of your sensors as one table, "
-            "with a column for the time, one for the machine and one for each sensor"
+            "no file has a time and numbers in each row: export the readings of your sensors as one table, with a "
+            "column for the time, one for the machine and one for each sensor"
         )
-    if {name: table for table, name in result.files.items()} == {name: t for name, t in layout.items() if t in KEYS}:
-        result.files = {}  # the standard layout needs no names
+    _write(tables, layout, asked, result)
     return result
 
 
-def _words(name: str) -> list[str]:
-    """The words of a name in snake, kebab or camel case, in lower case."""
-    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+def _know(asked: Asked, groups: list[Group]) -> None:
+    """Raise DataError where a column that was asked for is in no file."""
+    there = {name for group in groups for name in group.columns}
+    wanted = [] if asked.time in there else (asked.time or "").split(",")
+    wanted += [asked.machine or "", *(text.partition("=")[0] for text in (asked.failures, asked.maint) if text)]
+    for name in (name.strip() for name in wanted):
+        if name and name not in there and name not in ("file", "one"):
+            raise DataError(f"no file has a column {name!r}; there are {', '.join(sorted(there))}")
 
 
-def _rank(name: str, hints: tuple[str, ...]) -> int | None:
-    """The place of the first hint that a word of the name equals, or starts with if the hint is long; else None."""
-    words = _words(name)
-    words += ["".join(words)]
-    for rank, hint in enumerate(hints):
-        if any(word == hint or (len(hint) > 3 and word.startswith(hint)) for word in words):
-            return rank
+def _telemetry(groups: list[Group], layout: Mapping[str, str], asked: Asked, result: Guess) -> Found | None:
+    """The readings: the largest group with a time and numbers, unless its name says that it holds events."""
+    for group in sorted(groups, key=lambda group: -group.rows.size):
+        told = {layout.get(name) for name in group.names}
+        if told <= {None} and events.table_of(group, asked) not in (None, "telemetry"):
+            continue
+        if not told <= {None, "telemetry"}:
+            continue
+        found = roles.heads(group, asked.time, asked.machine, set())
+        numbers = [name for name in group.of_kind("whole", "number", "flag") if name not in (found.time, found.machine)]
+        if found.time is None or not numbers:
+            if group.question is not None and found.time is not None:
+                result.faults.append(group.question)
+            continue
+        if group.question is not None:
+            result.faults.append(group.question)
+        return _shaped(group, found, asked, result)
     return None
 
 
-def _kind(name: str, column: pd.Series) -> str:
-    """A column's kind: ``time``, ``odd time``, ``whole``, ``number``, ``comma``, ``flag``, ``text`` or ``empty``."""
-    values = column.dropna()
-    if values.empty:
-        return "empty"
-    if pd.api.types.is_datetime64_any_dtype(values):
-        return "time"
-    if pd.api.types.is_bool_dtype(values):
-        return "flag"
-    if pd.api.types.is_numeric_dtype(values):
-        seconds = float(values.median())
-        if _rank(name, COLUMN_WORDS["datetime"]) is not None and seconds > 1e8:
-            return "odd time"
-        return "whole" if (values == values.round()).all() else "number"
-    texts = values.astype("str")
-    if pd.to_datetime(texts, utc=True, format="ISO8601", errors="coerce").notna().mean() > 0.9:
-        return "time"
-    if texts.str.match(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}").mean() > 0.9:
-        return "odd time"
-    if pd.to_numeric(texts, errors="coerce").notna().mean() > 0.9:
-        return "number"  # with a few texts such as n/a among them, which validation shows
-    if texts.str.fullmatch(r"-?\d+,\d+").mean() > 0.5:
-        return "comma"
+def _shaped(group: Group, found: Heads, asked: Asked, result: Guess) -> Found | None:
+    """The readings with their shape: wide or long, a machine in each row, in each file, or one machine."""
+    long, found = (None, found) if asked.sensors else roles.long_of(group, found)
+    if asked.machine == "one":
+        found = Heads(found.time, found.clock, None)
+    telemetry = Found(group, found, long)
+    if long is not None:
+        telemetry.own |= {"tag": long.tag, "value": long.value}
+        if long.separator:
+            telemetry.own["tag_separator"] = long.separator
+    time_settings(telemetry, asked, result)
+    if found.machine is None and not (long and long.separator) and not fleets.settle(telemetry, asked, result):
+        return None
+    _sensors(telemetry, asked, result)
+    if not result.sensors:
+        result.faults.append(f"{group.name} looks like telemetry and lacks a column of numbers for each sensor")
+        return None
+    return telemetry
+
+
+def _sensors(found: Found, asked: Asked, result: Guess) -> None:
+    """Name the sensors, and set aside what only looks like one."""
+    group, long = found.group, found.long
+    heads = {found.heads.time, found.heads.clock, found.heads.machine}
+    aside: list[str] = []
+    if long is not None:
+        result.sensors = list(long.sensors)
+        aside = [
+            f"{name} ({_why(group, name)})" for name in group.columns if name not in (*heads, long.tag, long.value)
+        ]
+    elif asked.sensors:
+        if lost := [name for name in asked.sensors if name not in group.rows]:
+            raise DataError(f"{group.name} has no column {lost[0]!r}; it has {', '.join(group.columns)}")
+        result.sensors = list(asked.sensors)
+    else:
+        names = [name for name in group.columns if name not in heads]
+        labels = [name for name in names if roles.is_label(group, name)]
+        for name in names:
+            kind = group.kinds[name].kind
+            led = next((label for label in labels if roles.follows(group, name, label)), None)
+            if name in labels:
+                aside.append(f"{name} (a label: a model must not see it)")
+            elif led is not None:
+                aside.append(f"{name} (a label: it is set only where {led} is; a model must not see it)")
+            elif kind not in ("whole", "number", "flag"):
+                aside.append(f"{name} ({_why(group, name)})")
+            elif roles.counts_rows(group, name):
+                aside.append(f"{name} (a row number)")
+            else:
+                result.sensors.append(name)
+    if aside:
+        result.aside.setdefault(group.names[0], []).append(f"not a sensor: {', '.join(aside)}")
+
+
+def _why(group: Group, name: str) -> str:
+    """Why a column is no sensor."""
+    kind = group.kinds[name].kind
+    if kind != "text":
+        return {"empty": "empty", "time": "a time", "clock": "a time"}.get(kind, "not a reading")
+    values = texts_of(group.rows[name]).dropna()
+    if values.nunique() <= 12 and len(values) > 24:
+        return f"text: {', '.join(f'{value} {count:,}' for value, count in values.value_counts().head(4).items())}"
     return "text"
 
 
-def _heads(file: _File) -> tuple[str | None, str | None]:
-    """The columns that hold the time and the machine, None where not found."""
-    times = [name for name, kind in file.kinds.items() if kind in ("time", "odd time")]
-    time = file.pick("datetime", ("time", "odd time"), set()) or (times[0] if times else None)
-    taken = {time} if time else set()
-    texts = [name for name, kind in file.kinds.items() if kind == "text"]
-    machine = file.pick("machineID", CODES, taken) or (texts[0] if len(texts) == 1 and time else None)
-    return time, machine
+def _write(tables: dict[str, Found], layout: Mapping[str, str], asked: Asked, result: Guess) -> None:
+    """Write the tables that were found as files, columns and settings."""
+    every = sorted({name for found in tables.values() for name in found.group.names})
+    used: dict[str, dict[str, Any]] = {}
+    for table in (table for table in (*KEYS, "anomalies") if table in tables):
+        found = tables[table]
+        group = found.group
+        found.columns |= {found.heads.machine: "machineID"} if found.heads.machine else {}
+        result.columns[table] = {theirs: ours for theirs, ours in found.columns.items() if theirs != ours}
+        others = [name for name in result.aside if name not in group.names]
+        others += [name for name in every if name not in group.names]
+        result.files[table] = fleets.pattern(group.names, others)
+        result.names[table] = group.name
+        form = sniff.as_keys(group.form, group.read) if group.form is not None else {}
+        used[table] = form | found.own
+        if group.missing and table == "telemetry":
+            used[table]["missing"] = group.missing
+        if group.form is not None and (told := sniff.said(group.form, group.read)):
+            result.said[table] = told
+    result.read = _merged(used) | asked.read
+    if "missing" in asked.read and "missing" in used.get("telemetry", {}):
+        result.read["missing"] = [*dict.fromkeys([*asked.read["missing"], *used["telemetry"]["missing"]])]
+    if "time_format" in asked.read or "epoch" in asked.read:
+        for own in [result.read, *(result.read.get(table, {}) for table in KEYS)]:
+            for key in {"time_format", "epoch"} - set(asked.read):
+                own.pop(key, None)
+    standard = {name: table for name, table in layout.items() if table in KEYS}
+    if {name: table for table, name in result.files.items() if isinstance(name, str)} == standard:
+        result.files = {}  # the standard layout needs no names
 
 
-def _table(file: _File) -> str | None:
-    """The table that a file most likely holds, or None."""
-    stem = file.name.rpartition(".")[0]
-    time, machine = _heads(file)
-    named = [table for table, words in FILE_WORDS.items() if _rank(stem, words) is not None]
-    once = machine is not None and file.rows[machine].is_unique and len(file.rows) > 0
-    if "machines" in named and once:
-        return "machines"
-    numbers = [name for name, kind in file.kinds.items() if kind in ("number", "comma") and name not in (time, machine)]
-    others = [name for name, kind in file.kinds.items() if kind in CODES and name not in (time, machine)]
-    if time is None:
-        return "machines" if once and file.pick("age", NUMBERS, {str(machine)}) else None
-    for table in (table for table in named if table != "machines"):
-        codes = [n for n in others if file.kinds[n] == "text" or _rank(n, COLUMN_WORDS[CODE_COLUMN[table]]) is not None]
-        if codes or len({*numbers, *others}) < 2:  # a file of readings may be called a log, too
-            return table
-    return "telemetry" if numbers or any(file.kinds[name] == "whole" for name in others) else None
-
-
-def _why_no_table(file: _File) -> str:
-    """Why a file is not taken for any table."""
-    time, machine = _heads(file)
-    if time is None:
-        return "no column of times was found in it"
-    if machine is None:
-        return "no column that names the machine was found in it"
-    return "neither its name nor its columns say whether it is errors, maint, failures or machines: rename the file"
-
-
-def _columns(table: str, file: _File, result: Guess) -> None:
-    """Map the columns of a file to its table's, and add the file to the result if none is lacking."""
-    lacking = []
-    picked: dict[str, str] = {}
-
-    def take(ours: str, name: str | None, what: str) -> None:
-        if name is None:
-            lacking.append(what)
-        else:
-            picked[ours] = name
-
-    time, machine = _heads(file)
-    if table != "machines":
-        take("datetime", time, "a column of times")
-    one = "; write 1 in each row if there is only one" if table == "telemetry" else ""
-    take("machineID", machine, f"a column that says which machine{one}")
-    if table in CODE_COLUMN:
-        code, taken = CODE_COLUMN[table], set(picked.values())
-        left = [name for name, kind in file.kinds.items() if kind == "text" and name not in taken]
-        what = {"errors": "which error", "maint": "which component was replaced", "failures": "which component failed"}
-        take(code, file.pick(code, CODES, taken) or (left[0] if left else None), f"a column that says {what[table]}")
-    if table == "machines":
-        taken = set(picked.values())
-        take("model", file.pick("model", CODES, taken), "a column of machine models")
-        take("age", file.pick("age", NUMBERS, {*taken, picked.get("model", "")}), "a column of ages in years")
-    if time and table != "machines" and file.kinds[time] == "odd time":
-        lacking.append(f"times as 2015-01-04T06:00:00Z, where {time} has {file.rows[time].dropna().iloc[0]}")
-    if table == "telemetry":
-        _sensors(file, set(picked.values()), result, lacking)
-    if lacking and table != "machines":
-        result.faults.append(f"{file.name} looks like {table} and lacks {'; and '.join(lacking)}")
-    if lacking:
-        result.aside[file.name] = [f"looks like {table} and lacks {'; and '.join(lacking)}"]
-        return
-    result.files[table] = file.name
-    result.columns[table] = {name: ours for ours, name in picked.items() if name != ours}
-    unused = [name for name in file.kinds if name not in picked.values() and name not in result.sensors]
-    if unused and table != "telemetry":
-        result.aside[file.name] = [f"not needed: {', '.join(unused)}"]
-
-
-def _sensors(file: _File, taken: set[str], result: Guess, lacking: list[str]) -> None:
-    """Add the columns of readings to the result's sensors, and set aside what only looks like one."""
-    why = {"text": "text", "flag": "yes or no", "empty": "empty", "time": "a time", "odd time": "a time"}
-    aside = []
-    for name, kind in file.kinds.items():
-        if name in taken:
-            continue
-        if kind == "comma":
-            lacking.append(f"a decimal point in {name}, where it has {file.rows[name].dropna().iloc[0]}")
-        elif kind in why:
-            aside.append(f"{name} ({why[kind]})")
-        elif _rank(name, TRUTHS) is not None:
-            aside.append(f"{name} (a label: a model must not see it)")
-        elif not _words(name) or name.startswith("Unnamed") or _words(name) in (["index"], ["id"], ["row"]):
-            aside.append(f"{name} (a row number)")
-        else:
-            result.sensors.append(name)
-    if aside:
-        result.aside[file.name] = [f"not a sensor: {', '.join(aside)}"]
-    if not result.sensors:
-        lacking.append("a column of numbers for each sensor")
+def _merged(used: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The section ``read:``: a key that all tables share stands once, any other below its table."""
+    shared: dict[str, Any] = {}
+    for key in dict.fromkeys(key for own in used.values() for key in own):
+        values = [own.get(key) for own in used.values()]
+        if all(value == values[0] for value in values):
+            shared[key] = values[0]
+    apart = {table: {key: value for key, value in own.items() if key not in shared} for table, own in used.items()}
+    return shared | {table: own for table, own in apart.items() if own}

@@ -6,15 +6,15 @@ A location is a folder of ``PdM_<table>.csv`` or ``.parquet`` (format ``azure-pd
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from closedloop.data import adapters
+from closedloop.data import adapters, reading, tables
+from closedloop.data.files import matching, read_file
 from closedloop.data.frames import (
-    NAME_COLUMN,
     WANTED,
     Columns,
     Frames,
@@ -22,7 +22,6 @@ from closedloop.data.frames import (
     convert,
     frames_to_tables,
     numbered,
-    rename,
     tables_to_frames,
     typed,
     wanted,
@@ -59,17 +58,29 @@ def native(location: Path) -> dict[str, Path]:
     return found
 
 
-def _named(location: Path, files: Mapping[str, str]) -> dict[str, Path]:
-    """The files that ``files:`` of ``params.yaml`` names."""
-    if unknown := sorted(set(files) - set(KEYS)):
-        raise DataError(f"files: {unknown[0]!r} is not a table; known are {', '.join(KEYS)}")
-    for table, name in files.items():
-        if not (location / name).is_file():
-            raise DataError(f"files.{table}: {location / name} is not there; correct the name in params.yaml")
-    return {table: location / name for table, name in files.items()}
+def named(location: Path, files: Mapping[str, str | list[str]]) -> dict[str, list[Path]]:
+    """The files that ``files:`` of ``params.yaml`` names, by table.
+
+    Raises:
+        DataError: a file is not there, or no file fits a pattern.
+    """
+    found = {}
+    for table, names in reading.check_files(dict(files)).items():
+        others = {
+            name for other, of in files.items() if other != table for name in ([of] if isinstance(of, str) else of)
+        }
+        found[table] = matching(location, names, others)
+        lost = next((path for path in found[table] if not path.exists()), None)
+        if lost is not None:
+            raise DataError(f"files.{table}: {lost} is not there; correct the name in params.yaml")
+        if not found[table]:
+            raise DataError(f"files.{table}: no file fits {names!r} in {location}; correct it in params.yaml")
+    return found
 
 
-def _find(location: Path, files: Mapping[str, str] | None = None) -> dict[str, Path] | adapters.Dataset:
+def _find(
+    location: Path, files: Mapping[str, str | list[str]] | None = None
+) -> dict[str, list[Path]] | adapters.Dataset:
     """The files of each table, as named or in the standard layout, or the public set that the folder holds.
 
     Raises:
@@ -78,10 +89,10 @@ def _find(location: Path, files: Mapping[str, str] | None = None) -> dict[str, P
     if not location.exists():
         raise DataError(f"{location}: no such file or folder; give the folder that holds your tables")
     if files:
-        return _named(location, files)
-    named = native(location)
-    if "telemetry" in named:
-        return named
+        return named(location, files)
+    standard = native(location)
+    if "telemetry" in standard:
+        return {table: [path] for table, path in standard.items()}
     public = adapters.read(location)
     if public is None:
         raise DataError(
@@ -92,7 +103,7 @@ def _find(location: Path, files: Mapping[str, str] | None = None) -> dict[str, P
     return public
 
 
-def discover(location: Path, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+def discover(location: Path, files: Mapping[str, str | list[str]] | None = None) -> dict[str, Any]:
     """What a location holds.
 
     Returns:
@@ -110,34 +121,13 @@ def discover(location: Path, files: Mapping[str, str] | None = None) -> dict[str
     return about | {"split": None, "schema": None, "tables": [table for table in KEYS if table in found]}
 
 
-def separator(path: Path) -> str:
-    """The separator of a CSV file: comma, semicolon or tab, the first of these that its first line has."""
-    with path.open(encoding="utf-8") as file:
-        head = file.readline()
-    return next((mark for mark in (",", ";", "\t") if mark in head), ",")
-
-
-def read_file(path: Path, texts: Collection[str], rows: int | None = None) -> pd.DataFrame:
-    """One file as a frame, or its first ``rows``. The columns ``texts`` stay text, so that a code 007 is not 7.
-
-    A CSV file may be separated by commas, semicolons or tabs.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path) if rows is None else pd.read_parquet(path).head(rows)
-        return pd.read_csv(path, sep=separator(path), dtype=dict.fromkeys(texts, "str"), nrows=rows, low_memory=False)
-    except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are ValueErrors
-        raise DataError(f"{path}: cannot be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from error
-
-
 def read_frames(
     location: Path,
     columns: Columns,
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str | list[str]] | None = None,
     machine_numbers: Mapping[str, int] | None = None,
+    read: Mapping[str, Any] | None = None,
+    done: list[str] | None = None,
 ) -> Frames:
     """The frames of a location with your columns renamed to ours, for validation.
 
@@ -146,8 +136,11 @@ def read_frames(
     Args:
         location: folder or file.
         columns: your column names for ours, by table.
-        files: the name of each table's file; without it, the names of the standard layout.
+        files: the name of each table's file, a pattern or a list; without it, the names of the standard layout.
         machine_numbers: a number for each machine, where your machines have names.
+        read: how the files are written; a mapping, even an empty one, also has rows sorted, repeated ones read once,
+            and a column of models or ages that is not there left empty. Without it the tables are read as they lie.
+        done: where to add what was done to the rows.
 
     Raises:
         DataError: nothing is recognised, a file cannot be read, ``columns`` or ``files`` names what does not exist, or
@@ -160,11 +153,29 @@ def read_frames(
     frames = {}
     for table in KEYS:
         if table in found:
-            texts = {NAME_COLUMN.get(table, ""), "machineID" if machine_numbers else ""}
-            theirs = {name for name, ours in columns.get(table, {}).items() if ours in texts}
-            frame = rename(table, read_file(found[table], texts | theirs), columns)
-            frames[table] = typed(table, numbered(table, frame, machine_numbers or {}))
+            how = reading.settings(read or {}, table)
+            frame = tables.read_table(location, table, found[table], columns, how, named=bool(machine_numbers))
+            if read is not None and table == "machines":
+                frame = frame.assign(**{name: None for name in ("model", "age") if name not in frame})
+            frame = typed(table, numbered(table, frame, machine_numbers or {}))
+            frames[table] = frame if read is None else tables.settled(table, frame, done if done is not None else [])
     return frames
+
+
+def machine_names(
+    location: Path, columns: Columns, files: Mapping[str, str | list[str]] | None, read: Mapping[str, Any]
+) -> set[str]:
+    """The names of all machines of a location, in all its tables, as its files write them."""
+    found = _find(location, files)
+    if isinstance(found, adapters.Dataset):
+        return {str(name) for frame in found.frames.values() for name in frame["machineID"].dropna().unique()}
+    names: set[str] = set()
+    for table in (table for table in KEYS if table in found):
+        how = reading.settings(read, table)
+        frame = tables.read_table(location, table, found[table], columns, how, named=True)
+        if "machineID" in frame:
+            names |= {str(name) for name in frame["machineID"].dropna().unique()}
+    return names
 
 
 def read_tables(location: Path, schema: Schema, columns: Columns) -> Tables:
@@ -172,15 +183,27 @@ def read_tables(location: Path, schema: Schema, columns: Columns) -> Tables:
     return frames_to_tables(read_frames(location, columns), schema, {})
 
 
-def read_anomalies(location: Path, files: Mapping[str, str] | None = None) -> pd.DataFrame | None:
+def read_anomalies(
+    location: Path,
+    files: Mapping[str, str | list[str]] | None = None,
+    columns: Columns | None = None,
+    machine_numbers: Mapping[str, int] | None = None,
+    read: Mapping[str, Any] | None = None,
+) -> pd.DataFrame | None:
     """The labelled anomalies of a location, with times in UTC; None if it has none."""
     found = _find(location, files)
     if isinstance(found, adapters.Dataset):
         return found.anomalies
-    path = found.get("anomalies")
-    if path is None:
+    if "anomalies" not in found:
         return None
+    how = reading.settings(read or {}, "anomalies")
+    path = found["anomalies"][0]
     frame = read_file(path, ["sensor", "kind"])
+    if how.flag:
+        flagged = tables.read_table(
+            location, "anomalies", found["anomalies"], columns or {}, how, bool(machine_numbers)
+        )
+        frame = numbered("anomalies", flagged, machine_numbers or {})
     for name in ("machineID", "start", "end"):
         if name not in frame:
             raise DataError(f"{path}: the column {name} is missing; anomalies need machineID, start and end")

@@ -7,9 +7,10 @@ its machines. Memory holds one part, and all events and machine descriptions, wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,11 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from closedloop.data.frames import NAME_COLUMN, Columns, check_mapping, convert, frames_to_tables, numbered, rename
+from closedloop.data import files as formats
+from closedloop.data import reading, tables
+from closedloop.data.frames import Columns, check_mapping, convert, frames_to_tables, numbered, rename
 from closedloop.data.schema import DataError, Int64, Schema, Tables
-from closedloop.data.sources import separator
+from closedloop.data.sources import named
 
 ROWS = 65_536  # rows of one block of a pass
 TABLES = ("telemetry", "errors", "maint", "machines")  # the input of a model
@@ -39,6 +42,7 @@ class Stream:
         columns: your column names for ours, by table.
         files: the name of each table's file or Delta table; without it the names above.
         machine_numbers: a number for each machine, where your machines have names.
+        read: how the files are written. The long format, and local times, need the telemetry in memory as a whole.
 
     Raises:
         DataError: nothing is recognised, a file cannot be read, a column is missing, a machine has no number, or a
@@ -50,21 +54,23 @@ class Stream:
         location: Path,
         schema: Schema,
         columns: Columns,
-        files: Mapping[str, str] | None = None,
+        files: Mapping[str, str | list[str]] | None = None,
         machine_numbers: Mapping[str, int] | None = None,
+        read: Mapping[str, Any] | None = None,
     ) -> None:
         check_mapping(columns)
+        self._location = location
         self._files = find(location, files or {})
+        self._read = {table: reading.settings(read or {}, table) for table in TABLES}
         self._schema = schema
         self._columns = columns
         self._numbers = machine_numbers or {}
-        self._machine = self._theirs("telemetry", "machineID")
         frames = {table: self._whole(table, self._blocks(table)) for table in TABLES[1:] if table in self._files}
         counted: Counter[int] = Counter()
         if (first := next(self._blocks("telemetry"), None)) is not None:
             nothing = self._whole("telemetry", iter([first.head(0)]))
             self._others = frames_to_tables({"telemetry": nothing, **frames}, schema, {})
-            for block in self._blocks("telemetry", only=[self._machine]):
+            for block in self._blocks("telemetry", only=["machineID"]):
                 ids, counts = np.unique(self._ids(block), return_counts=True)
                 counted.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
         if not counted:
@@ -105,51 +111,52 @@ class Stream:
         known = self._others.select(ids)
         return replace(known, machine=told.machine, time=told.time, values=told.values)
 
-    def _theirs(self, table: str, name: str) -> str:
-        """The name in the file of one of our columns."""
-        return next((theirs for theirs, ours in self._columns.get(table, {}).items() if ours == name), name)
-
     def _blocks(
         self, table: str, only: list[str] | None = None, machines: list[int] | None = None
     ) -> Iterator[pd.DataFrame]:
-        """Yield the blocks of one table. Rows of machines other than ``machines`` are left out where the format can."""
-        names = [NAME_COLUMN.get(table, ""), "machineID" if self._numbers else ""]
-        texts = {self._theirs(table, name) for name in names if name}
-        path = self._files[table]
+        """Yield the blocks of one table, with our column names.
+
+        Rows of machines other than ``machines`` are left out where the format can.
+        """
+        paths, read = self._files[table], self._read[table]
+        if len(paths) > 1 or (paths[0].is_file() and formats.suffix(paths[0]) not in formats.PARQUET) or read.tag:
+            yield from tables.blocks(
+                self._location, table, paths, self._columns, read,
+                named=bool(self._numbers), at_once=ROWS, only=only,
+            )  # fmt: skip
+            return
+        path = paths[0]
+        mapping = self._columns.get(table, {})
+        machine = next((theirs for theirs, ours in mapping.items() if ours == "machineID"), "machineID")
         try:
-            if path.suffix == ".csv" and path.is_file():
-                types = dict.fromkeys(texts, "str")
-                with pd.read_csv(
-                    path, sep=separator(path), dtype=types, usecols=only, chunksize=ROWS, low_memory=False
-                ) as blocks:
-                    yield from blocks
-                return
             data = DeltaTable(path).to_pyarrow_dataset() if is_delta(path) else ds.dataset(path, format="parquet")
-            kept = None
-            if machines and pa.types.is_integer(kind := data.schema.field(self._machine).type):
-                kept = ds.field(self._machine).isin(pa.array(machines, kind))
-            for batch in data.to_batches(columns=only, filter=kept, batch_size=ROWS, batch_readahead=1):
-                yield batch.to_pandas()
+            names = data.schema.names
+            kept, wanted = None, None
+            if machine in names and only is not None:
+                wanted = [machine]
+            if machines and machine in names and pa.types.is_integer(kind := data.schema.field(machine).type):
+                kept = ds.field(machine).isin(pa.array(machines, kind))
+            for batch in data.to_batches(columns=wanted, filter=kept, batch_size=ROWS, batch_readahead=1):
+                frame = formats.tidy(formats.indexed(batch.to_pandas()), read)
+                renamed = rename(table, frame, {table: mapping if wanted is None else {machine: "machineID"}})
+                yield tables.finished(table, renamed, read)
         except (OSError, ValueError, pa.ArrowException, DeltaError) as error:  # pandas' own errors are ValueErrors
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
 
     def _whole(self, table: str, blocks: Iterator[pd.DataFrame]) -> pd.DataFrame:
-        """A table as one frame, with our column names and with numbers for machines."""
-        frame = pd.concat([*blocks], ignore_index=True)
-        return numbered(table, rename(table, frame, self._columns), self._numbers)
+        """A table as one frame, with numbers for machines."""
+        return numbered(table, pd.concat([*blocks], ignore_index=True), self._numbers)
 
     def _ids(self, block: pd.DataFrame) -> Int64:
         """The machine of each row of a block of telemetry."""
-        named = numbered("telemetry", block[[self._machine]].set_axis(["machineID"], axis=1), self._numbers)[
-            "machineID"
-        ]
+        named = numbered("telemetry", block[["machineID"]], self._numbers)["machineID"]
         ids, unreadable = convert(named, "whole")
         if (bad := unreadable | ids.isna().to_numpy()).any():
             first = named[bad].iloc[0]
             what = "is missing in some row" if pd.isna(first) else f"{str(first)[:60]!r} is not a whole number"
-            raise DataError(f"telemetry.machineID: {what}; number your machines, or drop the row")
+            raise DataError(f"telemetry.machineID: {what}; number your machines")
         return ids.to_numpy(np.int64)
 
 
@@ -158,8 +165,8 @@ def is_delta(path: Path) -> bool:
     return (path / "_delta_log").is_dir()
 
 
-def find(location: Path, files: Mapping[str, str]) -> dict[str, Path]:
-    """The file or Delta table of each input table of a model.
+def find(location: Path, files: Mapping[str, str | list[str]]) -> dict[str, list[Path]]:
+    """The files, or the Delta table, of each input table of a model.
 
     Raises:
         DataError: the location does not exist, a table has two files, or there is no telemetry.
@@ -167,21 +174,18 @@ def find(location: Path, files: Mapping[str, str]) -> dict[str, Path]:
     if not location.exists():
         raise DataError(f"{location}: no such file or folder; give the folder that holds your tables")
     if is_delta(location) or location.is_file():
-        return {"telemetry": _readable(location)}
-    found = {}
+        return {"telemetry": [_readable(location)]}
+    own = {table: files[table] for table in TABLES if table in files}
+    found = named(location, own)
     for table in TABLES:
-        names: Collection[str] = [
-            f"{prefix}{table}{end}" for prefix in ("PdM_", "") for end in (".csv", ".parquet", "")
-        ]
-        if table in files:
-            names = [files[table]]
+        if table in found:
+            continue
+        names = [f"{prefix}{table}{end}" for prefix in ("PdM_", "") for end in (".csv", ".parquet", "")]
         present = [path for name in names if (path := location / name).is_file() or is_delta(path)]
         if len(present) > 1:
             raise DataError(f"{location}: {present[0].name} and {present[1].name} are the same table; keep one")
         if present:
-            found[table] = _readable(present[0])
-        elif table in files:
-            raise DataError(f"files.{table}: {location / files[table]} is not there; correct the name in params.yaml")
+            found[table] = [_readable(present[0])]
     if "telemetry" not in found:
         raise DataError(
             f"{location}: no telemetry is recognised; put PdM_telemetry.csv, PdM_telemetry.parquet or a Delta table "
@@ -192,6 +196,8 @@ def find(location: Path, files: Mapping[str, str]) -> dict[str, Path]:
 
 def _readable(path: Path) -> Path:
     """The path, if its name is that of a table; raise DataError otherwise."""
-    if path.is_file() and path.suffix not in (".csv", ".parquet"):
-        raise DataError(f"{path}: neither CSV, Parquet nor a Delta table by its name; give .csv or .parquet")
+    if path.is_file() and not formats.readable(path):
+        raise DataError(
+            f"{path}: neither a text file, a workbook, Parquet nor a Delta table by its name; give .csv or .parquet"
+        )
     return path

@@ -1,0 +1,235 @@
+"""Read one file of any form, text, Excel or Parquet, as a frame with the names of its own columns."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from closedloop.data import sniff
+from closedloop.data.reading import Read
+from closedloop.data.schema import DataError
+
+PARQUET = (".parquet", ".pq")
+EXCEL = (".xlsx", ".xlsm")
+TEXT = (".csv", ".txt", ".tsv")
+SUFFIXES = (*TEXT, *PARQUET, *EXCEL, ".gz", ".zip")
+SPACES = "\u00a0\u202f "
+
+
+def suffix(path: Path) -> str:
+    """The ending of a file's name, in lower case."""
+    return path.suffix.lower()
+
+
+def readable(path: Path) -> bool:
+    """Whether a file has the ending of one that can be read."""
+    return suffix(path) in SUFFIXES
+
+
+def matching(location: Path, named: str | Collection[str], others: Collection[str] = ()) -> list[Path]:
+    """The files of a table, in order of their names: those that ``named`` names, or that its patterns match.
+
+    A pattern does not match ``others``, the files that other tables name outright.
+    """
+    found: dict[Path, None] = {}
+    for name in [named] if isinstance(named, str) else named:
+        if "*" not in name or (location / name).is_file():
+            found[location / name] = None
+            continue
+        paths = sorted(path for path in location.glob(name) if path.is_file() and readable(path))
+        found |= dict.fromkeys(path for path in paths if str(path.relative_to(location)) not in others)
+    return list(found)
+
+
+def read_file(path: Path, texts: Collection[str], rows: int | None = None, read: Read | None = None) -> pd.DataFrame:
+    """One file as a frame, or its first ``rows``. The columns ``texts`` stay text, so that a code 007 is not 7.
+
+    A text file may be separated by commas, semicolons, tabs or bars.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return next(iter(blocks(path, texts, read or Read(), rows=rows)))
+    except StopIteration:
+        raise DataError(f"{path}: is empty; export it again") from None
+
+
+def blocks(
+    path: Path,
+    texts: Collection[str],
+    read: Read,
+    *,
+    rows: int | None = None,
+    at_once: int | None = None,
+    only: Collection[str] | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Yield the blocks of a file: of at most ``at_once`` rows for a text file, the whole of any other.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        if suffix(path) in PARQUET:
+            frame = pd.read_parquet(path)
+            frame = indexed(frame if rows is None else frame.head(rows))
+            yield tidy(frame, read, texts)
+        elif suffix(path) in EXCEL:
+            yield tidy(_excel(path, read, rows), read, texts)
+        else:
+            yield from _text_blocks(path, texts, read, rows, at_once, only)
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        kind = suffix(path)[1:]  # the errors of pandas and pyarrow are ValueErrors
+        raise DataError(f"{path}: cannot be read as {kind}: {' '.join(str(error).split())}") from error
+
+
+def _text_blocks(
+    path: Path, texts: Collection[str], read: Read, rows: int | None, at_once: int | None, only: Collection[str] | None
+) -> Iterator[pd.DataFrame]:
+    """Yield the blocks of a text file."""
+    form = sniff.form_of(path, read)
+    options: dict[str, Any] = {
+        "sep": form.separator,
+        "skiprows": form.skip_lines,
+        "skipinitialspace": form.separator != "\t",
+        "encoding": form.encoding,
+        "low_memory": False,
+    }
+    with sniff.opened(path) as file:
+        names = [str(name) for name in pd.read_csv(file, nrows=0, **options).columns]
+    all_text = read.decimal != "." or texts is ALL  # else 1.000 would be read as 1
+    wanted = names if all_text else [name for name in names if name.strip() in texts]
+    options["dtype"] = dict.fromkeys(wanted, "str")
+    if only is not None:
+        options["usecols"] = [name for name in names if name.strip() in only]
+    with sniff.opened(path) as file:
+        if at_once is None:
+            yield tidy(pd.read_csv(file, nrows=rows, **options), read, texts)
+        else:
+            with pd.read_csv(file, chunksize=at_once, **options) as parts:
+                for part in parts:
+                    yield tidy(part, read, texts)
+
+
+class _All(frozenset):
+    """Every name: all columns stay text."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+ALL = _All()
+
+
+def _excel(path: Path, read: Read, rows: int | None) -> pd.DataFrame:
+    """The first sheet of a workbook that holds a table."""
+    with pd.ExcelFile(io.BytesIO(path.read_bytes()), engine="openpyxl") as book:
+        for name in book.sheet_names:
+            cells = pd.read_excel(book, sheet_name=name, header=None, nrows=rows)
+            if cells.shape[0] > 1 and cells.shape[1] > 1:
+                break
+        else:
+            raise DataError(f"{path}: no sheet holds a table; export it again")
+    filled = cells.notna().sum(axis=1)
+    skip = read.skip_lines
+    if skip is None:  # the names of the columns are the first row that is as full as most
+        skip = int((filled >= filled.median()).to_numpy().argmax())
+    body = cells.iloc[skip + 1 :].dropna(how="all").reset_index(drop=True)
+    names = [f"Unnamed: {at}" if pd.isna(name) else str(name) for at, name in enumerate(cells.iloc[skip])]
+    return body.set_axis(names, axis=1).infer_objects()
+
+
+def indexed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its index as columns, unless it only counts the rows."""
+    plain = isinstance(frame.index, pd.RangeIndex) or (frame.index.name is None and frame.index.dtype == "int64")
+    return frame if plain and frame.index.nlevels == 1 else frame.reset_index()
+
+
+def tidy(frame: pd.DataFrame, read: Read, texts: Collection[str] = ()) -> pd.DataFrame:
+    """The frame with names without spaces round them, and numbers read by their decimal and thousands marks."""
+    frame = frame.set_axis([str(name).strip().lstrip("\ufeff") for name in frame.columns], axis=1)
+    if len(set(frame.columns)) < len(frame.columns):
+        twice = next(name for name in frame.columns if list(frame.columns).count(name) > 1)
+        raise DataError(f"two columns have the name {twice!r}; give each its own")
+    if texts is ALL or (read.decimal == "." and not read.thousands):
+        return frame
+    new: dict[str, pd.Series] = {}
+    for name in frame.columns:
+        column = frame[name]
+        if name not in texts and not pd.api.types.is_numeric_dtype(column) and _is_text(column):
+            numbers = to_numbers(column, read.decimal, read.thousands)
+            present = column.notna()
+            if present.any() and numbers[present].notna().mean() > 0.5:
+                new[name] = numbers.astype(object).where(numbers.notna() | ~present, column)
+                if numbers[present].notna().all():
+                    new[name] = numbers
+    return frame.assign(**new)
+
+
+def _is_text(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.StringDtype) or column.dtype == object
+
+
+def number_pattern(decimal: str, thousands: str | None) -> str:
+    """A regular expression of a number with these marks."""
+    whole = r"\d+"
+    if thousands:
+        mark = f"[{SPACES}]" if thousands.isspace() else re.escape(thousands)
+        whole = rf"(?:\d{{1,3}}(?:{mark}\d{{3}})+|\d+)"
+    return rf"[+-]?(?:{whole}(?:{re.escape(decimal)}\d*)?|{re.escape(decimal)}\d+)(?:[eE][+-]?\d+)?"
+
+
+def to_numbers(column: pd.Series, decimal: str, thousands: str | None) -> pd.Series:
+    """The numbers of a column of text, missing where the text is none by these marks."""
+    texts = column.astype("str").str.strip()
+    fits = texts.str.fullmatch(number_pattern(decimal, thousands)).fillna(False).astype(bool)
+    if thousands:
+        marks = SPACES if thousands.isspace() else thousands
+        for mark in marks:
+            texts = texts.str.replace(mark, "", regex=False)
+    if decimal != ".":
+        texts = texts.str.replace(decimal, ".", regex=False)
+    return pd.to_numeric(texts.where(fits), errors="coerce")
+
+
+def as_missing(column: pd.Series, missing: Collection[str]) -> pd.Series:
+    """The column without the values that stand for a missing one: numbers compare as numbers."""
+    if not missing:
+        return column
+    numbers = [number for text in missing if (number := _float(text)) is not None]
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return column.mask(column.isin(numbers))
+    if not _is_text(column):
+        return column
+    texts = column.astype("str").str.strip()
+    bare = column.mask(texts.isin(list(missing)) | pd.to_numeric(texts, errors="coerce").isin(numbers))
+    found = pd.to_numeric(bare, errors="coerce")
+    return found if (found.notna() | bare.isna()).all() else bare
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def machine_of(name: str, pattern: str) -> str | None:
+    """The machine that the path of a file names by the pattern, or None where the path does not fit."""
+    parts = re.split(r"(\{machine\}|\*)", pattern)
+    expression = "".join("([^/]+)" if p == "{machine}" else "[^/]*" if p == "*" else re.escape(p) for p in parts)
+    found = re.fullmatch(expression, name)
+    return found.group(1) if found else None
+
+
+def keys_of(mapping: Mapping[str, str], ours: Collection[str]) -> set[str]:
+    """Your names of these columns of ours."""
+    return {theirs for theirs, name in mapping.items() if name in ours}

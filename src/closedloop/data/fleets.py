@@ -1,0 +1,131 @@
+"""Whose readings a file holds where no column says it: one machine's, or in each file another's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from closedloop.data import files
+from closedloop.data.kinds import texts_of
+from closedloop.data.proposed import Asked, Found, Guess
+from closedloop.data.roles import FEW, stamp
+
+DATED = r"(?:19|20)\d{2}(?P<mark>[-_.]?)(?:\d{2}|[A-Za-z]{3})(?:(?P=mark)\d{2})?(?:[T_-]?\d{2,6})?"
+
+
+def settle(found: Found, asked: Asked, result: Guess) -> bool:
+    """Whether it is known whose readings these are; add the settings that say it, or a question to the faults."""
+    group, time = found.group, str(found.heads.time)
+    stamps = stamp(group, time, found.heads.clock)
+    tags = [texts_of(group.rows[found.long.tag])] if found.long else []
+    apart = ~group.rows.assign(**{"\0file": group.of}).duplicated()
+    frame = pd.concat([stamps, *tags], axis=1, keys=range(1 + len(tags)))[apart]
+    of = group.of[apart.to_numpy()]
+    if asked.machine != "one" and (len(group.names) > 1 or asked.machine == "file"):
+        patterns = _patterns(group.names)
+        if asked.machine == "file" or float(frame.duplicated().mean()) > FEW:
+            for machine_from, of_name in patterns.items():
+                machines = pd.Series([of_name(name) for name in group.names]).iloc[of].set_axis(frame.index)
+                if len(set(machines)) > 1 and float(frame.assign(machine=machines).duplicated().mean()) <= FEW:
+                    found.own["machine_from"] = machine_from
+                    names = list(dict.fromkeys(of_name(name) for name in group.names))
+                    result.said.setdefault("machines", []).append(
+                        f"no column names the machine, and the files hold the same times: the name of each file does, "
+                        f"such as {', '.join(names[:3])} (read.machine_from; MACHINE=one if they are one machine)"
+                    )
+                    return True
+    if asked.machine == "one" or float(frame.duplicated().mean()) <= FEW:
+        found.own["machine"] = 1
+        result.said.setdefault("machines", []).append(
+            "no column names the machine, and each time stands once: this is one machine, 1 (read.machine; "
+            "MACHINE=column if one does)"
+        )
+        return True
+    columns = ", ".join(name for name in group.columns if name != time)
+    result.faults.append(
+        f"{group.name} has several rows at one time and no column that says which machine each is of: name it with "
+        f"MACHINE=column, one of {columns}; where there is no such column, add one"
+    )
+    return False
+
+
+def _patterns(names: list[str]) -> dict[str, Callable[[str], str]]:
+    """Ways in which the paths of files may name the machine: by folder, by the name without its date, by the name."""
+    found: dict[str, Callable[[str], str]] = {}
+
+    def by(pattern: str) -> None:
+        if all(files.machine_of(name, pattern) for name in names):
+            found[pattern] = lambda name: str(files.machine_of(name, pattern))
+
+    ends = {re.sub(r"^[^.]*", "", name.rpartition("/")[2]) for name in names}
+    end = ends.pop() if len(ends) == 1 else ".*"
+    depths = {name.count("/") for name in names}
+    if len(depths) == 1 and (depth := depths.pop()) > 0:
+        lead = ["*/" * at + "{machine}/" + "*/" * (depth - 1 - at) for at in range(depth)]
+        for part in lead:
+            by(f"{part}*")
+        base = "*/" * depth
+    else:
+        base = ""
+    stem = names[0].rpartition("/")[2].removesuffix(end)
+    if (dated := re.search(DATED, stem)) is not None:
+        token = "-".join("*" * len(re.split(r"[-_.]", dated.group(0)))) if dated["mark"] == "-" else None
+        token = token or re.sub(r"\w+?(?=[-_.]|$)", "*", dated.group(0))
+        before, after = stem[: dated.start()], stem[dated.end() :]
+        if before:
+            by(f"{base}{{machine}}{before[-1] if not before[-1].isalnum() else ''}{token}{'*' if after else ''}{end}")
+        elif after:
+            by(f"{base}{token}{after[0] if not after[0].isalnum() else ''}{{machine}}{end}")
+    by(f"{base}{{machine}}{end}")
+    return found
+
+
+def machines_of(found: Found, location: Path) -> set[str]:
+    """The names of the machines of the readings."""
+    del location
+    group = found.group
+    if found.heads.machine is not None:
+        return set(texts_of(group.rows[found.heads.machine]).dropna())
+    if found.long is not None and found.long.separator:
+        tags = texts_of(group.rows[found.long.tag]).dropna().unique()
+        return {tag.rsplit(found.long.separator, 1)[0] for tag in tags}
+    if pattern := found.own.get("machine_from"):
+        return {str(files.machine_of(name, pattern)) for name in group.names}
+    return {str(found.own["machine"])}
+
+
+def pattern(names: list[str], others: list[str]) -> str | list[str]:
+    """The files as one name, as a pattern that fits no other file, or as a list.
+
+    The widest pattern is taken, so that the next day's file belongs to the table as well.
+    """
+    if len(names) == 1:
+        return names[0]
+    if len({name.count("/") for name in names}) > 1:
+        return names
+    folders = [name.rpartition("/")[0].split("/") if "/" in name else [] for name in names]
+    lead = "".join(f"{parts[0] if len(set(parts)) == 1 else '*'}/" for parts in zip(*folders, strict=True))
+    stems = [name.rpartition("/")[2] for name in names]
+    if len(set(stems)) == 1:
+        choices = [f"{lead}{stems[0]}"]
+    else:
+        start, end = _shared(stems), _shared([stem[::-1] for stem in stems])[::-1]
+        end = re.sub("^[^.]*", "", end)
+        wide, narrow = re.sub(r"(?:\d[\d_.-]*|[^-_ .]*)$", "", start), re.sub("[^-_ .]*$", "", start)
+        choices = [f"{lead}{wide}*{end}", f"{lead}{narrow}*{end}"]
+    for choice in choices:
+        expression = "".join("[^/]*" if part == "*" else re.escape(part) for part in re.split(r"(\*)", choice))
+        if all(re.fullmatch(expression, name) for name in names) and not any(
+            re.fullmatch(expression, other) for other in others
+        ):
+            return choice
+    return names
+
+
+def _shared(texts: list[str]) -> str:
+    """The start that all texts have, letter by letter."""
+    first, last = min(texts), max(texts)
+    return first[: next((at for at, char in enumerate(first) if last[at : at + 1] != char), len(first))]

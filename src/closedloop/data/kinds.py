@@ -1,0 +1,213 @@
+"""What the columns of unknown files hold, judged by their values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from closedloop.data import files, sniff, times, words
+from closedloop.data.reading import Read
+from closedloop.data.schema import DataError
+
+SAMPLE_ROWS = 200_000  # of a text file; enough to tell columns apart
+NOTHING = ("-", "--", "---", "?", ".", "*", "n.a.", "no data", "nodata", "missing", "nil", "none", "#n/a", "(null)")
+ENOUGH = 0.9
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A column's kind: ``time``, ``clock``, ``whole``, ``number``, ``flag``, ``text`` or ``empty``.
+
+    ``numbers`` holds the numbers of a column of numbers, ``form`` the form of times.
+    """
+
+    kind: str
+    numbers: pd.Series | None = field(default=None, repr=False, compare=False)
+    form: times.TimeForm | None = None
+
+
+@dataclass
+class Group:
+    """Files with the same columns: their rows, as text where a file holds text, and the kind of each column.
+
+    ``of`` is the place in ``names`` of each row's file. ``question`` is what only a person can say of their numbers.
+    """
+
+    names: list[str]
+    rows: pd.DataFrame
+    of: NDArray[np.int64]
+    read: Read
+    form: sniff.Form | None
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    question: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the file, or that of the first one and how many more there are."""
+        more = len(self.names) - 1
+        return self.names[0] + (f" and {more} more of the same columns" if more else "")
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        return [str(name) for name in self.rows.columns]
+
+    def of_kind(self, *kinds: str) -> list[str]:
+        """The columns of these kinds."""
+        return [name for name, kind in self.kinds.items() if kind.kind in kinds]
+
+    def pick(self, ours: str, kinds: tuple[str, ...], taken: set[str]) -> str | None:
+        """The column that is most likely ``ours``: it has a fitting kind and a fitting name."""
+        fitting = [name for name in self.of_kind(*kinds) if name not in taken]
+        if ours in fitting:
+            return ours
+        ranked = [(rank, name) for name in fitting if (rank := words.rank(name, words.COLUMN_WORDS[ours])) is not None]
+        return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+
+def groups_of(location: Path, paths: list[Path], read: Read, aside: dict[str, list[str]]) -> list[Group]:
+    """The files in groups of the same columns. ``aside`` is told of what is empty or cannot be read."""
+    found: dict[Any, list[tuple[str, pd.DataFrame, sniff.Form | None]]] = {}
+    for path in paths:
+        name = path.relative_to(location).as_posix()
+        try:
+            form = None
+            if files.suffix(path) not in (*files.PARQUET, *files.EXCEL):
+                form = sniff.form_of(path, read)
+            rows = files.read_file(path, files.ALL, SAMPLE_ROWS, read)
+        except DataError as error:
+            nothing = "No columns to parse" in str(error) or "is empty" in str(error)
+            aside[name] = ["the table is empty"] if nothing else [str(error)]
+            continue
+        if rows.empty:
+            aside[name] = [f"the table is empty: it has the columns {', '.join(rows.columns)} and no rows"]
+            continue
+        found.setdefault((path.suffix in files.PARQUET, *sorted(rows.columns)), []).append((name, rows, form))
+    return [_group(members, read) for members in found.values()]
+
+
+def _group(members: list[tuple[str, pd.DataFrame, sniff.Form | None]], read: Read) -> Group:
+    """One group, with what its columns hold."""
+    rows = pd.concat([frame for _, frame, _ in members], ignore_index=True)
+    of = np.repeat(np.arange(len(members)), [len(frame) for _, frame, _ in members])
+    forms = {form for _, _, form in members}
+    form = forms.pop() if len(forms) == 1 else None
+    group = Group([name for name, _, _ in members], rows, of, read, form)
+    marks_of(group)
+    for name in group.columns:
+        group.kinds[name] = kind_of(name, rows[name], group)
+    if len(group.of_kind("time")) > 1:  # a running number of days is a time only where there is no other
+        for name, kind in group.kinds.items():
+            if kind.form is not None and kind.form.epoch == "excel":
+                group.kinds[name] = kind_of(name, rows[name], group, hinted=False)
+    return group
+
+
+def kind_of(name: str, column: pd.Series, group: Group, hinted: bool | None = None) -> Kind:
+    """What a column holds. Texts such as ``-`` in a column of numbers are added to the group's missing values."""
+    values = column.dropna()
+    if values.empty:
+        return Kind("empty")
+    if pd.api.types.is_bool_dtype(values):
+        return Kind("flag", values.astype("float64"))
+    if times.is_clock(values):
+        return Kind("clock")
+    if hinted is None:
+        hinted = words.rank(name, words.COLUMN_WORDS["datetime"]) is not None
+    if (form := times.form_of(values, hinted)) is not None:
+        return Kind("time", form=form)
+    numbers = numbers_of(column, group.read)
+    if numbers[values.index].notna().mean() > ENOUGH:
+        odd = values[numbers[values.index].isna()].astype("str").str.strip()
+        if len(odd) and odd.str.lower().isin(NOTHING).all():
+            group.missing += [text for text in odd.unique() if text not in group.missing]
+        told = numbers.dropna()
+        return Kind("whole" if (told == told.round()).all() else "number", numbers)
+    if values.astype("str").str.strip().str.lower().isin(["true", "false"]).all():
+        return Kind("flag", (column.astype("str").str.strip().str.lower() == "true").astype("float64"))
+    return Kind("text")
+
+
+def numbers_of(column: pd.Series, read: Read) -> pd.Series:
+    """The numbers of a column, missing where a value is none."""
+    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
+        return pd.to_numeric(column, errors="coerce").astype("float64") if column.dtype.kind != "M" else column.map(
+            lambda _: np.nan).astype("float64")  # fmt: skip
+    plain = pd.to_numeric(column.astype("str").str.strip(), errors="coerce")
+    if read.decimal == "." and not read.thousands:
+        return plain
+    return files.to_numbers(column, read.decimal, read.thousands)
+
+
+# --- decimal and thousands marks --------------------------------------------------------------------------------------
+
+GROUPED = r"[+-]?[1-9]\d{0,2}(?:,\d{3})+"
+DOTTED = r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+"
+
+
+def marks_of(group: Group) -> None:
+    """Find the decimal and the thousands mark of a group's numbers, or the question that a person must answer."""
+    if group.form is None or group.read.decimal != "." or group.read.thousands:
+        return
+    cells = [group.rows[name].dropna().astype("str").str.strip().drop_duplicates() for name in group.rows]
+    columns = [
+        texts for texts in cells if len(texts) and texts.str.fullmatch(r"[+-]?[\d.,'\u00a0\u202f ]*\d").mean() > ENOUGH
+    ]
+    columns = [texts for texts in columns if not texts.str.fullmatch(r"\d{1,4}([./ -])\d{1,2}\1\d{1,4}").mean() > 0.5]
+    if not columns:
+        return
+    texts = pd.concat(columns)
+    spaced = texts.str.fullmatch(r"[+-]?\d{1,3}(?:[\u00a0\u202f ']\d{3})+(?:[.,]\d+)?")
+    space = None
+    if spaced.any():
+        space = "'" if texts[spaced].str.contains("'", regex=False).any() else " "
+        texts = texts.str.replace(r"[\u00a0\u202f ']", "", regex=True)
+    comma, point = texts[texts.str.contains(",", regex=False)], texts[texts.str.contains(".", regex=False)]
+    if comma.empty:
+        group.read = replace(group.read, thousands=space)
+        return
+    grouped = comma.str.fullmatch(GROUPED + r"(?:\.\d+)?")
+    several = comma.str.fullmatch(r"[+-]?[1-9]\d{0,2}(?:,\d{3}){2,}(?:\.\d+)?") | comma.str.contains(
+        r",\d{3}\.", regex=True
+    )
+    mixed = comma.str.fullmatch(DOTTED + r",\d+")
+    if not grouped.all():  # a comma that parts no groups of three is a decimal mark
+        whole = bool(point.empty or point.str.fullmatch(DOTTED + r"(?:,\d+)?").all())
+        if (several.any() and not mixed.any()) or (not whole and not mixed.any()):
+            group.question = _which_mark(
+                group, str(comma[~grouped].iloc[0]), str(comma[grouped].iloc[0] if grouped.any() else point.iloc[0])
+            )
+            return
+        group.read = replace(group.read, decimal=",", thousands=space or ("." if len(point) else None))
+    elif several.any() or len(point) or group.form.separator == ",":
+        group.read = replace(group.read, thousands=",")
+    else:
+        group.question = _which_mark(group, str(comma.iloc[0]), str(comma.iloc[-1]))
+
+
+def _which_mark(group: Group, one: str, other: str) -> str:
+    shown = one if one == other else f"{one} and {other}"
+    return (
+        f"{group.name} has numbers such as {shown}, where the comma may be a decimal mark or part thousands: say "
+        "which, with DECIMAL=, or with THOUSANDS=,"
+    )
+
+
+def plain_id(text: str) -> bool:
+    """Whether the id of a machine is a plain whole number: 12, or 12.0 as a file with gaps writes it, but not 012."""
+    return re.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.0+)?", text.strip()) is not None
+
+
+def texts_of(column: pd.Series) -> pd.Series:
+    """The values as text, whole numbers as 12."""
+    if pd.api.types.is_float_dtype(column) and (column.dropna() == column.dropna().round()).all():
+        column = column.astype("Int64")
+    texts = column.astype("str").str.strip().str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)
+    return texts.where(column.notna())

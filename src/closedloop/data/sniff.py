@@ -1,0 +1,153 @@
+"""How a text file is written: its encoding, the lines before its names of columns, and its separator."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, cast
+
+import charset_normalizer
+
+from closedloop.data.reading import Read
+from closedloop.data.schema import DataError
+
+SAMPLE = 262_144  # bytes that are looked at
+LINES = 200
+SEPARATORS = (",", ";", "\t", "|")
+USUAL = frozenset("°µ²³±·½¼äöüÄÖÜßéèêëàâáãåæçñóòôõøíìîúùûÉÈÀÂÅÆÇÑÓØ€\xd7\xa0\u2013\u2019")  # in Western files
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a text file is written."""
+
+    encoding: str
+    skip_lines: int
+    separator: str
+
+
+def opened(path: Path) -> IO[bytes]:
+    """A file, open for reading; a gzip or zip archive is unpacked.
+
+    Raises:
+        DataError: a zip archive holds more than one file, or none.
+    """
+    if path.suffix.lower() == ".gz":
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    if path.suffix.lower() != ".zip":
+        return path.open("rb")
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+        if len(names) != 1:
+            raise DataError(f"{path}: holds {len(names)} files, and one is read; unpack it into the folder")
+        return archive.open(names[0])
+
+
+def form_of(path: Path, read: Read) -> Form:
+    """How a text file is written; what ``read`` says goes first."""
+    with opened(path) as file:
+        start = file.read(SAMPLE)
+    encoding = read.encoding or encoding_of(start)
+    try:
+        text = start.decode(encoding, errors="ignore")
+    except LookupError:
+        raise DataError(f"{path}: {encoding!r} is not an encoding; such are utf-8, cp1252 and utf-16") from None
+    lines = text.splitlines()
+    if len(start) == SAMPLE:
+        lines = lines[:-1]  # it was cut
+    lines = lines[:LINES]
+    told = lines[0].strip().strip('"') if lines else ""
+    if told.lower().startswith("sep=") and len(told) == 5:  # Excel's own first line
+        return Form(encoding, read.skip_lines or 1, read.separator or told[4])
+    choices = (read.separator,) if read.separator else SEPARATORS
+    skip, separator = _table(lines, choices)
+    return Form(encoding, skip if read.skip_lines is None else read.skip_lines, separator)
+
+
+def encoding_of(start: bytes) -> str:
+    """The most likely encoding of a text, by Python's name for it."""
+    if start.startswith(b"\xef\xbb\xbf"):
+        return "utf-8-sig"
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if start.count(0) > len(start) / 5:
+        return "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
+    try:
+        cut = start[: start.rfind(b"\n") + 1] or start  # the sample may end within a character
+        cut.decode("utf-8")
+        return "utf-8"
+    except UnicodeDecodeError:
+        pass
+    odd = b"\n".join(line for line in start.splitlines()[:-1] or [start] if not line.isascii())[:20_000]
+    try:
+        if {char for char in odd.decode("cp1252") if not char.isascii()} <= USUAL:
+            return "cp1252"
+    except UnicodeDecodeError:
+        pass
+    best = charset_normalizer.from_bytes(odd).best()
+    return best.encoding if best is not None else "cp1252"
+
+
+def _table(lines: list[str], separators: Sequence[str]) -> tuple[int, str]:
+    """The number of lines before the names of the columns, and the separator."""
+    best: tuple[int, int, str] | None = None
+    for separator in separators:
+        cells = [len(row) for row in _rows(lines, separator)]
+        usual = Counter(count for count in cells[-max(1, len(cells) * 4 // 5) :] if count > 1).most_common(1)
+        if not usual:
+            continue
+        count = usual[0][0]
+        head = next((at for at, found in enumerate(cells) if found == count), None)
+        # the names of the columns have as many cells as the rows, and the rows agree with each other
+        if head is None or usual[0][1] < 0.8 * (len(cells) * 4 // 5):
+            continue
+        if best is None or (-head, count) > (-best[0], best[1]):
+            best = (head, count, separator)
+    return (best[0], best[2]) if best else (0, separators[0])
+
+
+def _rows(lines: list[str], separator: str) -> list[list[str]]:
+    """The cells of each line. A cell in quotes is taken to end on its line."""
+    return [next(csv.reader([line], delimiter=separator), []) for line in lines]
+
+
+def said(form: Form, read: Read) -> list[str]:
+    """What is worth saying of how a file is written."""
+    words = []
+    if form.separator != ",":
+        words.append(f"separator {'tab' if form.separator == chr(9) else form.separator}")
+    if form.encoding not in ("utf-8", "utf-8-sig"):
+        words.append(f"encoding {form.encoding}")
+    if form.skip_lines:
+        words.append(f"{form.skip_lines} line{'s' * (form.skip_lines != 1)} before the names of the columns")
+    if read.decimal != ".":
+        words.append(f"decimal mark {read.decimal}")
+    if read.thousands:
+        words.append(f"thousands mark {'space' if read.thousands.isspace() else read.thousands}")
+    return words
+
+
+def with_form(read: Read, form: Form) -> Read:
+    """The settings with what was found, so that a file is looked at once."""
+    return replace(read, separator=form.separator, encoding=form.encoding, skip_lines=form.skip_lines)
+
+
+def as_keys(form: Form, read: Read) -> dict[str, Any]:
+    """The keys of ``read:`` for a file whose form differs from a plain CSV file's."""
+    keys: dict[str, Any] = {}
+    if form.separator != ",":
+        keys["separator"] = form.separator
+    if read.decimal != ".":
+        keys["decimal"] = read.decimal
+    if read.thousands:
+        keys["thousands"] = read.thousands
+    if form.encoding not in ("utf-8", "utf-8-sig"):
+        keys["encoding"] = form.encoding
+    if form.skip_lines:
+        keys["skip_lines"] = form.skip_lines
+    return keys

@@ -1,0 +1,569 @@
+"""What ``make data-check`` says of files as people have them: each kind of file, and others of the same kind."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from model import data_check
+from model.common import cli, params, proposal
+
+PROPOSED = Path("build/data-check/params.yaml")
+HOURS = 240
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Write files into a folder: a frame as CSV, text and bytes as they are."""
+
+    def write(**contents):
+        place = tmp_path / "plant"
+        for name, content in contents.items():
+            path = place / name.replace("__", "/").replace("_dot_", ".")
+            path = path if "." in path.name else path.with_suffix(".csv")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, pd.DataFrame):
+                content.to_csv(path, index=False)
+            else:
+                path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return place
+
+    return write
+
+
+@pytest.fixture
+def check(capsys):
+    """Check a folder; return the exit code, what was printed, and the first fix."""
+
+    def run(place, *words):
+        code = data_check.main(["--source", str(place), *words])
+        said = capsys.readouterr().out
+        return code, said, said.partition("  1. ")[2].partition("\n")[0]
+
+    return run
+
+
+def fleet(machines=(1, 2, 3), hours=HOURS, start="2024-01-15"):
+    """Hourly readings of a few machines, oldest first."""
+    rng = np.random.default_rng(7)
+    times = pd.date_range(start, periods=hours, freq="h").astype("str")
+    parts = [
+        pd.DataFrame(
+            {
+                "time": times,
+                "machine": name,
+                "temp": rng.normal(61, 2, hours).round(2),
+                "vib": rng.normal(1.9, 0.2, hours).round(3),
+                "press": rng.normal(4.9, 0.4, hours).round(3),
+            }
+        )
+        for name in machines
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def one(**more):
+    """The readings of one machine, without a column that names it."""
+    return fleet((1,)).drop(columns="machine").assign(**more)
+
+
+def failures(machines=(1, 2, 3)):
+    return pd.DataFrame(
+        {
+            "time": pd.date_range("2024-01-20 11:00", periods=9, freq="7h").astype("str"),
+            "machine": [machines[k % 3] for k in range(9)],
+            "component": ["seal", "bearing", "bearing"] * 3,
+        }
+    )
+
+
+def table(frame, **options):
+    return frame.to_csv(index=False, **options)
+
+
+def times_as(form, **options):
+    """Readings with their times in another form."""
+    frame = fleet(**options)
+    return frame.assign(time=pd.to_datetime(frame["time"]).dt.strftime(form))
+
+
+def fits(outcome, sensors=("temp", "vib", "press"), machines=3):
+    """Assert that a run would work with these sensors and so many machines; return the proposal."""
+    code, said, _ = outcome
+    assert code == cli.DONE, said
+    asked = params.load(PROPOSED)
+    assert asked.schema.sensors == tuple(sensors)
+    assert f"{'machines' if machines > 1 else 'machine'}, 20" in said.partition(f" rows of {machines} ")[2], said
+    return asked
+
+
+# --- how a file is written --------------------------------------------------------------------------------------------
+
+FITS = {
+    "plain": lambda: {"readings": fleet(), "failures": failures()},
+    "bom": lambda: {"readings": "\ufeff" + table(fleet())},
+    "crlf": lambda: {"readings": table(fleet(), lineterminator="\r\n")},
+    "iso_slash": lambda: {"readings": times_as("%Y/%m/%d %H:%M")},
+    "iso_zone": lambda: {"readings": times_as("%Y-%m-%dT%H:%M:%S+0200")},
+    "utc_word": lambda: {"readings": times_as("%Y-%m-%d %H:%M:%S UTC")},
+    "leap_day": lambda: {"readings": fleet(start="2024-02-25")},
+    "upper": lambda: {"READINGS_dot_CSV": table(fleet())},
+    "tab_txt": lambda: {"readings_dot_txt": table(fleet(), sep="\t")},
+    "gz": lambda: {"readings_dot_csv_dot_gz": gzip.compress(table(fleet()).encode())},
+    "pipe_sep": lambda: {"readings": table(fleet(), sep="|")},
+    "utf16": lambda: {"readings": table(fleet(), sep="\t").encode("utf-16")},
+    "preamble": lambda: {"readings": "Historian export\nPlant: 7\n\n" + table(fleet())},
+    "sep_line": lambda: {"readings": "sep=;\n" + table(fleet(), sep=";")},
+    "semicolon_comma": lambda: {"readings": table(fleet(), sep=";", decimal=",")},
+    "subfolders": lambda: {"2024__readings": fleet()},
+    "quoted_decimal_comma": lambda: {"readings": table(fleet(), decimal=",")},
+    "dayfirst_dot": lambda: {"readings": times_as("%d.%m.%Y %H:%M")},
+    "dayfirst_slash": lambda: {"readings": times_as("%d/%m/%Y %H:%M:%S")},
+    "american": lambda: {"readings": times_as("%m/%d/%Y %I:%M %p")},
+    "month_name": lambda: {"readings": times_as("%d-%b-%Y %H:%M:%S")},
+    "compact": lambda: {"readings": times_as("%Y%m%d%H%M%S")},
+    "nan": lambda: {"readings": fleet().assign(temp=lambda f: f["temp"].where(f.index % 90 > 2))},
+    "dashes": lambda: {"readings": spoiled(fleet().astype({"temp": object}), "temp", "-", 20)},
+    "unsorted": lambda: {"readings": fleet()[::-1]},
+    "dup_rows": lambda: {"readings": pd.concat([fleet(), fleet().head(5)])},
+    "float_ids": lambda: {"readings": fleet((12.0, 13.0, 14.0)), "failures": failures((12, 13, 14))},
+    "header_only": lambda: {"readings": fleet(), "failures": "time,machine,component\n"},
+    "empty_file": lambda: {"readings": fleet(), "failures": ""},
+    "empty_sensor": lambda: {"readings": fleet().assign(nothing=np.nan)},
+    "missing_age_model": lambda: {"readings": fleet(), "machines": "machine,model,age\n1,A,3.0\n2,B,\n3,,12.0\n"},
+    "machines_without_age": lambda: {"readings": fleet(), "machines": "machine,model\n1,A\n2,B\n3,A\n"},
+    "long_format": lambda: {"export": longer()},
+}  # fmt: skip
+
+
+def longer(**options):
+    """The readings in the long format: tag, time, machine, value."""
+    frame = fleet(**options).melt(["time", "machine"], var_name="tag")
+    return frame.sort_values(["time", "machine"], kind="stable")[["tag", "time", "machine", "value"]]
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_files_of_every_form_fit_at_once(case, put, check):
+    asked = fits(check(put(**FITS[case]())))
+    assert asked.machine_numbers == {}
+    assert asked.schema.sampling_minutes == 60
+
+
+def test_what_was_found_of_the_form_is_said_and_kept(put, check):
+    text = "sep=;\r\n" + table(fleet().rename(columns={"temp": "Temp °C"}), sep=";", decimal=",")
+    outcome = check(put(readings=text.encode("cp1252")))
+    asked = fits(outcome, ("Temp °C", "vib", "press"))
+    assert asked.read == {"separator": ";", "decimal": ",", "encoding": "cp1252", "skip_lines": 1}
+    assert "separator ;, encoding cp1252, 1 line before the names of the columns, decimal mark ," in outcome[1]
+
+
+def test_an_archive_a_workbook_and_parquet_with_an_index_are_read(put, check, tmp_path):
+    place = put()
+    place.mkdir()
+    with zipfile.ZipFile(place / "readings.zip", "w") as archive:
+        archive.writestr("inside/readings.csv", table(fleet()))
+    fits(check(place))
+    (place / "readings.zip").unlink()
+    frame = fleet().assign(time=pd.to_datetime(fleet()["time"]))
+    frame.to_excel(place / "readings.xlsx", index=False, startrow=2)
+    fits(check(place))
+    (place / "readings.xlsx").unlink()
+    frame.set_index(["machine", "time"]).to_parquet(place / "readings.parquet")
+    fits(check(place))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
+def test_the_unit_of_times_that_are_numbers_is_told_from_their_size(unit, factor, put, check):
+    seconds = (pd.to_datetime(fleet()["time"]) - pd.Timestamp(0)) // pd.Timedelta(seconds=1)
+    outcome = check(put(readings=fleet().assign(time=seconds * factor)))
+    assert fits(outcome).read == {"epoch": unit}
+    assert "seconds since 1970" in outcome[1]
+    assert "2024-01-15 00:00 to 2024-01-24 23:00" in outcome[1]
+
+
+def test_thousands_are_told_from_decimals(put, check):
+    power = [f"{1000 + k:,}" for k in range(3 * HOURS)]
+    outcome = check(put(readings=fleet().assign(power=power)))
+    assert fits(outcome, ("temp", "vib", "press", "power")).read == {"thousands": ","}
+    assert params.load(PROPOSED).schema.ranges[-1][1] > 1700
+    european = table(
+        fleet().assign(power=[f"{1000 + k:,}".replace(",", ".") + ",5" for k in range(3 * HOURS)]), sep=";", decimal=","
+    )
+    fits(check(put(readings=european)), ("temp", "vib", "press", "power"))
+    low, high = params.load(PROPOSED).schema.ranges[-1]
+    assert low < 1000.5
+    assert 1700 < high < 3000
+
+
+def test_a_comma_that_may_be_either_is_asked(put, check):
+    frame = fleet()[["time", "machine"]].assign(flow=[f"{k % 7 + 1},{100 + k}" for k in range(3 * HOURS)])
+    place = put(readings=table(frame, sep=";"))
+    code, _, first = check(place)
+    assert code == cli.REFUSED
+    assert "DECIMAL=, or with THOUSANDS=," in first
+    fits(check(place, "--decimal", ","), ["flow"])
+    assert params.load(PROPOSED).schema.ranges[0][1] < 20
+    fits(check(place, "--thousands", ","), ["flow"])
+    assert params.load(PROPOSED).schema.ranges[0][1] > 5000
+
+
+def test_a_day_that_may_be_a_month_is_asked(put, check):
+    place = put(readings=times_as("%d/%m/%Y %H:%M", hours=200, start="2024-01-01"))
+    code, _, first = check(place)
+    assert code == cli.REFUSED
+    assert 'TIME_FORMAT="%d/%m/%Y %H:%M" or TIME_FORMAT="%m/%d/%Y %H:%M"' in first
+    outcome = check(place, "--time-format", "%d/%m/%Y %H:%M")
+    assert fits(outcome).read == {"time_format": "%d/%m/%Y %H:%M"}
+    assert "2024-01-01 00:00 to 2024-01-09 07:00" in outcome[1]
+
+
+@pytest.mark.parametrize("clock", ["%H:%M:%S", "%H:%M", "%I:%M %p"])
+@pytest.mark.parametrize("date", ["%Y-%m-%d", "%d.%m.%Y"])
+def test_a_date_and_a_time_of_day_are_joined(date, clock, put, check):
+    at = pd.to_datetime(fleet()["time"])
+    frame = fleet().drop(columns="time")
+    frame.insert(0, "Date", at.dt.strftime(date))
+    frame.insert(1, "Time", at.dt.strftime(clock))
+    outcome = check(put(readings=frame))
+    assert fits(outcome).read["date_and_time"] == ["Date", "Time"]
+    assert "Date and Time together are datetime" in outcome[1]
+
+
+# --- local times ------------------------------------------------------------------------------------------------------
+
+
+def local(zone, start, hours=HOURS):
+    """Hourly readings with local times, without an offset."""
+    at = pd.date_range(start, periods=hours, freq="h", tz="UTC").tz_convert(zone).tz_localize(None).astype("str")
+    return fleet(hours=hours).assign(time=np.tile(at, 3))
+
+
+@pytest.mark.parametrize(
+    ("zone", "start"),
+    [("Europe/Berlin", "2024-10-24"), ("America/New_York", "2024-10-30"), ("Australia/Sydney", "2024-04-02")],
+)
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_hour_that_comes_twice_asks_for_the_time_zone_and_fits_with_it(zone, start, order, put, check):
+    place = put(readings=local(zone, start)[::order])
+    code, said, first = check(place)
+    assert code == cli.REFUSED
+    assert f"TIME_ZONE={zone}" in first
+    assert "keep one" not in said
+    outcome = check(place, "--time-zone", zone)
+    assert fits(outcome).read == {"time_zone": zone}
+    assert f"{3 * HOURS} rows of 3 machines, {start} 00:00" in outcome[1]
+    assert "gap" not in outcome[1]
+
+
+def test_offsets_on_either_side_of_a_change_of_clocks_fit(put, check):
+    at = pd.date_range("2024-03-29", periods=HOURS, freq="h", tz="Europe/Berlin")
+    frame = fleet().assign(time=np.tile([time.isoformat() for time in at], 3))
+    outcome = check(put(readings=frame))
+    fits(outcome)
+    assert "gap" not in outcome[1]
+
+
+# --- whose readings they are ------------------------------------------------------------------------------------------
+
+
+def test_names_with_spaces_are_read_back_and_a_broken_proposal_is_replaced(put, check, monkeypatch):
+    monkeypatch.setattr(proposal, "fleet_name", lambda place: place.name)  # the name decides who is held out
+    names = tuple(f"Press line {k:02} north hall" for k in range(1, 13))
+    fits(check(put(readings=fleet(names, hours=120))), machines=12)
+    assert params.load(PROPOSED).machine_numbers == {name: k for k, name in enumerate(names, start=1)}
+    PROPOSED.write_text("machine_numbers: {Press line\n")
+    outcome = check(put(readings=fleet()))
+    fits(outcome)
+    assert "the earlier proposal cannot be read and is replaced" in outcome[1]
+
+
+@pytest.mark.parametrize("names", [("A:1", "B, {2}", "#3"), ("yes", "1e3", "~"), ("Ü 1", "泵二", "м-3")])
+def test_names_of_any_kind_are_machines(names, put, check):
+    assert set(fits(check(put(readings=fleet(names)))).machine_numbers) == set(names)
+
+
+def test_7_and_007_are_two_machines(put, check):
+    assert set(fits(check(put(readings=fleet(("7", "007", "0007"))))).machine_numbers) == {"7", "007", "0007"}
+
+
+def test_leading_zeros_are_part_of_a_name(put, check):
+    asked = fits(check(put(readings=fleet(("007", "008", "009")), failures=failures(("007", "008", "009")))))
+    assert asked.machine_numbers == {"007": 7, "008": 8, "009": 9}
+
+
+def test_two_folders_of_one_name_are_two_fleets(put, check, tmp_path):
+    sources = []
+    for place, names in (("A", ("press-1", "press-2")), ("B", ("fan-1", "fan-2"))):
+        put(**{f"{place}__data__readings": fleet(names)})
+        asked = fits(check(tmp_path / "plant" / place / "data"), machines=2)
+        assert set(asked.machine_numbers) == set(names)
+        sources.append(asked.source)
+    assert sources[0] != sources[1]
+
+
+def test_sensors_with_the_name_of_a_machine_are_no_machine(put, check):
+    frame = one(pump_pressure=[5 + k % 3 for k in range(HOURS)], motor_rpm=range(1000, 1000 + HOURS))
+    outcome = check(put(readings=frame))
+    assert fits(outcome, ("temp", "vib", "press", "pump_pressure", "motor_rpm"), 1).read == {"machine": 1}
+    assert "this is one machine, 1" in outcome[1]
+
+
+@pytest.mark.parametrize("state", ["machine_state", "unit_status", "pump mode"])
+def test_a_state_is_no_machine(state, put, check):
+    frame = one(**{state: ["run", "run", "idle"] * (HOURS // 3)})
+    outcome = check(put(readings=frame))
+    fits(outcome, machines=1)
+    assert f"{state} (text: run 160, idle 80)" in outcome[1]
+
+
+def test_a_machine_whose_column_has_no_telling_name_is_found_by_what_it_holds(put, check):
+    frame = fleet(("x", "y", "z")).rename(columns={"machine": "place"}).assign(state=["on", "on", "off"] * HOURS)
+    assert fits(check(put(readings=frame))).columns["telemetry"] == {"time": "datetime", "place": "machineID"}
+
+
+def test_machines_with_their_rows_side_by_side_fit(put, check):
+    fits(check(put(readings=fleet(("x", "y", "z")).sort_values("time", kind="stable"))))
+
+
+@pytest.mark.parametrize(
+    ("name", "machine"),
+    [("pump_{}", "pump_{}"), ("{}", "{}"), ("{}__log", "{}"), ("P{}-2024-01-15", "P{}"), ("P{}_20240115", "P{}")],
+)
+def test_where_no_column_names_the_machine_the_file_does(name, machine, put, check):
+    files = {name.format(k): fleet((k,)).drop(columns="machine") for k in (1, 2, 3)}
+    broken = failures(tuple(machine.format(k) for k in (1, 2, 3)))
+    asked = fits(check(put(**files, failures=broken)))
+    assert "{machine}" in asked.read["telemetry"]["machine_from"]
+    assert asked.schema.components == ("bearing", "seal")
+
+
+def test_a_folder_for_each_machine_with_a_file_for_each_day(put, check):
+    frame, files = fleet(("P1", "P2")), {}
+    for (name, day), rows in frame.groupby(["machine", frame["time"].str[:10]]):
+        files[f"{name}__{day}"] = rows.drop(columns="machine")
+    asked = fits(check(put(**files)), machines=2)
+    assert set(asked.machine_numbers) == {"P1", "P2"}
+
+
+def test_files_of_the_same_columns_are_one_table(put, check):
+    days = {f"d{day}": rows for day, rows in fleet().groupby(fleet()["time"].str[:10])}
+    outcome = check(put(**days, failures=failures()))
+    assert fits(outcome).files == {"telemetry": "d*.csv", "failures": "failures.csv"}
+    assert f"{3 * HOURS} rows of 3 machines" in outcome[1]
+    assert "failures: 9 rows" in outcome[1]
+
+
+def test_days_of_one_machine_are_one_table(put, check):
+    days = {f"d{day}": rows for day, rows in one().groupby(one()["time"].str[:10])}
+    assert fits(check(put(**days)), machines=1).read == {"machine": 1}
+
+
+def test_rows_of_several_machines_without_a_machine_are_asked_for_it(put, check):
+    frame = fleet().drop(columns="machine")
+    code, said, first = check(put(readings=frame))
+    assert code == cli.REFUSED
+    assert "MACHINE=column" in first
+    assert "keep one" not in said
+    odd = fleet().rename(columns={"machine": "level"})
+    fits(check(put(readings=odd), "--machine", "level"))
+
+
+@pytest.mark.parametrize(
+    ("tag", "names"),
+    [
+        ("M{}.{}", {"M1", "M2", "M3"}),
+        ("plant/M{}/{}", {"plant/M1", "plant/M2", "plant/M3"}),
+        ("M{}_{}", {"M1", "M2", "M3"}),
+    ],
+)
+def test_tags_with_the_machine_in_their_path_are_pivoted(tag, names, put, check):
+    frame = longer()
+    tags = [tag.format(machine, name) for machine, name in zip(frame["machine"], frame["tag"], strict=True)]
+    long = pd.DataFrame({"TagName": tags, "Timestamp": frame["time"], "Value": frame["value"], "Quality": "Good"})
+    outcome = check(put(export=long))
+    assert set(fits(outcome).machine_numbers) == names
+    assert f"{3 * HOURS} rows of 3 machines" in outcome[1]
+
+
+def test_tags_of_one_machine_are_pivoted(put, check):
+    assert fits(check(put(export=longer(machines=(1,)).drop(columns="machine"))), machines=1).read["machine"] == 1
+
+
+# --- what a column holds ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Temp [°C]", "Vib (mm/s)", "Druck %"),
+        ("温度", "vibración", "Δp"),
+        ("failure_torque", "class_a_amp", "target_temp"),
+        ("a__b", "temp_mean_6h", "x/y:z"),
+    ],
+)
+def test_names_of_sensors_of_any_kind_are_kept(names, put, check):
+    frame = fleet().set_axis(["time", "machine", *names], axis=1)
+    fits(check(put(readings=frame)), names)
+    spaced = frame.rename(columns=lambda name: f" {name} ")
+    fits(check(put(readings=spaced)), names)
+
+
+@pytest.mark.parametrize("name", ["Machine failure", "failure", "is_broken", "Fault"])
+def test_a_flag_of_failure_is_offered_as_failures(name, put, check):
+    flags = [int(k % 60 in (30, 31)) for k in range(HOURS)]
+    outcome = check(put(readings=one(**{name: flags})))
+    asked = fits(outcome, machines=1)
+    assert asked.schema.components == (name,)
+    assert f"failures: 4 rows: {name} 4" in outcome[1]
+
+
+def test_a_flag_of_an_anomaly_is_offered_as_anomalies_and_what_follows_it_is_no_sensor(put, check):
+    flags = [int(k % 60 in (30, 31)) for k in range(HOURS)]
+    outcome = check(put(readings=one(anomaly=flags, TWF=flags)))
+    fits(outcome, machines=1)
+    assert "TWF (a label: it is set only where anomaly is" in outcome[1]
+    assert "with 3 labelled anomalies" in outcome[1] or "with 2 labelled anomalies" in outcome[1]
+
+
+def test_yes_and_no_is_a_sensor_and_a_state_in_words_is_not(put, check):
+    frame = fleet().assign(run=[True, False, True] * HOURS, state=["run", "idle", "run"] * HOURS)
+    outcome = check(put(readings=frame))
+    fits(outcome, ("temp", "vib", "press", "run"))
+    assert "state (text: run 480, idle 240)" in outcome[1]
+
+
+@pytest.mark.parametrize("code", [-999, 9999, -9999.0, 99999])
+def test_a_code_for_a_missing_reading_is_proposed_as_missing_with_its_share(code, put, check):
+    outcome = check(put(readings=fleet().assign(temp=lambda f: f["temp"].where(f.index % 17 > 0, code))))
+    asked = fits(outcome)
+    assert asked.read == {"missing": [code]}
+    assert outcome[2].startswith(f"temp is {code:g} in 43 rows (6.0%)")
+    assert asked.schema.ranges[0][0] >= 0
+    assert asked.schema.ranges[0][1] < 150
+
+
+def test_a_range_admits_the_data_it_was_proposed_from(put, check):
+    meter = fleet().assign(energy_wh=123_456_789 + 3 * np.arange(3 * HOURS), spike=[5.0] * (3 * HOURS - 1) + [4711.5])
+    outcome = check(put(readings=meter))
+    fits(outcome, ("temp", "vib", "press", "energy_wh", "spike"))
+    assert "energy_wh only ever rises: it is a counter" in outcome[1]
+
+
+def test_sensors_that_say_little_are_named(put, check):
+    frame = fleet().assign(const=1.0, rare=lambda f: f["temp"].where(f.index % 40 == 0))
+    outcome = check(put(readings=frame))
+    said = outcome[1]
+    fits(outcome, ("temp", "vib", "press", "const", "rare"))
+    assert "const never changes" in said
+    assert "rare is nearly silent: it has a reading in 2.5% of the rows" in said
+
+
+def test_uneven_steps_are_said_and_their_median_is_the_period(put, check):
+    steps = np.random.default_rng(1).integers(40, 81, HOURS)
+    times = (pd.Timestamp("2024-01-01") + pd.to_timedelta(np.cumsum(steps), unit="min")).astype("str")
+    outcome = check(put(readings=one(time=times)))
+    assert abs(fits(outcome, machines=1).schema.sampling_minutes - 60) <= 3
+    assert "irregular: " in outcome[1]
+    assert "gap" not in outcome[1]
+
+
+# --- events and machines ----------------------------------------------------------------------------------------------
+
+
+def orders(corrective="CM", preventive="PM"):
+    return pd.DataFrame(
+        {
+            "wo_number": range(100, 106),
+            "equipment": [1, 1, 2, 2, 3, 3],
+            "reported_on": ["2024-01-17", "2024-01-19", "2024-01-18", "2024-01-20", "2024-01-19", "2024-01-22"],
+            "completed_on": ["2024-01-18", "2024-01-20", "2024-01-18", "2024-01-21", "2024-01-20", "2024-01-23"],
+            "wo_type": [corrective, preventive, corrective, preventive, preventive, corrective],
+            "problem": ["bearing noise", "lubrication", "seal leak", "lubrication", "inspection", "bearing noise"],
+        }
+    )
+
+
+@pytest.mark.parametrize("kinds", [("CM", "PM"), ("Corrective", "Preventive"), ("breakdown", "planned")])
+def test_work_orders_of_two_kinds_are_asked_with_counts_and_fit_once_told(kinds, put, check):
+    place = put(readings=fleet(), work_orders=orders(*kinds))
+    code, _, first = check(place)
+    assert code == cli.REFUSED
+    assert f"{kinds[0]} 3" in first
+    assert f'FAILURES="wo_type={kinds[0]}" MAINT="wo_type={kinds[1]}"' in first
+    outcome = check(place, "--failures", f"wo_type={kinds[0]}", "--maint", f"wo_type={kinds[1]}")
+    fits(outcome)
+    assert "failures: 3 rows: bearing noise 2, seal leak 1" in outcome[1]
+    assert "maint: 3 rows: lubrication 2, inspection 1" in outcome[1]
+
+
+@pytest.mark.parametrize("content", ["", "time,machine,component\n"])
+def test_a_table_without_rows_is_said_to_be_empty(content, put, check):
+    outcome = check(put(readings=fleet(), failures=content))
+    fits(outcome)
+    assert "failures.csv is not used: the table is empty" in outcome[1]
+
+
+@pytest.mark.parametrize("years", [("2015", "2018", "2020"), ("2015-03-01", "2018-01-01", "2020-12-31")])
+def test_the_year_built_gives_the_age(years, put, check):
+    rows = "".join(f"{k},A,{year}\n" for k, year in enumerate(years, start=1))
+    outcome = check(put(readings=fleet(), machines=f"machine,model,year_built\n{rows}"))
+    asked = fits(outcome)
+    assert asked.read == {"machines": {"age_in": 2024}}
+    assert "ages are counted in 2024" in outcome[1]
+
+
+REFUSED = {
+    "bad_text": (
+        lambda: {"readings": fleet().astype({"temp": object}).pipe(spoiled, "temp", "Bad Input", 11)},
+        "telemetry.temp: is not a number: 11 of 720 rows: row 1 (",
+        "leave a missing value empty, or name what stands for it under read.missing",
+    ),
+    "inf": (
+        lambda: {"readings": fleet().pipe(spoiled, "temp", np.inf, 2)},
+        "telemetry.temp: is infinite: 2 of 720 rows: row 1 (",
+        "leave a missing reading empty, or say MISSING=inf,-inf",
+    ),
+    "id_missing": (
+        lambda: {"readings": fleet().astype({"machine": "float64"}).pipe(spoiled, "machine", np.nan, 4)},
+        "telemetry.machineID: is missing: 4 of 720 rows: row 1 (",
+        "fill it in",
+    ),
+    "time_slip": (
+        lambda: {"readings": times_as("%d.%m.%Y %H:%M").pipe(spoiled, "time", "32.01.2024 00:00", 1)},
+        "telemetry.datetime: is not a time: 1 of 720 rows: row 1 (",
+        "write times as",
+    ),
+    "negative_age": (
+        lambda: {"readings": fleet(), "machines": "machine,model,age\n1,A,3\n2,B,-1\n3,A,5\n"},
+        "machines.age: is below 0: 1 of 3 rows: row 2 (machineID 2, age -1.0)",
+        "give years, or leave it empty",
+    ),
+}
+
+
+def spoiled(frame, column, value, count):
+    """The frame with a value in the first rows of a column."""
+    frame = frame.copy()
+    frame.loc[frame.index[:count], column] = value
+    return frame
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_no_setting_can_know_is_refused_with_column_count_rows_and_fix(case, put, check):
+    make, what, fix = REFUSED[case]
+    code, said, first = check(put(**make()))
+    assert code == cli.REFUSED, said
+    assert first.startswith(what), said
+    assert fix in first
+    assert "drop the row" not in said
