@@ -88,7 +88,9 @@ SLIPS = [  # what stands there, what is written instead, the line of the slip af
     # columns and files
     ("columns: {}", "columns: {telemetry: {t: datetim}}", "columns:", "did you mean datetime?"),
     ("columns: {}", "columns: {telemetri: {t: datetime}}", "columns:", "did you mean telemetry?"),
-    ("columns: {}", "columns: {}\nfiles: {errors: a.csv, maint: a.csv}", "files:", "has the same value as errors"),
+    ("columns: {}", "columns: {}\nread: {epoch: minutes}", "read:", "choose one of s, ms"),
+    ("columns: {}", "columns: {}\nread: {separater: ';'}", "read:", "is not a known key"),
+    ("columns: {}", "columns: {}\nfiles: {error: a.csv}", "files:", "'error' is not a table"),
     ("source: simulated", "source: a/b", "source:", "which cannot be a folder's name"),
     # YAML itself
     ("seed: 7", "seed: [", None, "cannot be read as YAML"),
