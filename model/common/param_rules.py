@@ -104,6 +104,7 @@ COLUMNS = {  # of each table, beside its keys and, for telemetry, the sensors
     "maint": ("machineID", "datetime", "comp", "finding"),
     "failures": ("machineID", "datetime", "failure"),
     "machines": ("machineID", "model", "age"),
+    "anomalies": ("machineID", "datetime", "start", "end", "sensor", "kind", "severity", "leads_to_failure"),
 }
 OPTIONAL = ("files", "machine_numbers", "read")
 TOP = ("source", "schema", "columns", "features", *SECTIONS, "seed")

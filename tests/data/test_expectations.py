@@ -87,7 +87,7 @@ DAMAGES = {
         "telemetry",
         lambda frame, _: frame.assign(datetime=frame["datetime"].where(frame.index > 0, pd.Timestamp(-1, tz="UTC"))),
         "telemetry.datetime: is before 1970: 1 of 2,880 rows: row 1 (machineID 1, datetime 1969-12-31T23:59:59.999999Z)"
-        "; correct the clock or the export that wrote it, or drop the row",
+        "; correct the clock or the export that wrote it",
     ),
     "the year 9999": (
         "telemetry",
@@ -232,7 +232,8 @@ def test_an_unread_csv_is_validated_like_typed_frames(folder, schema):
     raw["telemetry"].loc[2, "vibration"] = "1,5"
     assert validate(raw, schema).failures == [
         "telemetry.vibration: is not a number: 1 of 2,880 rows: "
-        "row 3 (machineID 1, datetime 2015-01-01T08:00:00Z, vibration 1,5); leave a missing value empty"
+        "row 3 (machineID 1, datetime 2015-01-01T08:00:00Z, vibration 1,5); "
+        "leave a missing value empty, or name what stands for it under read.missing in params.yaml"
     ]
 
 
