@@ -188,6 +188,32 @@ def test_what_is_shipped_after_an_erasure_leaves_no_row_of_the_machine(kit, sink
     assert "again" not in kit.ids(sink)
 
 
+ONLY_ANSWERS = pytest.mark.parametrize(
+    "request_kept", [b"", {"errors": {"datetime": [], "machineID": [], "errorID": []}}], ids=["no tables", "no rows"]
+)
+
+
+@ONLY_ANSWERS
+def test_results_without_tables_are_shipped_without_the_machine(kit, folder, sink, place, request_kept):
+    """LOG_FIELDS may keep the answer and drop the tables that name its machines."""
+    orders.give(place, Order("machine", "1", 0))
+    records = [kit.scored("both", request_kept, answer=answer(1, 2)), kit.scored("one", request_kept, answer=answer(1))]
+    long = kit.scored("long", request_kept, answer=answer(*[1, 2] * 20_000))
+    kit.fill(folder, [*records, long, kit.scored("two", request_kept, answer=answer(2))])
+    assert [] == kit.ship(folder, sink)[1]
+    kept = {row["request_id"]: [result["machineID"] for result in row["results"]] for row in kit.rows(sink)}
+    assert {"both": [2], "long": [2] * 20_000, "two": [2]} == kept
+
+
+@ONLY_ANSWERS
+def test_results_of_others_stay_where_an_erased_record_has_no_tables(kit, folder, sink, run, request_kept):
+    records = [kit.scored("both", request_kept, answer=answer(1, 2)), kit.scored("one", request_kept, answer=answer(1))]
+    kit.ship(kit.fill(folder, records), sink)
+    assert run("erase", "--machine", "1", "--confirm", "1")[0] is None
+    (row,) = kit.rows(sink)
+    assert ("both", [2]) == (row["request_id"], [result["machineID"] for result in row["results"]])
+
+
 def test_an_order_given_while_a_segment_is_being_shipped_is_obeyed(kit, sink, place, shared, run, monkeypatch):
     """Its rows are made without the order; the erasure has seen nothing of them."""
     kit.ship(
