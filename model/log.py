@@ -127,6 +127,8 @@ def _expire(sink: Sink, args: argparse.Namespace) -> None:
             clean(Table(sink, name, table), lease, cli.say)
     _report(args, reports)
     if not args.json:
+        if kept := sum(report["kept"] for report in reports.values()):
+            print(f"{kept} old records of feedback stay, without their events: what they retract or mark is final.")
         print("Pinned versions keep what they hold until their pin is removed. Then: make data-pin")
 
 
