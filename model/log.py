@@ -11,8 +11,10 @@ A command that was killed can be run again. One works at a time; another one wai
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -70,7 +72,7 @@ def _flags() -> argparse.ArgumentParser:
             command.add_argument("--days", type=float, required=True, help="older records go")
         if name == "erase":
             who = command.add_mutually_exclusive_group(required=True)
-            who.add_argument("--machine", help="whose records must go")
+            who.add_argument("--machine", help="whose records must go: a machineID")
             who.add_argument("--caller", help="whose records must go")
             command.add_argument("--confirm", help="the machine or caller again: without it nothing is changed")
             command.add_argument("--withdraw", action="store_true", help="take a standing order back")
@@ -125,46 +127,77 @@ def _expire(sink: Sink, args: argparse.Namespace) -> None:
             clean(Table(sink, name, table), lease, cli.say)
     _report(args, reports)
     if not args.json:
+        if kept := sum(report["kept"] for report in reports.values()):
+            print(f"{kept} old records of feedback stay, without their events: what they retract or mark is final.")
         print("Pinned versions keep what they hold until their pin is removed. Then: make data-pin")
 
 
 def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
     subject: orders.Subject = "machine" if args.machine is not None else "caller"
-    order = Order(subject, args.machine if subject == "machine" else args.caller, time.time_ns() // 1000)
+    typed = args.machine if subject == "machine" else args.caller
     if args.withdraw:
-        stood = orders.withdraw(sink, order)
-        print(
-            f"{order}: " + ("new records are kept again; what was erased does not come back" if stood else "no order")
-        )
+        _withdraw(sink, subject, typed)
         return None
+    order = Order(subject, _machine(typed) if subject == "machine" else typed, time.time_ns() // 1000)
     names = upkeep.present(sink)
     found = {name: erase.look(Table(sink, name), order, cli.say) for name in names}
     _foretell(sink, order, found, args)
     if args.dry_run:
         return None
-    if args.confirm != order.name:
+    if args.confirm not in (order.name, typed):
         print(f"Nothing was changed. To erase for good: the same again with CONFIRM={order.name}")
         return cli.USAGE
     orders.give(sink, order)
-    left = 0
+    erased = left = 0
     for name in names:
         lease = Lease(sink, name, wait=args.wait, say=cli.say)
         with lease:
             sweep_scratch(Table(sink, name), cli.say)
-            left += _until_gone(sink, name, lease, order)
+            files, waiting = _until_gone(sink, name, lease, order)
+        erased, left = erased + files, left + waiting
     if left:
         print(f"{left} files that no version has yet hold {order}: run this again in a day")
-    print(f"Erased {order}. The order stands: what arrives later is stored without it. Now: make data-pin")
+    stands = "The order stands: what arrives later is stored without it."
+    if erased:
+        print(f"Erased {order}. {stands} Now: make data-pin")
+    elif not left:
+        print(f"The log holds nothing of {order}: nothing was erased. {stands}")
+    else:
+        print(stands)
     return None
 
 
-def _until_gone(sink: Sink, name: str, lease: Lease, order: Order) -> int:
-    """Erase until nothing is found; how many files wait for another time."""
+def _machine(text: str) -> str:
+    """A machine as the tables have it, a whole number of 64 bits: ``01`` is ``1``.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text) or not -(2**63) <= int(text) < 2**63:
+        raise DataError(f"--machine: {text!r} is no machineID: name a whole number, as in the data")
+    return str(int(text))
+
+
+def _withdraw(sink: Sink, subject: orders.Subject, typed: str) -> None:
+    """Take an order back, also one that an earlier version stored as it was typed."""
+    names = {typed}
+    if subject == "machine":
+        with contextlib.suppress(DataError):
+            names.add(_machine(typed))
+    stood = [name for name in names if orders.withdraw(sink, Order(subject, name, 0))]
+    said = "new records are kept again; what was erased does not come back" if stood else "no order"
+    print(f"{subject} {typed}: {said}")
+
+
+def _until_gone(sink: Sink, name: str, lease: Lease, order: Order) -> tuple[int, int]:
+    """Erase until nothing is found; how many files held rows of it, and how many wait for another time."""
+    erased = 0
     for _ in range(_ROUNDS):
         table = Table(sink, name)
         found = erase.look(table, order, cli.say)
         if not found.paths:
-            return len(found.waiting)
+            return erased, len(found.waiting)
+        erased += len(found.paths)
         erase.erase(table, lease, order, found, cli.say)
     raise DataError(f"{name}: shippers keep bringing {order}: update or stop them, and run it again")
 

@@ -2,7 +2,9 @@
 
 A shipper halts the sink where undoing a torn commit could lose records: the segment that it held is not in the
 shipper's own spool. Name the spools that may still have it with --spool; then nothing is lost. What no spool has can be
-restored from a backup of the sink, or given up with --confirm: the rest of the log stays as it is.
+restored from a backup of the sink, or given up with --confirm: the rest of the log stays as it is. Where a torn
+checkpoint alone said which files a table has, only that file from a backup helps. Given up, the whole table is moved to
+_given_up in the sink, and shippers begin a new one.
 
 Exit code 0: the log is whole, and no halt is left; 1: something is torn, and the output says what can be done; 2: wrong
 usage.
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from closedloop.data.schema import DataError
 from closedloop.log.halt import halted, lift
-from closedloop.log.repair import RepairError, Spools, damage, give_up, take_back_torn
+from closedloop.log.repair import RepairError, Spools, damage, give_up, lost_checkpoint, put_aside, take_back_torn
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from model.common import cli
 
@@ -40,7 +42,10 @@ def show(folder: Path) -> dict[str, str]:
         torn = damage(table)
         for version, why in torn.items():
             print(f"{table.name}: version {version} {why}")
-        if torn:
+        if lost := lost_checkpoint(table):
+            print(f"{table.name}: {lost.why}")
+            words[table.name] = f"{table.name}@checkpoint-{lost.version}"
+        elif torn:
             words[table.name] = f"{table.name}@" + ",".join(map(str, torn))
     return words
 
@@ -55,22 +60,34 @@ def repair(folder: Path, spools: Spools, confirmed: str | None) -> None:
     needed = " ".join(words.values())
     refused: list[str] = []
     for table in tables(folder):
+        lost = lost_checkpoint(table)
         try:
             taken = take_back_torn(table, spools)
         except RepairError as error:
-            if words.get(table.name) and confirmed == needed:
-                give_up(table)
-                print(f"{words[table.name]}: given up; its data files stay in {table}")
+            if confirmed == needed and table.name in words:
+                _give_up(table, words[table.name])
+            elif lost:
+                refused.append(f"{lost.why}: restore {lost.path.relative_to(folder)} from a backup")
             else:
-                refused += error.why
+                refused.append(
+                    f"{'; '.join(error.why)}: name the spools that may have the segments with --spool, or restore the "
+                    "files from a backup"
+                )
         else:
             if taken:
                 print(f"{table.name}: took back version {', '.join(map(str, taken))}; its segments are shipped again")
     if refused:
-        raise cli.RefusedError(
-            f"{'; '.join(refused)}. Name the spools that may have the segments with --spool, restore the files from a "
-            f'backup, or give the records up with --confirm "{needed}"'
-        )
+        raise cli.RefusedError(f'{". ".join(refused)}. Or give the records up with --confirm "{needed}"')
+
+
+def _give_up(table: Path, word: str) -> None:
+    """Give up what is torn: the commits, or the whole table where nothing says any more which files it has."""
+    if lost_checkpoint(table):
+        aside = put_aside(table, f"given up: {word}")
+        print(f"{word}: given up; its files are in {aside}, where erasure does not look. Shippers begin a new table")
+    else:
+        give_up(table)
+        print(f"{word}: given up; its data files stay in {table}")
 
 
 def main(words: list[str]) -> int:

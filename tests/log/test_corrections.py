@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 from closedloop.data.feedback import FINDINGS
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, Schema
-from closedloop.log import gather, rows, ship, tables
+from closedloop.log import expire, gather, rows, ship, tables, upkeep
 from closedloop.log import sink as sinks
+from closedloop.log.lease import Lease
 from closedloop.log.orders import Orders
 from closedloop.log.read import CompleteUntil, Loser, _Result, read
 from closedloop.log.record import Record, encode
+from closedloop.log.rewrite import Table
 from closedloop.log.sink import Sink
 
 SCHEMA = Schema(
@@ -61,6 +64,31 @@ def test_a_retracted_event_is_absent_whichever_came_first(back):
     for bodies in (both, both[::-1]):
         log = back(*bodies)
         assert ([], [(1, 0, 0)], 1) == (keys(log.tables.failures), keys(log.tables.maint), log.retracted)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_retractions_and_marks_outlive_the_expiry_of_their_records(kit, back, folder, sink, compacted):
+    retracting = {"retracted": {"failures": event(hour=0)}, "failures": event(hour=1)}
+    mark = {"complete_until": {"datetime": [AT[2]], "machineID": [1]}, "maint": event("maint", finding=["worn"])}
+    back({"failures": event(hour=2)}, retracting, mark)
+    place = Sink.at(str(sink), os.environ)
+    now = time.time_ns() // 1000
+    if compacted:
+        kit.ship(kit.fill(folder, [kit.fed("young", {"failures": event(hour=2, code="comp2")}, now)]), sink)
+        upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True))
+    for gone in (1, 0):
+        with Lease(place, tables.FEEDBACK, say=print) as lease:
+            dry = expire.expire(Table(place, tables.FEEDBACK), upkeep.NoLease(), now - 1, print, dry_run=True)
+            done = expire.expire(Table(place, tables.FEEDBACK), lease, now - 1, print)
+        assert (dry, gone, 2) == (done, done.rows, done.kept)
+        retracts, marks, *young = kit.rows(sink, tables.FEEDBACK)
+        assert [None, None] == [retracts["failures"], marks["maint"]]
+        assert compacted == bool(young)
+    late = {"failures": event(hour=0), "complete_until": {"datetime": [AT[1]], "machineID": [1]}}
+    kit.ship(kit.fill(folder, [kit.fed("late", late, now)]), sink)
+    log = read(place, SCHEMA)
+    assert ([(1, 2, 1)] * compacted, 1) == (keys(log.tables.failures), log.retracted)
+    assert {1: FIRST_US + 2 * HOUR_US} == log.complete_until.named
 
 
 def test_a_corrected_time_replaces_the_old_one(back):

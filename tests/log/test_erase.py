@@ -188,6 +188,63 @@ def test_what_is_shipped_after_an_erasure_leaves_no_row_of_the_machine(kit, sink
     assert "again" not in kit.ids(sink)
 
 
+@pytest.mark.parametrize("typed", ["01", " 1"])
+def test_a_machine_is_a_whole_number_however_it_is_written(sink, fleet, run, kit, typed):
+    code, said = run("erase", "--machine", typed, "--confirm", typed)
+    assert (None, ["both", "two"]) == (code, kit.ids(sink))
+    assert "Erased machine 1. The order stands" in said
+    assert [2, 2] == kit.rows(sink)[0]["telemetry"]["machineID"]
+    assert "new records are kept again" in run("erase", "--machine", typed, "--withdraw")[1]
+    assert [] == list((sink / "_erasures").iterdir())
+
+
+@pytest.mark.parametrize("typed", ["abc", "", "1.0", "1_0", "9223372036854775808", "press-shop"])
+def test_what_is_no_machine_is_refused_before_anything_is_stored(sink, fleet, run, typed):
+    with pytest.raises(DataError, match=r"--machine: .*is no machineID: name a whole number, as in the data"):
+        run("erase", "--machine", typed, "--confirm", typed)
+    assert not (sink / "_erasures").exists()
+
+
+def test_an_order_that_was_stored_with_another_name_can_be_withdrawn(place, fleet, run):
+    orders.give(place, Order("machine", "abc", 0))
+    assert "new records are kept again" in run("erase", "--machine", "abc", "--withdraw")[1]
+
+
+@pytest.mark.parametrize("who", [("--machine", "7"), ("--caller", "nobody")])
+def test_an_erasure_that_finds_nothing_says_so_and_its_order_stands(place, fleet, run, who):
+    code, said = run("erase", *who, "--confirm", who[1])
+    assert code is None
+    assert f"The log holds nothing of {who[0][2:]} {who[1]}: nothing was erased. The order stands" in said
+    assert "Erased" not in said
+    assert 1 == len(orders.find(place).orders)
+
+
+ONLY_ANSWERS = pytest.mark.parametrize(
+    "request_kept", [b"", {"errors": {"datetime": [], "machineID": [], "errorID": []}}], ids=["no tables", "no rows"]
+)
+
+
+@ONLY_ANSWERS
+def test_results_without_tables_are_shipped_without_the_machine(kit, folder, sink, place, request_kept):
+    """LOG_FIELDS may keep the answer and drop the tables that name its machines."""
+    orders.give(place, Order("machine", "1", 0))
+    records = [kit.scored("both", request_kept, answer=answer(1, 2)), kit.scored("one", request_kept, answer=answer(1))]
+    long = kit.scored("long", request_kept, answer=answer(*[1, 2] * 20_000))
+    kit.fill(folder, [*records, long, kit.scored("two", request_kept, answer=answer(2))])
+    assert [] == kit.ship(folder, sink)[1]
+    kept = {row["request_id"]: [result["machineID"] for result in row["results"]] for row in kit.rows(sink)}
+    assert {"both": [2], "long": [2] * 20_000, "two": [2]} == kept
+
+
+@ONLY_ANSWERS
+def test_results_of_others_stay_where_an_erased_record_has_no_tables(kit, folder, sink, run, request_kept):
+    records = [kit.scored("both", request_kept, answer=answer(1, 2)), kit.scored("one", request_kept, answer=answer(1))]
+    kit.ship(kit.fill(folder, records), sink)
+    assert run("erase", "--machine", "1", "--confirm", "1")[0] is None
+    (row,) = kit.rows(sink)
+    assert ("both", [2]) == (row["request_id"], [result["machineID"] for result in row["results"]])
+
+
 def test_an_order_given_while_a_segment_is_being_shipped_is_obeyed(kit, sink, place, shared, run, monkeypatch):
     """Its rows are made without the order; the erasure has seen nothing of them."""
     kit.ship(

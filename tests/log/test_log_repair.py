@@ -7,7 +7,10 @@ import sys
 import pytest
 from deltalake import DeltaTable
 
+from closedloop.log import pins
 from closedloop.log.commits import commit_files, read_commit
+from closedloop.log.pins import Pin
+from closedloop.log.sink import Sink
 
 
 def ask(*words):
@@ -77,6 +80,55 @@ def test_restored_from_a_backup_the_sink_is_whole(kit, folder, sink):
     assert 0 == ask("--sink", sink)[0]
     kit.ship(folder, sink)
     assert ["a", "b"] == sorted(kit.ids(sink))
+
+
+@pytest.fixture
+def lost(kit, folder, sink):
+    """A halted sink whose only checkpoint is torn, and a commit before it is gone; a segment waits in the spool."""
+    for name in "ab":
+        kit.ship(kit.fill(folder, [kit.scored(name)]), sink)
+    pins.put(Sink.at(str(sink), {}), Pin("main", "main", {"requests": 2}))
+    table = DeltaTable(sink / "requests")
+    table.create_checkpoint()
+    log = sink / "requests" / "_delta_log"
+    (checkpoint,) = log.glob("*.checkpoint.parquet")
+    checkpoint.with_name("backup").write_bytes(checkpoint.read_bytes())
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
+    commit_files(log)[1].unlink()
+    (sink / "_upkeep").mkdir(exist_ok=True)
+    (sink / "_upkeep" / "requests.json").write_text("{}")
+    kit.ship(kit.fill(folder, [kit.scored("c")]), sink)
+    assert (sink / "halt").exists()
+    return sink
+
+
+def test_a_table_whose_torn_checkpoint_cannot_be_made_again_is_put_aside_only_when_confirmed(kit, lost, folder):
+    assert "requests: checkpoint 2 is torn, and version 1 before it is gone" in ask("--sink", lost, "--dry-run")[1]
+    for words in ([], ["--confirm", ""], ["--confirm", "requests@2"]):
+        code, _, err = ask("--sink", lost, *words)
+        assert (1, True) == (code, (lost / "halt").exists())
+        assert "restore requests/_delta_log/00000000000000000002.checkpoint.parquet from a backup" in err
+        assert err.endswith('--confirm "requests@checkpoint-2"\n')
+        assert "--spool" not in err
+    held = {path.name for path in (lost / "requests").rglob("*") if path.is_file()}
+    code, out, err = ask("--sink", lost, "--confirm", "requests@checkpoint-2")
+    assert (0, "") == (code, err)
+    (aside,) = (lost / "_given_up").iterdir()
+    assert f"requests@checkpoint-2: given up; its files are in {aside}, where erasure does not look" in out
+    assert held == {path.name for path in (aside / "requests").rglob("*") if path.is_file()}
+    assert (aside / "requests.json").exists()
+    assert not (lost / "_upkeep" / "requests.json").exists()
+    assert "given up" in pins.find(Sink.at(str(lost), {}))[0].unreadable
+    assert [] == kit.ship(folder, lost)[1]
+    assert ["c"] == kit.ids(lost)
+
+
+def test_with_the_checkpoint_restored_from_a_backup_nothing_is_lost(kit, lost, folder):
+    (torn,) = (lost / "requests" / "_delta_log").glob("*.checkpoint.parquet")
+    torn.write_bytes(torn.with_name("backup").read_bytes())
+    assert (0, "") == ask("--sink", lost)[::2]
+    assert [] == kit.ship(folder, lost)[1]
+    assert ["a", "b", "c"] == kit.ids(lost)
 
 
 @pytest.mark.parametrize("words", [[], ["--sink", "nowhere"], ["--sink", "."], ["--sink", ".", "--spool", "."]])

@@ -359,3 +359,28 @@ def test_a_segment_whose_commit_was_cleaned_up_is_known_by_what_upkeep_stored(ki
         ledger.save(store, "requests", ledger.Ledger({shipped.spool: known}))
         assert left == kit.ship(folder, sink)[0].unsent_segments
     assert ["a"] == kit.ids(sink)
+
+
+def test_a_spool_that_begins_at_1_again_overwrites_nothing_in_quarantine(kit, folder, sink):
+    """A lost state makes a new spool in the same folder, whose numbers were used before."""
+    for life in (b"first life", b"second life"):
+        kit.ship(kit.fill(folder, [life]), sink)
+        (folder / "state").unlink()
+    files = list(quarantine.read(folder / "quarantine"))
+    assert [[b"first life"], [b"second life"]] == sorted([one.payload for one in kept] for _, kept, _ in files)
+
+
+def test_a_file_of_a_quarantine_under_its_old_name_is_read(kit, folder, sink):
+    kit.ship(kit.fill(folder, [b"no record"]), sink)
+    (path,) = (folder / "quarantine").iterdir()
+    path.rename(path.with_name("00000000000000000001.kept"))
+    ((_, (kept,), _),) = quarantine.read(folder / "quarantine")
+    assert b"no record" == kept.payload
+
+
+def test_a_whole_file_replaces_no_other_in_quarantine(folder):
+    for content in (b"one", b"two", b"two"):
+        folder.mkdir(exist_ok=True)
+        (folder / "00000000000000000009.seg").write_bytes(content)
+        quarantine.keep_whole(folder, folder / "00000000000000000009.seg")
+    assert [b"one", b"two", b"two"] == sorted(path.read_bytes() for path in (folder / "quarantine").glob("*.seg"))

@@ -185,11 +185,10 @@ def _prune(name: str, row: dict[str, Any], order: Order) -> dict[str, Any] | Non
             for column, values in row[table].items()
         }
         left += sum(keep)
-    if not left:
-        return None
     if row.get("results") is not None:
         row["results"] = [result for result in row["results"] if str(result["machineID"]) != order.name]
-    return row
+        left += len(row["results"])
+    return row if left else None
 
 
 def _chosen(values: list[Any] | None, keep: list[bool]) -> list[Any] | None:

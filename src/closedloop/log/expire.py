@@ -2,6 +2,9 @@
 
 Rows go in the order in which they arrived, so that a clock that was behind lets nothing go too early: a row counts as
 no older than any that came before it.
+
+Of feedback, retractions and marks of completeness stay, without the events of their record: a retraction is final and a
+mark never decreases, so what comes later must still meet them.
 """
 
 from __future__ import annotations
@@ -11,19 +14,46 @@ from dataclasses import dataclass
 
 from closedloop.log.lease import Lease
 from closedloop.log.rewrite import ARRIVAL, BOUNDED, Data, ScratchFolder, Table, exchange
+from closedloop.log.tables import FEEDBACK
+
+_STAYS = " OR ".join(f"{name} IS NOT NULL" for name in ("retracted_failures", "retracted_maint", "complete_until"))
+_EVENTS = ("failures", "maint")
 
 
 @dataclass(frozen=True)
 class Expired:
     """What an expiry left out, or would: rows, and the bytes of the files that held nothing else.
 
-    ``split`` is the one file that held younger rows too, and was written again without the others.
+    ``split`` is the one file that held younger rows too, and was written again without the others. ``kept`` counts the
+    old rows of feedback that stay for their retractions and marks.
     """
 
     rows: int = 0
     files: int = 0
     bytes: int = 0
     split: str | None = None
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class _Old:
+    """A file with old rows: which they are, in SQL, and the first commit of what is left of it.
+
+    Of its rows so many are ``young``, ``kept`` though old, and ``gone``; ``full`` of those kept still have events.
+    """
+
+    file: Data
+    old: str
+    first: int
+    young: int
+    kept: int
+    gone: int
+    full: int
+
+    @property
+    def left(self) -> int:
+        """How many rows stay."""
+        return self.young + self.kept
 
 
 def expire(table: Table, lease: Lease, before_us: int, say: Callable[[str], None], *, dry_run: bool = False) -> Expired:
@@ -32,36 +62,56 @@ def expire(table: Table, lease: Lease, before_us: int, say: Callable[[str], None
     Raises:
         SinkError, DeltaError, OSError, ValueError: the sink refused; nothing has changed.
     """
-    whole: list[Data] = []
+    found: list[_Old] = []
     newest = -(1 << 63)
     with ScratchFolder(table) as scratch:
-        split: tuple[Data, int, int] | None = None
         for file in table.files:
             lease.renew()
             rows, first_young, newest = _young(table, scratch, file, before_us, newest)
+            if rows or first_young is None:
+                found.append(_look(table.name, scratch, file, rows, first_young))
             if first_young is not None:
-                split = (file, first_young, rows) if rows else None
                 break
-            whole.append(file)
+        changed = [each for each in found if not each.left or each.gone or each.full]
+        whole = [each.file for each in changed if not each.left]
         done = Expired(
-            sum(file.rows for file in whole) + (split[2] if split else 0),
+            sum(each.gone for each in changed),
             len(whole),
             sum(file.size for file in whole),
-            split[0].path if split else None,
+            next((each.file.path for each in changed if each.young), None),
+            sum(each.kept for each in found),
         )
-        if dry_run or not done.rows:
+        if dry_run or not (done.rows or any(each.full for each in changed)):
             return done
         added = []
-        if split is not None:
-            file, first, rows = split
-            written = scratch.write(scratch.rows(file, f"{ARRIVAL} >= {first}"), first, file.last)
-            if written is None or written.rows != file.rows - rows:
-                raise ValueError(f"{table.name}: {file.path} does not hold the rows that it names")
+        for each in (each for each in changed if each.left):
+            stays = f"NOT ({each.old})" + (f" OR {_STAYS}" if each.kept else "")
+            batches = scratch.rows(each.file, stays, _EVENTS if each.kept else (), each.old)
+            written = scratch.write(batches, each.first, each.file.last)
+            if written is None or written.rows != each.left:
+                raise ValueError(f"{table.name}: {each.file.path} does not hold the rows that it names")
             added.append(written)
-        removed = [*whole, *([split[0]] if split else [])]
-        exchange(table, lease, removed, added, {"upkeep": "expire"}, changes=True)
+        exchange(table, lease, [each.file for each in changed], added, {"upkeep": "expire"}, changes=True)
     say(f"{table.name}: {done.rows:,} rows are no longer in the newest version")
     return done
+
+
+def _look(name: str, scratch: ScratchFolder, file: Data, rows: int, first_young: int | None) -> _Old:
+    """What an expiry does to a file of which so many rows are old."""
+    old = "true" if first_young is None else f"{ARRIVAL} < {first_young}"
+    kept = full = 0
+    if name == FEEDBACK:
+        events = " OR ".join(f"{column} IS NOT NULL" for column in _EVENTS)
+        statement = (
+            f"SELECT count(*) AS kept, count(CASE WHEN {events} THEN 1 END) AS full FROM rows "  # noqa: S608
+            f"WHERE {old} AND ({_STAYS})"
+        )
+        ((kept, full),) = [
+            (batch.column("kept").to_pylist()[0], batch.column("full").to_pylist()[0])
+            for batch in scratch.query(file, statement)
+        ]
+    first = file.first if kept or first_young is None else first_young
+    return _Old(file, old, first, file.rows - rows, kept, rows - kept, full)
 
 
 def _young(

@@ -60,13 +60,14 @@ class Orders:
             text = f"{bytes(parts.view.request).decode(errors='replace')} {bytes(parts.view.answer).decode()}"
             return None if any(re.search(naming(machine), text) for machine in self.machines) else parts
         tables = {name: self._rest(name, table) for name, table in parts.tables.items()}
-        if tables == parts.tables:
-            return parts
-        if not any(len(table["machineID"]) for table in tables.values()):
-            return None
         results = parts.results
-        if results is not None:
+        if results is not None and any(str(result.machineID) in self.machines for result in results):
             results = [result for result in results if str(result.machineID) not in self.machines]
+        if tables == parts.tables and results is parts.results:
+            return parts
+        # LOG_FIELDS may have dropped the tables and kept the results, or the other way round
+        if not results and not any(len(table["machineID"]) for table in tables.values()):
+            return None
         return replace(parts, tables=tables, results=results)
 
     def _rest(self, name: str, table: Table) -> Table:

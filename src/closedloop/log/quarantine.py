@@ -2,6 +2,9 @@
 
 A file of the quarantine has the frames of a segment, and each frame's payload is one :class:`Kept`. Before this form
 whole segments were kept, as they were; those are ``.seg`` files, and are read as such.
+
+``<number>-<spool>.kept`` names the segment and its spool: after a lost ``state`` the folder has a new spool, whose
+numbers begin at 1 again. Earlier versions wrote ``<number>.kept``, which is read too.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ def keep(folder: Path, spool: str, number: int, found: Iterable[Kept]) -> Path:
     """
     place = folder / FOLDER
     make_folder(place)
-    path = place / segment_name(number, KEPT)
+    path = place / segment_name(number, f"-{spool}{KEPT}")
     fresh = path.with_suffix(".new")
     seed = seed_of(spool, number)
     with fresh.open("wb") as file:
@@ -67,6 +70,10 @@ def keep_whole(folder: Path, path: Path) -> Path:
     """Move a file that is no segment of this spool out of the way of those after it; where it is now."""
     kept = folder / FOLDER / path.name
     make_folder(kept.parent)
+    again = 1
+    while kept.exists():  # of another spool, or a copy
+        again += 1
+        kept = kept.with_name(f"{path.stem}-{again}{path.suffix}")
     path.rename(kept)
     sync_folder(kept.parent)
     sync_folder(folder)

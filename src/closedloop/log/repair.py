@@ -26,7 +26,8 @@ from pathlib import Path
 
 from deltalake import DeltaTable
 
-from closedloop.log.attempts import Attempts, announced
+from closedloop.log import pins
+from closedloop.log.attempts import FOLDER, Attempts, announced
 from closedloop.log.commits import (
     TOOK_BACK,
     Action,
@@ -39,10 +40,12 @@ from closedloop.log.commits import (
     read_commit,
     unsettled,
 )
-from closedloop.log.durable import sync_file, sync_folder
+from closedloop.log.durable import sync_disk, sync_file, sync_folder
 from closedloop.log.frame import SEALED, segment_name
 from closedloop.log.sink import Sink
-from closedloop.log.state import SpoolError, read_state
+from closedloop.log.state import SpoolError, make_folder, read_state
+
+GIVEN_UP = "_given_up"  # in the sink: tables that no one can read any more
 
 
 class RepairError(RuntimeError):
@@ -118,6 +121,49 @@ def give_up(table: Path) -> None:
         if torn:
             _write_undo(log, commits, torn, [_remove(path) for path in _files_of(commits, torn)])
             _replace_unreadable(table, commits, torn)
+
+
+@dataclass(frozen=True)
+class LostCheckpoint:
+    """A torn checkpoint that alone said which files a table has."""
+
+    path: Path
+    version: int
+    why: str
+
+
+def lost_checkpoint(table: Path) -> LostCheckpoint | None:
+    """The torn checkpoint of a table that cannot be made again from its commits; None if there is none."""
+    log = table / "_delta_log"
+    found = {path: is_whole(path) for path in checkpoint_files(log)}
+    torn = [path for path, whole in found.items() if not whole]
+    if not torn:
+        return None
+    whole = max((int(path.name[:20]) for path, is_good in found.items() if is_good), default=-1)
+    present = {int(path.stem) for path in commit_files(log)}
+    last = int(torn[-1].name[:20])
+    missing = next((version for version in range(whole + 1, last + 1) if version not in present), None)
+    if missing is None:
+        return None
+    return LostCheckpoint(torn[-1], last, f"checkpoint {last} is torn, and version {missing} before it is gone")
+
+
+def put_aside(table: Path, why: str) -> Path:
+    """Move a table that cannot be read any more out of the way, so that shippers begin a new one; where it is now.
+
+    Its ledger goes with it, since a new table's versions begin at 0 again, and its pins become unreadable.
+    """
+    sink = Sink(str(table.parent))
+    for pin in pins.find(sink):
+        if table.name in pin.versions and pin.unreadable is None:
+            pins.mark_unreadable(sink, pin, why)
+    aside = table.parent / GIVEN_UP / f"{table.name}-{time.time_ns() // 1000}"
+    make_folder(aside)
+    for path in (table.parent / FOLDER).glob(f"{table.name}.*"):
+        path.rename(aside / path.name)
+    table.rename(aside / table.name)  # last: run again, a killed one finds it
+    sync_disk(table.parent)
+    return aside
 
 
 @contextlib.contextmanager
@@ -257,14 +303,11 @@ def _remove_torn_checkpoints(table: Path) -> None:
         RepairError: commits before such a checkpoint are gone.
     """
     log = table / "_delta_log"
+    if lost := lost_checkpoint(table):
+        raise RepairError([f"{table.name}: {lost.why}"])
     torn = [path for path in checkpoint_files(log) if not is_whole(path)]
     if not torn:
         return
-    whole = max((int(path.name[:20]) for path in checkpoint_files(log) if is_whole(path)), default=-1)
-    present = {int(path.stem) for path in commit_files(log)}
-    last = int(torn[-1].name[:20])
-    if missing := [version for version in range(whole + 1, last + 1) if version not in present]:
-        raise RepairError([f"{table.name}: checkpoint {last} is torn, and version {missing[0]} before it is gone"])
     for path in [log / "_last_checkpoint", *torn]:
         path.unlink(missing_ok=True)
     sync_folder(log)

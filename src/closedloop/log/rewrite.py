@@ -125,14 +125,22 @@ class ScratchFolder:
     def __exit__(self, *_: object) -> None:
         self._table.store.delete_folder(self._place)
 
-    def rows(self, file: Data, where: str = "true") -> RecordBatchReader:
-        """The rows of a file for which an SQL condition holds, with the columns of upkeep, in their order."""
+    def rows(
+        self, file: Data, where: str = "true", emptied: Iterable[str] = (), of: str = "false"
+    ) -> RecordBatchReader:
+        """The rows of a file for which an SQL condition holds, with the columns of upkeep, in their order.
+
+        Columns of ``emptied`` are null in the rows for which the condition ``of`` holds.
+        """
         bound = self._table.bounds.at(file.first)
         extra = f"arrival, {BOUNDED}"
         if file.raw:
             until = "received" if bound is None else f"least(received, {_time(bound)})"
             extra = f"CAST({file.first} AS BIGINT) AS {ARRIVAL}, {until} AS {BOUNDED}"
-        names = ", ".join(f'"{name}"' for name in SCHEMAS[self._table.name].names)
+        names = ", ".join(
+            f'CASE WHEN NOT ({of}) THEN "{name}" END AS "{name}"' if name in emptied else f'"{name}"'
+            for name in SCHEMAS[self._table.name].names
+        )
         return self.query(file, f"SELECT {names}, {extra} FROM rows WHERE {where}")  # noqa: S608 - our own names
 
     def query(self, file: Data, statement: str) -> RecordBatchReader:
