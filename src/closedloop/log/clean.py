@@ -247,16 +247,15 @@ def _verify(table: Table, going: set[int | str], versions: set[int]) -> None:
         for path, content in table.store.read_many(paths):
             (log / path.rpartition("/")[2]).write_bytes(content)
         for version in sorted(versions):
+            left: set[str] | None = None
+            why = "holds other files"
             try:
-                left = DeltaTable(folder, version=version).get_add_actions().column("path").to_pylist()
+                opened = DeltaTable(folder, version=version)
+                left = set(opened.get_add_actions().column("path").to_pylist())
             except FAULTS as error:
-                left, why = [], f"cannot be opened ({one_line(error)})"
-            else:
-                why = "holds other files"
-            if set(left) != set(_paths(table, version)):
-                raise SinkError(
-                    f"{table.name}: without what the clean-up would remove, version {version} {why}: nothing was removed"
-                )
+                why = f"cannot be opened ({one_line(error)})"
+            if left != set(_paths(table, version)):
+                raise SinkError(f"{table.name}: after the clean-up version {version} {why}: nothing was removed")
 
 
 def _remember(table: Table, gone: list[int], unreferenced: list[str]) -> None:
