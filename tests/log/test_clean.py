@@ -3,12 +3,16 @@
 import functools
 import os
 import random
+import shutil
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from closedloop.log import clean, pins, upkeep
 from closedloop.log.pins import Pin
-from closedloop.log.rewrite import Table
+from closedloop.log.rewrite import Table, sweep_scratch
 from closedloop.log.sink import Sink, SinkError
 from closedloop.log.store import Store
 
@@ -89,7 +93,7 @@ def test_in_any_order_of_pins_ships_and_upkeep_every_kept_version_stays_as_it_wa
     kit, sink, place, grow, monkeypatch, seed, few
 ):
     monkeypatch.setattr(upkeep, "clean", functools.partial(clean.clean, few=few))
-    chance = random.Random(f"{seed} {few}")
+    chance = random.Random(f"{seed} {few}")  # noqa: S311
     pinned = {}
     grow(1)
     shipped = 1
@@ -115,7 +119,7 @@ def test_in_any_order_of_pins_ships_and_upkeep_every_kept_version_stays_as_it_wa
         assert shipped == place.open("requests").count()
         for version, files in pinned.values():
             assert files == held(place, version)
-            assert all(os.path.exists(file) for file in files)
+            assert all(Path(file).exists() for file in files)
     assert shipped == len(kit.ids(sink))
 
 
@@ -126,7 +130,7 @@ def test_nothing_is_removed_when_a_kept_version_could_not_be_opened_afterwards(s
     with pytest.raises(SinkError, match=r"version \d+ cannot be opened .*: nothing was removed"):
         upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True, grace_seconds=0))
     assert before == sorted((sink / "requests" / "_delta_log").glob("*.json"))[: len(before)]
-    assert 20 == len([path for path in (sink / "requests").glob("part-*")])
+    assert 20 == len(list((sink / "requests").glob("part-*")))
 
 
 def test_a_pin_that_comes_while_a_clean_up_looks_is_kept(sink, place, grow, monkeypatch):
@@ -144,6 +148,44 @@ def test_a_pin_that_comes_while_a_clean_up_looks_is_kept(sink, place, grow, monk
     with pytest.raises(SinkError, match="pins changed"):
         upkeep.keep(place, print, EVERYTHING)
     assert pinned == held(place, 20)
-    assert all(os.path.exists(file) for file in pinned)
+    assert all(Path(file).exists() for file in pinned)
     upkeep.keep(place, print, EVERYTHING)
     assert pinned == held(place, 20)
+
+
+def test_a_folder_that_vanishes_while_it_is_listed_is_no_error(sink, place):
+    store = Store(place)
+    store.write("requests/kept", b"x")
+    done = threading.Event()
+
+    def churn():
+        number = 0
+        while not done.is_set():
+            folder = sink / "_scratch" / f"x{number % 7}"
+            (folder / "y").mkdir(parents=True)
+            (folder / "y" / "z").write_text("a")
+            shutil.rmtree(folder)
+            number += 1
+
+    worker = threading.Thread(target=churn)
+    worker.start()
+    try:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            assert "requests/kept" in [file.path for file in store.list("")]
+    finally:
+        done.set()
+        worker.join()
+
+
+def test_a_sweep_lists_only_the_scratch_of_its_own_table(place, grow, monkeypatch):
+    grow(1)
+    table = Table(place, "requests")
+    for name in ("requests", "feedback"):
+        Store(place).write(f"_scratch/{name}/killed/x/part.parquet", b"x")
+    listed = []
+    real = Store.list
+    monkeypatch.setattr(Store, "list", lambda store, folder: listed.append(folder) or real(store, folder))
+    sweep_scratch(table, print)
+    assert {"_scratch/requests", "_scratch/requests/killed"} == set(listed)
+    assert ["_scratch/feedback/killed/x/part.parquet"] == [file.path for file in real(Store(place), "_scratch")]
