@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from closedloop.log import clean, pins, upkeep
+from closedloop.log.lease import Lease
 from closedloop.log.pins import Pin
 from closedloop.log.rewrite import Table, sweep_scratch
 from closedloop.log.sink import Sink, SinkError
@@ -189,3 +190,70 @@ def test_a_sweep_lists_only_the_scratch_of_its_own_table(place, grow, monkeypatc
     sweep_scratch(table, print)
     assert {"_scratch/requests", "_scratch/requests/killed"} == set(listed)
     assert ["_scratch/feedback/killed/x/part.parquet"] == [file.path for file in real(Store(place), "_scratch")]
+
+
+# --- by itself -----------------------------------------------------------------------------------------------------
+
+
+def test_by_itself_it_removes_no_version_where_nothing_is_pinned(kit, sink, place, grow):
+    """A version may be named by a data.lock.json or a release that put no pin."""
+    grow(20)
+    before = held(place, 20)
+    upkeep.tend(place, print)
+    assert 1 == len(held(place, None))
+    age(sink, 90_000)
+    for _ in range(2):
+        upkeep.tend(place, print)
+        grow(8)
+        age(sink, 90_000)
+    assert before == held(place, 20)
+    assert all(Path(file).exists() for file in before)
+    pins.put(place, Pin("main", "main", {"requests": place.open("requests").version()}))
+    upkeep.tend(place, print)
+    assert not any(Path(file).exists() for file in before)
+
+
+@pytest.mark.parametrize("how", [{"unpinned": True}, {"pressed": True}])
+def test_by_itself_it_cleans_up_without_a_pin_when_told_so_or_when_the_disk_is_nearly_full(sink, place, grow, how):
+    grow(20)
+    upkeep.tend(place, print)
+    age(sink, 90_000)
+    said = []
+    upkeep.tend(place, said.append, **how)
+    assert 1 == len(list((sink / "requests").glob("*.parquet")))
+    assert ("pressed" in how) == any("no pin says which of them must stay" in line for line in said)
+
+
+def test_a_table_that_is_not_due_gets_no_commits(kit, sink, place, grow, tmp_path):
+    failures = {"datetime": ["2015-01-04T06:00:00Z"], "machineID": [1], "failure": ["comp1"]}
+    kit.fill(tmp_path / "one", [kit.fed("f", {"failures": failures})])
+    kit.ship(tmp_path / "one", sink)
+    before = place.open("feedback").version()
+    for _ in range(3):
+        grow(8)
+        upkeep.tend(place, print, unpinned=True)
+        age(sink, 7200)
+    assert before == place.open("feedback").version()
+    requests = place.open("requests").version()
+    for _ in range(4):
+        upkeep.tend(place, print, unpinned=True, pressed=True)
+        age(sink, 7200)
+    settled = place.open("requests").version()
+    assert settled - requests < 8
+    upkeep.tend(place, print, unpinned=True, pressed=True)
+    assert settled == place.open("requests").version()
+
+
+def test_one_file_that_a_shipper_wrote_does_not_keep_all_later_commits(kit, sink, place, grow):
+    grow(1)
+    for _ in range(70):
+        with Lease(place, "requests", say=print):
+            pass
+    age(sink, 7200)
+    assert upkeep.due(place, "requests")
+    upkeep.keep(place, print, upkeep.UpkeepSettings())
+    age(sink, 7200)
+    upkeep.keep(place, print, upkeep.UpkeepSettings())
+    assert len(list((sink / "requests" / "_delta_log").glob("*.json"))) < 20
+    assert not upkeep.due(place, "requests")
+    assert ["r000"] == kit.ids(sink)

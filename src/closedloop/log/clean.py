@@ -28,6 +28,7 @@ from closedloop.log.store import File
 GRACE_SECONDS = 3600.0
 _ORPHAN_SECONDS = 86_400.0  # of a file that no commit names
 _FEW = 16  # commits for which a checkpoint is not worth it
+_BEHIND = 128  # commits that files of shippers may keep before they are written again
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,21 @@ def _since(table: Table, young: float) -> int:
 
     It is not later than the newest version, nor than a commit that brought a file of it which has no column for that.
     """
+    return min([_oldest(table, young), *(file.first for file in table.files if file.raw)])
+
+
+def _oldest(table: Table, young: float) -> int:
+    """The version that was the newest at a time."""
     since = table.version
     while table.listing.commits[since].modified >= young and since - 1 in table.commits:  # before a gap are pinned ones
         since -= 1
-    return min([since, *(file.first for file in table.files if file.raw)])
+    return since
+
+
+def held_back(table: Table, grace: float) -> bool:
+    """Whether many commits stay only because files of shippers, which have no column for that, came with old ones."""
+    young = time.time() - grace
+    return _oldest(table, young) - _since(table, young) > _BEHIND
 
 
 def _from(table: Table, version: int) -> int:
