@@ -81,7 +81,12 @@ def main() -> int:
     try:
         named = log_sink(os.environ)
         if named is not None:
-            upkeep.tend(Sink.at(named, os.environ), lambda event: say(event, part="upkeep"), pressed=args.pressed)
+            upkeep.tend(
+                Sink.at(named, os.environ),
+                lambda event: say(event, part="upkeep"),
+                pressed=args.pressed,
+                unpinned=os.environ.get("LOG_COMPACT") == "on",
+            )
     except SettingsError as error:
         print(f"score.log.upkeep: {error}", file=sys.stderr)
         return 2

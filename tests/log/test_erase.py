@@ -1,6 +1,8 @@
 """Records go by age or by whose they are, on purpose only; what an order of erasure names does not come back."""
 
 import json
+import os
+import re
 import shutil
 import time
 
@@ -312,6 +314,36 @@ def test_an_expiry_needs_an_age(run):
 def test_expiry_by_the_library_changes_nothing_where_nothing_is_old(place, aged):
     with Lease(place, "requests", say=print) as lease:
         assert 0 == expire.expire(Table(place, "requests"), lease, 0, print).rows
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_one_commit_of_a_clock_that_is_behind_makes_no_earlier_row_old(kit, sink, place, aged, run, compacted):
+    log = sink / "requests" / "_delta_log"
+    last = log / f"{20:020}.json"
+    last.write_text(re.sub(r'"timestamp":\d+', '"timestamp":1000000000000', last.read_text()))
+    if compacted:
+        upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True))
+    run("expire", "--days", "10.5")
+    assert 10 == len(kit.ids(sink))
+
+
+def test_a_row_that_claims_to_be_of_the_future_is_kept_and_those_after_it(kit, folder, sink, place, run):
+    now = time.time_ns() // 1000
+    for name, received in [("old", now - 20 * DAY_US), ("ahead", now + 3650 * DAY_US), ("after", now - 15 * DAY_US)]:
+        kit.fill(folder, [kit.scored(name, received_us=received)])
+        kit.ship(folder, sink)
+    run("expire", "--days", "10")
+    assert ["ahead", "after"] == kit.ids(sink)
+
+
+@pytest.mark.parametrize(("seconds", "side"), [(-2 * 86_400, "after"), (3600, "before")])
+def test_an_expiry_is_refused_where_this_clock_is_not_near_that_of_the_store(kit, sink, place, aged, seconds, side):
+    with Lease(place, "requests", say=print) as lease:
+        newest = max((sink / "requests" / "_delta_log").glob("*.json"))
+        os.utime(newest, (time.time() + seconds,) * 2)
+        with pytest.raises(SinkError, match=f"this machine's clock is [0-9,]+ s {side} the newest commit"):
+            expire.expire(Table(place, "requests"), lease, time.time_ns() // 1000, print)
+    assert 20 == len(kit.ids(sink))
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from closedloop.log.store import File
 GRACE_SECONDS = 3600.0
 _ORPHAN_SECONDS = 86_400.0  # of a file that no commit names
 _FEW = 16  # commits for which a checkpoint is not worth it
+_BEHIND = 128  # commits that files of shippers may keep before they are written again
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def clean(
     """Remove what no kept version needs.
 
     Raises:
-        SinkError: a pinned version cannot be read, or the sink is halted, so nothing is removed.
+        SinkError: a kept version cannot be read, the pins change, or the sink is halted: nothing more is removed.
         DeltaError, OSError, ValueError: the sink refused.
     """
     kept = pins.kept(pins.find(table.sink), table.name)
@@ -60,13 +61,13 @@ def clean(
     ranges = {version: _from(table, version) for version in kept if version < since}
     gone = [v for v in sorted(table.listing.commits) if v < since and not _within(v, ranges)]
     stale = _stale(table, since, ranges)
-    if len(gone) <= few and not stale:
-        gone = []
     needed = _needed(table, since, kept)
     seen = {path for commit in table.commits.values() for path in commit.removed}
     for file in stale:  # of a version that was pinned, or the newest, until now
         with contextlib.suppress(SinkError):  # torn: its files wait to be found twice
             seen.update(_paths(table, int(file.path.rpartition("/")[2][:20])))
+    if len(gone) + len(stale) <= few:
+        gone, stale = [], []
     unreferenced, removable = _files(table, needed, seen, time.time() - grace)
     named = set(_paths(table, None))  # committed meanwhile
     removable = [file for file in removable if file.path.removeprefix(f"{table.name}/") not in named]
@@ -79,12 +80,13 @@ def clean(
     if dry_run:
         return done
     refuse(table.sink)
-    if gone:
+    if gone or stale:
         _checkpoints(table, lease, [*ranges, since])
+        _verify(table, {*gone, *(file.path for file in stale)}, {*kept, since, table.version})
     removed = {file.path.removeprefix(f"{table.name}/") for file in removable}
     _remember(table, gone, [path for path in unreferenced if path not in removed])
     table.store.sync()
-    _remove(table, lease, [table.listing.commits[v] for v in gone], stale, removable)
+    _remove(table, lease, kept, [*(table.listing.commits[v] for v in gone), *stale, *removable])
     if gone or removable:
         say(f"{table.name}: removed {done.commits} commits, {done.checkpoints} checkpoints and {done.files} files")
     return done
@@ -95,10 +97,21 @@ def _since(table: Table, young: float) -> int:
 
     It is not later than the newest version, nor than a commit that brought a file of it which has no column for that.
     """
+    return min([_oldest(table, young), *(file.first for file in table.files if file.raw)])
+
+
+def _oldest(table: Table, young: float) -> int:
+    """The version that was the newest at a time."""
     since = table.version
     while table.listing.commits[since].modified >= young and since - 1 in table.commits:  # before a gap are pinned ones
         since -= 1
-    return min([since, *(file.first for file in table.files if file.raw)])
+    return since
+
+
+def held_back(table: Table, grace: float) -> bool:
+    """Whether many commits stay only because files of shippers, which have no column for that, came with old ones."""
+    young = time.time() - grace
+    return _oldest(table, young) - _since(table, young) > _BEHIND
 
 
 def _from(table: Table, version: int) -> int:
@@ -226,6 +239,37 @@ def _checkpoint(table: Table, version: int) -> bytes:
     return hint
 
 
+def _verify(table: Table, going: set[int | str], versions: set[int]) -> None:
+    """Make sure that each of these versions holds the same files without what is to go: opened from a copy of the rest.
+
+    Raises:
+        SinkError: one does not.
+    """
+    now = history.listing(table.store, table.name)
+    rest = [file for version, file in now.commits.items() if version <= table.version and version not in going]
+    for version, files in now.checkpoints.items():
+        rest += [file for file in files if version <= table.version and file.path not in going]
+    paths = [file.path for file in rest]
+    pointer = f"{history.log_of(table.name)}/{history.LAST_CHECKPOINT}"
+    if _named(table.store.read(pointer)) <= table.version:  # else a shipper has just moved it on
+        paths.append(pointer)
+    with tempfile.TemporaryDirectory(prefix="closedloop-") as folder:
+        log = Path(folder) / "_delta_log"
+        log.mkdir()
+        for path, content in table.store.read_many(paths):
+            (log / path.rpartition("/")[2]).write_bytes(content)
+        for version in sorted(versions):
+            left: set[str] | None = None
+            why = "holds other files"
+            try:
+                opened = DeltaTable(folder, version=version)
+                left = set(opened.get_add_actions().column("path").to_pylist())
+            except FAULTS as error:
+                why = f"cannot be opened ({one_line(error)})"
+            if left != set(_paths(table, version)):
+                raise SinkError(f"{table.name}: after the clean-up version {version} {why}: nothing was removed")
+
+
 def _remember(table: Table, gone: list[int], unreferenced: list[str]) -> None:
     """Write into the ledger what the commits that are to go alone know."""
     book = ledger.load(table.store, table.name)
@@ -257,11 +301,17 @@ def _stretches(gone: list[int], starts: list[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _remove(table: Table, lease: Lease, gone: list[File], stale: list[File], files: list[File]) -> None:
-    """Remove, of commits the oldest first: there is no gap after a checkpoint, wherever this ends."""
-    for number, file in enumerate([*gone, *stale, *files]):
+def _remove(table: Table, lease: Lease, kept: dict[int, list[str]], files: list[File]) -> None:
+    """Remove, of commits the oldest first: there is no gap after a checkpoint, wherever this ends.
+
+    Raises:
+        SinkError: the pins are not those any more for which it was found out what may go.
+    """
+    for number, file in enumerate(files):
         if number % 100 == 0:
             refuse(table.sink)
             lease.renew()
+            if pins.kept(pins.find(table.sink), table.name) != kept:
+                raise SinkError(f"{table.name}: the pins changed during the clean-up: it was stopped, run it again")
         table.store.delete(file.path)
     table.store.sync()

@@ -34,12 +34,13 @@ class Compacted:
     rows: int = 0
 
 
-def plan(files: list[Data], *, everything: bool = False) -> list[Data] | None:
+def plan(files: list[Data], *, everything: bool = False, each_raw: bool = False) -> list[Data] | None:
     """The files that should become one next; None if none should.
 
     Args:
         files: those of the table, in the order of arrival.
         everything: also two files are enough, whatever their size class below the largest.
+        each_raw: also a single file of a shipper is written again, so that nothing needs the commit that brought it.
     """
     large = min(max(_LARGE_LEAST, sum(file.size for file in files) // _LARGE_SHARE), _LARGE_MOST)
     limits = [large]
@@ -49,7 +50,7 @@ def plan(files: list[Data], *, everything: bool = False) -> list[Data] | None:
         for run in _runs(files, limit, large):  # files of smaller classes between them go along, and do not count
             if sum(file.size >= smaller for file in run) >= (2 if everything else FAN_IN):
                 return run
-    return None
+    return next(([file] for file in files if file.raw), None) if each_raw else None
 
 
 def _runs(files: list[Data], limit: int, large: int) -> Iterator[list[Data]]:
@@ -68,7 +69,13 @@ def _runs(files: list[Data], limit: int, large: int) -> Iterator[list[Data]]:
 
 
 def compact(
-    table: Table, lease: Lease, say: Callable[[str], None], *, everything: bool = False, dry_run: bool = False
+    table: Table,
+    lease: Lease,
+    say: Callable[[str], None],
+    *,
+    everything: bool = False,
+    each_raw: bool = False,
+    dry_run: bool = False,
 ) -> tuple[Table, Compacted]:
     """Compact until there is nothing to do; the table as it is then, and what was done.
 
@@ -78,12 +85,12 @@ def compact(
     done = Compacted()
     if dry_run:
         files = list(table.files)
-        while (run := plan(files, everything=everything)) is not None:
+        while (run := plan(files, everything=everything, each_raw=each_raw)) is not None:
             merged = Data("compact-0-0-", sum(file.size for file in run), sum(file.rows for file in run), 0, 0)
             done = _sum(done, run, merged.size, merged.rows)
             files[files.index(run[0]) : files.index(run[-1]) + 1] = [merged]
         return table, done
-    while (run := plan(table.files, everything=everything)) is not None:
+    while (run := plan(table.files, everything=everything, each_raw=each_raw)) is not None:
         lease.renew()
         with ScratchFolder(table) as scratch:
             written = scratch.write(_rows(scratch, run, lease), run[0].first, run[-1].last)

@@ -1,7 +1,9 @@
 """Rows that came before a time are left out of a table's newest version: for good, unless a pin keeps them.
 
 Rows go in the order in which they arrived, so that a clock that was behind lets nothing go too early: a row counts as
-no older than any that came before it.
+no older than any that came before it. A clock that was ahead keeps its row, and all that came later, until then: too
+long and never too short. The bounds of :mod:`closedloop.log.history` are of no use here, since one commit of a clock
+that was behind makes everything before it look old.
 
 Of feedback, retractions and marks of completeness stay, without the events of their record: a retraction is final and a
 mark never decreases, so what comes later must still meet them.
@@ -9,13 +11,17 @@ mark never decreases, so what comes later must still meet them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from closedloop.log.lease import Lease
-from closedloop.log.rewrite import ARRIVAL, BOUNDED, Data, ScratchFolder, Table, exchange
+from closedloop.log.rewrite import ARRIVAL, Data, ScratchFolder, Table, exchange
+from closedloop.log.sink import SinkError
 from closedloop.log.tables import FEEDBACK
 
+_BEHIND_SECONDS = 300.0  # that a right clock may be behind the store's
+_AHEAD_SECONDS = 86_400.0
 _STAYS = " OR ".join(f"{name} IS NOT NULL" for name in ("retracted_failures", "retracted_maint", "complete_until"))
 _EVENTS = ("failures", "maint")
 
@@ -59,9 +65,14 @@ class _Old:
 def expire(table: Table, lease: Lease, before_us: int, say: Callable[[str], None], *, dry_run: bool = False) -> Expired:
     """Leave out all rows that came before a time, in microseconds UTC.
 
+    Read the table after the lease was taken: the lease is a commit, and so tells what time it is in the store.
+
     Raises:
+        SinkError: this machine's clock and the store's differ; nothing has changed.
         SinkError, DeltaError, OSError, ValueError: the sink refused; nothing has changed.
     """
+    if not dry_run:
+        _compare_clocks(table)
     found: list[_Old] = []
     newest = -(1 << 63)
     with ScratchFolder(table) as scratch:
@@ -96,6 +107,21 @@ def expire(table: Table, lease: Lease, before_us: int, say: Callable[[str], None
     return done
 
 
+def _compare_clocks(table: Table) -> None:
+    """Refuse where this machine's clock is not near that of the store, by the file of the newest commit.
+
+    Raises:
+        SinkError: that is so.
+    """
+    ahead = time.time() - table.listing.commits[table.version].modified
+    if not -_BEHIND_SECONDS <= ahead <= _AHEAD_SECONDS:
+        side = "after" if ahead > 0 else "before"
+        raise SinkError(
+            f"{table.name}: this machine's clock is {abs(ahead):,.0f} s {side} the newest "
+            "commit in the store, so the age of a record is not known: nothing was removed; set the clock, run it again"
+        )
+
+
 def _look(name: str, scratch: ScratchFolder, file: Data, rows: int, first_young: int | None) -> _Old:
     """What an expiry does to a file of which so many rows are old."""
     old = "true" if first_young is None else f"{ARRIVAL} < {first_young}"
@@ -118,20 +144,16 @@ def _young(
     table: Table, scratch: ScratchFolder, file: Data, before_us: int, newest: int
 ) -> tuple[int, int | None, int]:
     """The rows of a file that are too old, the first commit of it that is not, and the time that the next rows have."""
-    if file.raw:
-        column, arrivals = "received", str(file.first)
-    else:
-        column, arrivals = BOUNDED, ARRIVAL
+    arrivals = str(file.first) if file.raw else ARRIVAL
     statement = (
-        f"SELECT {arrivals} AS commit, max(CAST({column} AS BIGINT)) AS time, count(*) AS rows FROM rows "  # noqa: S608
+        f"SELECT {arrivals} AS commit, max(CAST(received AS BIGINT)) AS time, count(*) AS rows FROM rows "  # noqa: S608
         "GROUP BY 1 ORDER BY 1"
     )
     old = 0
     for batch in scratch.query(file, statement):
         columns = [batch.column(name).to_pylist() for name in ("commit", "time", "rows")]
         for commit, time_us, rows in zip(*columns, strict=True):
-            bound = table.bounds.at(commit)
-            newest = max(newest, time_us if bound is None else min(time_us, bound))
+            newest = max(newest, time_us)
             if newest >= before_us:
                 return old, commit, newest
             old += rows

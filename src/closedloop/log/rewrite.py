@@ -117,7 +117,7 @@ class ScratchFolder:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._place = f"{SCRATCH}/{table.name}-{uuid4().hex}"
+        self._place = f"{SCRATCH}/{table.name}/{uuid4().hex}"
 
     def __enter__(self) -> ScratchFolder:
         return self
@@ -229,8 +229,8 @@ def exchange(
 
 def sweep_scratch(table: Table, say: Callable[[str], None]) -> None:
     """Remove what a killed rewriting of this table left. Call it with the lease: nobody else is writing there."""
-    left = [file.path for file in table.store.list(SCRATCH) if file.path.startswith(f"{SCRATCH}/{table.name}-")]
-    for place in sorted({"/".join(path.split("/")[:2]) for path in left}):
+    left = [file.path for file in table.store.list(f"{SCRATCH}/{table.name}")]
+    for place in sorted({"/".join(path.split("/")[:3]) for path in left}):
         say(f"{table.name}: removing {place}, which a killed process left")
         table.store.delete_folder(place)
 

@@ -7,6 +7,7 @@ sink. deltalake's own file system serves object stores, with the credentials and
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -108,9 +109,9 @@ class Store:
         for file in self.list(path):
             self.delete(file.path)
         if self._folder is not None and (self._folder / path).is_dir():
-            for found in sorted((self._folder / path).rglob("*"), reverse=True):
-                found.rmdir()
-            (self._folder / path).rmdir()
+            for place, _, _ in os.walk(self._folder / path, topdown=False, onerror=_raise_unless_gone):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(place).rmdir()
 
     def copy(self, path: str, to: str) -> None:
         """Have the same content under another name too: on a folder by a second link."""
@@ -138,12 +139,12 @@ class Store:
                 if int(info.type) == _FileType.File and info.size is not None
             ]
         files = []
-        for path in sorted((self._folder / folder).rglob("*")):
-            with contextlib.suppress(FileNotFoundError):
-                stat = path.stat()
-                if path.is_file():
-                    files.append(File(str(path.relative_to(self._folder)), stat.st_size, stat.st_mtime))
-        return files
+        for place, _, names in os.walk(self._folder / folder, onerror=_raise_unless_gone):
+            for path in (Path(place, name) for name in names):
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    found_now = path.stat()
+                    files.append(File(str(path.relative_to(self._folder)), found_now.st_size, found_now.st_mtime))
+        return sorted(files, key=lambda file: file.path)
 
     def sync(self) -> None:
         """Have all files of a folder on its disk; an object store has them when it answers."""
@@ -156,6 +157,12 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         for path in missing:
             sync_folder(path.parent)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """What a walk does about a folder that cannot be listed: one that another process has removed is passed over."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 class _FileType(IntEnum):

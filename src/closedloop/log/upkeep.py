@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from closedloop.log import history
-from closedloop.log.clean import GRACE_SECONDS, Cleaned, clean
+from closedloop.log import pins
+from closedloop.log.clean import GRACE_SECONDS, Cleaned, clean, held_back
 from closedloop.log.compact import Compacted, compact, plan
 from closedloop.log.halt import refuse
 from closedloop.log.lease import SECONDS, Held, Lease
@@ -22,14 +22,17 @@ from closedloop.log.sink import Sink, SinkError
 from closedloop.log.tables import SCHEMAS
 
 _PRESSED_GRACE_SECONDS = 300.0
-_COMMITS = 128  # more than these in a log are worth a clean-up
 
 
 @dataclass(frozen=True)
 class UpkeepSettings:
-    """How upkeep works. ``wait_seconds`` is for another owner to end; ``grace_seconds`` see :mod:`clean`."""
+    """How upkeep works. ``wait_seconds`` is for another owner to end; ``grace_seconds`` see :mod:`clean`.
+
+    Without ``clean_up`` every version stays.
+    """
 
     everything: bool = False
+    clean_up: bool = True
     dry_run: bool = False
     grace_seconds: float = GRACE_SECONDS
     lease_seconds: float = SECONDS
@@ -68,8 +71,12 @@ def keep(sink: Sink, say: Callable[[str], None], settings: UpkeepSettings) -> di
         Held: another process is at work.
         SinkError, DeltaError, OSError, ValueError: the sink refused; what was done until then is whole.
     """
+    return _keep(sink, present(sink), say, settings)
+
+
+def _keep(sink: Sink, names: list[str], say: Callable[[str], None], settings: UpkeepSettings) -> dict[str, Report]:
     reports = {}
-    for name in present(sink):
+    for name in names:
         if settings.dry_run:
             table = Table(sink, name)
             reports[name] = _tend(table, NoLease(), say, settings)
@@ -83,7 +90,11 @@ def keep(sink: Sink, say: Callable[[str], None], settings: UpkeepSettings) -> di
 
 
 def _tend(table: Table, lease: Lease, say: Callable[[str], None], settings: UpkeepSettings) -> Report:
-    table, compacted = compact(table, lease, say, everything=settings.everything, dry_run=settings.dry_run)
+    behind = settings.clean_up and held_back(table, settings.grace_seconds)
+    everything = settings.everything or behind
+    table, compacted = compact(table, lease, say, everything=everything, each_raw=behind, dry_run=settings.dry_run)
+    if not settings.clean_up:
+        return Report(compacted, Cleaned())
     cleaned = clean(table, lease, say, grace=settings.grace_seconds, dry_run=settings.dry_run)
     return Report(compacted, cleaned)
 
@@ -98,33 +109,51 @@ class NoLease(Lease):
         """Nothing to keep."""
 
 
-def due(sink: Sink, name: str) -> bool:
-    """Whether a table has enough small files or commits for upkeep to be worth its while.
+def due(sink: Sink, name: str, settings: UpkeepSettings | None = None) -> bool:
+    """Whether upkeep would change a table: to look takes no lease, which would be two commits each time.
 
     Raises:
         SinkError, DeltaError, OSError, ValueError: the sink does not answer.
     """
+    settings = settings or UpkeepSettings()
     table = Table(sink, name)
-    return plan(table.files) is not None or len(history.listing(table.store, name).commits) > _COMMITS
+    if plan(table.files, everything=settings.everything) is not None:
+        return True
+    if not settings.clean_up:
+        return False
+    found = clean(table, NoLease(), lambda _: None, grace=settings.grace_seconds, dry_run=True)
+    return found != Cleaned() or held_back(table, settings.grace_seconds)
 
 
-def tend(sink: Sink, say: Callable[[str], None], *, pressed: bool = False) -> None:
+def tend(sink: Sink, say: Callable[[str], None], *, pressed: bool = False, unpinned: bool = False) -> None:
     """Keep the sink's tables small, if there is enough to do: for a process of its own beside a shipper.
+
+    Older versions are removed only where someone pins what must stay: a sink without a pin may be one whose versions
+    are named elsewhere, as in a ``data.lock.json``.
 
     Args:
         sink: the log's.
         say: hears in one line what was done.
-        pressed: the log takes nearly all that it may: all that can be compacted is, and replaced files go soon.
+        pressed: the log takes nearly all that it may: all that can be compacted is, and replaced files go soon, also
+            where nothing is pinned.
+        unpinned: clean up also where nothing is pinned.
 
     Raises:
         SinkError, DeltaError, OSError, ValueError: as :func:`keep`. Another owner is no error: it does the same.
     """
     refuse(sink)
-    if not any(pressed or due(sink, name) for name in _tables(sink)):
-        return
-    settings = UpkeepSettings(everything=pressed, grace_seconds=_PRESSED_GRACE_SECONDS if pressed else GRACE_SECONDS)
-    with contextlib.suppress(Held):
-        keep(sink, say, settings)
+    pinned = bool(pins.find(sink))
+    settings = UpkeepSettings(
+        everything=pressed,
+        clean_up=pinned or unpinned or pressed,
+        grace_seconds=_PRESSED_GRACE_SECONDS if pressed else GRACE_SECONDS,
+    )
+    names = [name for name in _tables(sink) if due(sink, name, settings)]
+    if names and pressed and not (pinned or unpinned):
+        say("the disk is nearly full: older versions are removed, though no pin says which of them must stay")
+    for name in names:
+        with contextlib.suppress(Held):
+            _keep(sink, [name], say, settings)
 
 
 def be_idle() -> None:
