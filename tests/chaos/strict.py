@@ -29,7 +29,7 @@ def install(root, shadow, without=""):
     calls = shadow / "calls"
 
     def sync(descriptor):
-        frames = [sys._getframe(depth) for depth in (1, 2, 3)]
+        frames = [sys._getframe(1), sys._getframe(2), sys._getframe(3)]  # a comprehension would be a frame of its own
         names = [frame.f_code.co_qualname for frame in frames]
         names = [name for name in names if name not in ("sync_file", "sync_records")]
         name = f"{names[1]}>{names[0]}" if names[0] == "sync_folder" else names[0]
