@@ -67,8 +67,13 @@ def keep_whole(folder: Path, path: Path) -> Path:
     """Move a file that is no segment of this spool out of the way of those after it; where it is now."""
     kept = folder / FOLDER / path.name
     make_folder(kept.parent)
-    path.rename(kept)
+    fresh = kept.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    fresh.hardlink_to(path)  # of a rename between folders a power cut may leave only that the old name is gone
+    fresh.replace(kept)
+    fresh.unlink(missing_ok=True)  # where both were links to one file already, it stays
     sync_folder(kept.parent)
+    path.unlink()
     sync_folder(folder)
     return kept
 
