@@ -1,6 +1,7 @@
 """Append to a spool and print each event: ``issued``, ``acked`` or ``refused``, and the record's number.
 
-usage: writer.py FOLDER [--first N] [--records N] [--clients N] [--segment-bytes N] [--strict SHADOW [--without SYNC]]
+usage: writer.py FOLDER [--first N] [--records N] [--clients N] [--segment-bytes N] [--durability WORD]
+                 [--strict SHADOW [--without SYNC ...] [--cut SYNC N]]
 
 With --strict, SHADOW records what a disk that keeps no more than POSIX promises would hold (see strict.py).
 """
@@ -39,7 +40,9 @@ async def append(spool, numbers):
 
 
 async def main(options):
-    spool = Spool(options.folder, segment_bytes=options.segment_bytes, retry_seconds=0.05)
+    spool = Spool(
+        options.folder, segment_bytes=options.segment_bytes, retry_seconds=0.05, durability=options.durability
+    )
     numbers = itertools.count(options.first)
     if options.records:
         numbers = iter(range(options.first, options.first + options.records))
@@ -55,11 +58,13 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--segment-bytes", type=int, default=200_000)
     parser.add_argument("--strict", type=Path)
-    parser.add_argument("--without", default="")
+    parser.add_argument("--without", nargs="*", default=[])
+    parser.add_argument("--cut", nargs=2, default=["", "0"])
+    parser.add_argument("--durability", default="fsync")
     given = parser.parse_args()
     if given.strict:
         sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH keeps it off
         import strict
 
-        strict.install(given.folder.parent, given.strict, given.without)
+        strict.install(given.folder.parent, given.strict, given.without, (given.cut[0], int(given.cut[1])))
     asyncio.run(main(given))

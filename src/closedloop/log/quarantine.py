@@ -71,11 +71,16 @@ def keep_whole(folder: Path, path: Path) -> Path:
     kept = folder / FOLDER / path.name
     make_folder(kept.parent)
     again = 1
-    while kept.exists():  # of another spool, or a copy
+    while kept.exists() and not kept.samefile(path):  # of another spool, or a copy; the same file: a power cut
         again += 1
         kept = kept.with_name(f"{path.stem}-{again}{path.suffix}")
-    path.rename(kept)
+    fresh = kept.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    fresh.hardlink_to(path)  # of a rename between folders a power cut may leave only that the old name is gone
+    fresh.replace(kept)
+    fresh.unlink(missing_ok=True)  # where both were links to one file already, it stays
     sync_folder(kept.parent)
+    path.unlink()
     sync_folder(folder)
     return kept
 
