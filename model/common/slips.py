@@ -54,7 +54,7 @@ def meant(name: object, known: Iterable[object], otherwise: str) -> str:
     return f"did you mean {found}?" if found else otherwise
 
 
-class Check:
+class SlipCheck:
     """The slips of one parameter file's content, in the order in which they are found."""
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
@@ -131,7 +131,7 @@ def _hint(value: Any, rule: Rule) -> str:
 
 def check(raw: Mapping[str, Any]) -> list[Slip]:
     """Return every slip in the content of a parameter file."""
-    to = Check(raw)
+    to = SlipCheck(raw)
     known = (*param_rules.TOP, *param_rules.OPTIONAL)
     to.keys((), raw, known, param_rules.TOP)
     if "source" in raw:
@@ -157,7 +157,7 @@ def check(raw: Mapping[str, Any]) -> list[Slip]:
     return to.found
 
 
-def _source(to: Check, value: Any) -> None:
+def _source(to: SlipCheck, value: Any) -> None:
     """Check the fleet's name, which is the name of a folder and of an experiment too."""
     if isinstance(value, bool | dict | list) or value is None or not str(value).strip():
         to.say(("source",), "is not a name" if value is not None else "has no value", "write the fleet's name")
@@ -165,7 +165,7 @@ def _source(to: Check, value: Any) -> None:
         to.say(("source",), f"is {value!r}, which cannot be a folder's name", "write it without / and leading dots")
 
 
-def _schema(to: Check, value: Any) -> None:
+def _schema(to: SlipCheck, value: Any) -> None:
     """Check the names, ranges and sampling period of the fleet."""
     schema = to.keys(("schema",), value, param_rules.SCHEMA, param_rules.SCHEMA)
     if "sampling_minutes" in schema:
@@ -198,7 +198,7 @@ def _is_range(limits: Any) -> bool:
     return isinstance(limits, list) and len(limits) == 2 and all(Rule(float).accepts(limit) for limit in limits)
 
 
-def _features(to: Check, value: Any) -> None:
+def _features(to: SlipCheck, value: Any) -> None:
     """Check the families of features and their windows."""
     families = feature_names.FAMILIES
     features = to.keys(("features",), value, ("history_hours", *families), ("history_hours",))
@@ -221,7 +221,7 @@ def _features(to: Check, value: Any) -> None:
                 to.value((*where, key), family[key], rule)
 
 
-def _lengths(to: Check, where: Where, values: Any, history: float | None) -> None:
+def _lengths(to: SlipCheck, where: Where, values: Any, history: float | None) -> None:
     """Check a list of windows or half-lives."""
     if not isinstance(values, list):
         fix = f"write [{values}]" if feature_names.is_length(values) else "write hours in brackets, such as [3, 24]"
@@ -238,7 +238,7 @@ def _lengths(to: Check, where: Where, values: Any, history: float | None) -> Non
             to.say((*where, n), f"is {hours}, longer than features.history_hours ({history})", fix)
 
 
-def _mapping(to: Check) -> None:
+def _mapping(to: SlipCheck) -> None:
     """Check the sections that map your names to ours: columns, machine_numbers; and files and read."""
     tables, raw = param_rules.COLUMNS, to.raw
     sensors = (raw.get("schema") or {}).get("sensors") if isinstance(raw.get("schema"), Mapping) else {}
@@ -264,7 +264,7 @@ def _mapping(to: Check) -> None:
     _once(to, "machine_numbers")
 
 
-def _reading(to: Check) -> None:
+def _reading(to: SlipCheck) -> None:
     """Check how the fleet's own files are named and written: files and read."""
     for check, section in ((reading.check_files, "files"), (reading.check, "read")):
         try:
@@ -275,7 +275,7 @@ def _reading(to: Check) -> None:
             to.say(tuple(name.rstrip(":").split(".")), problem, fix)
 
 
-def _once(to: Check, section: str) -> None:
+def _once(to: SlipCheck, section: str) -> None:
     """Check that no two names of a section have the same value."""
     seen: dict[str, str] = {}
     content = to.raw.get(section)
@@ -286,13 +286,13 @@ def _once(to: Check, section: str) -> None:
         seen.setdefault(repr(value), str(name))
 
 
-def _section(to: Check, name: str) -> Mapping[str, Any]:
+def _section(to: SlipCheck, name: str) -> Mapping[str, Any]:
     """Return a section, or an empty one where it is missing or no mapping."""
     section = to.raw.get(name)
     return section if isinstance(section, Mapping) else {}
 
 
-def _across(to: Check) -> None:
+def _across(to: SlipCheck) -> None:
     """Check what two values must be together, and the mappings inside judge and gate."""
     prefix: Any = _section(to, "split").get("prefix")
     if Rule(float, 1).accepts(prefix) and prefix != int(prefix):
@@ -314,7 +314,7 @@ def _across(to: Check) -> None:
             to.value(("gate", "floors", str(key)), value, param_rules.SHARE)
 
 
-def _alarm_features(to: Check) -> None:
+def _alarm_features(to: SlipCheck) -> None:
     """Check that each feature of the anomaly head exists, and occurs once."""
     features, schema = _section(to, "features"), _section(to, "schema")
     wanted, sensors = _section(to, "anomaly").get("features"), schema.get("sensors")
@@ -335,7 +335,7 @@ def _alarm_features(to: Check) -> None:
             to.say(where, f"is {_shown(name)}, and there is no such feature", meant(name, [*parts, *whole], some))
 
 
-def _parameters(to: Check, section: str, key: str) -> None:
+def _parameters(to: SlipCheck, section: str, key: str) -> None:
     """Check the parameters of the estimator that a section names against what the estimator declares."""
     chosen, given = _section(to, section).get(key), _section(to, section).get("parameters")
     if not isinstance(chosen, str) or chosen not in SECTIONS[section][key].choices or not isinstance(given, Mapping):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -107,18 +107,8 @@ def log(
         with mlflow.start_run(
             experiment_id=experiment.experiment_id, run_name=changes.name(content, changed, decision["verdict"])
         ) as run:
-            mlflow.set_tags(
-                {
-                    "mlflow.source.git.commit": provenance.commit(),
-                    "verdict": decision["verdict"],
-                    "inputs_digest": decision["inputs_digest"],
-                    "fingerprint": data["fingerprint"],
-                    "figures": closing.headline(metrics),
-                    "changed_parameters": ", ".join(changed)[:5000] or "none",
-                    "quick": str(quick).lower(),
-                    "mlflow.note.content": f"{closing.headline(metrics)}\n\n{decision['reason']}",
-                }
-            )
+            about = {"fingerprint": data["fingerprint"], "quick": str(quick).lower()}
+            mlflow.set_tags(about | _tags(metrics, decision, changed))
             mlflow.log_params({key: str(value)[:6000] for key, value in changes.flat(content).items()})
             mlflow.log_text(text, PARAMS)
             _log_changes(mlflow, bundle)
@@ -132,6 +122,18 @@ def log(
             mlflow.log_artifacts(str(bundle), "bundle")
             _log_model(mlflow, Schema.from_dict(data["schema"]), bundle)
             return str(run.info.run_id)
+
+
+def _tags(metrics: dict[str, Any], decision: dict[str, Any], changed: Iterable[str]) -> dict[str, str]:
+    """Return what tells a run from others in a list of runs."""
+    return {
+        "mlflow.source.git.commit": provenance.commit(),
+        "verdict": decision["verdict"],
+        "inputs_digest": decision["inputs_digest"],
+        "figures": closing.headline(metrics),
+        "changed_parameters": ", ".join(changed)[:5000] or "none",
+        "mlflow.note.content": f"{closing.headline(metrics)}\n\n{decision['reason']}",
+    }
 
 
 def _log_changes(mlflow: ModuleType, bundle: Path) -> None:

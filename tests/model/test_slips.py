@@ -1,4 +1,4 @@
-"""Slips planted in params.yaml: each is one line with the file, the line, the cause and the fix."""
+"""Slips planted in params.yaml: each is one row with the file, its line number, the cause and the fix."""
 
 from __future__ import annotations
 
@@ -110,12 +110,12 @@ def planted(folder: Path, old: str, new: str) -> Path:
 
 
 def line_with(path: Path, text: str) -> int:
-    """The line that a person would look at, read without the code under test: the last one that holds the text."""
+    """The line number that a person would look at, found without the tested code: the last with the text."""
     return max(n for n, line in enumerate(path.read_text().splitlines(), start=1) if text in line)
 
 
 @pytest.mark.parametrize(("old", "new", "at", "says"), SLIPS, ids=[f"{row[0]}-{row[1]}" for row in SLIPS])
-def test_a_slip_is_one_line_with_the_file_the_line_the_cause_and_the_fix(tmp_path, old, new, at, says):
+def test_a_slip_is_one_line_with_the_file_its_place_the_cause_and_the_fix(tmp_path, old, new, at, says):
     path = planted(tmp_path, old, new)
     with pytest.raises(params.ParamsError) as refused:
         params.load(path)
@@ -145,7 +145,9 @@ def test_every_slip_of_a_file_is_listed_up_to_five_in_the_order_of_the_lines(tmp
     lines = str(refused.value).splitlines()
     assert [line_with(path, new) for _, new in changes] == [int(line.split(":")[1]) for line in lines]
     path.write_text(
-        text.replace("seed: 7", "seed: x").replace("error_rate: 0.05", "error_rate: 2").replace("ship", "x")
+        text.replace("seed: 7", "seed: x")
+        .replace("error_rate: 0.05", "error_rate: 2")
+        .replace("on_inconclusive: ship", "on_inconclusive: x")
     )
     with pytest.raises(params.ParamsError, match="and 2 more; correct these first") as refused:
         params.load(path)

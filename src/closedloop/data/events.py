@@ -7,8 +7,8 @@ from typing import Any
 
 from closedloop.data import reading, roles, times, words
 from closedloop.data.kinds import Group, texts_of
-from closedloop.data.proposed import Asked, Found, Guess, time_settings
-from closedloop.data.roles import Heads
+from closedloop.data.proposed import Asked, FoundTable, Guess, time_settings
+from closedloop.data.roles import KeyColumns
 from closedloop.data.schema import CODE_COLUMN
 
 CODES = ("text", "whole")
@@ -49,14 +49,14 @@ def _about_machines(group: Group) -> bool:
     return any(group.pick(ours, kind, set()) is not None for ours, kind in kinds)
 
 
-def _readings(group: Group, found: Heads) -> bool:
+def _readings(group: Group, found: KeyColumns) -> bool:
     """Whether most columns are readings, and rows come at even steps, so that the name of the file misleads."""
     numbers = group.of_kind("number")
     return len(numbers) >= 2 and len(group.rows) >= 100 and found.time is not None
 
 
 def add(
-    tables: dict[str, Found],
+    tables: dict[str, FoundTable],
     groups: list[Group],
     layout: Mapping[str, str],
     asked: Asked,
@@ -93,7 +93,7 @@ def _why_no_table(group: Group, asked: Asked, known: set[str]) -> str:
 
 
 def _table(
-    tables: dict[str, Found],
+    tables: dict[str, FoundTable],
     table: str,
     group: Group,
     asked: Asked,
@@ -104,8 +104,8 @@ def _table(
     """Map the columns of a group to its table's, and add it if none is lacking."""
     heads = roles.heads(group, asked.time if asked.time in group.rows else None, asked.machine, known)
     if table == "maint" and (done := group.pick("done", ("time",), set())) is not None:
-        heads = Heads(done, None, heads.machine)
-    found = Found(group, heads, own=dict(own or {}))
+        heads = KeyColumns(done, None, heads.machine)
+    found = FoundTable(group, heads, own=dict(own or {}))
     lacking: list[str] = []
     taken = {name for name in (heads.time, heads.clock, heads.machine, *(found.own.get("only") or {})) if name}
     if heads.machine is None and (table == "machines" or "machine" not in tables["telemetry"].own):
@@ -137,7 +137,7 @@ def _table(
         result.aside.setdefault(group.names[0], []).append(f"not needed: {', '.join(unused)}")
 
 
-def _machines(found: Found, tables: dict[str, Found], lacking: list[str]) -> None:
+def _machines(found: FoundTable, tables: dict[str, FoundTable], lacking: list[str]) -> None:
     """Map the columns of the machines: model and age, or the year built."""
     group, taken = found.group, {found.heads.machine or ""}
     model = group.pick("model", CODES, taken)
@@ -151,7 +151,7 @@ def _machines(found: Found, tables: dict[str, Found], lacking: list[str]) -> Non
         lacking.append("a column of machine models or of ages in years")
 
 
-def _last_year(found: Found) -> int:
+def _last_year(found: FoundTable) -> int:
     """The year of the last readings, in which ages are counted."""
     keys: dict[str, Any] = {key: value for key, value in found.own.items() if key in ("time_format", "epoch")}
     column = found.group.rows[str(found.heads.time)]
@@ -171,7 +171,7 @@ def _asked_for(text: str | None, group: Group) -> tuple[str, list[str]] | None:
     return name.strip(), [value.strip() for value in values.split(",")]
 
 
-def _work_orders(tables: dict[str, Found], group: Group, asked: Asked, known: set[str], result: Guess) -> bool:
+def _work_orders(tables: dict[str, FoundTable], group: Group, asked: Asked, known: set[str], result: Guess) -> bool:
     """Whether a group holds work orders of several kinds; add what was said of them, or ask."""
     answered = False
     for table, text in (("failures", asked.failures), ("maint", asked.maint)):
@@ -218,7 +218,7 @@ def _of(value: str, vocabulary: tuple[str, ...]) -> bool:
     return value.strip().lower() in vocabulary or any(word in vocabulary for word in words.words(value))
 
 
-def _flags(tables: dict[str, Found], asked: Asked, result: Guess) -> None:
+def _flags(tables: dict[str, FoundTable], asked: Asked, result: Guess) -> None:
     """Add the flags among the readings as failures, or as anomalies, where no file holds these."""
     readings = tables["telemetry"]
     group = readings.group
@@ -238,7 +238,7 @@ def _flags(tables: dict[str, Found], asked: Asked, result: Guess) -> None:
         columns = {theirs: ours for theirs, ours in readings.columns.items() if ours == "datetime"}
         keys = ("date_and_time", "time_format", "epoch", "machine", "machine_from")
         own = {key: readings.own[key] for key in keys if key in readings.own} | {"flag": name}
-        tables[table] = Found(group, readings.heads, None, own, columns)
+        tables[table] = FoundTable(group, readings.heads, None, own, columns)
         result.said.setdefault(table, []).append(
             f"each stretch in which {name} is set counts as one (take it out under files if it does not)"
         )

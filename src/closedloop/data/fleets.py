@@ -10,13 +10,13 @@ import pandas as pd
 
 from closedloop.data import files
 from closedloop.data.kinds import texts_of
-from closedloop.data.proposed import Asked, Found, Guess
+from closedloop.data.proposed import Asked, FoundTable, Guess
 from closedloop.data.roles import FEW, stamp
 
 DATED = r"(?:19|20)\d{2}(?P<mark>[-_.]?)(?:\d{2}|[A-Za-z]{3})(?:(?P=mark)\d{2})?(?:[T_-]?\d{2,6})?"
 
 
-def settle(found: Found, asked: Asked, result: Guess) -> bool:
+def settle(found: FoundTable, asked: Asked, result: Guess) -> bool:
     """Whether it is known whose readings these are; add the settings that say it, or a question to the faults."""
     group, time = found.group, str(found.heads.time)
     stamps = stamp(group, time, found.heads.clock)
@@ -83,7 +83,7 @@ def _patterns(names: list[str]) -> dict[str, Callable[[str], str]]:
     return found
 
 
-def machines_of(found: Found, location: Path) -> set[str]:
+def machines_of(found: FoundTable, location: Path) -> set[str]:
     """The names of the machines of the readings."""
     del location
     group = found.group

@@ -13,8 +13,8 @@ from typing import Any
 from closedloop.data import events, fleets, reading, roles, sniff
 from closedloop.data.files import readable
 from closedloop.data.kinds import Group, groups_of, texts_of
-from closedloop.data.proposed import Asked, Found, Guess, time_settings
-from closedloop.data.roles import Heads
+from closedloop.data.proposed import Asked, FoundTable, Guess, time_settings
+from closedloop.data.roles import KeyColumns
 from closedloop.data.schema import KEYS, DataError
 from closedloop.data.sources import native
 
@@ -38,7 +38,7 @@ def guess(location: Path, asked: Asked | None = None) -> Guess:
     read = reading.settings(reading.check(asked.read, "data-check"), "telemetry")
     groups = groups_of(location, paths, read, result.aside)
     _know(asked, groups)
-    tables: dict[str, Found] = {}
+    tables: dict[str, FoundTable] = {}
     telemetry = _telemetry(groups, layout, asked, result)
     if telemetry is not None:
         tables["telemetry"] = telemetry
@@ -64,7 +64,7 @@ def _know(asked: Asked, groups: list[Group]) -> None:
             raise DataError(f"no file has a column {name!r}; there are {', '.join(sorted(there))}")
 
 
-def _telemetry(groups: list[Group], layout: Mapping[str, str], asked: Asked, result: Guess) -> Found | None:
+def _telemetry(groups: list[Group], layout: Mapping[str, str], asked: Asked, result: Guess) -> FoundTable | None:
     """The readings: the largest group with a time and numbers, unless its name says that it holds events."""
     for group in sorted(groups, key=lambda group: -group.rows.size):
         told = {layout.get(name) for name in group.names}
@@ -84,12 +84,12 @@ def _telemetry(groups: list[Group], layout: Mapping[str, str], asked: Asked, res
     return None
 
 
-def _shaped(group: Group, found: Heads, asked: Asked, result: Guess) -> Found | None:
+def _shaped(group: Group, found: KeyColumns, asked: Asked, result: Guess) -> FoundTable | None:
     """The readings with their shape: wide or long, a machine in each row, in each file, or one machine."""
     long, found = (None, found) if asked.sensors else roles.long_of(group, found)
     if asked.machine == "one":
-        found = Heads(found.time, found.clock, None)
-    telemetry = Found(group, found, long)
+        found = KeyColumns(found.time, found.clock, None)
+    telemetry = FoundTable(group, found, long)
     if long is not None:
         telemetry.own |= {"tag": long.tag, "value": long.value}
         if long.separator:
@@ -104,7 +104,7 @@ def _shaped(group: Group, found: Heads, asked: Asked, result: Guess) -> Found | 
     return telemetry
 
 
-def _sensors(found: Found, asked: Asked, result: Guess) -> None:
+def _sensors(found: FoundTable, asked: Asked, result: Guess) -> None:
     """Name the sensors, and set aside what only looks like one."""
     group, long = found.group, found.long
     heads = {found.heads.time, found.heads.clock, found.heads.machine}
@@ -149,7 +149,7 @@ def _why(group: Group, name: str) -> str:
     return "text"
 
 
-def _write(tables: dict[str, Found], layout: Mapping[str, str], asked: Asked, result: Guess) -> None:
+def _write(tables: dict[str, FoundTable], layout: Mapping[str, str], asked: Asked, result: Guess) -> None:
     """Write the tables that were found as files, columns and settings."""
     every = sorted({name for found in tables.values() for name in found.group.names})
     used: dict[str, dict[str, Any]] = {}

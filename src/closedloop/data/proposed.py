@@ -8,7 +8,7 @@ from typing import Any
 from closedloop.data import times
 from closedloop.data.kinds import Group
 from closedloop.data.reading import FileNames
-from closedloop.data.roles import Heads, Long
+from closedloop.data.roles import KeyColumns, Long
 
 
 @dataclass
@@ -45,17 +45,17 @@ class Guess:
 
 
 @dataclass
-class Found:
+class FoundTable:
     """A table that was found: its group, heads and shape, and the settings of ``read:`` that it needs."""
 
     group: Group
-    heads: Heads
+    heads: KeyColumns
     long: Long | None = None
     own: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
 
 
-def time_settings(found: Found, asked: Asked, result: Guess) -> None:
+def time_settings(found: FoundTable, asked: Asked, result: Guess) -> None:
     """Add how the times are written to the settings of a table, or a question to the faults."""
     group, time = found.group, found.heads.time
     if time is None:

@@ -15,7 +15,7 @@ LONG_RUN = 10  # rows for which a machine stays the same, where each time stands
 
 
 @dataclass(frozen=True)
-class Heads:
+class KeyColumns:
     """The columns of the time, of the time of day where it stands apart, and of the machine."""
 
     time: str | None = None
@@ -33,22 +33,22 @@ class Long:
     sensors: list[str]
 
 
-def heads(group: Group, asked_time: str | None, asked_machine: str | None, known: set[str]) -> Heads:
+def heads(group: Group, asked_time: str | None, asked_machine: str | None, known: set[str]) -> KeyColumns:
     """The time and the machine of a group of files. ``known`` are the machines of the readings, if any are known."""
     time, clock = _time(group, asked_time)
     taken = {name for name in (time, clock) if name}
     if asked_machine in group.rows:
-        return Heads(time, clock, asked_machine)
+        return KeyColumns(time, clock, asked_machine)
     candidates = [name for name in group.of_kind("text", "whole") if name not in taken and not is_label(group, name)]
     if known:  # events name the machines of the readings
         shares = {name: texts_of(group.rows[name]).dropna().isin(known).mean() for name in candidates}
         best = [name for name, share in shares.items() if share > 0.5]
         named = group.pick("machineID", ("text", "whole"), {*taken, *(set(group.columns) - set(best))})
         if named or best:
-            return Heads(time, clock, named or best[0])
+            return KeyColumns(time, clock, named or best[0])
     if time is None:
-        return Heads(time, clock, group.pick("machineID", ("text", "whole"), taken))
-    return Heads(time, clock, _machine(group, stamp(group, time, clock), candidates))
+        return KeyColumns(time, clock, group.pick("machineID", ("text", "whole"), taken))
+    return KeyColumns(time, clock, _machine(group, stamp(group, time, clock), candidates))
 
 
 def _time(group: Group, asked: str | None) -> tuple[str | None, str | None]:
@@ -133,7 +133,7 @@ def _grid(group: Group, name: str, ids: pd.Series, stamps: pd.Series) -> bool:
 # --- the long format --------------------------------------------------------------------------------------------------
 
 
-def long_of(group: Group, found: Heads) -> tuple[Long | None, Heads]:
+def long_of(group: Group, found: KeyColumns) -> tuple[Long | None, KeyColumns]:
     """How a group holds one reading a row, if it does, and its heads without the tag as the machine."""
     if found.time is None:
         return None, found
@@ -160,7 +160,7 @@ def long_of(group: Group, found: Heads) -> tuple[Long | None, Heads]:
         distinct = texts.dropna().unique().tolist()
         separator = None if machine else _parted(distinct)
         sensors = list(dict.fromkeys(text.rsplit(separator, 1)[-1] if separator else text for text in distinct))
-        return Long(tag, values[0], separator, sensors), Heads(found.time, found.clock, machine)
+        return Long(tag, values[0], separator, sensors), KeyColumns(found.time, found.clock, machine)
     return None, found
 
 

@@ -97,13 +97,7 @@ def write(
     grid = Grid.of(truth, settings)
     heads = align(predictions, grid)
     mine = assess(heads, grid, settings, truth.schema)
-    theirs: Assessment | None = None
-    their_curves: dict[str, Curve | None] = {}
-    if champion is not None:
-        answers = {} if champion.predictions is None else align(champion.predictions, grid)
-        if not faults(champion, answers, grid, truth):
-            theirs = assess(answers, grid, settings, truth.schema)
-            their_curves = curves(answers, grid, settings.rules, truth.schema)
+    theirs, their_curves = _of_champion(champion, grid, settings, truth)
     my_curves = curves(heads, grid, settings.rules, truth.schema)
     seen = Seen(heads, mine, theirs, my_curves, their_curves, grid, settings, truth)
     page = _page(metrics, decision, seen)
@@ -119,6 +113,18 @@ def write(
     for name, (template, content) in rendered.items():
         text = environment.get_template(template).render(content)
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _of_champion(
+    champion: Candidate | None, grid: Grid, settings: JudgeSettings, truth: Truth
+) -> tuple[Assessment | None, dict[str, Curve | None]]:
+    """The champion judged, and its curves; None and none where there is no champion, or its answers cannot be used."""
+    if champion is None:
+        return None, {}
+    answers = {} if champion.predictions is None else align(champion.predictions, grid)
+    if faults(champion, answers, grid, truth):
+        return None, {}
+    return assess(answers, grid, settings, truth.schema), curves(answers, grid, settings.rules, truth.schema)
 
 
 def _page(metrics: Mapping[str, Any], decision: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
