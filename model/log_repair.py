@@ -96,7 +96,14 @@ def main(words: list[str]) -> int:
         "python -m model.log_repair", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     flags.add_argument("--sink", required=True, metavar="PLACE", help="the log: a folder or an address, as LOG_SINK")
-    flags.add_argument("--spool", type=Path, action="append", default=[], metavar="DIR", help="a LOG_DIR; repeatable")
+    flags.add_argument(
+        "--spool",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a LOG_DIR that still has the segments; may be given again",
+    )
     flags.add_argument("--dry-run", action="store_true", help="say what is torn, and change nothing")
     flags.add_argument("--confirm", metavar="WORDS", help="give up what the refusal names, in its words")
     args = flags.parse_args(words)

@@ -27,7 +27,7 @@ def elsewhere(tmp_path, monkeypatch):
     """Work in an empty folder outside git, and record no run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
-    monkeypatch.setattr(tracking, "log", lambda *_: "none")
+    monkeypatch.setattr(tracking, "log", lambda *_, **__: "none")
     monkeypatch.setattr(proposal, "fleet_name", lambda place: place.name)  # the name decides who is held out
 
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from closedloop.data import files, sniff, times, words
 from closedloop.data.reading import Read
-from closedloop.data.schema import DataError
+from closedloop.data.schema import CODE_COLUMN, DataError
 
 SAMPLE_ROWS = 200_000  # of a text file; enough to tell columns apart
 NOTHING = ("-", "--", "---", "?", ".", "*", "n.a.", "no data", "nodata", "missing", "nil", "none", "#n/a", "(null)")
 ENOUGH = 0.9
+_MOST_OF_EVENTS = 4  # columns
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,20 @@ def groups_of(location: Path, paths: list[Path], read: Read, aside: dict[str, li
         if rows.empty:
             aside[name] = [f"the table is empty: it has the columns {', '.join(rows.columns)} and no rows"]
             continue
-        found.setdefault((path.suffix in files.PARQUET, *sorted(rows.columns)), []).append((name, rows, form))
+        key = (path.suffix in files.PARQUET, *_events_named(path, len(rows.columns)), *sorted(rows.columns))
+        found.setdefault(key, []).append((name, rows, form))
     return [_group(members, read) for members in found.values()]
+
+
+def _events_named(path: Path, columns: int) -> list[str]:
+    """The tables of events that a file's name names: alarms and breakdowns are two, even with the same columns.
+
+    Only few columns are a list of events; files of readings may be called after what happened in them.
+    """
+    if columns > _MOST_OF_EVENTS:
+        return []
+    stem = path.name.partition(".")[0]
+    return [table for table in CODE_COLUMN if words.rank(stem, words.FILE_WORDS[table]) is not None]
 
 
 def _group(members: list[tuple[str, pd.DataFrame, sniff.Form | None]], read: Read) -> Group:
