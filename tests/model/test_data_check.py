@@ -104,7 +104,7 @@ def test_three_machines_without_failures_run_anomaly_only_and_learn_from_failure
     folder(tmp_path, breakdowns=breakdowns())
     code, said = check(plant, capsys)
     assert code == cli.DONE, said
-    assert "breakdowns.csv is failures: when is datetime, asset is machineID, part is failure" in said
+    assert "breakdowns.csv is failures: when is datetime, part is failure, asset is machineID" in said
     assert "failures: 30 rows: seal 30" in said
     assert "failure heads, 11 hours ahead: seal" in said
     shutil.rmtree("build/champion")  # outside git the first model cannot answer for the new tables
@@ -119,8 +119,8 @@ def test_components_of_which_little_is_known_do_not_stop_a_run(tmp_path, capsys)
     plant = folder(tmp_path, sensors=readings(), breakdowns=breakdowns(), repairs=repairs, alarms=one)
     code, said = check(plant, capsys)
     assert code == cli.DONE, said
-    assert "repairs.csv is maint: when is datetime, asset is machineID, component is comp" in said
-    assert "alarms.csv is errors: when is datetime, asset is machineID, part is errorID" in said
+    assert "repairs.csv is maint: when is datetime, component is comp, asset is machineID" in said
+    assert "alarms.csv is errors: when is datetime, part is errorID, asset is machineID" in said
     loop(plant, "--params", PROPOSED)
     assert written("build/bundle/manifest.json")["heads"]["failure"]["seal"] is not None
 
