@@ -56,7 +56,7 @@ def test_rolling_features_are_compared_then_timed(bench, tmp_path, capsys) -> No
     assert all(point["what"] in said for point in found["points"])
     assert found["fleets"]["3"]["rows"] == 3 * 20 * 24
     assert all(off["mean"] < 1e-10 for off in found["fleets"]["3"]["differences"].values())
-    assert 0 < found["points"][-1]["figure"] < 50
+    assert 0 <= found["points"][-1]["figure"] < 50  # nothing where the tables left memory that is used again
 
 
 def test_one_wrong_bit_of_the_kernel_is_noticed(bench, monkeypatch) -> None:
@@ -155,8 +155,11 @@ def test_a_gate_that_errs_is_noticed(bench) -> None:
     assert (false_better.holds, false_worse.holds) == (True, False)
 
 
+STEPS = ("data", "validate", "train", "predict", "evaluate")
+
+
 def test_the_whole_run_is_what_make_runs(bench) -> None:
-    assert [["-m", f"model.{name}"] for name in ("data", "validate", "train", "predict", "evaluate")] == [
+    assert [["-m", f"model.{name}"] for name in ("params_check", *STEPS)] == [
         command[1:] for command in bench("whole_run").commands()
     ]
 
@@ -206,7 +209,7 @@ def test_all_benches_run_even_where_one_misses_its_target(bench, monkeypatch, tm
     everything.loader.exec_module(module)
     untimed = {"oracle", "oracle_machine", "oracle_sensor", "public_sets"}  # they measure models, and take long
     untimed |= {"serve", "serve_data", "serve_load", "serve_ways", "start_to_ready", "test_serve"}  # make bench-serve
-    untimed |= {"test_oracle"}
+    untimed |= {"test_oracle", "log_life"}  # thirty days of a log
     assert sorted(module.NAMES) == sorted(
         path.stem for path in BENCHES.glob("*.py") if path.stem not in {"harness", "__main__", "test_bench", *untimed}
     )

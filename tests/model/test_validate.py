@@ -66,15 +66,10 @@ REFUSALS = {
     "presence of a value": ("telemetry", cells("machineID", ROWS, None), "telemetry.machineID: is missing: 4 of "),
     "type": ("telemetry", cells("volt", ROWS, "broken"), "telemetry.volt: is not a number: 4 of "),
     "range": ("telemetry", cells("volt", ROWS, 999), "telemetry.volt: is outside its range 0 to 400: 4 of "),
-    "order": (
-        "telemetry",
-        lambda frame: frame.iloc[[1, 0, 3, 2, 5, 4, 7, 6, *range(8, len(frame))]],
-        "telemetry.datetime: is before the machine's previous row: 4 of ",
-    ),
     "duplicate keys": (
-        "errors",
-        lambda frame: pd.concat([frame, frame.iloc[:2]]),
-        "errors.machineID, datetime, errorID: the key occurs more than once: 4 of ",
+        "telemetry",
+        lambda frame: pd.concat([frame, frame.iloc[:2].assign(volt=1.0)]),
+        "telemetry.machineID, datetime: the key occurs more than once: 4 of ",
     ),
     "unknown codes": (
         "errors",
