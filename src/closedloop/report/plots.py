@@ -1,6 +1,6 @@
 """The report's pictures: functions of arrays that return inline SVG, readable on a light and on a dark page.
 
-Matplotlib draws with placeholder colours. They become CSS variables of the page, so that a picture follows its theme.
+Matplotlib draws in fixed colours, which are replaced by CSS variables of the page, so that a picture follows its theme.
 """
 
 from __future__ import annotations
