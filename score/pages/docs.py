@@ -48,15 +48,18 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     for status, response in operation["responses"].items():
         rows.append(f"<tr><th>{escape(status)}</th><td>{inline(response['description'])}</td></tr>")
     parts.append(f"<h3>Answers</h3><table>{''.join(rows)}</table>")
-    for response in operation["responses"].values():
-        parts += [
-            _schema("Answer", part["schema"]) for part in response.get("content", {}).values() if "schema" in part
-        ]
+    shared: dict[str, list[str]] = {}  # most errors have one schema, which is shown once
+    for status, response in operation["responses"].items():
+        for part in response.get("content", {}).values():
+            if part.get("schema"):
+                shared.setdefault(json.dumps(part["schema"], indent=1), []).append(status)
+    parts += [_details(f"Answer {', '.join(statuses)}", text) for text, statuses in shared.items()]
     return "".join(parts)
 
 
 def _schema(title: str, schema: dict[str, Any]) -> str:
-    if not schema:
-        return ""
-    text = escape(json.dumps(schema, indent=1))
-    return f"<details><summary>{title}: JSON Schema and example</summary><pre>{text}</pre></details>"
+    return _details(title, json.dumps(schema, indent=1)) if schema else ""
+
+
+def _details(title: str, text: str) -> str:
+    return f"<details><summary>{title}: JSON Schema and example</summary><pre>{escape(text)}</pre></details>"

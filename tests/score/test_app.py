@@ -300,6 +300,14 @@ def test_the_documentation_needs_nothing_from_elsewhere(client):
         assert f"<code>{method} {path}</code>" in page.text
 
 
+def test_the_documentation_shows_each_answer_under_its_status_and_a_shared_one_once(client):
+    responses = client.get("/openapi.json").json()["paths"]["/score"]["post"]["responses"]
+    section = client.get("/docs").text.partition("POST /score")[2].partition("<h2>")[0]
+    shown = re.findall(r"<summary>Answer ([^:]*):", section)
+    assert sorted(responses) == sorted(status for part in shown for status in part.split(", "))
+    assert 2 == len(shown)  # the result, and the one problem of all errors
+
+
 def test_every_documented_example_works_when_pasted(client):
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         if (operation := operations.get("post")) is None:
