@@ -11,21 +11,14 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from closedloop.data.schema import HOUR_US, Events, Schema, Tables
+from closedloop.data.schema import HOUR_US, Events, Tables
 from closedloop.data.simulate import simulate
 from closedloop.heads import drift_fit
 from closedloop.heads.drift_fit import fit_drift_reference
 from closedloop.heads.drift_reference import BINS, MOST_DAYS, QUANTILES, DriftReference
 from closedloop.heads.storage import pack, unpack
+from simulated_fleet import SCHEMA
 
-SCHEMA = Schema(
-    sensors=("volt", "rotate", "pressure", "vibration"),
-    components=("comp1", "comp2", "comp3", "comp4"),
-    errors=("error1", "error2", "error3", "error4", "error5"),
-    models=("model1", "model2", "model3", "model4"),
-    sampling_minutes=60,
-    ranges=((0.0, 400.0), (0.0, 1000.0), (0.0, 300.0), (0.0, 150.0)),
-)
 SHIFT, ERROR_RATE, SAMPLES = 10.0, 0.05, 12  # volts: two thirds of a deviation of the readings
 
 
