@@ -20,7 +20,8 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from closedloop.data.frames import Frames
 from closedloop.data.schema import CODE_COLUMN, DataError, Schema, microseconds
-from closedloop.features.spec import FeatureSpec, label
+from closedloop.features.names import label
+from closedloop.features.spec import FeatureSpec
 from closedloop.judge.split import PREFIX, held_out
 from model.common import params, timescale
 

@@ -11,8 +11,7 @@ import pytest
 from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
 from closedloop.data.schema import Schema
-from closedloop.features.shifts import SHIFTS
-from closedloop.features.spec import KNOWN, FeatureSpec
+from closedloop.features.spec import FeatureSpec
 from closedloop.heads import detectors, failure
 from closedloop.heads.failure import HistGradientBoostingClassifier
 from model import batch, data, data_check, evaluate, params_check, train, validate
@@ -259,7 +258,6 @@ def test_the_names_of_the_features_are_those_that_training_computes(history):
             fed, skipped = feature_names.custom(features, schema)
             assert list(spec.custom) == fed
             assert [reason.partition(":")[0] for reason in spec.skipped] == skipped
-    assert (KNOWN, SHIFTS) == (feature_names.FAMILIES, feature_names.SHIFTS)
 
 
 def test_a_check_imports_nothing_that_takes_seconds_and_says_one_line_without_a_traceback(tmp_path):

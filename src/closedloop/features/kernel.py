@@ -20,8 +20,9 @@ from closedloop.features.apply import bind
 from closedloop.features.compiled import telemetry
 from closedloop.features.events import Described, Happened, Layout, events, locate
 from closedloop.features.medians import Frozen, baselines
+from closedloop.features.names import SHIFTS
 from closedloop.features.registry import CUSTOM
-from closedloop.features.shifts import SHIFTS, Courses, shifts
+from closedloop.features.shifts import Courses, shifts
 from closedloop.features.spec import Constants, FeatureSpec, code_digest
 from closedloop.features.structures import Baselines, Part, Plan, Readings, array_type, struct_type
 
