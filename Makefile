@@ -181,7 +181,7 @@ contract: $(WHEEL) $(BUNDLE) ## check that score.py, the service and Azure's ser
 	$(AS_BUILT) $(BIN)/pytest $(addprefix tests/e2e/test_,contract.py azmlinfsrv.py readme.py)
 
 ci: $(INSTALLED) ## run every job of ci.yml on this machine, in the same order
-	@$(FROM_CI) $(BIN)/python -m dev.graph
+	@$(FROM_CI) $(BIN)/python -m dev.local_ci
 
 chaos: $(WHEEL) ## test kills, power cuts, full disks and overload; slow (KILLS=n: fewer than 200 kills)
 	$(AS_BUILT) $(BIN)/pytest --durations 10 tests/chaos
