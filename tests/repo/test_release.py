@@ -404,6 +404,7 @@ def test_a_rollback_restores_the_tree_but_not_the_workflows_and_holds_the_rest(r
     assert repo.git("rev-parse", "origin/rollback/r0^") == repo.commits[2]
     (pull,) = repo.calls("pr", "create")
     assert "> `it $(touch x) 'burns' @everyone`" in pull["stdin"]
+    assert "If `types` or `policy` is red because the release is older than what they\nask for" in pull["stdin"]
     assert not repo.calls("workflow")  # it would be compared with the release that is withdrawn only later
     assert not (repo.work / "x").exists()
 
