@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from closedloop.data import reading
-from closedloop.data.schema import microseconds
+from closedloop.data.schema import DataError, microseconds
 from closedloop.features import names
 from model.common import estimators, feature_names, param_rules
 from model.common.param_rules import SECTIONS, Rule
@@ -267,9 +267,13 @@ def _mapping(to: SlipCheck) -> None:
 
 def _reading(to: SlipCheck) -> None:
     """Check how the fleet's own files are named and written: files and read."""
-    for section, faults in (("files", reading.faults_of_files), ("read", reading.faults)):
-        for fault in faults(to.raw[section]) if to.raw.get(section) is not None else ():
-            to.say(fault.where, fault.problem, fault.fix)
+    for check, section in ((reading.check_files, "files"), (reading.check, "read")):
+        try:
+            check(to.raw.get(section))
+        except DataError as error:
+            name, _, rest = str(error).partition(": ")[2].partition(" ")
+            problem, _, fix = rest.partition("; ")
+            to.say(tuple(name.rstrip(":").split(".")), problem, fix)
 
 
 def _once(to: SlipCheck, section: str) -> None:

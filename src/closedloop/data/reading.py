@@ -81,15 +81,6 @@ def settings(section: Mapping[str, Any], table: str) -> Read:
     return Read(**keys)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One fault of a section: what the value at ``where`` is, and how to fix it."""
-
-    where: tuple[str, ...]
-    problem: str
-    fix: str
-
-
 def check(section: Any, where: str = "params.yaml") -> dict[str, Any]:
     """The section ``read:`` of a parameter file, which errors call ``where``, as it is.
 
@@ -97,48 +88,23 @@ def check(section: Any, where: str = "params.yaml") -> dict[str, Any]:
         DataError: a key is unknown, or has a value of the wrong kind.
     """
     section = {} if section is None else section
-    _refuse(faults(section), where)
+    if not isinstance(section, dict):
+        raise DataError(f"{where}: read: is not a mapping; write its keys below it, indented")
+    for key, value in section.items():
+        if key in TABLES and not isinstance(value, dict):
+            raise DataError(f"{where}: read.{key}: is not a mapping; write its keys below it, indented")
+        if key in TABLES:
+            for name, own in value.items():
+                _check_key(f"{where}: read.{key}.{name}", str(name), own)
+        else:
+            _check_key(f"{where}: read.{key}", str(key), value)
     return section
 
 
-def check_files(files: Any, where: str = "params.yaml") -> FileNames:
-    """The section ``files:`` of a parameter file: for each table a file, a pattern such as ``2024/*.csv``, or a list.
-
-    Raises:
-        DataError: it is no such mapping.
-    """
-    files = {} if files is None else files
-    _refuse(faults_of_files(files), where)
-    return {str(table): of for table, of in files.items()}
-
-
-def _refuse(found: list[Fault], where: str) -> None:
-    """Raise DataError for the first fault."""
-    for fault in found[:1]:
-        raise DataError(f"{where}: {'.'.join(fault.where)} {fault.problem}; {fault.fix}")
-
-
-def faults(section: Any) -> list[Fault]:
-    """Every fault of a section ``read:``."""
-    if not isinstance(section, dict):
-        return [Fault(("read",), "is not a mapping", "write its keys below it, indented")]
-    found = []
-    for key, value in section.items():
-        place = ("read", str(key))
-        if key not in TABLES:
-            found.append(_fault(place, value))
-        elif isinstance(value, dict):
-            found += [_fault((*place, str(name)), own) for name, own in value.items()]
-        else:
-            found.append(Fault(place, "is not a mapping", "write its keys below it, indented"))
-    return [fault for fault in found if fault is not None]
-
-
-def _fault(where: tuple[str, ...], value: Any) -> Fault | None:
-    """What is wrong with a key of ``read:`` or its value; None where nothing is."""
-    key = where[-1]
+def _check_key(where: str, key: str, value: Any) -> None:
+    """Raise DataError unless a key is known and its value of the right kind."""
     if key not in KNOWN:
-        return Fault(where, "is not a known key", f"known are {', '.join(KNOWN)}, and the names of the tables")
+        raise DataError(f"{where} is not a known key; known are {', '.join(KNOWN)}, and the names of the tables")
     if key in LISTS:
         ok, kind = isinstance(value, list) and not any(isinstance(item, dict | list) for item in value), "a list"
     elif key == "only":
@@ -150,35 +116,34 @@ def _fault(where: tuple[str, ...], value: Any) -> Fault | None:
         ok, kind = isinstance(value, str | int) and not isinstance(value, bool), "a name or a number"
     else:
         ok, kind = isinstance(value, str) and value != "", "text; put it in quotes"
-    fix = f"it must be {kind}" if not ok else _unfit(key, value)
-    return Fault(where, f"is {value!r}", fix) if fix else None
-
-
-def _unfit(key: str, value: Any) -> str | None:
-    """How to fix a value that has the right kind and no meaning; None where it has one."""
+    if not ok:
+        raise DataError(f"{where} is {value!r}; it must be {kind}")
     if key == "epoch" and value not in EPOCHS:
-        return f"choose one of {', '.join(EPOCHS)}"
+        raise DataError(f"{where} is {value!r}; choose one of {', '.join(EPOCHS)}")
     if key == "date_and_time" and len(value) != 2:
-        return "name the column of the date and that of the time of day"
+        raise DataError(f"{where} is {value!r}; name the column of the date and that of the time of day")
     if key == "machine_from" and "{machine}" not in value:
-        return "write {machine} where the path names the machine"
+        raise DataError(f"{where} is {value!r}; write {{machine}} where the path names the machine")
     if key == "time_zone":
         try:
             zoneinfo.ZoneInfo(value)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            return "write a zone such as Europe/Berlin or America/Chicago"
-    return None
+            raise DataError(f"{where} is {value!r}; write a zone such as Europe/Berlin or America/Chicago") from None
 
 
-def faults_of_files(files: Any) -> list[Fault]:
-    """Every fault of a section ``files:``."""
-    if not isinstance(files, dict):
-        return [Fault(("files",), "is not a mapping", "write 'table: file' below it, one on each line")]
-    found = []
-    for table, of in files.items():
-        where = ("files", str(table))
-        if table not in TABLES:
-            found.append(Fault(where, "is not a table", f"known are {', '.join(TABLES)}"))
-        elif not isinstance(of, str) and not (isinstance(of, list) and of and all(isinstance(one, str) for one in of)):
-            found.append(Fault(where, f"is {of!r}", "it must be a file's name, a pattern or a list of names"))
-    return found
+def check_files(files: Any, where: str = "params.yaml") -> FileNames:
+    """The section ``files:`` of a parameter file: for each table a file, a pattern such as ``2024/*.csv``, or a list.
+
+    Raises:
+        DataError: it is no such mapping.
+    """
+    files = {} if files is None else files
+    fits = isinstance(files, dict) and all(
+        isinstance(of, str) or (isinstance(of, list) and of and all(isinstance(name, str) for name in of))
+        for of in files.values()
+    )
+    if not fits:
+        raise DataError(f"{where}: files: write 'table: file' below it, one on each line; a list or a pattern will do")
+    if unknown := sorted(set(map(str, files)) - set(TABLES)):
+        raise DataError(f"{where}: files: {unknown[0]!r} is not a table; known are {', '.join(TABLES)}")
+    return {str(table): of for table, of in files.items()}
