@@ -17,7 +17,6 @@ from closedloop.judge.metrics import Assessment, assess
 from closedloop.judge.ruler import Ruler, changes
 from closedloop.judge.truth import Grid, JudgeSettings, Truth
 
-VERDICTS = ("refused", "identical", "incomparable", "worse", "first", "better", "inconclusive")
 GREEN = {"identical", "first", "better"}
 ACCEPTABLE = {"incomparable", "worse", "inconclusive"}
 NO_DELTA = {"estimate": None, "low": None, "high": None}
