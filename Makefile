@@ -58,7 +58,7 @@ help: ## list these targets
 ##@ Model
 
 run: $(INSTALLED) ## make the data, train a model, judge it and write a report; DATA=path or PROFILE=azure: other data; PARAMS=file or RUN=id: other parameters; QUICK=1: no ablations and importance
-	$(if $(RUN),$(BIN)/python -m model.recall --run "$(RUN)")
+	$(if $(RUN),$(BIN)/python -m model.recorded_params --run "$(RUN)")
 	$(strip $(BIN)/python -m model.params_check $(WITH))
 	$(strip $(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(WITH))
 	$(strip $(BIN)/python -m model.validate $(WITH))
