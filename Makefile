@@ -58,7 +58,7 @@ help: ## list these targets
 ##@ Model
 
 run: $(INSTALLED) ## make the data, train a model, judge it and write a report; DATA=path or PROFILE=azure: other data; PARAMS=file or RUN=id: other parameters; QUICK=1: no ablations and importance
-	$(if $(RUN),$(BIN)/python -m model.recall --run "$(RUN)")
+	$(if $(RUN),$(BIN)/python -m model.recorded_params --run "$(RUN)")
 	$(strip $(BIN)/python -m model.params_check $(WITH))
 	$(strip $(BIN)/python -m model.data $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(WITH))
 	$(strip $(BIN)/python -m model.validate $(WITH))
@@ -181,7 +181,7 @@ contract: $(WHEEL) $(BUNDLE) ## check that score.py, the service and Azure's ser
 	$(AS_BUILT) $(BIN)/pytest $(addprefix tests/e2e/test_,contract.py azmlinfsrv.py readme.py)
 
 ci: $(INSTALLED) ## run every job of ci.yml on this machine, in the same order
-	@$(FROM_CI) $(BIN)/python -m dev.graph
+	@$(FROM_CI) $(BIN)/python -m dev.local_ci
 
 chaos: $(WHEEL) ## test kills, power cuts, full disks and overload; slow (KILLS=n: fewer than 200 kills)
 	$(AS_BUILT) $(BIN)/pytest --durations 10 tests/chaos

@@ -32,10 +32,10 @@ comment: ## write the verdict into the one comment on the pull request PULL_REQU
 	@$(FROM_CI) python3 -m pipeline.comment
 
 status: ## report NEEDS as a commit status, for a run that was started by hand
-	@$(FROM_CI) python3 -m pipeline.watch status
+	@$(FROM_CI) python3 -m pipeline.notices status
 
 issue: ## keep one issue open while main is red, from NEEDS
-	@$(FROM_CI) python3 -m pipeline.watch issue
+	@$(FROM_CI) python3 -m pipeline.notices issue
 
 # --- release.yml ---
 
@@ -99,10 +99,10 @@ propose: ## open the pull request of a retraining
 # --- daily.yml and security.yml ---
 
 head: ## check that main's newest commit has its release
-	@$(FROM_CI) python3 -m pipeline.watch head
+	@$(FROM_CI) python3 -m pipeline.notices head
 
 scans: ## which of GitHub's scanners this repository can have
-	@$(FROM_CI) python3 -m pipeline.watch scans
+	@$(FROM_CI) python3 -m pipeline.notices scans
 
 zizmor: $(INSTALLED) ## check the workflows against zizmor's online audits; needs GH_TOKEN
 	$(BIN)/zizmor --strict-collection --persona auditor --no-progress --quiet .github

@@ -15,7 +15,7 @@ import pandas as pd
 
 from closedloop.data import simulate, sources
 from closedloop.data.schema import DataError, Schema
-from model.common import cli, params, request_log, timescale
+from model.common import cli, params, request_log, time_scaling
 from model.common.provenance import PIN
 
 
@@ -45,9 +45,9 @@ def fetch(parts: list[dict[str, Any]], schema: Schema) -> tuple[dict[str, pd.Dat
 def brought(telemetry: pd.DataFrame, found: dict[str, Any], asked: params.Params) -> dict[str, Any]:
     """Return the schema, split rule and time scale of a public set, which replace those of ``params.yaml``."""
     minutes, part = found["schema"]["sampling_minutes"], asked.split | found["split"]
-    watched = timescale.watched_hours(telemetry, minutes)
-    span = timescale.training_hours(watched, part["rule"], part["prefix"], minutes)
-    history = timescale.history(asked.features["history_hours"], span, minutes)
+    watched = time_scaling.watched_hours(telemetry, minutes)
+    span = time_scaling.training_hours(watched, part["rule"], part["prefix"], minutes)
+    history = time_scaling.history(asked.features["history_hours"], span, minutes)
     brings = {"schema": found["schema"], "split": found["split"], "history_hours": history}
     return {"schema": found["schema"], "rule": part["rule"], "brings": brings}
 

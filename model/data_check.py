@@ -25,9 +25,9 @@ from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Schema, Tables,
 from closedloop.judge.holdout import holdout
 from closedloop.judge.split import split
 from closedloop.judge.truth import Grid, Intervals, JudgeSettings, Truth
-from model.common import cli, examine, params, proposal
-from model.common.proposal import Fleet
-from model.common.timescale import LEAST_HISTORY
+from model.common import cli, examine, params, proposed_params
+from model.common.proposed_params import Fleet
+from model.common.time_scaling import LEAST_HISTORY
 from model.common.training import headless
 
 SHOWN = 3  # fixes that are printed
@@ -61,14 +61,14 @@ def propose(
         check.lines.append(f"{location} is the public set {public.format}\n")
         check.frames, check.anomalies = public.frames, public.anomalies
         minutes: Any = public.schema["sampling_minutes"]
-        history = proposal.history_of(public.frames["telemetry"], asked, public.split, minutes)
+        history = proposed_params.history_of(public.frames["telemetry"], asked, public.split, minutes)
         return Fleet(public.format, public.schema, public.split, history)
     found = guess(location, told)
     _say(found, check)
     check.faults += found.faults
     if "telemetry" not in found.columns:
         return None
-    source = proposal.fleet_name(location)
+    source = proposed_params.fleet_name(location)
     known = before.machine_numbers if before is not None and before.source == source else {}
     numbers = _numbers(location, found, known, check)
     _read(location, found, numbers, told, check)
@@ -80,10 +80,10 @@ def propose(
     if (why := examine.doubled(telemetry, found.read)) is not None:
         check.faults.append(why)
     notes: dict[str, str] = {}
-    schema_of = proposal.schema_of(check.frames, found.sensors, notes)
-    rule, why_rule = proposal.split_of(telemetry["machineID"], source, asked.split["salt"])
+    schema_of = proposed_params.schema_of(check.frames, found.sensors, notes)
+    rule, why_rule = proposed_params.split_of(telemetry["machineID"], source, asked.split["salt"])
     check.lines.append(f"split.rule {rule['rule']}: {why_rule}")
-    history = proposal.history_of(telemetry, asked, rule, schema_of["sampling_minutes"])
+    history = proposed_params.history_of(telemetry, asked, rule, schema_of["sampling_minutes"])
     return Fleet(source, schema_of, rule, history, found.files, found.columns, numbers, found.read, notes)
 
 
@@ -158,7 +158,7 @@ def _numbers(location: Path, found: Guess, known: dict[str, int], check: Check) 
     names = sorted(sources.machine_names(location, found.columns, found.files, found.read))
     if all(plain_id(name) for name in names):
         return {}
-    numbers = proposal.machine_numbers(names, known)
+    numbers = proposed_params.machine_numbers(names, known)
     first = ", ".join(f"{name} is {number}" for name, number in list(numbers.items())[:4])
     check.lines.append(
         f"machines have names, so each gets a number under machine_numbers: {first}{', …' * (len(numbers) > 4)}"
@@ -174,9 +174,9 @@ def describe(frames: Frames, schema: Schema) -> list[str]:
         f"telemetry: {len(telemetry):,} rows of {_many(machines, 'machine')}, {times.min():%Y-%m-%d %H:%M} to "
         f"{times.max():%Y-%m-%d %H:%M}, one every {_many(schema.sampling_minutes, 'minute')}"
     ]
-    steps = proposal.steps_minutes(telemetry)
+    steps = proposed_params.steps_minutes(telemetry)
     gaps = steps[steps > schema.sampling_minutes]
-    if proposal.irregular(telemetry):
+    if proposed_params.irregular(telemetry):
         low, high = steps.quantile([0.05, 0.95])
         lines.append(f"    irregular: {low:.3g} to {high:.3g} minutes between most rows; the period is their median")
     elif len(gaps):
@@ -254,7 +254,7 @@ def judge(check: Check, asked: params.Params, source: str) -> None:
     """Check the frames against the expectations of a run, and where they pass add what the run would do."""
     if "datetime" in check.frames["telemetry"] and "machineID" in check.frames["telemetry"]:
         check.lines += describe(check.frames, asked.schema)
-        steps = proposal.steps_minutes(check.frames["telemetry"])
+        steps = proposed_params.steps_minutes(check.frames["telemetry"])
         if len(steps) and float(steps.median()) < 1:
             check.faults.append(
                 f"readings come every {60 * steps.median():.3g} seconds, and a schema has whole minutes: "
@@ -267,7 +267,7 @@ def judge(check: Check, asked: params.Params, source: str) -> None:
     if any("repeat the time of another row" in fault for fault in check.faults):  # its cause is named already
         known.append("telemetry.machineID, datetime: the key occurs more than once")
     check.faults += [line for line in found.failures if not line.startswith(tuple(known))]
-    uneven = proposal.irregular(check.frames["telemetry"]) if not check.faults else False
+    uneven = proposed_params.irregular(check.frames["telemetry"]) if not check.faults else False
     check.advice += [line for line in found.warnings if not (uneven and line.startswith("telemetry.datetime"))]
     if not check.faults:
         check.lines.append("")
@@ -327,7 +327,7 @@ def main(words: list[str]) -> int:
         target = args.out / "params.yaml"
         fleet = propose(args.source, asked, _earlier(target, check), check, _told(args))
         if fleet is not None:
-            asked = proposal.write(fleet, target)
+            asked = proposed_params.write(fleet, target)
             judge(check, asked, fleet.source)
     else:
         again += f" PARAMS={args.params}"

@@ -20,7 +20,7 @@ from closedloop.data import sources
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import Schema, Tables
 from closedloop.heads.bundle import Bundle, TrainedOn, write
-from closedloop.heads.drift_fit import fit_drift_reference
+from closedloop.heads.drift_reference_fit import fit_drift_reference
 from closedloop.report import card
 from model.common import cli, provenance
 from model.common.params import Params, load

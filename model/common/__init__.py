@@ -4,11 +4,11 @@ A command imports from here and from ``closedloop``, and never from another comm
 
 ============================================  ====================================================================
 ``cli``                                       flags, paths below ``build/``, progress, exit codes
-``params``, ``timescale``                     ``params.yaml``, read and checked; its lengths of time, scaled
+``params``, ``time_scaling``                  ``params.yaml``, read and checked; its lengths of time, scaled
 ``slips``, ``param_rules``                    what is wrong in it, before any work; what each value may be
 ``estimators``, ``feature_names``             the parameters that an estimator has; the names of the features
 ``yaml_lines``                                YAML with the line of each key
-``proposal``, ``examine``                     what ``data_check`` proposes for another fleet; what is odd in its columns
+``proposed_params``, ``examine``              what ``data_check`` proposes for another fleet; what is odd in its columns
 ``request_log``                               the tables of a fleet from its request log
 ``training``, ``thresholds``                  from training rows to fitted heads; the scores from which they alarm
 ``predictions``                               what a bundle answers for some tables

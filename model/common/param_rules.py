@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from closedloop.features.names import LONGEST_HOURS
 from model.common.estimators import span
-from model.common.feature_names import LONGEST_HOURS
 
 KINDS = {str: "a text", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
 

@@ -84,9 +84,9 @@ def of_fleet(raw: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     brings = about.get("brings")
     if brings is None:
         return raw
-    from model.common import timescale  # it needs pandas, and a slip is to be found before that is imported
+    from model.common import time_scaling  # it needs pandas, and a slip is to be found before that is imported
 
-    scaled = timescale.scale(raw, brings["history_hours"], brings["schema"]["sampling_minutes"])
+    scaled = time_scaling.scale(raw, brings["history_hours"], brings["schema"]["sampling_minutes"])
     return scaled | {"schema": brings["schema"], "split": scaled["split"] | brings["split"]}
 
 

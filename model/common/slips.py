@@ -14,6 +14,7 @@ from typing import Any
 
 from closedloop.data import reading
 from closedloop.data.schema import DataError, microseconds
+from closedloop.features import names
 from model.common import estimators, feature_names, param_rules
 from model.common.param_rules import SECTIONS, Rule
 from model.common.yaml_lines import Located, Where
@@ -200,7 +201,7 @@ def _is_range(limits: Any) -> bool:
 
 def _features(to: SlipCheck, value: Any) -> None:
     """Check the families of features and their windows."""
-    families = feature_names.FAMILIES
+    families = names.FAMILIES
     features = to.keys(("features",), value, ("history_hours", *families), ("history_hours",))
     history = features.get("history_hours")
     if "history_hours" in features and not to.value(("features", "history_hours"), history, param_rules.HISTORY):
@@ -224,11 +225,11 @@ def _features(to: SlipCheck, value: Any) -> None:
 def _lengths(to: SlipCheck, where: Where, values: Any, history: float | None) -> None:
     """Check a list of windows or half-lives."""
     if not isinstance(values, list):
-        fix = f"write [{values}]" if feature_names.is_length(values) else "write hours in brackets, such as [3, 24]"
+        fix = f"write [{values}]" if names.is_length(values) else "write hours in brackets, such as [3, 24]"
         to.say(where, f"is {_shown(values)}, not a list of hours", fix)
         return
     for n, hours in enumerate(values):
-        if not feature_names.is_length(hours):
+        if not names.is_length(hours):
             hint = _hint(hours, param_rules.HISTORY)
             to.say((*where, n), f"is {_shown(hours)}", f"it must be a number of hours above 0{hint}")
         elif hours in values[:n]:
@@ -300,7 +301,7 @@ def _across(to: SlipCheck) -> None:
     judge = _section(to, "judge")
     horizon: Any = _section(to, "labels").get("horizon_hours")
     lead: Any = judge.get("minimum_lead_hours")
-    if feature_names.is_length(lead) and feature_names.is_length(horizon) and lead >= horizon:
+    if names.is_length(lead) and names.is_length(horizon) and lead >= horizon:
         said = f"is {lead}, not below labels.horizon_hours ({horizon}), so that no alarm could be true"
         to.say(("judge", "minimum_lead_hours"), said, "choose a shorter lead or a longer horizon")
     if isinstance(judge.get("costs"), Mapping):

@@ -1,4 +1,4 @@
-"""The schema of params.yaml, a small simulated fleet, and ways to damage its tables."""
+"""The schema of the simulated fleets, a small simulated fleet, and ways to damage its tables."""
 
 from pathlib import Path
 
@@ -7,15 +7,7 @@ import pytest
 
 from closedloop.data import simulate, sources
 from closedloop.data.schema import Schema
-
-SCHEMA = Schema(
-    sensors=("volt", "rotate", "pressure", "vibration"),
-    components=("comp1", "comp2", "comp3", "comp4"),
-    errors=("error1", "error2", "error3", "error4", "error5"),
-    models=("model1", "model2", "model3", "model4"),
-    sampling_minutes=60,
-    ranges=((0.0, 400.0), (0.0, 1000.0), (0.0, 300.0), (0.0, 150.0)),
-)
+from simulated_fleet import SCHEMA
 
 
 class Faults:

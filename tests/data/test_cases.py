@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from model import data_check
-from model.common import cli, params, proposal
+from model.common import cli, params, proposed_params
 
 PROPOSED = Path("build/data-check/params.yaml")
 HOURS = 240
@@ -278,7 +278,7 @@ def test_offsets_on_either_side_of_a_change_of_clocks_fit(put, check):
 
 
 def test_names_with_spaces_are_read_back_and_a_broken_proposal_is_replaced(put, check, monkeypatch):
-    monkeypatch.setattr(proposal, "fleet_name", lambda place: place.name)  # the name decides who is held out
+    monkeypatch.setattr(proposed_params, "fleet_name", lambda place: place.name)  # the name decides who is held out
     names = tuple(f"Press line {k:02} north hall" for k in range(1, 13))
     fits(check(put(readings=fleet(names, hours=120))), machines=12)
     assert params.load(PROPOSED).machine_numbers == {name: k for k, name in enumerate(names, start=1)}

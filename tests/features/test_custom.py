@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from closedloop.data.schema import HOUR_US, DataError, Events, Float64, Schema, Tables
-from closedloop.features.apply import compiled, slow
 from closedloop.features.custom import unchanged_hours
+from closedloop.features.custom_calls import compiled, slow
 from closedloop.features.kernel import compute
 from closedloop.features.registry import CUSTOM, Custom, feature
 from closedloop.features.spec import FeatureSpec, fit_constants
@@ -26,7 +26,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Custom]:
     monkeypatch.setattr("closedloop.features.registry.CUSTOM", registered)
     monkeypatch.setattr("closedloop.features.spec.CUSTOM", registered)
     monkeypatch.setattr("closedloop.features.kernel.CUSTOM", registered)
-    monkeypatch.setattr("closedloop.features.apply.CUSTOM", registered)
+    monkeypatch.setattr("closedloop.features.custom_calls.CUSTOM", registered)
 
     def add(function: Callable[..., float], name: str = "mine", window_hours: float = 5) -> Custom:
         feature(name, unit="1", window_hours=window_hours)(function)
@@ -99,7 +99,7 @@ def test_compiled_and_plain_python_agree(sensors, hours, register, schema: Schem
     tables = fleet(schema, sampling="gaps")
     assert compiled(custom)[1] == ""
     expected = run(tables, schema, "mine")
-    monkeypatch.setattr("closedloop.features.apply.compiled", lambda custom: (custom.function, "as if refused"))
+    monkeypatch.setattr("closedloop.features.custom_calls.compiled", lambda custom: (custom.function, "as if refused"))
     assert expected.tobytes() == run(tables, schema, "mine").tobytes()
 
 
@@ -138,7 +138,7 @@ def test_a_function_that_fails_is_named(numba, mistake, register, schema: Schema
 
     register({"outside": outside, "raises": raises}[mistake])
     if not numba:
-        monkeypatch.setattr("closedloop.features.apply.compiled", lambda custom: (custom.function, ""))
+        monkeypatch.setattr("closedloop.features.custom_calls.compiled", lambda custom: (custom.function, ""))
     with pytest.raises(DataError, match="custom feature 'mine' raised"):
         run(fleet(schema, rows=20), schema, "mine")
 
@@ -151,7 +151,7 @@ def test_a_function_cannot_change_the_telemetry(numba, register, schema: Schema,
 
     custom = register(mine)
     if not numba:
-        monkeypatch.setattr("closedloop.features.apply.compiled", lambda custom: (custom.function, ""))
+        monkeypatch.setattr("closedloop.features.custom_calls.compiled", lambda custom: (custom.function, ""))
     else:
         assert compiled(custom)[1]
     with pytest.raises(DataError, match="must not write to its arguments"):

@@ -1,4 +1,4 @@
-"""Write the golden files of training and judging: ``python tests/golden/make.py``.
+"""Write the golden files of training and judging: ``PYTHONPATH=tests/support python tests/golden/make.py``.
 
 Only a change of format may change them, in the same commit. Everything comes from the simulator and a seed. The answers
 are the true labels with noise, not those of a model, so that they do not depend on the version of a library.
@@ -19,6 +19,7 @@ from closedloop.judge.gate import decide
 from closedloop.judge.labels import labels
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import ANOMALY, Intervals, JudgeSettings, PredictionTable, Truth
+from judged_fleet import PARAMS
 from model.common.params import load
 
 HERE = Path(__file__).parent
@@ -57,25 +58,9 @@ def candidate(role: str, predictions: PredictionTable) -> Candidate:
 
 
 def settings() -> JudgeSettings:
-    """The settings of the golden files, which do not change with params.yaml."""
-    raw = {
-        "labels": {"horizon_hours": 24},
-        "judge": {
-            "episode_gap_hours": 12,
-            "minimum_lead_hours": 2,
-            "neutral_hours": 96,
-            "costs": {"unplanned": 10000, "planned": 2000, "false_alarm": 250, "missed_anomaly": 1000},
-        },
-        "gate": {
-            "on_inconclusive": "ship",
-            "minimum_machines": 5,
-            "minimum_failures": 10,
-            "error_rate": 0.05,
-            "false_alarm_ratio": 1.1,
-            "floors": {"event_recall": 0.5},
-        },
-    }
-    return JudgeSettings.from_params(raw)
+    """The settings of the golden files: those of the tests of judging, with one floor alone."""
+    gate = PARAMS["gate"] | {"floors": {"event_recall": 0.5}}
+    return JudgeSettings.from_params(PARAMS | {"gate": gate})
 
 
 def verdict(known: Truth, predictions: PredictionTable) -> dict[str, Any]:

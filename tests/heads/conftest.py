@@ -9,7 +9,7 @@ from closedloop.features.kernel import compute
 from closedloop.features.spec import FeatureSpec, fit_constants
 from closedloop.heads.bundle import Bundle, TrainedOn
 from closedloop.heads.detectors import fit_anomaly_head
-from closedloop.heads.drift_fit import fit_drift_reference
+from closedloop.heads.drift_reference_fit import fit_drift_reference
 from closedloop.heads.failure import fit_failure_head
 
 

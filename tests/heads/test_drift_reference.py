@@ -11,21 +11,14 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from closedloop.data.schema import HOUR_US, Events, Schema, Tables
+from closedloop.data.schema import HOUR_US, Events, Tables
 from closedloop.data.simulate import simulate
-from closedloop.heads import drift_fit
-from closedloop.heads.drift_fit import fit_drift_reference
+from closedloop.heads import drift_reference_fit
 from closedloop.heads.drift_reference import BINS, MOST_DAYS, QUANTILES, DriftReference
+from closedloop.heads.drift_reference_fit import fit_drift_reference
 from closedloop.heads.storage import pack, unpack
+from simulated_fleet import SCHEMA
 
-SCHEMA = Schema(
-    sensors=("volt", "rotate", "pressure", "vibration"),
-    components=("comp1", "comp2", "comp3", "comp4"),
-    errors=("error1", "error2", "error3", "error4", "error5"),
-    models=("model1", "model2", "model3", "model4"),
-    sampling_minutes=60,
-    ranges=((0.0, 400.0), (0.0, 1000.0), (0.0, 300.0), (0.0, 150.0)),
-)
 SHIFT, ERROR_RATE, SAMPLES = 10.0, 0.05, 12  # volts: two thirds of a deviation of the readings
 
 
@@ -73,7 +66,7 @@ def psi(stored: DriftReference, tables: Tables, clustered: bool = True) -> list[
     """
     found, machine = [], np.unique(tables.machine, return_inverse=True)[1]
     for c, values in enumerate(tables.values):
-        counts, covariance = drift_fit._shares(values, stored.edges[c], machine)
+        counts, covariance = drift_reference_fit._shares(values, stored.edges[c], machine)
         before, now = stored.counts[c] / stored.counts[c].sum(), counts / counts.sum()
         middle, index = (before + now) / 2, float(np.sum((now - before) * np.log(now / before)))
         both = stored.covariance[c] + covariance
@@ -130,7 +123,7 @@ def test_the_sample_of_machine_days_is_of_every_machine_and_each_mean_is_a_days(
     assert len(found.day_machine) == MOST_DAYS
     assert np.unique(found.day_machine).tolist() == list(range(1, 41))
     days = tables.values[0, tables.machine == 7]
-    start = int(tables.time[0] % drift_fit.DAY_US // HOUR_US)
+    start = int(tables.time[0] % drift_reference_fit.DAY_US // HOUR_US)
     means = {round(float(part.mean()), 9) for part in np.split(days, range(24 - start, len(days), 24))}
     sampled = found.day_means[0, found.day_machine == 7]
     assert {round(value, 9) for value in sampled[~np.isnan(sampled)].tolist()} <= means  # the last is half a day

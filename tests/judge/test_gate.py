@@ -308,12 +308,6 @@ def test_a_stale_acceptance_has_no_effect_and_says_so(ask, fleet, stale):
     assert "has no effect" in decision["reason"]
 
 
-def test_an_acceptance_written_before_the_champion_had_one_name_holds(ask, fleet):
-    older = {"reference": "champion-commit", "inputs_digest": "sha256:challenger-inputs", "why": "quieter nights"}
-    assert ask(fleet.model(recall=0.3, seed=1), accepted=older)["accepted"]
-    assert not ask(fleet.model(recall=0.3, seed=1), accepted=older | {"reference": "another commit"})["accepted"]
-
-
 def test_a_refusal_cannot_be_accepted(ask, good):
     decision = ask(mutated(good, 17, score=np.nan), accepted=ACCEPTED)
     assert (decision["verdict"], exit_code(decision), decision["accepted"]) == ("refused", 1, False)

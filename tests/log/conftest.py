@@ -16,6 +16,7 @@ from closedloop.log.record import REJECT, Record, Reject, encode
 from closedloop.log.ship import Shipper
 from closedloop.log.sink import Sink
 from closedloop.log.spool import Spool
+from model.common import params
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REQUEST = json.loads((GOLDEN / "request.json").read_bytes())
@@ -85,6 +86,18 @@ def folder(tmp_path):
 @pytest.fixture
 def sink(tmp_path):
     return tmp_path / "sink"
+
+
+@pytest.fixture
+def place(sink):
+    """The sink, opened."""
+    return Sink.at(str(sink), {})
+
+
+@pytest.fixture(scope="session")
+def schema():
+    """The schema of params.yaml."""
+    return params.load().schema
 
 
 @pytest.fixture

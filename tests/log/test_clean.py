@@ -14,15 +14,10 @@ from closedloop.log import clean, pins, upkeep
 from closedloop.log.lease import Lease
 from closedloop.log.pins import Pin
 from closedloop.log.rewrite import Table, sweep_scratch
-from closedloop.log.sink import Sink, SinkError
+from closedloop.log.sink import SinkError
 from closedloop.log.store import Store
 
 EVERYTHING = upkeep.UpkeepSettings(everything=True, grace_seconds=0)
-
-
-@pytest.fixture
-def place(sink):
-    return Sink.at(str(sink), {})
 
 
 @pytest.fixture

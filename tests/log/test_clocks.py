@@ -4,18 +4,11 @@ import time
 
 import pytest
 
-from closedloop.data.schema import Schema
 from closedloop.log import read as module
 from closedloop.log.history import Bounds
 from closedloop.log.sink import Sink
-from model.common import params
 
 YEAR_US = 366 * 24 * 3_600_000_000
-
-
-@pytest.fixture
-def schema() -> Schema:
-    return params.load().schema
 
 
 @pytest.fixture

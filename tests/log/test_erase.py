@@ -16,21 +16,10 @@ from closedloop.log.orders import Order, Orders
 from closedloop.log.pins import Pin
 from closedloop.log.read import read
 from closedloop.log.rewrite import Table
-from closedloop.log.sink import Sink, SinkError
+from closedloop.log.sink import SinkError
 from model import log as command
-from model.common import params
 
 DAY_US = 86_400_000_000
-
-
-@pytest.fixture(scope="module")
-def schema():
-    return params.load().schema
-
-
-@pytest.fixture
-def place(sink):
-    return Sink.at(str(sink), {})
 
 
 @pytest.fixture

@@ -30,11 +30,6 @@ STRIDE_HOURS = 60  # so that windows of 72 hours overlap
 
 
 @pytest.fixture
-def schema():
-    return params.load().schema
-
-
-@pytest.fixture
 def back(kit, folder, sink, schema):
     """A function that writes records to a log, ships it and reads it back."""
 

@@ -24,20 +24,9 @@ from closedloop.log.read import read
 from closedloop.log.rewrite import Table
 from closedloop.log.sink import Sink, SinkError
 from closedloop.log.store import Store
-from model.common import params
 
 NOW = upkeep.UpkeepSettings(grace_seconds=0)
 TEN_YEARS_MS = 10 * 366 * 24 * 3_600_000
-
-
-@pytest.fixture(scope="module")
-def schema():
-    return params.load().schema
-
-
-@pytest.fixture
-def place(sink):
-    return Sink.at(str(sink), {})
 
 
 @pytest.fixture

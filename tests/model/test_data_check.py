@@ -15,7 +15,7 @@ from closedloop.data.expectations import validate
 from closedloop.data.schema import DataError
 from model import data, data_check, evaluate, predict, train
 from model import validate as validation
-from model.common import cli, examine, params, proposal, tracking
+from model.common import cli, examine, params, proposed_params, tracking
 
 DAY = 144  # rows of ten minutes
 MACHINES = ("press-a", "press-b", "press-c")
@@ -28,7 +28,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
     monkeypatch.setattr(tracking, "log", lambda *_, **__: "none")
-    monkeypatch.setattr(proposal, "fleet_name", lambda place: place.name)  # the name decides who is held out
+    monkeypatch.setattr(proposed_params, "fleet_name", lambda place: place.name)  # the name decides who is held out
 
 
 def readings(machines=MACHINES, days=21, **more):
@@ -251,7 +251,7 @@ def test_a_new_machine_without_a_number_is_named_with_a_fix(tmp_path, capsys):
     ],
 )
 def test_machines_are_numbered_by_the_digits_of_their_names_where_these_tell_them_apart(names, expected):
-    assert expected == proposal.machine_numbers(names)
+    assert expected == proposed_params.machine_numbers(names)
 
 
 def test_a_machine_keeps_its_number_when_others_join(tmp_path, capsys):
@@ -275,7 +275,7 @@ def test_a_machine_keeps_its_number_when_others_join(tmp_path, capsys):
     ],
 )
 def test_a_range_holds_what_was_seen_and_half_as_much_beside_it(values, low, high):
-    assert [low, high] == proposal.plausible(pd.Series(values))
+    assert [low, high] == proposed_params.plausible(pd.Series(values))
 
 
 def test_a_code_for_a_missing_reading_is_told_from_a_far_reading():
@@ -297,10 +297,10 @@ def test_a_code_for_a_missing_reading_is_told_from_a_far_reading():
 def test_names_that_yaml_would_read_as_something_else_stay_what_they_are(code, tmp_path):
     """As a component, a sensor, a column and a machine."""
     schema = {"sampling_minutes": 10, "sensors": {code: [0.0, 1.5]}, "components": [code], "errors": [], "models": []}
-    fleet = proposal.Fleet(
+    fleet = proposed_params.Fleet(
         code, schema, {"rule": "fleet"}, 72, {"telemetry": f"{code}.csv"}, {"maint": {code: "comp"}}, {code: 1}
     )
-    (tmp_path / "p.yaml").write_text(proposal.render(fleet))
+    (tmp_path / "p.yaml").write_text(proposed_params.render(fleet))
     asked = params.load(tmp_path / "p.yaml")
     assert asked.source == code
     assert (asked.schema.sensors, asked.schema.components) == ((code,), (code,))
@@ -310,8 +310,10 @@ def test_names_that_yaml_would_read_as_something_else_stay_what_they_are(code, t
 
 def test_the_proposal_of_an_hourly_fleet_of_years_is_the_commits_own_file_but_for_the_fleet(tmp_path):
     own = params.load()
-    fleet = proposal.Fleet(own.source, own.schema.to_dict(), {"rule": own.split["rule"]}, own.features["history_hours"])
-    (tmp_path / "p.yaml").write_text(proposal.render(fleet))
+    fleet = proposed_params.Fleet(
+        own.source, own.schema.to_dict(), {"rule": own.split["rule"]}, own.features["history_hours"]
+    )
+    (tmp_path / "p.yaml").write_text(proposed_params.render(fleet))
     assert own.raw == params.load(tmp_path / "p.yaml").raw
     comments = [line.partition("#")[2] for line in params.PARAMS.read_text().splitlines() if line.startswith("  ")]
     assert all(comment in (tmp_path / "p.yaml").read_text() for comment in comments)

@@ -11,12 +11,11 @@ import pytest
 from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
 from closedloop.data.schema import Schema
-from closedloop.features.shifts import SHIFTS
-from closedloop.features.spec import KNOWN, FeatureSpec
+from closedloop.features.spec import FeatureSpec
 from closedloop.heads import detectors, failure
 from closedloop.heads.failure import HistGradientBoostingClassifier
 from model import batch, data, data_check, evaluate, params_check, train, validate
-from model.common import cli, estimators, feature_names, params, proposal, timescale
+from model.common import cli, estimators, feature_names, params, proposed_params, time_scaling
 from model.common.param_rules import SECTIONS
 
 TEXT = params.PARAMS.read_text(encoding="utf-8")
@@ -173,12 +172,12 @@ def test_a_missing_file_is_one_line(tmp_path):
 def test_the_files_that_this_copy_has_and_proposes_pass(tmp_path):
     assert params.load().source == "simulated"
     schema = {"sampling_minutes": 10, "sensors": {"temp °C": [-40, 120], "1": [0, 1]}, "components": ["007"]}
-    fleet = proposal.Fleet(
+    fleet = proposed_params.Fleet(
         "press line", schema | {"errors": [], "models": []}, {"rule": "prefix", "prefix": 0.3}, 12,
         files={"telemetry": "a.csv"}, columns={"telemetry": {"t": "datetime"}}, machine_numbers={"A": 1, "B": 2},
     )  # fmt: skip
     path = tmp_path / "params.yaml"
-    path.write_text(proposal.render(fleet), encoding="utf-8")
+    path.write_text(proposed_params.render(fleet), encoding="utf-8")
     assert ("temp °C", "1") == params.load(path).schema.sensors
 
 
@@ -238,7 +237,7 @@ def test_the_names_that_training_keeps_for_itself_are_those_of_the_heads():
 
 @pytest.mark.parametrize("history", [72, 1.2, 0.2, 500])
 def test_the_names_of_the_features_are_those_that_training_computes(history):
-    raw = timescale.scale(params.load().raw, history, 1)
+    raw = time_scaling.scale(params.load().raw, history, 1)
     for features in (raw["features"], {"history_hours": history}, raw["features"] | {"shift": None, "errors": {}}):
         for sensors in (raw["schema"]["sensors"], {"temp": [0, 1]}):
             schema = raw["schema"] | {"sensors": sensors}
@@ -248,7 +247,6 @@ def test_the_names_of_the_features_are_those_that_training_computes(history):
             fed, skipped = feature_names.custom(features, schema)
             assert list(spec.custom) == fed
             assert [reason.partition(":")[0] for reason in spec.skipped] == skipped
-    assert (KNOWN, SHIFTS) == (feature_names.FAMILIES, feature_names.SHIFTS)
 
 
 def test_a_check_imports_nothing_that_takes_seconds_and_says_one_line_without_a_traceback(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, DataError
 from closedloop.heads.bundle import write
-from model import mirror, recall, register
+from model import mirror, recorded_params, register
 from model.common import cli, tracking
 from model.common.params import PARAMS
 
@@ -210,24 +210,24 @@ def test_the_run_that_is_registered_is_by_default_the_one_judged_last(runs, here
 
 
 def test_a_recorded_run_gives_its_parameter_file_back_unchanged(here):
-    recall.main(["--run", here["first"]])
+    recorded_params.main(["--run", here["first"]])
     assert PARAMS.read_bytes() == Path("build/params-of-run.yaml").read_bytes()
     shortest = next(n for n in range(1, 33) if sum(one.startswith(here["better"][:n]) for one in here.values()) == 1)
-    recall.main(["--run", here["better"][:shortest], "--out", "build/again.yaml"])
+    recorded_params.main(["--run", here["better"][:shortest], "--out", "build/again.yaml"])
     assert PARAMS.read_bytes() == Path("build/again.yaml").read_bytes()
 
 
 def test_an_unknown_run_is_answered_with_those_that_exist(here):
     with pytest.raises(DataError, match="no run has an id that begins with 'zz'") as error:
-        recall.main(["--run", "zz"])
+        recorded_params.main(["--run", "zz"])
     assert all(run in str(error.value) for run in here.values())
     with pytest.raises(DataError, match="6 runs have an id that begins with ''"):
-        recall.main(["--run", ""])
+        recorded_params.main(["--run", ""])
 
 
 def test_where_nothing_was_recorded_nothing_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for command, words in ((recall, ["--run", "a"]), (register, [])):
+    for command, words in ((recorded_params, ["--run", "a"]), (register, [])):
         with pytest.raises(DataError, match="no run is recorded yet; run: make run"):
             command.main(words)
     assert not (tmp_path / "build").exists()
@@ -237,7 +237,7 @@ def test_a_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(DataError, match=r"MLflow \(MLFLOW_TRACKING_URI=http://127.0.0.1:9\)"):
-        recall.main(["--run", "a"])
+        recorded_params.main(["--run", "a"])
 
 
 @pytest.mark.parametrize("key", ["becomes_champion", "becomes_reference"])

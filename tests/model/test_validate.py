@@ -17,7 +17,7 @@ from closedloop.data import sources
 from closedloop.data.schema import DataError
 from closedloop.data.simulate import simulate
 from closedloop.heads import bundle
-from closedloop.heads.drift_fit import fit_drift_reference
+from closedloop.heads.drift_reference_fit import fit_drift_reference
 from model import data, validate
 from model.common import cli
 from model.common.params import load

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dev import graph
+from dev import local_ci
 from pipeline import plan, required
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,17 +116,17 @@ def test_a_pull_request_is_planned_by_what_it_changes(tmp_path: Path) -> None:
 
 def test_each_job_runs_after_those_that_it_needs(root: Path) -> None:
     jobs = yaml.safe_load((root / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
-    order = graph.order(jobs)
+    order = local_ci.order(jobs)
     assert set(jobs) == set(order)
-    assert set(JOBS) == set(graph.judged(jobs))
+    assert set(JOBS) == set(local_ci.judged(jobs))
     for name in order:
-        for other in graph.needed(jobs[name]):
+        for other in local_ci.needed(jobs[name]):
             assert order.index(other) < order.index(name)
 
 
 def test_the_table_above_is_about_the_jobs_of_the_workflow(root: Path) -> None:
     jobs = yaml.safe_load((root / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
-    assert list(JOBS) == graph.needed(jobs["required"])
+    assert list(JOBS) == local_ci.needed(jobs["required"])
     assert [*JOBS, "required"] == list(jobs)[: len(JOBS) + 1]
     assert SKIPPABLE == plan.SKIPPABLE
 
@@ -162,8 +162,8 @@ def test_the_jobs_end_on_this_machine_as_on_github(
             return not required.objections(json.loads(extra["NEEDS"]))
         return target not in red
 
-    monkeypatch.setattr(graph, "make", make)
-    assert graph.main() == (0 if set(red) <= {"engine"} else 1)
+    monkeypatch.setattr(local_ci, "make", make)
+    assert local_ci.main() == (0 if set(red) <= {"engine"} else 1)
     results = {job: facts["result"] for job, facts in json.loads(seen["required"]["NEEDS"]).items()}
     assert expected.items() <= results.items()
     assert made <= set(seen)

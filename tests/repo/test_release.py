@@ -404,6 +404,7 @@ def test_a_rollback_restores_the_tree_but_not_the_workflows_and_holds_the_rest(r
     assert repo.git("rev-parse", "origin/rollback/r0^") == repo.commits[2]
     (pull,) = repo.calls("pr", "create")
     assert "> `it $(touch x) 'burns' @everyone`" in pull["stdin"]
+    assert "If `types` or `policy` is red because the release is older than what they\nask for" in pull["stdin"]
     assert not repo.calls("workflow")  # it would be compared with the release that is withdrawn only later
     assert not (repo.work / "x").exists()
 
@@ -652,22 +653,22 @@ def test_a_long_report_is_cut() -> None:
 
 def test_a_red_main_is_one_issue_until_it_is_green(repo: Repository) -> None:
     needs = {"required": {"result": "failure"}, "release": {"result": "skipped"}}
-    assert repo.run("watch", "issue", NEEDS=json.dumps(needs)).returncode == 0
+    assert repo.run("notices", "issue", NEEDS=json.dumps(needs)).returncode == 0
     (made,) = repo.calls("issue", "create")
     assert "required (failure)" in made["stdin"]
     title = made["words"][made["words"].index("--title") + 1]
     repo.state["api"]["issues?state=open"] = [{"number": 3, "title": title, "user": {"type": "Bot"}}]
     repo.keep()
-    repo.run("watch", "issue", NEEDS=json.dumps(needs))
+    repo.run("notices", "issue", NEEDS=json.dumps(needs))
     assert len(repo.calls("issue", "create")) == 1
     assert repo.calls("issue", "comment", "3")
-    repo.run("watch", "issue", NEEDS=json.dumps({"required": {"result": "success"}}))
+    repo.run("notices", "issue", NEEDS=json.dumps({"required": {"result": "success"}}))
     assert repo.calls("issue", "close", "3")
 
 
 def test_a_release_cancelled_for_a_newer_one_is_no_red_main(repo: Repository) -> None:
     needs = {"required": {"result": "success"}, "release": {"result": "cancelled"}}
-    assert repo.run("watch", "issue", NEEDS=json.dumps(needs)).returncode == 0
+    assert repo.run("notices", "issue", NEEDS=json.dumps(needs)).returncode == 0
     assert not repo.calls("issue")
 
 
@@ -675,13 +676,13 @@ def test_a_release_cancelled_for_a_newer_one_is_no_red_main(repo: Repository) ->
     ("result", "state"), [("success", "success"), ("failure", "failure"), ("cancelled", "failure")]
 )
 def test_a_run_started_by_hand_reports_a_status(repo: Repository, result: str, state: str) -> None:
-    assert repo.run("watch", "status", NEEDS=json.dumps({"required": {"result": result}})).returncode == 0
+    assert repo.run("notices", "status", NEEDS=json.dumps({"required": {"result": result}})).returncode == 0
     sent = json.loads(repo.state["calls"][-1]["stdin"])
     assert (sent["state"], sent["context"]) == (state, "required")
 
 
 def test_the_head_of_main_has_its_release_or_is_young_or_is_named(repo: Repository) -> None:
-    assert repo.run("watch", "head").returncode == 0
+    assert repo.run("notices", "head").returncode == 0
     old = repo.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "x")
     environment = {"GIT_COMMITTER_DATE": "2020-01-01T00:00:00Z"}
     os.environ.update(environment)
@@ -689,14 +690,14 @@ def test_the_head_of_main_has_its_release_or_is_young_or_is_named(repo: Reposito
         old = repo.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "x")
     finally:
         del os.environ["GIT_COMMITTER_DATE"]
-    red = repo.run("watch", "head", GITHUB_SHA=old)
+    red = repo.run("notices", "head", GITHUB_SHA=old)
     assert red.returncode == 1
     assert "has no release" in red.stderr
     repo.release("r8", old, served="2026-01-01")
-    assert repo.run("watch", "head", GITHUB_SHA=old).returncode == 0
+    assert repo.run("notices", "head", GITHUB_SHA=old).returncode == 0
     repo.state["api"]["git/matching-refs/heads/rollback/"] = [{"ref": "refs/heads/rollback/r1"}]
     repo.keep()
-    held = repo.run("watch", "head", GITHUB_SHA=old)
+    held = repo.run("notices", "head", GITHUB_SHA=old)
     assert held.returncode == 1
     assert "main is not what is served" in held.stderr
 
@@ -713,7 +714,7 @@ def test_the_head_of_main_has_its_release_or_is_young_or_is_named(repo: Reposito
 def test_scanners_that_cannot_be_had_are_named(
     repo: Repository, private: str, fork: str, variable: str, expected: dict[str, str]
 ) -> None:
-    assert repo.run("watch", "scans", PRIVATE=private, FORK=fork, CODE_SCANNING=variable).returncode == 0
+    assert repo.run("notices", "scans", PRIVATE=private, FORK=fork, CODE_SCANNING=variable).returncode == 0
     assert expected == repo.outputs()
     assert repo.summary().count("Skipped: ") == list(expected.values()).count("false")
 

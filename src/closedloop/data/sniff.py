@@ -7,7 +7,7 @@ import gzip
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -130,11 +130,6 @@ def said(form: Form, read: Read) -> list[str]:
     if read.thousands:
         words.append(f"thousands mark {'space' if read.thousands.isspace() else read.thousands}")
     return words
-
-
-def with_form(read: Read, form: Form) -> Read:
-    """The settings with what was found, so that a file is looked at once."""
-    return replace(read, separator=form.separator, encoding=form.encoding, skip_lines=form.skip_lines)
 
 
 def as_keys(form: Form, read: Read) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from closedloop.data.schema import DataError, Float64, Int16, Int64, Schema, Tables
-from closedloop.features.apply import bind
 from closedloop.features.compiled import telemetry
+from closedloop.features.custom_calls import bind
 from closedloop.features.events import Described, Happened, Layout, events, locate
 from closedloop.features.medians import Frozen, baselines
+from closedloop.features.names import SHIFTS
 from closedloop.features.registry import CUSTOM
-from closedloop.features.shifts import SHIFTS, Courses, shifts
+from closedloop.features.shifts import Courses, shifts
 from closedloop.features.spec import Constants, FeatureSpec, code_digest
 from closedloop.features.structures import Baselines, Part, Plan, Readings, array_type, struct_type
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from closedloop.data.schema import DataError, microseconds
+from closedloop.features.names import label
 
 Function = Callable[..., float]
 HOURS = "hours"
@@ -22,6 +23,15 @@ class Custom:
     sensors: tuple[str, ...]
     wants_hours: bool
     function: Function
+
+    def unfed(self, sensors: Collection[str], history_us: float) -> str | None:
+        """Why a fleet with these sensors and this history goes without it; None where it does not."""
+        if lacking := [sensor for sensor in self.sensors if sensor not in sensors]:
+            return f"this fleet has no sensor {lacking[0]!r}"
+        if self.window_us > history_us:
+            window, history = label(self.window_us), label(int(history_us))
+            return f"its window of {window} is longer than features.history_hours ({history})"
+        return None
 
 
 CUSTOM: dict[str, Custom] = {}  # by name, in the order of definition

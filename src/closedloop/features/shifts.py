@@ -16,10 +16,10 @@ import numpy as np
 from numba import njit
 
 from closedloop.data.schema import Float64, Int64
+from closedloop.features.names import SHIFTS
 from closedloop.features.structures import Baselines, Part, Readings
 
 HOUR_US = 3_600_000_000.0
-SHIFTS = ("shift_odds", "shift_size", "shift_hours", "shift_held_hours")
 UNSHIFTED = 12.0  # prior weight of no shift, where each course weighs 1: shifts fill a few percent of a machine's life
 SQRT_HALF, LN_2 = math.sqrt(0.5), math.log(2)
 

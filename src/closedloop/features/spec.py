@@ -8,19 +8,12 @@ from pathlib import Path
 
 import closedloop.features.custom  # noqa: F401  # registers the custom features
 from closedloop.data.schema import HOUR_US, DataError, Schema, microseconds
+from closedloop.features import names
 from closedloop.features.baseline import Constants, fit_constants
+from closedloop.features.names import FAMILIES
 from closedloop.features.registry import CUSTOM
-from closedloop.features.shifts import SHIFTS
 
-__all__ = ["Constants", "FeatureSpec", "code_digest", "fit_constants", "label"]
-
-KNOWN = {
-    "rolling": ("windows_hours",),
-    "trend": ("half_lives_hours", "cusum_slack"),
-    "change": ("windows_hours",),
-    "shift": ("steps", "weight"),
-    "errors": ("windows_hours",),
-}
+__all__ = ["Constants", "FeatureSpec", "code_digest", "fit_constants"]
 
 
 @dataclass(frozen=True)
@@ -57,25 +50,25 @@ class FeatureSpec:
         Raises:
             DataError: a key is unknown or missing, or a window is not above 0 and at most ``history_hours``.
         """
-        _only(params, ("history_hours", *KNOWN), "features")
+        _only(params, ("history_hours", *FAMILIES), "features")
         history_us = _hours([params.get("history_hours")], "features.history_hours")[0]
-        family = {name: _family(params, name) for name in KNOWN}
-        lengths = {name: _lengths(family[name], name, history_us) for name in KNOWN if name != "shift"}
+        family = {name: _family(params, name) for name in FAMILIES}
+        lengths = {name: _lengths(family[name], name, history_us) for name in FAMILIES if name != "shift"}
         slack = _slack(family["trend"])
         steps, weight = _shift(family["shift"])
         fed, skipped = _customs(schema, history_us)
         errors = lengths["errors"] if family["errors"] else None
         blocks = {
             "telemetry": (*_telemetry_names(schema, lengths, slack is not None, steps > 0), *fed),
-            "errors": _error_names(schema, errors),
-            "maint": tuple(f"{component}_days_since" for component in schema.components),
-            "machine": ("age", *(f"model={model}" for model in schema.models)),
+            "errors": () if errors is None else names.of_errors(schema.errors, errors),
+            "maint": names.of_components(schema.components),
+            "machine": names.of_machine(schema.models),
         }
-        names = tuple(name for block in blocks.values() for name in block)
-        if twice := [name for name in names if names.count(name) > 1]:
+        every = tuple(name for block in blocks.values() for name in block)
+        if twice := [name for name in every if every.count(name) > 1]:
             raise DataError(f"features: two features are named {twice[0]!r}; rename one of them")
         return cls(
-            names=names,
+            names=every,
             groups=tuple(group for group, block in blocks.items() for _ in block),
             history_us=history_us,
             rolling_us=lengths["rolling"],
@@ -154,16 +147,16 @@ def _only(raw: object, known: tuple[str, ...], where: str) -> None:
 def _family(params: dict, name: str) -> dict:
     """One family of the section, empty where it is off."""
     family = params.get(name) or {}
-    _only(family, KNOWN[name], f"features.{name}")
-    if missing := [key for key in KNOWN[name] if family and key not in family]:
+    _only(family, FAMILIES[name], f"features.{name}")
+    if missing := [key for key in FAMILIES[name] if family and key not in family]:
         raise DataError(f"features.{name}: {missing[0]!r} is missing; add it, or leave the whole family out")
     return family
 
 
 def _lengths(family: dict, name: str, history_us: int) -> tuple[int, ...]:
     """The windows or half-lives of a family, in microseconds."""
-    where = f"features.{name}.{KNOWN[name][0]}"
-    lengths = _hours(family.get(KNOWN[name][0], []), where)
+    where = f"features.{name}.{FAMILIES[name][0]}"
+    lengths = _hours(family.get(FAMILIES[name][0], []), where)
     if too_long := [us for us in lengths if us > history_us]:
         raise DataError(
             f"{where}: {too_long[0] / HOUR_US:g} h is longer than history_hours"
@@ -184,34 +177,15 @@ def _slack(trend: dict) -> float | None:
 
 def _customs(schema: Schema, history_us: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The custom features that the schema can feed; and those that it cannot, each with the reason."""
-    fed, skipped = [], []
-    for name, item in CUSTOM.items():
-        if lacking := [sensor for sensor in item.sensors if sensor not in schema.sensors]:
-            skipped.append(f"{name}: this fleet has no sensor {lacking[0]!r}")
-        elif item.window_us > history_us:
-            window, history = label(item.window_us), label(history_us)
-            skipped.append(f"{name}: its window of {window} is longer than features.history_hours ({history})")
-        else:
-            fed.append(name)
-    return tuple(fed), tuple(skipped)
+    reasons = {name: item.unfed(schema.sensors, history_us) for name, item in CUSTOM.items()}
+    fed = tuple(name for name, reason in reasons.items() if reason is None)
+    return fed, tuple(f"{name}: {reason}" for name, reason in reasons.items() if reason is not None)
 
 
 def _telemetry_names(schema: Schema, lengths: dict[str, tuple[int, ...]], cusum: bool, shift: bool) -> list[str]:
     """The names of the telemetry families, sensor by sensor; the shift family comes last."""
-    own = [f"{kind}_{label(us)}" for us in lengths["rolling"] for kind in ("mean", "std")]
-    own += [f"ewma_{label(us)}" for us in lengths["trend"]]
-    own += ["cusum"] if cusum else []
-    own += [f"change_{label(us)}" for us in lengths["change"]]
-    names = [f"{sensor}_{name}" for sensor in schema.sensors for name in own]
-    return names + [f"{sensor}_{name}" for sensor in schema.sensors if shift for name in SHIFTS]
-
-
-def _error_names(schema: Schema, windows_us: tuple[int, ...] | None) -> tuple[str, ...]:
-    """The names of the errors family, code by code."""
-    if windows_us is None:
-        return ()
-    own = (*(f"count_{label(us)}" for us in windows_us), "hours_since")
-    return tuple(f"{code}_{name}" for code in schema.errors for name in own)
+    own, last = names.of_sensor(lengths, cusum), names.SHIFTS if shift else ()
+    return [f"{sensor}_{name}" for part in (own, last) for sensor in schema.sensors for name in part]
 
 
 def _shift(raw: dict) -> tuple[int, float]:
@@ -231,14 +205,8 @@ def _hours(values: object, where: str) -> tuple[int, ...]:
     if not isinstance(values, list):
         raise DataError(f"{where}: write a list of hours, not {values!r}")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 24 * 366 * 10:
+        if not names.is_length(value):
             raise DataError(f"{where}: {value!r} is not a number of hours above 0")
     if len(set(values)) != len(values):
         raise DataError(f"{where}: a length occurs twice in {values}")
     return tuple(microseconds(value) for value in values)
-
-
-def label(us: int) -> str:
-    """A length of time for the name of a feature: ``24h``, ``0.5h``, or ``7min`` where hours need over two decimals."""
-    hours = us / HOUR_US
-    return f"{hours:g}h" if round(hours, 2) == hours else f"{us / 60_000_000:g}min"

@@ -1,6 +1,6 @@
 """The drift reference: what the training tables looked like, in a few kilobytes whatever the size of the fleet.
 
-Training makes it with :mod:`closedloop.heads.drift_fit`; whoever loads a bundle needs this module alone.
+Training makes it with :mod:`closedloop.heads.drift_reference_fit`; whoever loads a bundle needs this module alone.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from closedloop.judge.metrics import Assessment, assess
 from closedloop.judge.ruler import Ruler, changes
 from closedloop.judge.truth import Grid, JudgeSettings, Truth
 
-VERDICTS = ("refused", "identical", "incomparable", "worse", "first", "better", "inconclusive")
 GREEN = {"identical", "first", "better"}
 ACCEPTABLE = {"incomparable", "worse", "inconclusive"}
 NO_DELTA = {"estimate": None, "low": None, "high": None}
@@ -61,8 +60,7 @@ def decide(
         settings: labels, costs and limits of the base commit.
         base_ruler: the ruler of the base commit; None where there is none.
         served: ``inputs_digest`` of what is served now.
-        accepted: content of ``model/accepted.json``: ``champion`` (a commit; ``reference`` in older files),
-            ``inputs_digest`` and ``why``.
+        accepted: content of ``model/accepted.json``: ``champion`` (a commit), ``inputs_digest`` and ``why``.
 
     Raises:
         DataError: the truth holds nothing that could be judged, or a floor names an unknown figure.
@@ -96,8 +94,8 @@ def decide(
 
 def _applies(accepted: Mapping[str, Any], champion: Candidate | None, challenger: Candidate) -> bool:
     """Whether an acceptance was written for this champion and these inputs."""
-    met = accepted.get("champion", accepted.get("reference"))
-    return (met, accepted.get("inputs_digest")) == (champion and champion.commit, challenger.inputs_digest)
+    met = champion and champion.commit
+    return (accepted.get("champion"), accepted.get("inputs_digest")) == (met, challenger.inputs_digest)
 
 
 def is_green(decision: Mapping[str, Any]) -> bool:

@@ -85,10 +85,8 @@ def find(sink: Sink) -> Orders:
         SinkError: one cannot be understood, so what must go is not known.
         OSError: the sink does not answer.
     """
-    store = Store(sink)
     orders = []
-    paths = [file.path for file in store.list(FOLDER) if file.path.endswith(".json") and "/." not in file.path]
-    for path, content in store.read_many(sorted(paths)):
+    for path, content in Store(sink).read_json(FOLDER):
         try:
             orders.append(msgspec.json.decode(content, type=Order))
         except msgspec.DecodeError as error:

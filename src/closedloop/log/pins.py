@@ -78,10 +78,8 @@ def find(sink: Sink) -> list[Pin]:
         SinkError: one cannot be understood: what it pins is not known, so nothing may be removed.
         OSError: the sink does not answer.
     """
-    store = Store(sink)
     pins = []
-    paths = [file.path for file in store.list(FOLDER) if file.path.endswith(".json") and "/." not in file.path]
-    for path, content in store.read_many(sorted(paths)):
+    for path, content in Store(sink).read_json(FOLDER):
         try:
             pins.append(msgspec.json.decode(content, type=Pin))
         except msgspec.DecodeError as error:

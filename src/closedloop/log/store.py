@@ -75,6 +75,11 @@ class Store:
             if content is not None:
                 yield path, content
 
+    def read_json(self, folder: str) -> Iterator[tuple[str, bytes]]:
+        """The JSON files below a folder, by name; not those that are being written."""
+        found = [file.path for file in self.list(folder) if file.path.endswith(".json") and "/." not in file.path]
+        return self.read_many(sorted(found))
+
     def write(self, path: str, content: bytes) -> None:
         """Put a file there, durably, in place of what was there."""
         if self._folder is None:

@@ -20,9 +20,10 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from closedloop.data.frames import Frames
 from closedloop.data.schema import CODE_COLUMN, DataError, Schema, microseconds
-from closedloop.features.spec import FeatureSpec, label
+from closedloop.features.names import label
+from closedloop.features.spec import FeatureSpec
 from closedloop.judge.split import PREFIX, held_out
-from model.common import params, timescale
+from model.common import params, time_scaling
 
 EVEN = 0.5  # of the steps are near the most frequent one, or the rows are irregular
 FEWEST = 5  # machines that the split by machine and time leaves on either side
@@ -140,9 +141,9 @@ def split_of(machines: pd.Series, source: str, salt: str) -> tuple[dict[str, Any
 
 def history_of(telemetry: pd.DataFrame, asked: params.Params, split: Mapping[str, Any], minutes: int) -> float:
     """Return the length of the history, in hours, that suits how long and how often these machines were watched."""
-    watched = timescale.watched_hours(telemetry, minutes)
-    span = timescale.training_hours(watched, split["rule"], split.get("prefix", PREFIX), minutes)
-    return timescale.history(asked.features["history_hours"], span, minutes)
+    watched = time_scaling.watched_hours(telemetry, minutes)
+    span = time_scaling.training_hours(watched, split["rule"], split.get("prefix", PREFIX), minutes)
+    return time_scaling.history(asked.features["history_hours"], span, minutes)
 
 
 def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
@@ -151,7 +152,7 @@ def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
     editor.width = 1_000_000  # a folded line of names cannot be read back
     text = template.read_text(encoding="utf-8")
     content, own = editor.load(text), yaml.safe_load(text)
-    scaled = timescale.scale(own, fleet.history_hours, fleet.schema["sampling_minutes"])
+    scaled = time_scaling.scale(own, fleet.history_hours, fleet.schema["sampling_minutes"])
     skipped = {
         reason.partition(":")[0]
         for reason in FeatureSpec.from_params(scaled["features"], Schema.from_dict(fleet.schema)).skipped

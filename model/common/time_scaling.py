@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from closedloop.data.schema import microseconds
-from closedloop.features.spec import label
+from closedloop.features.names import label
 
 SPANS = 5  # the training time of a machine should hold that many histories
 LEAST_HISTORY = 10  # readings; a deviation of fewer means little

@@ -10,7 +10,7 @@ from closedloop.data.schema import HOUR_US, DataError, microseconds
 from closedloop.features.spec import FeatureSpec
 from closedloop.judge.truth import JudgeSettings
 from model.common import params
-from model.common.timescale import history, scale, tidy, training_hours
+from model.common.time_scaling import history, scale, tidy, training_hours
 
 RAW = params.load().raw
 HISTORY = RAW["features"]["history_hours"]
