@@ -120,16 +120,16 @@ log-compact: $(INSTALLED) ## rewrite the many small files of LOG_SINK=place as f
 
 log-expire: $(INSTALLED) ## remove the records of more than DAYS=n days ago from LOG_SINK=place; pinned versions keep theirs (DRY_RUN=1)
 	@[ -n "$(DAYS)" ] || { echo 'make log-expire: DAYS is not set; say how many days of records stay: make log-expire DAYS=400' >&2; exit 2; }
-	@$(strip $(BIN)/python -m model.log expire --days "$(DAYS)" $(LOG_FLAGS))
+	@$(strip $(BIN)/python -m model.log expire --days="$(DAYS)" $(LOG_FLAGS))
 
 log-erase: $(INSTALLED) ## remove MACHINE=id or CALLER=name from every version in LOG_SINK=place; CONFIRM=the same name; WITHDRAW=1: end the order
 	@[ -n "$(MACHINE)$(CALLER)" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, or CALLER=name' >&2; exit 2; }
-	@$(strip $(BIN)/python -m model.log erase $(if $(MACHINE),--machine "$(MACHINE)",--caller "$(CALLER)") \
-	  $(if $(CONFIRM),--confirm "$(CONFIRM)") $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
+	@$(strip $(BIN)/python -m model.log erase $(if $(MACHINE),--machine="$(MACHINE)") $(if $(CALLER),--caller="$(CALLER)") \
+	  $(if $(CONFIRM),--confirm="$(CONFIRM)") $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
 
 log-repair: $(INSTALLED) ## say why the log at LOG_SINK=place is halted, and repair it: SPOOL="LOG_DIRs" with the segments, DRY_RUN=1, CONFIRM=
 	@[ -n "$(LOG_SINK)" ] || { echo 'make log-repair: LOG_SINK is not set; name the log: make log-repair LOG_SINK=place [SPOOL=dir]' >&2; exit 2; }
-	$(strip $(BIN)/python -m model.log_repair --sink "$(LOG_SINK)" $(foreach dir,$(SPOOL),--spool "$(dir)") $(if $(DRY_RUN),--dry-run) $(if $(CONFIRM),--confirm "$(CONFIRM)"))
+	$(strip $(BIN)/python -m model.log_repair --sink "$(LOG_SINK)" $(foreach dir,$(SPOOL),--spool "$(dir)") $(if $(DRY_RUN),--dry-run) $(if $(CONFIRM),--confirm="$(CONFIRM)"))
 
 ##@ Service and image
 

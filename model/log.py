@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import time
@@ -24,7 +25,7 @@ from closedloop.data.schema import DataError
 from closedloop.log import erase, expire, orders, upkeep
 from closedloop.log.clean import GRACE_SECONDS, clean
 from closedloop.log.erase import Erased
-from closedloop.log.lease import SECONDS, Held, Lease
+from closedloop.log.lease import SECONDS, Lease
 from closedloop.log.orders import Order
 from closedloop.log.rewrite import Table, sweep_scratch
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
@@ -43,8 +44,8 @@ def main(words: list[str]) -> int | None:
         raise DataError("no sink is named; set LOG_SINK, or pass --sink: the folder or address of the log's tables")
     try:
         return _COMMANDS[args.command](Sink.at(place, os.environ), args)
-    except Held as held:
-        raise DataError(str(held)) from None
+    except DataError:  # a ValueError, and not the sink's
+        raise
     except SinkError as error:
         raise DataError(str(error)) from None
     except FAULTS as error:
@@ -62,11 +63,14 @@ def _flags() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="the report as JSON")
         if name != "status":
             command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-            command.add_argument("--wait", type=float, default=SECONDS, help="seconds to wait for another one")
+            command.add_argument("--wait", type=_seconds, default=SECONDS, help="seconds to wait for another one")
         if name == "compact":
             command.add_argument("--all", action="store_true", help="also where only a few small files are left")
             command.add_argument(
-                "--grace", type=float, default=GRACE_SECONDS, help="seconds for which what was replaced stays readable"
+                "--grace",
+                type=_seconds,
+                default=GRACE_SECONDS,
+                help="seconds for which what was replaced stays readable",
             )
         if name == "expire":
             command.add_argument("--days", type=float, required=True, help="older records go")
@@ -79,8 +83,22 @@ def _flags() -> argparse.ArgumentParser:
     return parser
 
 
+def _seconds(text: str) -> float:
+    """Seconds, 0 or more.
+
+    Raises:
+        ArgumentTypeError: they are not.
+    """
+    with contextlib.suppress(ValueError):
+        if (seconds := float(text)) >= 0:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+
+
 def _status(sink: Sink, args: argparse.Namespace) -> None:
     found = status(sink)
+    if not found["tables"] and not found["halted"]:
+        upkeep.present(sink)  # says that there is no log
     if args.json:
         print(json.dumps(found, indent=1))
         return
@@ -111,9 +129,9 @@ def _compact(sink: Sink, args: argparse.Namespace) -> None:
 
 
 def _expire(sink: Sink, args: argparse.Namespace) -> None:
-    if args.days <= 0:
+    if not 0 < args.days < math.inf:  # NaN is in no order
         raise DataError("--days: name how many days of records stay, more than 0")
-    before_us = int((time.time() - args.days * 86400) * _US)
+    before_us = int(max(time.time() - args.days * 86400, 0.0) * _US)
     reports = {}
     for name in upkeep.present(sink):
         if args.dry_run:

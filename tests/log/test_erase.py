@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import time
 
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pytest
 
 from closedloop.data.schema import DataError
 from closedloop.log import expire, orders, pins, ship, upkeep
+from closedloop.log.halt import halt
 from closedloop.log.lease import Lease
 from closedloop.log.orders import Order, Orders
 from closedloop.log.pins import Pin
@@ -295,9 +297,54 @@ def test_pinned_versions_keep_what_expired(kit, sink, place, aged, run, schema):
     assert 20 == read(place, schema, {"requests": 20}).records
 
 
-def test_an_expiry_needs_an_age(run):
-    with pytest.raises(DataError, match="more than 0"):
-        run("expire", "--days", "0")
+@pytest.mark.parametrize("days", ["0", "-1", "nan", "inf"])
+def test_an_expiry_needs_an_age(run, aged, days):
+    with pytest.raises(DataError, match=r"^--days: name how many days"):  # a wrong flag, and nothing about the sink
+        run("expire", "--days", days)
+
+
+def test_more_days_than_any_clock_has_expire_nothing(kit, sink, aged, run):
+    run("expire", "--days", "1e308")
+    assert 20 == len(kit.ids(sink))
+
+
+@pytest.mark.parametrize("words", [("--grace", "nan"), ("--grace", "-1"), ("--wait", "nan"), ("--wait", "soon")])
+def test_seconds_are_a_number_from_0_on(aged, run, capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        run("compact", *words)
+    assert 2 == ended.value.code
+    assert f"argument {words[0]}: '{words[1]}' is not a number of seconds" in capsys.readouterr().err
+
+
+def test_a_place_without_a_log_has_no_status(run, sink):
+    with pytest.raises(DataError, match="there is no log; name the folder"):
+        run("status")
+    sink.mkdir()
+    halt(sink, ["torn"])
+    assert "is halted: torn" in run("status")[1]
+
+
+@pytest.mark.parametrize(
+    ("told", "passed"),
+    [
+        (["MACHINE=-7"], ["--machine=-7"]),
+        (["CALLER=-x y"], ["--caller=-x y"]),
+        (["MACHINE=7", "CALLER=x"], ["--machine=7", "--caller=x"]),  # which the command refuses
+        (["MACHINE=7", "CONFIRM=-7"], ["--machine=7", "--confirm=-7"]),
+    ],
+)
+def test_make_passes_all_that_an_erasure_names(root, tmp_path, told, passed):
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    words = ["make", "-s", "log-erase", f"BIN={tmp_path}", "INSTALLED=", *told]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
+    assert ["-m", "model.log", "erase", *passed] == done.stdout.splitlines()
+
+
+def test_an_erasure_is_of_a_machine_or_of_a_caller(run, aged, capsys):
+    with pytest.raises(SystemExit):
+        run("erase", "--machine=7", "--caller=x")
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_expiry_by_the_library_changes_nothing_where_nothing_is_old(place, aged):

@@ -605,3 +605,48 @@ def test_what_another_process_has_replaced_is_not_replaced_again(kit, sink, plac
     with Lease(place, "requests", say=print) as owner, pytest.raises(rewrite.Changed, match="another process"):
         compact.compact(stale, owner, print)
     assert rows == kit.rows(sink)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_rows_that_compress_well_become_files_that_fit_into_memory(
+    kit, sink, place, folder, whole, monkeypatch, everything
+):
+    """Readings that never change take a few bytes on the disk, and all of them in memory."""
+    count = 2000
+    telemetry = {name: [value[0]] * count for name, value in kit.request["telemetry"].items()}
+    telemetry["machineID"] = list(range(count))
+    for number in range(16):
+        kit.fill(folder, [kit.scored(f"r{number:02}", {"telemetry": telemetry}, kit.noon + number)])
+    kit.ship(folder, sink)
+    before = whole()
+    monkeypatch.setattr(compact, "_MOST_MEMORY", most := 500_000)
+    written = []
+    write = rewrite.ScratchFolder.write
+
+    def watch(scratch, batches, first, last):
+        found = list(batches)
+        written.append(sum(batch.nbytes for batch in found))
+        return write(scratch, found, first, last)
+
+    monkeypatch.setattr(rewrite.ScratchFolder, "write", watch)
+    settings = upkeep.UpkeepSettings(everything=everything, clean_up=False)
+    upkeep.keep(place, print, settings)
+    assert max(written) <= most
+    assert before == whole()
+    files = rewrite.Table(place, "requests").files
+    assert 3 < len(files) < 16
+    assert sum(file.memory for file in files) > 3 * sum(file.size for file in files)
+    said = upkeep.keep(place, print, settings)["requests"].compacted  # it comes to an end, and stays there
+    assert (0, False) == (said.files_before, upkeep.due(place, "requests", settings))
+
+
+def test_a_file_of_which_more_is_known_is_not_written_again_for_its_neighbour(kit, sink, place, folder, monkeypatch):
+    rows = {name: [value[0]] * 2000 for name, value in kit.request["telemetry"].items()} | {"machineID": [*range(2000)]}
+    few = {name: value[:1] for name, value in kit.request["telemetry"].items()}
+    for number, telemetry in enumerate((few, few, rows, few)):
+        kit.fill(folder, [kit.scored(f"r{number}", {"telemetry": telemetry})])
+    kit.ship(folder, sink)
+    monkeypatch.setattr(compact, "_MOST_MEMORY", 50_000)  # less than the one large record takes
+    upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True, clean_up=False))
+    assert [2, 1, 1] == [file.rows for file in rewrite.Table(place, "requests").files]
+    assert [f"r{number}" for number in range(4)] == kit.ids(sink)

@@ -13,13 +13,15 @@ from itertools import pairwise
 
 from arro3.core import RecordBatch
 
+from closedloop.log import history
 from closedloop.log.lease import Lease
 from closedloop.log.rewrite import Data, ScratchFolder, Table, exchange
 
 FAN_IN = 8  # files of a size class, side by side, before they become one
 _SMALLEST_CLASS = 256 << 10
 _CLASS_RATIO = 8
-_LARGE_LEAST, _LARGE_MOST, _LARGE_SHARE = 16 << 20, 48 << 20, 256  # what becomes one file is in memory at once
+_LARGE_LEAST, _LARGE_MOST, _LARGE_SHARE = 16 << 20, 48 << 20, 256
+_MOST_MEMORY = 256 << 20  # of the rows that become one file: they are in memory at once, about three times over
 _MOST_FILES = 512  # that become one at once: progress is kept after each
 
 
@@ -54,17 +56,21 @@ def plan(files: list[Data], *, everything: bool = False, each_raw: bool = False)
 
 
 def _runs(files: list[Data], limit: int, large: int) -> Iterator[list[Data]]:
-    """Files side by side that are each smaller than the limit, and together not much larger than a large one."""
+    """Files side by side that are each smaller than the limit, and together not much larger than a large one.
+
+    As far as it is known their rows fit into memory together.
+    """
     run: list[Data] = []
-    size = 0
+    size = memory = 0
     for file in files:
-        fits = file.size < limit and size < large and len(run) < _MOST_FILES
+        fits = file.size < limit and size < large and len(run) < _MOST_FILES and memory + file.memory <= _MOST_MEMORY
         if run and not fits:
             yield run
-            run, size = [], 0
+            run, size, memory = [], 0, 0
         if file.size < limit:
             run.append(file)
             size += file.size
+            memory += file.memory
     yield run
 
 
@@ -86,14 +92,17 @@ def compact(
     if dry_run:
         files = list(table.files)
         while (run := plan(files, everything=everything, each_raw=each_raw)) is not None:
-            merged = Data("compact-0-0-", sum(file.size for file in run), sum(file.rows for file in run), 0, 0)
+            name = history.compacted_name(0, 0, "", sum(file.memory for file in run))
+            merged = Data(name, sum(file.size for file in run), sum(file.rows for file in run), 0, 0)
             done = _sum(done, run, merged.size, merged.rows)
             files[files.index(run[0]) : files.index(run[-1]) + 1] = [merged]
         return table, done
     while (run := plan(table.files, everything=everything, each_raw=each_raw)) is not None:
         lease.renew()
         with ScratchFolder(table) as scratch:
-            written = scratch.write(_rows(scratch, run, lease), run[0].first, run[-1].last)
+            run, rows = _read(scratch, run, lease)
+            written = scratch.write(rows, run[0].first, run[-1].last)
+            del rows
             if written is None or written.rows != sum(file.rows for file in run):
                 raise ValueError(f"{table.name}: {run[0].path} and those after it do not hold the rows that they name")
             exchange(table, lease, run, [written], {"upkeep": "compact"}, changes=False)
@@ -103,10 +112,24 @@ def compact(
     return table, done
 
 
-def _rows(scratch: ScratchFolder, run: list[Data], lease: Lease) -> Iterator[RecordBatch]:
-    for file in run:
-        yield from scratch.rows(file)
+def _read(scratch: ScratchFolder, run: list[Data], lease: Lease) -> tuple[list[Data], list[RecordBatch]]:
+    """Files of a run, side by side, whose rows fit into memory together, and the rows.
+
+    They are two or more, or one of which nothing was known: so each time fewer files are left, or more is known.
+    """
+    rows: list[RecordBatch] = []
+    memory = 0
+    for number, file in enumerate(run):
+        found = list(scratch.rows(file))
+        memory += sum(batch.nbytes for batch in found)
+        if number and memory > _MOST_MEMORY:
+            if number > 1 or not run[0].known:
+                return run[:number], rows
+            if not file.known:
+                return [file], found
+        rows += found
         lease.renew()
+    return run, rows
 
 
 def _sum(done: Compacted, run: list[Data], size: int, rows: int) -> Compacted:

@@ -131,9 +131,18 @@ def first_added(commits: dict[int, Commit]) -> dict[str, int]:
     return {path: version for version in sorted(commits, reverse=True) for path in commits[version].added}
 
 
-def compacted_name(first: int, last: int, unique: str) -> str:
-    """The name of a file that holds the rows of these commits, so that names sort as rows arrived."""
-    return f"{COMPACTED}{first:012}-{last:012}-{unique}.parquet"
+def compacted_name(first: int, last: int, unique: str, memory: int) -> str:
+    """The name of a file that holds the rows of these commits, so that names sort as rows arrived.
+
+    Its last part is how many bytes of memory the rows take, which their size on the disk does not tell.
+    """
+    return f"{COMPACTED}{first:012}-{last:012}-{unique}-{memory}.parquet"
+
+
+def memory_of(name: str) -> int | None:
+    """How many bytes of memory the rows of a file of upkeep take; None if its name does not say so."""
+    last = name.removesuffix(".parquet").rpartition("-")[2]
+    return int(last) if name.startswith(COMPACTED) and name.count("-") > 3 and last.isdecimal() else None
 
 
 def arrivals(name: str) -> tuple[int, int] | None:

@@ -59,6 +59,16 @@ class Data:
         """Whether a shipper wrote it, so that it lacks the columns of upkeep."""
         return history.arrivals(self.path) is None
 
+    @property
+    def known(self) -> bool:
+        """Whether it is known how much memory its rows take."""
+        return history.memory_of(self.path) is not None
+
+    @property
+    def memory(self) -> int:
+        """How many bytes of memory its rows take; at least that many where it was never read."""
+        return history.memory_of(self.path) or self.size
+
 
 class Table:
     """A table as it is now, for upkeep: its files in the order of arrival, its commits, and the bounds they set.
@@ -162,6 +172,7 @@ class ScratchFolder:
         found = [batch for batch in batches if batch.num_rows]
         if not found:
             return None
+        memory = sum(batch.nbytes for batch in found)
         # One batch: deltalake's writer deals several out to its threads, which takes them out of their order.
         schema = Schema([found[0].schema.field(name).with_nullable(True) for name in found[0].schema.names])
         rows = ArrowTable.from_batches([RecordBatch.from_arrays(x.columns, schema=schema) for x in found])
@@ -180,7 +191,7 @@ class ScratchFolder:
         if len(added) != 1 or count != rows.num_rows:
             raise SinkError(f"{self._table.name}: wrote {count} of {rows.num_rows} rows in {len(added)} files: stopped")
         (add,) = added
-        name = history.compacted_name(first, last, uuid4().hex)
+        name = history.compacted_name(first, last, uuid4().hex, memory)
         store.move(f"{place}/{add['path']}", f"{self._table.name}/{name}")
         return Written(AddAction(name, add["size"], {}, add["modificationTime"], False, add["stats"]), count)
 
