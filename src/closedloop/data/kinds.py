@@ -120,7 +120,21 @@ def _group(members: list[tuple[str, pd.DataFrame, sniff.Form | None]], read: Rea
         for name, kind in group.kinds.items():
             if kind.form is not None and kind.form.epoch == "excel":
                 group.kinds[name] = kind_of(name, rows[name], group, hinted=False)
+    if files.suffix(Path(group.names[0])) not in files.PARQUET and _nameless(group):
+        group.question = (
+            f"{group.name} has no line with the names of its columns: its first line, {', '.join(group.columns[:4])}, "
+            "holds values and would be lost; add such a line, such as time,machine and the names of the sensors"
+        )
     return group
+
+
+def _nameless(group: Group) -> bool:
+    """Whether the names of the columns are values: a time above times, or numbers alone."""
+    numbers = pd.to_numeric(pd.Series(group.columns, dtype="str"), errors="coerce")
+    if numbers.notna().all():
+        return True
+    kinds = {name: group.kinds[name].kind for name in group.of_kind("time", "clock")}
+    return any(kind_of("", pd.Series([name], dtype="str"), group).kind == kind for name, kind in kinds.items())
 
 
 def kind_of(name: str, column: pd.Series, group: Group, hinted: bool | None = None) -> Kind:
