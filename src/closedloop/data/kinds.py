@@ -73,8 +73,13 @@ class Group:
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
-def groups_of(location: Path, paths: list[Path], read: Read, aside: dict[str, list[str]]) -> list[Group]:
-    """The files in groups of the same columns. ``aside`` is told of what is empty or cannot be read."""
+def groups_of(
+    location: Path, paths: list[Path], read: Read, aside: dict[str, list[str]], broken: list[str]
+) -> list[Group]:
+    """The files in groups of the same columns. ``aside`` is told of what is empty, ``broken`` of what cannot be read.
+
+    A ``.txt`` file that cannot be read as a table is a note, and no broken one.
+    """
     found: dict[Any, list[tuple[str, pd.DataFrame, sniff.Form | None]]] = {}
     for path in paths:
         name = path.relative_to(location).as_posix()
@@ -86,6 +91,8 @@ def groups_of(location: Path, paths: list[Path], read: Read, aside: dict[str, li
         except DataError as error:
             nothing = "No columns to parse" in str(error) or "is empty" in str(error)
             aside[name] = ["the table is empty"] if nothing else [str(error)]
+            if not nothing and files.suffix(path) != ".txt":
+                broken.append(str(error))
             continue
         if rows.empty:
             aside[name] = [f"the table is empty: it has the columns {', '.join(rows.columns)} and no rows"]
