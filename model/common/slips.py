@@ -31,7 +31,7 @@ class Slip:
     fix: str
 
     def __str__(self) -> str:
-        return f"{dotted(self.where)} {self.problem}; {self.fix}"
+        return f"{dotted(self.where)} {self.problem}; {self.fix}".lstrip()
 
 
 def dotted(where: Where) -> str:
@@ -254,6 +254,8 @@ def _mapping(to: SlipCheck) -> None:
             if ours not in known:
                 otherwise = f"{table} has {', '.join(map(str, known))}"
                 to.say(where, f"is {_shown(ours)}, which {table} does not have", meant(ours, known, otherwise))
+            elif (first := next(name for name, of in columns[table].items() if of == ours)) != theirs:
+                to.say(where, f"is {ours}, as {first} is", "map one of the two columns")
     _reading(to)
     if raw.get("machine_numbers"):
         numbers = raw["machine_numbers"]
@@ -261,7 +263,7 @@ def _mapping(to: SlipCheck) -> None:
             to.say(("machine_numbers",), "is not a mapping", "write 'name: number' below it, one on each line")
             numbers = {}
         for name, number in numbers.items():
-            to.value(("machine_numbers", str(name)), number, Rule(int))
+            to.value(("machine_numbers", str(name)), number, Rule(int, -(2**63), 2**63 - 1, example=1))
     _once(to, "machine_numbers")
 
 

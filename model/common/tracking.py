@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -30,6 +32,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # so that a server that is down is reported in seconds, not in minutes
 }
 SHOWN = 10  # runs in a message
+LONGEST_KEY = 250  # characters of a parameter's or figure's name that MLflow accepts
 DIGEST_LENGTH = 36  # characters that MLflow stores of a data set's digest; the tag "fingerprint" holds all
 
 
@@ -109,12 +112,14 @@ def log(
         ) as run:
             about = {"fingerprint": data["fingerprint"], "quick": str(quick).lower()}
             mlflow.set_tags(about | _tags(metrics, decision, changed))
-            mlflow.log_params({key: str(value)[:6000] for key, value in changes.flat(content).items()})
+            values = changes.flat(content)
+            mlflow.log_params({name: str(values[key])[:6000] for key, name in accepted(values).items()})
             mlflow.log_text(text, PARAMS)
             _log_changes(mlflow, bundle)
             saved = (decision.get("delta") or {}).get("cost_per_machine_year") or {}
             figures = changes.flat(metrics | {"saved_per_machine_year": saved})
-            mlflow.log_metrics({key: float(value) for key, value in figures.items() if isinstance(value, int | float)})
+            numbers = {key: float(value) for key, value in figures.items() if isinstance(value, int | float)}
+            mlflow.log_metrics({name: numbers[key] for key, name in accepted(numbers).items()})
             _log_datasets(mlflow, data)
             for name in ("metrics.json", DECISION):
                 mlflow.log_artifact(str(out / name))
@@ -122,6 +127,24 @@ def log(
             mlflow.log_artifacts(str(bundle), "bundle")
             _log_model(mlflow, Schema.from_dict(data["schema"]), bundle)
             return str(run.info.run_id)
+
+
+def accepted(keys: Iterable[str]) -> dict[str, str]:
+    """Return for each key a name that MLflow accepts: the key itself where it can be, and no name twice.
+
+    A key holds names of sensors and components, which may have any characters; MLflow refuses brackets, %, ° and more.
+    """
+    found: dict[str, str] = {}
+    for key in keys:
+        name = re.sub(r"[^\w./: -]", "_", key)
+        if posixpath.normpath(name) != name or name.startswith(("/", ".")):  # MLflow takes a name for a path
+            name = re.sub(r"^\.+|/", "_", name)
+        tail, count = "", 1
+        while (name[: LONGEST_KEY - len(tail)] + tail) in found.values():
+            count += 1
+            tail = f" {count}"
+        found[key] = name[: LONGEST_KEY - len(tail)] + tail
+    return found
 
 
 def _tags(metrics: dict[str, Any], decision: dict[str, Any], changed: Iterable[str]) -> dict[str, str]:

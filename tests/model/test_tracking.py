@@ -67,6 +67,42 @@ def here(runs, monkeypatch):
     return found
 
 
+KEYS = [
+    "a.Темп. [°C]",
+    "a.Темп. (°C)",
+    "a.Load %",
+    'a.p/abs ~ "bar"',
+    "a.x//y",
+    "a.end/",
+    "/up",
+    "../up",
+    "..",
+    ".",
+    "..a",
+    "a." + "x" * 400,
+    "a." + "x" * 401,
+    "a.[1]",
+    "a.{1}",
+    "a._1_",
+    "features.rolling.windows_hours",
+    "a.m³/h: x-y",
+]
+
+
+def test_names_of_any_kind_become_different_names_that_mlflow_accepts():
+    from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_metric_name, _validate_param_name
+
+    names = tracking.accepted(KEYS)
+    assert list(names) == KEYS
+    assert len(set(names.values())) == len(KEYS)
+    for name in names.values():
+        _validate_param_name(name)
+        _validate_metric_name(name)
+        assert len(name) <= MAX_ENTITY_KEY_LENGTH
+    assert names["features.rolling.windows_hours"] == "features.rolling.windows_hours"
+    assert names["a.m³/h: x-y"] == "a.m³/h: x-y"  # what MLflow takes stays as it is
+
+
 def stored(folder: Path):
     import mlflow
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,9 @@ def blocks(
             yield from _text_blocks(path, texts, read, rows, at_once, only)
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         kind = suffix(path)[1:]  # the errors of pandas and pyarrow are ValueErrors
-        raise DataError(f"{path}: cannot be read as {kind}: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path}: cannot be read as {kind}: {' '.join(str(error).split())}; export it again") from error
 
 
 def _text_blocks(

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from closedloop.data import events, fleets, reading, roles, sniff
+from closedloop.data import events, fleets, reading, roles, sniff, words
 from closedloop.data.files import readable
-from closedloop.data.kinds import Group, groups_of, texts_of
+from closedloop.data.kinds import ENOUGH, Group, groups_of, texts_of
 from closedloop.data.proposed import Asked, FoundTable, Guess, time_settings
 from closedloop.data.roles import KeyColumns
 from closedloop.data.schema import KEYS, DataError
@@ -36,7 +36,7 @@ def guess(location: Path, asked: Asked | None = None) -> Guess:
         raise DataError(f"{location}: holds no .csv, .parquet or .xlsx file; export your tables as one of these")
     result = Guess()
     read = reading.settings(reading.check(asked.read, "data-check"), "telemetry")
-    groups = groups_of(location, paths, read, result.aside)
+    groups = groups_of(location, paths, read, result.aside, result.faults)
     _know(asked, groups)
     tables: dict[str, FoundTable] = {}
     telemetry = _telemetry(groups, layout, asked, result)
@@ -47,11 +47,29 @@ def guess(location: Path, asked: Asked | None = None) -> Guess:
         events.add(tables, rest, layout, asked, known, result)
     elif not result.faults:
         result.faults.append(
-            "no file has a time and numbers in each row: export the readings of your sensors as one table, with a "
+            _unknown_times(groups)
+            or "no file has a time and numbers in each row: export the readings of your sensors as one table, with a "
             "column for the time, one for the machine and one for each sensor"
         )
     _write(tables, layout, asked, result)
     return result
+
+
+def _unknown_times(groups: list[Group]) -> str | None:
+    """The question of a column that is called a time and holds none that is known; None where there is no such."""
+    for group in groups:
+        for name in group.of_kind("text", "whole", "number"):
+            values = texts_of(group.rows[name]).dropna()
+            if (
+                words.rank(name, words.COLUMN_WORDS["datetime"]) is None
+                or not values.str.contains(r"\d").mean() > ENOUGH
+            ):
+                continue
+            return (
+                f"{group.name}: {name} has {values.iloc[0]}, and that form of time is not known: say it in the codes "
+                f'of strptime, such as TIME={name} TIME_FORMAT="%d.%m.%Y %H:%M:%S"'
+            )
+    return None
 
 
 def _know(asked: Asked, groups: list[Group]) -> None:

@@ -73,8 +73,13 @@ class Group:
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
-def groups_of(location: Path, paths: list[Path], read: Read, aside: dict[str, list[str]]) -> list[Group]:
-    """The files in groups of the same columns. ``aside`` is told of what is empty or cannot be read."""
+def groups_of(
+    location: Path, paths: list[Path], read: Read, aside: dict[str, list[str]], broken: list[str]
+) -> list[Group]:
+    """The files in groups of the same columns. ``aside`` is told of what is empty, ``broken`` of what cannot be read.
+
+    A ``.txt`` file that cannot be read as a table is a note, and no broken one.
+    """
     found: dict[Any, list[tuple[str, pd.DataFrame, sniff.Form | None]]] = {}
     for path in paths:
         name = path.relative_to(location).as_posix()
@@ -86,6 +91,8 @@ def groups_of(location: Path, paths: list[Path], read: Read, aside: dict[str, li
         except DataError as error:
             nothing = "No columns to parse" in str(error) or "is empty" in str(error)
             aside[name] = ["the table is empty"] if nothing else [str(error)]
+            if not nothing and files.suffix(path) != ".txt":
+                broken.append(str(error))
             continue
         if rows.empty:
             aside[name] = [f"the table is empty: it has the columns {', '.join(rows.columns)} and no rows"]
@@ -120,7 +127,21 @@ def _group(members: list[tuple[str, pd.DataFrame, sniff.Form | None]], read: Rea
         for name, kind in group.kinds.items():
             if kind.form is not None and kind.form.epoch == "excel":
                 group.kinds[name] = kind_of(name, rows[name], group, hinted=False)
+    if files.suffix(Path(group.names[0])) not in files.PARQUET and _nameless(group):
+        group.question = (
+            f"{group.name} has no line with the names of its columns: its first line, {', '.join(group.columns[:4])}, "
+            "holds values and would be lost; add such a line, such as time,machine and the names of the sensors"
+        )
     return group
+
+
+def _nameless(group: Group) -> bool:
+    """Whether the names of the columns are values: a time above times, or numbers alone."""
+    numbers = pd.to_numeric(pd.Series(group.columns, dtype="str"), errors="coerce")
+    if numbers.notna().all():
+        return True
+    kinds = {name: group.kinds[name].kind for name in group.of_kind("time", "clock")}
+    return any(kind_of("", pd.Series([name], dtype="str"), group).kind == kind for name, kind in kinds.items())
 
 
 def kind_of(name: str, column: pd.Series, group: Group, hinted: bool | None = None) -> Kind:

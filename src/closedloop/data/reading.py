@@ -6,9 +6,13 @@ Keys of ``read:`` hold for all tables. A table's name below it holds keys of tha
 
 from __future__ import annotations
 
+import codecs
+import difflib
+import re
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from closedloop.data.schema import KEYS, DataError
@@ -96,39 +100,106 @@ def check(section: Any, where: str = "params.yaml") -> dict[str, Any]:
         if key in TABLES:
             for name, own in value.items():
                 _check_key(f"{where}: read.{key}.{name}", str(name), own)
+            _check_together(f"{where}: read.{key}", value)
         else:
             _check_key(f"{where}: read.{key}", str(key), value)
+    _check_together(f"{where}: read", {key: value for key, value in section.items() if key not in TABLES})
+    _check_shape(where, section)
     return section
 
 
 def _check_key(where: str, key: str, value: Any) -> None:
     """Raise DataError unless a key is known and its value of the right kind."""
     if key not in KNOWN:
-        raise DataError(f"{where} is not a known key; known are {', '.join(KNOWN)}, and the names of the tables")
+        near = difflib.get_close_matches(key.lower(), (*KNOWN, *TABLES), 1)
+        fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(KNOWN)}, and the names of the tables"
+        raise DataError(f"{where} is not a known key; {fix}")
     if key in LISTS:
         ok, kind = isinstance(value, list) and not any(isinstance(item, dict | list) for item in value), "a list"
     elif key == "only":
         ok = isinstance(value, dict) and all(isinstance(values, list) for values in value.values())
         kind = "a mapping of a column to a list of its values"
-    elif key in ("skip_lines", "age_in"):
-        ok, kind = type(value) is int and value >= 0, "a whole number"
+    elif key == "skip_lines":
+        ok, kind = type(value) is int and value >= 0, "a whole number, 0 or more"
+    elif key == "age_in":
+        ok, kind = type(value) is int and 1900 <= value < 2200, "a year, such as 2024"
     elif key == "machine":
-        ok, kind = isinstance(value, str | int) and not isinstance(value, bool), "a name or a number"
+        ok, kind = isinstance(value, str | int) and not isinstance(value, bool) and value != "", "a name or a number"
     else:
         ok, kind = isinstance(value, str) and value != "", "text; put it in quotes"
     if not ok:
         raise DataError(f"{where} is {value!r}; it must be {kind}")
+    if (fix := _wrong(key, value)) is not None:
+        raise DataError(f"{where} is {value!r}; {fix}")
+
+
+def _wrong(key: str, value: Any) -> str | None:
+    """How to fix a value of the right kind that means nothing; None where it means something."""
     if key == "epoch" and value not in EPOCHS:
-        raise DataError(f"{where} is {value!r}; choose one of {', '.join(EPOCHS)}")
+        return f"choose one of {', '.join(EPOCHS)}"
     if key == "date_and_time" and len(value) != 2:
-        raise DataError(f"{where} is {value!r}; name the column of the date and that of the time of day")
+        return "name the column of the date and that of the time of day"
     if key == "machine_from" and "{machine}" not in value:
-        raise DataError(f"{where} is {value!r}; write {{machine}} where the path names the machine")
+        return "write {machine} where the path names the machine"
+    if key in ("separator", "decimal", "thousands") and (len(value) != 1 or value.isalnum() or value in '+-"'):
+        return 'it must be one mark; a tab is "\\t"' if key == "separator" else "it must be one mark, such as , or ."
+    if key == "decimal" and value not in (".", ","):
+        return 'write "." or ","'
+    if key == "encoding" and not _is_encoding(value):
+        return "it is not an encoding of text; such are utf-8, cp1252 and utf-16"
+    if key == "time_format":
+        return _wrong_format(value)
     if key == "time_zone":
         try:
             zoneinfo.ZoneInfo(value)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            raise DataError(f"{where} is {value!r}; write a zone such as Europe/Berlin or America/Chicago") from None
+            return "write a zone such as Europe/Berlin or America/Chicago"
+    return None
+
+
+def _is_encoding(name: str) -> bool:
+    """Whether this is the name of an encoding that turns bytes into text."""
+    try:
+        b"a,b\n1,2\n".decode(codecs.lookup(name).name, errors="ignore")
+    except LookupError:  # of bytes into bytes, such as base64, too
+        return False
+    return True
+
+
+def _wrong_format(time_format: str) -> str | None:
+    """How to fix a format of times, or None where it names a day and the codes are known."""
+    codes = re.findall(r"%(.)", time_format.replace("%%", ""))
+    if not codes:
+        return "write the codes of strptime, such as %d.%m.%Y %H:%M"
+    try:
+        datetime.strptime(datetime(2024, 3, 15).strftime(time_format), time_format)
+    except (ValueError, re.error) as error:
+        if "does not match" not in str(error):  # an offset is not written for a time without one
+            return f"{error}; write the codes of strptime, such as %d.%m.%Y %H:%M"
+    if not set(codes) & set("YyGcxs"):
+        return "it has no year; add %Y or %y"
+    return None
+
+
+def _check_together(where: str, keys: Mapping[str, Any]) -> None:
+    """Raise DataError where two keys of one mapping exclude each other."""
+    for one, other in (("epoch", "time_format"), ("machine", "machine_from")):
+        if keys.get(one) is not None and keys.get(other) is not None:
+            raise DataError(f"{where}.{other} stands beside {one}, which says the same in another way; remove one")
+    if keys.get("thousands") is not None and keys["thousands"] == keys.get("decimal", "."):
+        raise DataError(f"{where}.thousands is {keys['thousands']!r}, the decimal mark as well; give each its own mark")
+
+
+def _check_shape(where: str, section: Mapping[str, Any]) -> None:
+    """Raise DataError where a key lacks the one that it needs, or belongs to another table."""
+    own = section.get("telemetry", {})
+    keys = {**section, **own}
+    place = {key: f"{where}: read{'.telemetry' * (key in own)}.{key}" for key in keys}
+    for key, needed in (("tag", "value"), ("value", "tag"), ("tag_separator", "tag")):
+        if keys.get(key) is not None and keys.get(needed) is None:
+            raise DataError(f"{place[key]} stands without {needed}; add {needed}, the name of its column")
+    if keys.get("flag") is not None:
+        raise DataError(f"{place['flag']} marks events, and telemetry has none; move it below failures: or anomalies:")
 
 
 def check_files(files: Any, where: str = "params.yaml") -> FileNames:
@@ -138,12 +209,18 @@ def check_files(files: Any, where: str = "params.yaml") -> FileNames:
         DataError: it is no such mapping.
     """
     files = {} if files is None else files
-    fits = isinstance(files, dict) and all(
-        isinstance(of, str) or (isinstance(of, list) and of and all(isinstance(name, str) for name in of))
-        for of in files.values()
-    )
-    if not fits:
-        raise DataError(f"{where}: files: write 'table: file' below it, one on each line; a list or a pattern will do")
-    if unknown := sorted(set(map(str, files)) - set(TABLES)):
-        raise DataError(f"{where}: files: {unknown[0]!r} is not a table; known are {', '.join(TABLES)}")
+    if not isinstance(files, dict):
+        raise DataError(f"{where}: files: is not a mapping; write 'table: file' below it, one on each line")
+    for table, of in files.items():
+        if table not in TABLES:
+            near = difflib.get_close_matches(str(table).lower(), TABLES, 1)
+            fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(TABLES)}"
+            raise DataError(f"{where}: files.{table}: is not a table; {fix}")
+        names = of if isinstance(of, list) else [of]
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise DataError(f"{where}: files.{table}: is {of!r}; write a file, a pattern such as 2024/*.csv, or a list")
+        if far := next((name for name in names if name.startswith("/")), None):
+            raise DataError(f"{where}: files.{table}: is {far!r}; write its place inside the folder that DATA names")
+    if files and "telemetry" not in files:
+        raise DataError(f"{where}: files.telemetry: is missing; name the file of the readings")
     return {str(table): of for table, of in files.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,8 +51,14 @@ def opened(path: Path) -> IO[bytes]:
 
 def form_of(path: Path, read: Read) -> Form:
     """How a text file is written; what ``read`` says goes first."""
-    with opened(path) as file:
-        start = file.read(SAMPLE)
+    try:
+        with opened(path) as file:
+            start = file.read(SAMPLE)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        kind = path.suffix[1:]
+        raise DataError(
+            f"{path}: cannot be read as {kind}: {error}; export it again, or move it out of the folder"
+        ) from error
     encoding = read.encoding or encoding_of(start)
     try:
         text = start.decode(encoding, errors="ignore")
