@@ -129,8 +129,8 @@ def _check_key(where: str, key: str, value: Any) -> None:
         ok, kind = isinstance(value, str) and value != "", "text; put it in quotes"
     if not ok:
         raise DataError(f"{where} is {value!r}; it must be {kind}")
-    if (fix := _wrong(key, value)) is not None:
-        raise DataError(f"{where} is {value!r}; {fix}")
+    if (wrong := _wrong(key, value)) is not None:
+        raise DataError(f"{where} is {value!r}; {wrong}")
 
 
 def _wrong(key: str, value: Any) -> str | None:
