@@ -41,6 +41,11 @@ def fetch(source: str, schema: Schema) -> tuple[dict[str, pd.DataFrame], dict[st
         cli.say(
             f"{log.impossible_clocks:,} records were stamped after a later commit: set the clocks of their replicas"
         )
+    if log.foreign:
+        kind = "numbers" if schema.has_names else "names"
+        cli.say(
+            f"{log.foreign:,} rows are left out, whose machines have {kind}: schema.machine_id is {schema.machine_id}"
+        )
     if log.erased:
         cli.say(f"{log.erased:,} records are left out, as a standing order of erasure says")
     if log.aside:

@@ -49,7 +49,8 @@ def training_rows(tables: Tables, about: Mapping[str, Any]) -> Tables:
     """
     if "fingerprint" not in about or tables.fingerprint() != about["fingerprint"]:
         raise DataError("build/data: these tables were not validated; run: python -m model.validate")
-    until = {int(machine): last for machine, last in about["train_until"].items()}
+    codes = tables.codes(about["train_until"])
+    until = {code: us for code, us in zip(codes, about["train_until"].values(), strict=True) if code is not None}
     chosen = tables.select(np.array(sorted(until), np.int64))
     last = np.array([until[machine] for machine in chosen.machine.tolist()], np.int64)
     kept = chosen.rows(chosen.time <= last)
