@@ -21,8 +21,7 @@ from closedloop.data.schema import DataError, Schema, Tables
 from closedloop.features.spec import FeatureSpec
 from closedloop.judge.holdout import holdout, last_times
 from closedloop.judge.split import Split, split
-from model.common import cli, params
-from model.common.provenance import PIN
+from model.common import cli, data_pin, params
 
 
 def usual(bundle: Path | None, source: str) -> dict[str, Usual]:
@@ -69,8 +68,8 @@ def check(frames: Frames, schema: Schema, seen: dict[str, Usual], build: Path) -
         raise cli.RefusedError("the data does not meet the expectations:\n  " + "\n  ".join(result.failures))
 
 
-def compare_with_pin(fingerprint: str, about: dict[str, Any], move: bool) -> None:
-    """Check that these are the pinned tables, or with ``move`` write their fingerprint into the pin.
+def compare_with_pin(fingerprint: str, about: dict[str, Any], tables: Tables, move: bool) -> None:
+    """Check that these are the pinned tables, or with ``move`` write their parts and fingerprint into the pin.
 
     Raises:
         DataError: the pin cannot be moved to tables of this machine only.
@@ -78,8 +77,10 @@ def compare_with_pin(fingerprint: str, about: dict[str, Any], move: bool) -> Non
     """
     if move:
         if about["local"]:
-            raise DataError("--pin: only this machine has these tables; name them in model/data.lock.json first")
-        cli.write_json(PIN, cli.read_json(PIN, "restore it from git") | {"fingerprint": fingerprint})
+            raise DataError(
+                "--pin: only this machine has these tables; pin the place they come from: make data-pin DATA="
+            )
+        print(data_pin.moved(about, tables, fingerprint))
     elif not about["local"] and about["pinned"] != fingerprint:
         raise cli.RefusedError(
             f"not judged: the tables are {fingerprint}, and model/data.lock.json pins {about['pinned']}; "
@@ -131,7 +132,7 @@ def main(words: list[str]) -> None:
     check(frames, schema, usual(args.reference, about["source"]), args.data.parent)
     tables = sources.frames_to_tables(frames, schema, {})
     fingerprint = tables.fingerprint()
-    compare_with_pin(fingerprint, about, args.pin)
+    compare_with_pin(fingerprint, about, tables, args.pin)
     parts = split_tables(tables, about, asked, spec.history_us)
     kept, judged_from = holdout(tables, parts, spec.history_us)
     write_holdout(kept, schema, args.data, args.out)
