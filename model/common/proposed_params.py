@@ -23,7 +23,7 @@ from closedloop.data.schema import CODE_COLUMN, DataError, Schema, microseconds
 from closedloop.features.names import label
 from closedloop.features.spec import FeatureSpec
 from closedloop.judge.split import PREFIX, held_out
-from model.common import params, time_scaling
+from model.common import params, starting_params, time_scaling
 
 EVEN = 0.5  # of the steps are near the most frequent one, or the rows are irregular
 FEWEST = 5  # machines that the split by machine and time leaves on either side
@@ -146,21 +146,25 @@ def history_of(telemetry: pd.DataFrame, asked: params.Params, split: Mapping[str
     return time_scaling.history(asked.features["history_hours"], span, minutes)
 
 
-def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
-    """Return the text of the parameter file, with those comments of the ``template`` that still hold."""
+def render(fleet: Fleet) -> str:
+    """Return the text of the parameter file, with those comments of this commit's file that still hold."""
     editor = YAML()
     editor.width = 1_000_000  # a folded line of names cannot be read back
-    text = template.read_text(encoding="utf-8")
-    content, own = editor.load(text), yaml.safe_load(text)
+    content, own = editor.load(starting_params.text()), starting_params.raw()
+    for family in set(content["features"]) - set(own["features"]):
+        del content["features"][family]
+    content["split"].pop("prefix", None)  # written below, where the fleet has one
     scaled = time_scaling.scale(own, fleet.history_hours, fleet.schema["sampling_minutes"])
     skipped = {
         reason.partition(":")[0]
         for reason in FeatureSpec.from_params(scaled["features"], Schema.from_dict(fleet.schema)).skipped
     }
     scaled["anomaly"]["features"] = [name for name in scaled["anomaly"]["features"] if name not in skipped]
-    scaled |= {"source": fleet.source, "schema": fleet.schema, "split": own["split"] | {"rule": fleet.split["rule"]}}
+    split = {"salt": own["split"]["salt"], "rule": fleet.split["rule"]}
+    scaled |= {"source": fleet.source, "schema": fleet.schema, "split": split}
     _replace(content, scaled)
-    del content["columns"]
+    for key in ("columns", *starting_params.OWN):
+        content.pop(key, None)
     content.insert(2, "columns", _flow(fleet.columns), comment="your column names, each with ours, by table")
     if fleet.machine_numbers:
         content.insert(2, "machine_numbers", _flow(fleet.machine_numbers), comment="give a new machine a new number")
@@ -208,7 +212,7 @@ def _replace(old: CommentedMap, new: Mapping[str, Any]) -> None:
     for key, value in new.items():
         if key in old and old[key] == value:
             continue
-        if isinstance(value, Mapping) and isinstance(old.get(key), CommentedMap) and set(value) <= set(old[key]):
+        if isinstance(value, Mapping) and isinstance(old.get(key), CommentedMap) and set(value) == set(old[key]):
             _replace(old[key], value)
         elif isinstance(value, Mapping):
             old[key] = CommentedMap({_text(name): _flow(item) for name, item in value.items()})
