@@ -23,7 +23,8 @@ from closedloop.data.schema import CODE_COLUMN, DataError, Schema, microseconds
 from closedloop.features.names import label
 from closedloop.features.spec import FeatureSpec
 from closedloop.judge.split import PREFIX, held_out
-from model.common import params, starting_params, time_scaling
+from model.common import data_pin, params, starting_params, time_scaling
+from model.common.provenance import ROOT
 
 EVEN = 0.5  # of the steps are near the most frequent one, or the rows are irregular
 FEWEST = 5  # machines that the split by machine and time leaves on either side
@@ -64,8 +65,14 @@ def machine_numbers(names: Iterable[str], known: Mapping[str, int] | None = None
 
 
 def fleet_name(location: Path) -> str:
-    """Return a name for the fleet of a folder: the folder's, and letters of its place, so that no two share one."""
+    """Return a name for the fleet of a folder: the folder's, and letters of its place, so that no two share one.
+
+    The files of the adopted fleet keep its name, which decides which machines are held out.
+    """
     place = location.resolve()
+    adopted = [part["location"] for part in data_pin.load()["parts"] if part.get("kind") == "files"]
+    if any((ROOT / name).resolve() in (place, place.parent if place.is_file() else place) for name in adopted):
+        return params.load().source
     return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"
 
 
@@ -150,7 +157,7 @@ def render(fleet: Fleet) -> str:
     """Return the text of the parameter file, with those comments of this commit's file that still hold."""
     editor = YAML()
     editor.width = 1_000_000  # a folded line of names cannot be read back
-    content, own = editor.load(starting_params.text()), starting_params.raw()
+    content, own = editor.load(starting_params.path().read_text(encoding="utf-8")), starting_params.raw()
     for family in set(content["features"]) - set(own["features"]):
         del content["features"][family]
     content["split"].pop("prefix", None)  # written below, where the fleet has one
@@ -184,7 +191,8 @@ def render(fleet: Fleet) -> str:
         body = re.sub(r"^(  rule: prefix.*)$", said, body, count=1, flags=re.MULTILINE)
     return (
         f"# Proposed by make data-check for the fleet in {fleet.source}: read it, and correct what was guessed wrong.\n"
-        f"# Every key is described in model/README.md. Lengths of time are those of model/params.yaml times "
+        f"# Every key is described in model/README.md. An unknown key is an error, so a typo does not pass.\n"
+        f"# Lengths of time are those of model/{starting_params.path().name} times "
         f"{fleet.history_hours / own['features']['history_hours']:.3g}.\n\n{body}"
     )
 

@@ -20,9 +20,9 @@ SIMULATED = params.PARAMS.with_name("simulated.yaml")
 OWN = ("files", "read", "machine_numbers")  # optional keys, which are the adopted fleet's alone
 
 
-def text() -> str:
-    """Return the text of the file that a proposal starts from; its comments hold for any fleet."""
-    return (SIMULATED if SIMULATED.exists() else params.PARAMS).read_text(encoding="utf-8")
+def path() -> Path:
+    """Return the file that a proposal starts from; its comments hold for any fleet."""
+    return SIMULATED if SIMULATED.exists() else params.PARAMS
 
 
 def load() -> params.Params:
@@ -37,7 +37,7 @@ def load() -> params.Params:
 
 def raw() -> dict[str, Any]:
     """Return the content of :func:`load`, checked before by whoever calls it."""
-    content: dict[str, Any] = yaml.safe_load(text())
+    content: dict[str, Any] = yaml.safe_load(path().read_text(encoding="utf-8"))
     if not SIMULATED.exists():
         return content
     return _combined(content, yaml.safe_load(params.PARAMS.read_text(encoding="utf-8")))
@@ -60,8 +60,7 @@ def _combined(before: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
         "features": features,
         "labels": tuned["labels"] | {"horizon_hours": before["labels"]["horizon_hours"]},
         "split": split | {"rule": before["split"]["rule"]},
-        "anomaly": tuned["anomaly"]
-        | {key: before["anomaly"][key] for key in ("features", "alarms_per_machine_year")},
+        "anomaly": tuned["anomaly"] | {key: before["anomaly"][key] for key in ("features", "alarms_per_machine_year")},
         "failure": tuned["failure"] | {"negatives_every_hours": before["failure"]["negatives_every_hours"]},
         "judge": tuned["judge"] | judge,
     }
