@@ -46,7 +46,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check data-pin retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run data-check adopt unadopt data-pin retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -72,6 +72,12 @@ said = $(if $(filter command,$(origin $(1))),--$(shell echo $(1) | tr A-Z_ a-z-)
 
 data-check: $(INSTALLED) ## check your own files (DATA=path): what fits, how to fix what does not, and a parameter file (TIME= MACHINE= SENSORS= TIME_ZONE= …: what it cannot tell)
 	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
+
+adopt: $(INSTALLED) ## make your own files the fleet of this copy (DATA=path, and what data-check takes), or the simulator's (PROFILE=azure); says what to commit
+	@$(strip $(BIN)/python -m model.adopt $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
+
+unadopt: $(INSTALLED) ## take back what make adopt wrote since the last commit
+	@$(BIN)/python -m model.adopt --undo
 
 data-pin: $(INSTALLED) ## read the data that model/data.lock.json names, validate it, and pin its fingerprint there
 	$(BIN)/python -m model.data
