@@ -163,9 +163,12 @@ def _readings(sensors: pa.ListArray, record: Int64, schema: Schema) -> Iterator[
     names, values = sensors.flatten().flatten()
     for sensor in schema.sensors:
         chosen = pc.equal(names, sensor)
+        sent = _floats(values.filter(chosen).flatten())
+        if len(sent) == len(record):  # every record sent it
+            yield sent
+            continue
         readings = np.full(len(record), np.nan)
-        sent = np.isin(record, sender[chosen.to_numpy(zero_copy_only=False)])
-        readings[sent] = _floats(values.filter(chosen).flatten())
+        readings[np.isin(record, sender[chosen.to_numpy(zero_copy_only=False)])] = sent
         yield readings
 
 
