@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from closedloop.data import simulate, sources
+from closedloop.data.frames import join_marks
 from closedloop.data.schema import DataError, Schema
 from model.common import cli, params, request_log, time_scaling
 from model.common.provenance import PIN
@@ -39,6 +40,8 @@ def fetch(parts: list[dict[str, Any]], schema: Schema) -> tuple[dict[str, pd.Dat
         frames.append(sources.tables_to_frames(made.tables, schema))
         anomalies.append(made.anomalies)
     joined = {name: pd.concat([frame[name] for frame in frames], ignore_index=True) for name in frames[0]}
+    if (marks := join_marks(frames)) is not None:
+        joined["marks"] = marks
     return joined, pd.concat(anomalies, ignore_index=True)
 
 
