@@ -37,7 +37,7 @@ WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params "$(
 LOG_FLAGS = $(if $(DRY_RUN),--dry-run) $(if $(JSON),--json)
 
 # The tests that run code of src/closedloop in their own process, and those of its compiled loops that use little data.
-TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log)
+TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log watch)
 TESTS_OF_LOOPS = $(addprefix tests/,data/test_request.py features/test_values.py features/test_baseline.py \
   heads/test_detectors.py heads/test_failure.py heads/test_trees.py)
 

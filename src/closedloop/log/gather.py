@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from closedloop.data.feedback import FINDINGS
-from closedloop.data.schema import CODE_COLUMN, Float64, Int64, Schema
+from closedloop.data.schema import CODE_COLUMN, FINDINGS, Float64, Int64, Schema
 from closedloop.log.orders import Orders
 from closedloop.log.tables import TABLES_OF
 from closedloop.log.union import Union, to_bits
