@@ -55,6 +55,9 @@ def base_rules(
     another = data["local"] and path.resolve() != params.PARAMS.resolve()
     if base is None or another or (base == provenance.commit() and provenance.is_clean()):
         return JudgeSettings.from_params(own), own_ruler
+    if champion.begins(base, data):
+        cli.say(f"judged by the own rules of this commit: its base {base[:12]} pins the simulator alone")
+        return JudgeSettings.from_params(own), own_ruler
     folder = commits.worktree(base)
     try:
         theirs = yaml.safe_load((folder / "model" / "params.yaml").read_text(encoding="utf-8"))
@@ -68,10 +71,13 @@ def base_rules(
 def the_champion(data: dict[str, Any], own_digest: str, holdout: Path) -> champion.Met:
     """Return the model to beat: that of the commit which the environment names, else the one kept on this machine."""
     commit = None if data["local"] else commits.asked("CHAMPION_COMMIT") or commits.asked("BASE_COMMIT")
-    if commit is not None:
-        return champion.of_commit(commit, own_digest, data, holdout)
-    kept = champion.load(data["source"], data["holdout_fingerprint"], holdout)
-    return champion.Met(kept, None if kept is None else {"from": "machine"})
+    if commit is None:
+        kept = champion.load(data["source"], data["holdout_fingerprint"], holdout)
+        return champion.Met(kept, None if kept is None else {"from": "machine"})
+    if champion.begins(commit, data):
+        cli.say(f"no champion yet: the model of commit {commit[:12]} knows the simulated fleet alone")
+        return champion.Met(None, None)
+    return champion.of_commit(commit, own_digest, data, holdout)
 
 
 def acceptance() -> dict[str, Any] | None:

@@ -7,8 +7,9 @@ below build/champion/<source>: the first model of a fleet, then each that was be
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,27 @@ def settle(decision: Mapping[str, Any], data: Mapping[str, Any], own_params: Pat
     else:
         reason += f" It does not become the champion, since its {why}."
     return {**decision, "becomes_champion": False, "reason": reason}
+
+
+def is_simulated(parts: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether a pin has simulator parts only. Its model is no champion for a pin without any."""
+    kinds = {part.get("kind") for part in parts}
+    return kinds == {"simulator"}
+
+
+def begins(commit: str, data: Mapping[str, Any]) -> bool:
+    """Return whether a fleet of one's own takes the simulator's place: the commit pins that one alone, today's none.
+
+    What the commit's model learned and what its rules measure is another fleet then, so nothing is compared with it.
+    The name of the fleet, ``source``, plays no part in it.
+    """
+    if data["local"] or any(part["kind"] == "simulator" for part in data["parts"]):
+        return False
+    pinned = provenance.git("show", f"{commit}:{provenance.PIN.relative_to(provenance.ROOT).as_posix()}")
+    try:
+        return pinned is not None and is_simulated(json.loads(pinned)["parts"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False  # ruler_of says what is wrong with it
 
 
 def save(source: str, candidate: Candidate, bundle: Path, predictions: Path, holdout_fingerprint: str) -> None:
