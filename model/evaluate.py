@@ -56,6 +56,9 @@ def base_rules(
     another = data["local"] and path.resolve() != params.PARAMS.resolve()
     if base is None or another or (base == provenance.commit() and provenance.is_clean()):
         return JudgeSettings.from_params(own), own_ruler
+    if champion.begins(base, data):
+        cli.say(f"judged by the own rules of this commit: its base {base[:12]} pins the simulator alone")
+        return JudgeSettings.from_params(own), own_ruler
     folder = commits.worktree(base)
     try:
         theirs = yaml.safe_load((folder / "model" / "params.yaml").read_text(encoding="utf-8"))
@@ -71,6 +74,9 @@ def the_champion(data: dict[str, Any], own_digest: str, holdout: Path) -> Candid
     commit = None if data["local"] else commits.asked("CHAMPION_COMMIT") or commits.asked("BASE_COMMIT")
     if commit is None:
         return champion.load(data["source"], data["holdout_fingerprint"], holdout)
+    if champion.begins(commit, data):
+        cli.say(f"no champion yet: the model of commit {commit[:12]} knows the simulated fleet alone")
+        return None
     return champion.of_commit(commit, own_digest, data, holdout)
 
 

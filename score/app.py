@@ -114,6 +114,7 @@ def _service(
         pages={
             "/": page.page(scorer, served, closed=tokens is not None).encode(),
             "/docs": docs.page(document).encode(),
+            "/example": page.columns(scorer.example).encode(),
             "/openapi.json": msgspec.json.encode(document),
         },
     )

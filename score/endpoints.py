@@ -113,6 +113,12 @@ async def state(request: Request) -> Response:
     return _json(figures, {"Cache-Control": "no-store"})
 
 
+@router.get("/example", summary="A request that can be sent to /score as it is", response_class=Response)
+async def example(request: Request) -> Response:
+    """The example request, made from the bundle's schema."""
+    return Response(_service(request).pages["/example"], media_type="application/json")
+
+
 @router.get("/", include_in_schema=False)
 async def home(request: Request) -> HTMLResponse:
     """The page for people."""

@@ -7,7 +7,9 @@ build/champion/<source>.
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,27 @@ from model.common.provenance import LIBRARY_IN_COMMIT
 def folder(source: str) -> Path:
     """Return where the champion of a fleet is kept."""
     return cli.CHAMPIONS / source
+
+
+def is_simulated(parts: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether a pin has simulator parts only. Its model is no champion for a pin without any."""
+    kinds = {part.get("kind") for part in parts}
+    return kinds == {"simulator"}
+
+
+def begins(commit: str, data: Mapping[str, Any]) -> bool:
+    """Return whether a fleet of one's own takes the simulator's place: the commit pins that one alone, today's none.
+
+    What the commit's model learned and what its rules measure is another fleet then, so nothing is compared with it.
+    The name of the fleet, ``source``, plays no part in it.
+    """
+    if data["local"] or any(part["kind"] == "simulator" for part in data["parts"]):
+        return False
+    pinned = provenance.git("show", f"{commit}:{provenance.PIN.relative_to(provenance.ROOT).as_posix()}")
+    try:
+        return pinned is not None and is_simulated(json.loads(pinned)["parts"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False  # ruler_of says what is wrong with it
 
 
 def save(source: str, candidate: Candidate, bundle: Path, predictions: Path, holdout_fingerprint: str) -> None:

@@ -66,6 +66,7 @@ def own_the_reference_fleet() -> Callable[[Path], None]:
     def give(folder: Path) -> None:
         for file in (PARAMS_FILE, PIN_FILE):
             shutil.copyfile(file, folder / file.name)
+        (folder / "simulated.yaml").unlink(missing_ok=True)  # a copy that adopted a fleet has it
 
     return give
 

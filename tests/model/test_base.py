@@ -200,3 +200,30 @@ def test_a_champion_from_before_the_moves_is_trained_by_its_own_code_and_only_th
     manifest = json.loads((theirs / "build/bundle/manifest.json").read_text())
     assert {"commit": base, "model_digest": manifest["model_digest"]} == decision["champion"]
     assert (theirs / "build/holdout-of-challenger.parquet").exists()
+
+
+def test_a_fleet_of_ones_own_in_place_of_the_simulator_is_the_first_and_then_the_champion(copy):
+    """The base and the champion pin simulator parts only: neither its model nor its rules are compared with."""
+    git(copy, "checkout", "--quiet", "--force", "main")
+    base = git(copy, "rev-parse", "HEAD")
+    succeed(copy, "data")
+    plant = copy / "data/plant"
+    plant.mkdir(parents=True)
+    for table in ("telemetry", "failures", "errors", "maint", "machines"):
+        shutil.copy(copy / f"build/data/PdM_{table}.parquet", plant)
+    params = copy / "model/params.yaml"
+    params.write_text(params.read_text().replace("source: simulated", "source: plant"))
+    assert command(copy, "data_pin", "--source", "data/plant").returncode == 0
+    assert command(copy, "validate", "--pin").returncode == 0
+    adopted = commit(copy, "adopt a fleet")
+    succeed(copy, "train", "predict")
+    done = command(copy, "evaluate", base=base, champion=base)
+    assert done.stdout.startswith("first: "), done.stderr
+    decision = json.loads((copy / "build/decision.json").read_text())
+    assert (None, True, True) == (decision["champion"], decision["green"], decision["becomes_champion"])
+
+    params.write_text(params.read_text().replace("source: plant", "source: press"))
+    commit(copy, "another name")
+    succeed(copy, "data", "validate", "train", "predict")
+    done = command(copy, "evaluate", base=adopted, champion=adopted)
+    assert done.stdout.startswith("incomparable: The ruler changed (source in params.yaml)"), done.stdout

@@ -540,7 +540,8 @@ def test_after_a_rollout_that_failed_what_was_served_last_is_applied_again(repo:
 class Service(BaseHTTPRequestHandler):
     """What answers like the service, with the faults that a test gives."""
 
-    answers: ClassVar[dict[str, tuple[int, dict[str, str]]]] = {}
+    answers: ClassVar[dict[str, tuple[int, dict[str, Any]]]] = {}
+    asked: ClassVar[list[bytes]] = []
 
     def do_GET(self) -> None:
         status, body = self.answers[self.path]
@@ -549,13 +550,16 @@ class Service(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(body).encode())
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append(self.rfile.read(int(self.headers["Content-Length"])))
         self.do_GET()
 
     def log_message(self, *words: Any) -> None:
         """Print nothing."""
 
 
+EXAMPLE = {"telemetry": {"temp": [61.2]}}
+BODY = {"content": {"application/json": {"schema": {"examples": [EXAMPLE]}}}}
+DOCUMENT = {"paths": {"/score": {"post": {"requestBody": BODY}}}}
 FACTS = {"bundle_digest": "sha256:b", "model_digest": "sha256:m", "commit": "c"}
 
 
@@ -571,25 +575,29 @@ FACTS = {"bundle_digest": "sha256:b", "model_digest": "sha256:m", "commit": "c"}
         ({"/readyz": (503, {"why": "disk"})}, "", ["/readyz answered 503"]),
         ({"/version": (200, FACTS | {"commit": "d"})}, "", ["/version has commit d"]),
         ({"/version": (404, {})}, "", ["bundle_digest None", "model_digest None", "commit None"]),
+        ({"/openapi.json": (404, {})}, "", ["no example of a request: 404"]),
+        ({"/openapi.json": (200, {"paths": {"/score": {}}})}, "", ["no example of a request: 200"]),
     ],
 )
 def test_the_smoke_test_finds_what_is_not_what_was_released(
     changed: dict[str, Any], token: str, says: list[str]
 ) -> None:
-    answers = {"/readyz": (200, {}), "/version": (200, FACTS), "/score": (200, {"model": "sha256:m"})} | changed
-    handler = type("Faulty", (Service,), {"answers": answers})
+    answers = {"/readyz": (200, {}), "/version": (200, FACTS), "/score": (200, {"model": "sha256:m"})}
+    answers |= {"/openapi.json": (200, DOCUMENT)} | changed
+    handler = type("Faulty", (Service,), {"answers": answers, "asked": []})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        found = deploy.objections(f"http://127.0.0.1:{server.server_port}", FACTS, b"{}", token)
+        found = deploy.objections(f"http://127.0.0.1:{server.server_port}", FACTS, token)
         server.shutdown()
         thread.join()
     assert len(says) == len(found)
     assert all(part in line for part, line in zip(says, found, strict=True))
+    assert [EXAMPLE] * ("/openapi.json" not in changed) == [json.loads(body) for body in handler.asked]  # type: ignore[attr-defined]
 
 
 def test_where_nobody_answers_every_question_is_an_objection() -> None:
-    assert len(deploy.objections("http://127.0.0.1:1", FACTS, b"{}", "")) == 5
+    assert len(deploy.objections("http://127.0.0.1:1", FACTS, "")) == 5
 
 
 # --- comments, issues and statuses ---

@@ -322,6 +322,14 @@ def test_every_documented_example_works_when_pasted(client):
             jsonschema.validate(answer.json(), schema)
 
 
+def test_the_example_route_gives_the_documented_example(client):
+    answer = client.get("/example")
+    assert answer.headers["content-type"] == "application/json"
+    content = client.get("/openapi.json").json()["paths"]["/score"]["post"]["requestBody"]["content"]
+    assert content["application/json"]["schema"]["examples"][0] == answer.json()
+    assert client.post("/score", content=answer.content, headers=JSON).status_code == 200
+
+
 def test_the_documented_answer_is_that_of_the_documented_example(client):
     operation = client.get("/openapi.json").json()["paths"]["/score"]["post"]
     content = operation["requestBody"]["content"]["application/json"]

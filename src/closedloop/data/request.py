@@ -5,6 +5,7 @@ A request is a slice of the fleet's own tables (all but ``failures``), so the lo
 
 from __future__ import annotations
 
+import math
 import sys
 from functools import lru_cache
 from typing import Any
@@ -162,7 +163,7 @@ def openapi(schema: Schema) -> dict[str, Any]:
     latest = 1_420_351_200_000_000  # 2015-01-04T06:00:00Z
     rows = rfc3339.to_text(latest - schema.period_us), rfc3339.to_text(latest)
     readings = {
-        name: _column({"type": ["number", "null"]}, [round(low + (high - low) * part, 1) for part in (0.42, 0.43)])
+        name: _column({"type": ["number", "null"]}, [_reading(low, high, part) for part in (0.42, 0.43)])
         for name, (low, high) in zip(schema.sensors, schema.ranges, strict=True)
     }
     tables = {"telemetry": _table("Readings.", {"datetime": _time(*rows), "machineID": _ids(2), **readings}, 1)}
@@ -185,6 +186,11 @@ def openapi(schema: Schema) -> dict[str, Any]:
         "additionalProperties": False,
         "examples": [{name: properties["examples"][0] for name, properties in tables.items()}],
     }
+
+
+def _reading(low: float, high: float, part: float) -> float:
+    """A reading at a part of a sensor's range, with as few digits as the range allows."""
+    return round(low + (high - low) * part, max(1, 2 - math.floor(math.log10(high - low))))
 
 
 def _column(items: dict[str, Any], example: list) -> dict[str, Any]:
