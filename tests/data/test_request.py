@@ -7,17 +7,16 @@ from time import time_ns
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from closedloop.data import columns, request, rfc3339
 from closedloop.data.request import Decoder, RequestError, decode, openapi
 from closedloop.data.schema import HOUR_US, Schema
+from simulated_fleet import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-SCHEMA = Schema.from_dict(yaml.safe_load((ROOT / "model" / "params.yaml").read_text())["schema"])
 EXAMPLE = json.loads((GOLDEN / "request.json").read_text())
 
 

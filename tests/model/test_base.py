@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,18 @@ def top() -> Path:
     return Path(git(Path(__file__).parent, "rev-parse", "--show-toplevel"))
 
 
-def copy_checkout(folder: Path) -> None:
-    """Copy those parts of this checkout that train and judge a model."""
+@pytest.fixture(scope="module")
+def copy_checkout(own_the_reference_fleet) -> Callable[[Path], None]:
+    """Copy those parts of this checkout that train and judge a model, and give them the reference fleet."""
+
+    def copy(folder: Path) -> None:
+        copy_parts(folder)
+        own_the_reference_fleet(folder / "model")
+
+    return copy
+
+
+def copy_parts(folder: Path) -> None:
     listed = git(top(), "ls-files", "--cached", "--others", "--exclude-standard", *PARTS).split()
     for name in listed:
         if (top() / name).is_file():
@@ -79,7 +90,7 @@ def commit(folder: Path, message: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory):
+def copy(copy_checkout, tmp_path_factory):
     """A repository with one commit, this checkout with a small fleet pinned, and that commit's model in build/."""
     folder = tmp_path_factory.mktemp("copy") / "project"
     folder.mkdir()
@@ -250,7 +261,7 @@ def test_a_base_that_is_not_in_the_clone_is_one_clear_line(copy):
 
 
 @pytest.fixture(scope="module")
-def moved(tmp_path_factory):
+def moved(copy_checkout, tmp_path_factory):
     """A repository whose first commit is one from before the moves, and whose second is this checkout."""
     found = subprocess.run(
         ["git", "-C", str(top()), "cat-file", "-e", f"{BEFORE_THE_MOVES}^{{commit}}"], capture_output=True, check=False

@@ -24,7 +24,7 @@ DECISION = json.loads((GOLDEN / "decision.json").read_text())
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A repository whose commit has this params.yaml."""
+    """A repository whose commit has the reference fleet's params.yaml."""
     root = tmp_path / "checkout"
     (root / "model").mkdir(parents=True)
     (root / "model/params.yaml").write_text(params.PARAMS.read_text())
