@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from closedloop.data import machines
-from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Events, Float64, Int16, Int64, Schema, Tables
+from closedloop.data.marks import Marks
+from closedloop.data.schema import CODE_COLUMN, FINDINGS, KEYS, DataError, Events, Float64, Int16, Int64, Schema, Tables
 
 Frames = dict[str, pd.DataFrame]
 Columns = Mapping[str, Mapping[str, str]]  # your names for ours, by table
@@ -31,6 +32,8 @@ def expected_columns(schema: Schema) -> dict[str, tuple[str, ...]]:
     }
 
 
+MARKS = ("machineID", "until")  # the columns of the frame ``marks``, which accompanies tables that may be incomplete
+FINDING = "finding"  # a column that maint may have
 NAME_COLUMN = CODE_COLUMN | {"machines": "model"}  # the column of each table that holds names of the schema
 
 
@@ -94,11 +97,11 @@ TWICE = "see which column tells these rows apart, and map it under columns in pa
 
 def wanted(table: str, column: str, machine_id: str = machines.NUMBER) -> str:
     """What a column should hold: ``time``, ``whole``, ``id``, ``text`` or ``number``."""
-    if column in ("datetime", "start", "end"):
+    if column in ("datetime", "start", "end", "until"):
         return "time"
     if column == "machineID":
         return "id" if machine_id == machines.TEXT else "whole"
-    return "text" if column == NAME_COLUMN.get(table) else "number"
+    return "text" if column in (NAME_COLUMN.get(table), FINDING) else "number"
 
 
 def convert(column: pd.Series, kind: str) -> tuple[pd.Series, NDArray[np.bool_]]:
@@ -206,7 +209,8 @@ def check_mapping(columns: Columns) -> None:
 def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables:
     """The frames as sorted and checked tables. Only telemetry is required.
 
-    Columns outside the schema are ignored. A machine's model and age may be missing.
+    Columns outside the schema are ignored. A machine's model and age may be missing, and so may the finding of a
+    replacement. A frame ``marks`` has the maturity mark of each machine, missing where nobody vouched for it.
 
     Raises:
         DataError: a column is missing; a value cannot be read, is missing in a key or is infinite; a key occurs twice;
@@ -215,9 +219,12 @@ def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables
     check_mapping(columns)
     if "telemetry" not in frames:
         raise DataError("telemetry: the table is missing; it is the only one that is required")
-    if unknown := sorted(set(frames) - set(KEYS)):
+    if unknown := sorted(set(frames) - set(KEYS) - {"marks"}):
         raise DataError(f"{unknown[0]}: not a table; known are {', '.join(KEYS)}")
-    checked = {table: _checked(table, rename(table, frame, columns), schema) for table, frame in frames.items()}
+    given = {table: frame for table, frame in frames.items() if table != "marks"}
+    checked = {table: _checked(table, rename(table, frame, columns), schema) for table, frame in given.items()}
+    if "marks" in frames:
+        checked["marks"] = _marks(frames["marks"], schema)
     names: tuple[str, ...] | None = None
     if schema.has_names:
         names = tuple(sorted({name for frame in checked.values() for name in frame["machineID"].unique()}))
@@ -233,6 +240,7 @@ def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables
         _events("maint", checked.get("maint"), schema),
         _events("failures", checked["failures"], schema) if "failures" in checked else None,
         _machines(checked.get("machines"), schema),
+        Marks.of(*(checked["marks"][name].to_numpy(np.int64) for name in MARKS)) if "marks" in checked else None,
         names,
     )
 
@@ -260,6 +268,10 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
             known = known_names(schema)[table]
             bad = result[name].notna() & ~result[name].isin(known)
             _refuse(table, name, not_one_of(known), frame, bad, "correct it, or add it to the schema")
+    if table == "maint" and FINDING in frame:
+        result[FINDING] = convert(frame[FINDING], "text")[0]
+        bad = result[FINDING].notna() & ~result[FINDING].isin(FINDINGS)
+        _refuse(table, FINDING, not_one_of(FINDINGS), frame, bad, "correct it, or leave it empty where it is not known")
     clean = pd.DataFrame(result)
     repeated = clean.duplicated(list(KEYS[table]))
     _refuse(table, ", ".join(KEYS[table]), "the key occurs twice", frame, repeated, TWICE)
@@ -280,7 +292,26 @@ def _events(table: str, frame: pd.DataFrame | None, schema: Schema) -> Events:
     if frame is None:
         return Events.empty()
     codes = _codes(frame[CODE_COLUMN[table]], known_names(schema)[table])
-    return Events.of(frame["machineID"].to_numpy(np.int64), _microseconds(frame["datetime"]), codes)
+    finding = _codes(frame[FINDING], FINDINGS) if FINDING in frame else None
+    return Events.of(frame["machineID"].to_numpy(np.int64), _microseconds(frame["datetime"]), codes, finding)
+
+
+def _marks(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The columns ``MARKS`` of a frame, converted and checked; ``until`` in microseconds UTC.
+
+    Raises:
+        DataError: a column is missing, or a value cannot be read.
+    """
+    columns = {}
+    for name in MARKS:
+        if name not in frame:
+            raise DataError(f"marks.{name}: the column is missing; the table needs {' and '.join(MARKS)}")
+        kind = wanted("marks", name, schema.machine_id)
+        columns[name], unreadable = convert(frame[name], kind)
+        if unreadable.any() or (name == "machineID" and columns[name].isna().any()):
+            row = int(np.flatnonzero(unreadable | columns[name].isna().to_numpy())[0]) + 1
+            raise DataError(f"marks.{name}: row {row} {WANTED[kind][0]}; correct it")
+    return pd.DataFrame({"machineID": columns["machineID"], "until": _microseconds(columns["until"])})
 
 
 def _machines(frame: pd.DataFrame | None, schema: Schema) -> tuple[Int64, Int16, Float64]:
@@ -309,7 +340,27 @@ def tables_to_frames(tables: Tables, schema: Schema) -> Frames:
         if events is not None:
             codes = names(events.code, known_names(schema)[table])
             frames[table] = pd.DataFrame(head(events.machine, events.time) | {column: codes})
+            if events.finding is not None:
+                frames[table][FINDING] = names(events.finding, FINDINGS)
     models = names(tables.machine_model, schema.models)
     described = {"machineID": ids(tables.machine_ids), "model": models, "age": tables.machine_age}
     frames["machines"] = pd.DataFrame(described)
+    if tables.marks is not None:
+        until = pd.DatetimeIndex(tables.marks.until.view("datetime64[us]"), tz="UTC")
+        frames["marks"] = pd.DataFrame({"machineID": ids(tables.marks.machine), "until": until})
     return frames
+
+
+def join_marks(parts: list[Frames]) -> pd.DataFrame | None:
+    """The frame ``marks`` of a fleet that comes in several parts; None where no part has marks.
+
+    In a part without marks, each machine is reported up to its last telemetry. Of a machine that occurs in several
+    parts the latest mark counts.
+    """
+    if not any("marks" in frames for frames in parts):
+        return None
+    last = [
+        frames["telemetry"].groupby("machineID")["datetime"].max().rename("until").reset_index() for frames in parts
+    ]
+    named = [frames.get("marks", complete) for frames, complete in zip(parts, last, strict=True)]
+    return pd.concat(named, ignore_index=True).groupby("machineID")["until"].max().reset_index()
