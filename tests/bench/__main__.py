@@ -16,6 +16,7 @@ NAMES = (
     "answer_parts",
     "large_and_small",
     "ship_rate",
+    "named_machines",
     "rolling_features",
     "gate_error_rates",
     "whole_run",

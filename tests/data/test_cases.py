@@ -320,7 +320,7 @@ def test_leading_zeros_are_part_of_a_name(put, check):
 
 def test_the_kind_of_ids_is_proposed_from_all_tables_together(put, check):
     """One name among the failures makes the whole numbers of the readings names too."""
-    place = put(readings=fleet((7, 8, "P9")), failures=failures((7, 8)))
+    place = put(readings=fleet((7, 8, "P9")), failures=failures((7, 8, 7)))
     assert fits(check(place)).schema.machine_id == "text"
     assert machines(place) == {"7", "8", "P9"}
     assert machines(place, "failures") == {"7", "8"}

@@ -70,7 +70,7 @@ SLIPS = [  # what stands there, what is written instead, the line of the slip af
     ("models: [model1, model2, model3, model4]", "models: none", "models:", r"not a list; write \[\]"),
     # choices, features and hyper-parameters
     ("detector: mean_chart", "detector: mean_chrt", "detector:", "is 'mean_chrt'; did you mean mean_chart?"),
-    ("schema:\n", "schema:\n  machine_id: name\n", "machine_id:", "machine_id is 'name'; choose one of number, text"),
+    ("schema:\n", "schema:\n  machine_id: both\n", "machine_id:", "machine_id is 'both'; choose one of number, text"),
     ("rule: fleet", "rule: random", "rule:", "is 'random'; choose one of fleet, unit, prefix"),
     ("on_inconclusive: ship", "on_inconclusive: yes", "on_inconclusive", "choose one of ship, ask"),
     ("ewma_6h", "ewma_7h", "[ewma_7h", "is 'ewma_7h', and there is no such feature; did you mean ewma_6h?"),
