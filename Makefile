@@ -37,7 +37,7 @@ WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params "$(
 LOG_FLAGS = $(if $(DRY_RUN),--dry-run) $(if $(JSON),--json)
 
 # The tests that run code of src/closedloop in their own process, and those of its compiled loops that use little data.
-TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log)
+TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log watch)
 TESTS_OF_LOOPS = $(addprefix tests/,data/test_request.py features/test_values.py features/test_baseline.py \
   heads/test_detectors.py heads/test_failure.py heads/test_trees.py)
 
@@ -46,7 +46,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check data-pin retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run data-check adopt unadopt data-pin retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -72,6 +72,12 @@ said = $(if $(filter command,$(origin $(1))),--$(shell echo $(1) | tr A-Z_ a-z-)
 
 data-check: $(INSTALLED) ## check your own files (DATA=path): what fits, how to fix what does not, and a parameter file (TIME= MACHINE= SENSORS= TIME_ZONE= …: what it cannot tell)
 	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
+
+adopt: $(INSTALLED) ## make your own files the fleet of this copy (DATA=path, and what data-check takes), or the simulator's (PROFILE=azure); says what to commit
+	@$(strip $(BIN)/python -m model.adopt $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
+
+unadopt: $(INSTALLED) ## take back what make adopt wrote since the last commit
+	@$(BIN)/python -m model.adopt --undo
 
 data-pin: $(INSTALLED) ## pin in model/data.lock.json what it names as it is now, or DATA=place; ADD=1: beside it; FROM= UNTIL=: of Delta tables; UNPIN=id: release a log's versions
 	@$(strip $(BIN)/python -m model.data_pin $(if $(DATA),--source "$(DATA)") $(if $(ADD),--add) $(call said,FROM) $(call said,UNTIL) \

@@ -25,7 +25,7 @@ from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Schema, Tables,
 from closedloop.judge.holdout import holdout
 from closedloop.judge.split import split
 from closedloop.judge.truth import Grid, Intervals, JudgeSettings, Truth
-from model.common import cli, examine, params, proposed_params
+from model.common import cli, examine, params, proposed_params, starting_params
 from model.common.proposed_params import Fleet
 from model.common.time_scaling import LEAST_HISTORY
 from model.common.training import headless
@@ -325,7 +325,7 @@ def main(words: list[str]) -> int:
     target, again = args.params, f"make data-check DATA={args.source}"
     if args.params.resolve() == params.PARAMS.resolve():
         target = args.out / "params.yaml"
-        fleet = propose(args.source, asked, _earlier(target, check), check, _told(args))
+        fleet = propose(args.source, starting_params.load(), _earlier(target, check), check, _told(args))
         if fleet is not None:
             asked = proposed_params.write(fleet, target)
             judge(check, asked, fleet.source)

@@ -20,7 +20,9 @@ from closedloop.data.frames import Frames
 from closedloop.data.schema import DataError, Schema, Tables
 from closedloop.features.spec import FeatureSpec
 from closedloop.judge.holdout import holdout, last_times
+from closedloop.judge.labels import with_delay
 from closedloop.judge.split import Split, split
+from closedloop.watch.label_counts import label_counts, mostly_censored
 from model.common import cli, data_pin, params
 
 
@@ -88,6 +90,20 @@ def compare_with_pin(fingerprint: str, about: dict[str, Any], tables: Tables, mo
         )
 
 
+def say_what_is_known(tables: Tables, schema: Schema, horizon_us: int) -> None:
+    """Print what became of the labels of tables that may be incomplete."""
+    counts = label_counts(tables, schema, horizon_us)
+    cli.say("labels: {positive:,} before a failure, {healthy:,} healthy, {censored:,} censored, {immature:,} not yet "
+            "reported on".format(**counts))  # fmt: skip
+    cli.say("{failures:,} failures; {prevented:,} replaced in time; {found_sound:,} replaced though sound; "
+            "{censoring:,} replaced without a finding".format(**counts))  # fmt: skip
+    if not counts["healthy"]:
+        cli.say("warning: no row is known to be healthy, so nothing can train: send complete_until to /feedback, or "
+                "set labels.reporting_delay_hours in params.yaml")  # fmt: skip
+    if mostly_censored(counts):
+        cli.say("warning: replacements without a finding hide more failures than were seen: send finding to /feedback")
+
+
 def split_tables(tables: Tables, about: dict[str, Any], asked: params.Params, history_us: int) -> Split:
     """Decide which rows train and which judge.
 
@@ -133,6 +149,8 @@ def main(words: list[str]) -> None:
     tables = sources.frames_to_tables(frames, schema, {})
     fingerprint = tables.fingerprint()
     compare_with_pin(fingerprint, about, tables, args.pin)
+    if tables.marks is not None and tables.failures is not None:
+        say_what_is_known(with_delay(tables, asked.delay_us), schema, asked.horizon_us)
     parts = split_tables(tables, about, asked, spec.history_us)
     kept, judged_from = holdout(tables, parts, spec.history_us)
     write_holdout(kept, schema, args.data, args.out)

@@ -53,6 +53,8 @@ async def score_machines(scope: types.Scope, receive: types.Receive) -> tuple[by
     await _keep(scope["state"], "score", received, caller, body, content)
     dry_run = scope["state"]["dry_run"]
     service.status.scored(results, show=not dry_run)
+    if not dry_run:
+        await service.count(results)
     headers = [(b"x-model-digest", service.scorer.manifest.model_digest.encode())]
     return content, [*headers, _DRY_RUN] if dry_run else headers
 
@@ -111,6 +113,12 @@ async def state(request: Request) -> Response:
         service.caller(authorization, "score")
     figures = service.status.state(recent=service.tokens is None or bool(authorization))
     return _json(figures, {"Cache-Control": "no-store"})
+
+
+@router.get("/example", summary="A request that can be sent to /score as it is", response_class=Response)
+async def example(request: Request) -> Response:
+    """The example request, made from the bundle's schema."""
+    return Response(_service(request).pages["/example"], media_type="application/json")
 
 
 @router.get("/", include_in_schema=False)

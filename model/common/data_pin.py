@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from closedloop.data import simulate, sources
-from closedloop.data.frames import Frames
+from closedloop.data.frames import Frames, join_marks
 from closedloop.data.schema import KEYS, DataError, Tables
 from model.common import cli, pin_rules, pinned_delta, pinned_files, request_log
 from model.common.params import Params
@@ -54,11 +54,15 @@ def fetch(parts: list[dict[str, Any]], asked: Params) -> tuple[Frames, pd.DataFr
         DataError: a part cannot be had as it is pinned.
     """
     joined: Frames = {}
+    each: list[Frames] = []
     anomalies: list[pd.DataFrame] = []
     for part in parts:
         frames, intervals = _fetch_part(part, asked)
+        each.append(frames)
         joined = join(joined, frames, place(part)) if joined else frames
         anomalies += [] if intervals is None else [intervals]
+    if (marks := join_marks(each)) is not None:
+        joined["marks"] = marks
     if len(anomalies) < 2:
         return joined, anomalies[0] if anomalies else None
     return joined, pd.concat(anomalies, ignore_index=True).drop_duplicates(ignore_index=True)

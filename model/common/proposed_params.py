@@ -23,7 +23,8 @@ from closedloop.data.schema import CODE_COLUMN, DataError, Schema, microseconds
 from closedloop.features.names import label
 from closedloop.features.spec import FeatureSpec
 from closedloop.judge.split import PREFIX, held_out
-from model.common import params, time_scaling
+from model.common import data_pin, params, starting_params, time_scaling
+from model.common.provenance import ROOT
 
 EVEN = 0.5  # of the steps are near the most frequent one, or the rows are irregular
 FEWEST = 5  # machines that the split by machine and time leaves on either side
@@ -64,8 +65,14 @@ def machine_numbers(names: Iterable[str], known: Mapping[str, int] | None = None
 
 
 def fleet_name(location: Path) -> str:
-    """Return a name for the fleet of a folder: the folder's, and letters of its place, so that no two share one."""
+    """Return a name for the fleet of a folder: the folder's, and letters of its place, so that no two share one.
+
+    The files of the adopted fleet keep its name, which decides which machines are held out.
+    """
     place = location.resolve()
+    adopted = [part["location"] for part in data_pin.load()["parts"] if part.get("kind") == "files"]
+    if any((ROOT / name).resolve() in (place, place.parent if place.is_file() else place) for name in adopted):
+        return params.load().source
     return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"
 
 
@@ -146,21 +153,25 @@ def history_of(telemetry: pd.DataFrame, asked: params.Params, split: Mapping[str
     return time_scaling.history(asked.features["history_hours"], span, minutes)
 
 
-def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
-    """Return the text of the parameter file, with those comments of the ``template`` that still hold."""
+def render(fleet: Fleet) -> str:
+    """Return the text of the parameter file, with those comments of this commit's file that still hold."""
     editor = YAML()
     editor.width = 1_000_000  # a folded line of names cannot be read back
-    text = template.read_text(encoding="utf-8")
-    content, own = editor.load(text), yaml.safe_load(text)
+    content, own = editor.load(starting_params.path().read_text(encoding="utf-8")), starting_params.raw()
+    for family in set(content["features"]) - set(own["features"]):
+        del content["features"][family]
+    content["split"].pop("prefix", None)  # written below, where the fleet has one
     scaled = time_scaling.scale(own, fleet.history_hours, fleet.schema["sampling_minutes"])
     skipped = {
         reason.partition(":")[0]
         for reason in FeatureSpec.from_params(scaled["features"], Schema.from_dict(fleet.schema)).skipped
     }
     scaled["anomaly"]["features"] = [name for name in scaled["anomaly"]["features"] if name not in skipped]
-    scaled |= {"source": fleet.source, "schema": fleet.schema, "split": own["split"] | {"rule": fleet.split["rule"]}}
+    split = {"salt": own["split"]["salt"], "rule": fleet.split["rule"]}
+    scaled |= {"source": fleet.source, "schema": fleet.schema, "split": split}
     _replace(content, scaled)
-    del content["columns"]
+    for key in ("columns", *starting_params.OWN):
+        content.pop(key, None)
     content.insert(2, "columns", _flow(fleet.columns), comment="your column names, each with ours, by table")
     if fleet.machine_numbers:
         content.insert(2, "machine_numbers", _flow(fleet.machine_numbers), comment="give a new machine a new number")
@@ -180,7 +191,8 @@ def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
         body = re.sub(r"^(  rule: prefix.*)$", said, body, count=1, flags=re.MULTILINE)
     return (
         f"# Proposed by make data-check for the fleet in {fleet.source}: read it, and correct what was guessed wrong.\n"
-        f"# Every key is described in model/README.md. Lengths of time are those of model/params.yaml times "
+        f"# Every key is described in model/README.md. An unknown key is an error, so a typo does not pass.\n"
+        f"# Lengths of time are those of model/{starting_params.path().name} times "
         f"{fleet.history_hours / own['features']['history_hours']:.3g}.\n\n{body}"
     )
 
@@ -208,7 +220,7 @@ def _replace(old: CommentedMap, new: Mapping[str, Any]) -> None:
     for key, value in new.items():
         if key in old and old[key] == value:
             continue
-        if isinstance(value, Mapping) and isinstance(old.get(key), CommentedMap) and set(value) <= set(old[key]):
+        if isinstance(value, Mapping) and isinstance(old.get(key), CommentedMap) and set(value) == set(old[key]):
             _replace(old[key], value)
         elif isinstance(value, Mapping):
             old[key] = CommentedMap({_text(name): _flow(item) for name, item in value.items()})

@@ -9,15 +9,18 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from closedloop.data import sources
-from closedloop.data.schema import DataError, Schema
+from closedloop.data.marks import NOTHING_REPORTED, Marks
+from closedloop.data.schema import DataError, Events, Schema, Tables
 from closedloop.log import pins
-from closedloop.log.read import read
+from closedloop.log.read import Log, read
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.tables import REQUESTS
 from model.common import cli, places, provenance
@@ -26,6 +29,16 @@ from model.common import cli, places, provenance
 def is_log(source: str) -> bool:
     """Return whether a source is an address, or a folder with a shipped log."""
     return "://" in source or (Path(source) / REQUESTS / "_delta_log").is_dir()
+
+
+def vouched(log: Log) -> Tables:
+    """The tables of a log with the findings of its replacements and the maturity mark of each of its machines."""
+    tables = log.tables
+    ids = np.union1d(tables.machine, np.array([*log.complete_until.named], np.int64))
+    until = [log.complete_until.of(machine) for machine in ids.tolist()]
+    marks = Marks(ids, np.array([NOTHING_REPORTED if time is None else time for time in until], np.int64))
+    maint = Events.of(tables.maint.machine, tables.maint.time, tables.maint.code, log.findings)
+    return replace(tables, maint=maint, marks=marks)
 
 
 def fetch(
@@ -61,7 +74,7 @@ def fetch(
     if log.aside:
         names = ", ".join(sorted({f"{row.column} {row.name!r}" for row in log.aside}))
         cli.say(f"kept {len(log.aside):,} rows aside that name what the schema does not have: {names}")
-    frames = sources.tables_to_frames(log.tables, schema)
+    frames = sources.tables_to_frames(vouched(log), schema)
     return frames, {"kind": "log", "location": source, "versions": log.versions}
 
 

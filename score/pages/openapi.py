@@ -71,6 +71,7 @@ def document(app: FastAPI, scorer: Scorer, *, closed: bool) -> dict[str, Any]:
     made["paths"] = {**posts, **made["paths"]}
     plain = {path: made["paths"][path]["get"]["responses"] for path in ("/readyz", "/version", "/state")}
     plain["/readyz"]["503"] = problems["503"] | {"description": "Not ready."}
+    made["paths"]["/example"]["get"]["responses"]["200"] |= _json(scorer.request_schema)
     plain["/version"]["200"] |= _json(_object(_VERSION))
     plain["/state"]["200"] |= _json(_object(_STATE))
     if closed:

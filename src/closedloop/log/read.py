@@ -52,7 +52,7 @@ class Log:
     leaves out whole. ``impossible_clocks`` counts records that claim to be received more than a minute after a commit
     that came later: the clock of their replica was ahead.
 
-    ``findings`` has for each row of ``tables.maint`` the position in ``closedloop.data.feedback.FINDINGS``, -1 where
+    ``findings`` has for each row of ``tables.maint`` the position in ``closedloop.data.schema.FINDINGS``, -1 where
     nothing is known. ``retracted`` counts the events that were reported and are left out. ``aside`` is the distinct
     rows that name something which the schema does not have: events of such a code are in no table, and a machine of
     such a model has no model.
