@@ -34,12 +34,14 @@ def read_truth(data: dict[str, Any], holdout: Path) -> Truth:
     """Return the held-out tables, with the anomaly intervals where these are known."""
     schema = Schema.from_dict(data["schema"])
     intervals = holdout / "anomalies.parquet"
+    tables = sources.read_tables(holdout, schema, {})
+    codes = tables.codes(data["judged_from"])
     return Truth(
-        tables=sources.read_tables(holdout, schema, {}),
+        tables=tables,
         schema=schema,
         source=data["source"],
-        anomalies=Intervals.of(pd.read_parquet(intervals)) if intervals.exists() else None,
-        since_us={int(machine): since for machine, since in data["judged_from"].items()},
+        anomalies=Intervals.of(pd.read_parquet(intervals), tables.names) if intervals.exists() else None,
+        since_us={code: us for code, us in zip(codes, data["judged_from"].values(), strict=True) if code is not None},
         rule=data["rule"],
     )
 
