@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from closedloop.data.feedback import FeedbackDecoder, openapi
 from closedloop.data.request import RequestError
 from closedloop.data.rfc3339 import to_text
 from corpus import corpus, machine_id
@@ -33,6 +34,12 @@ def test_every_request_of_its_corpus_gets_the_status_in_its_name(own, scorer):
         if not name.startswith(status):
             wrong[name] = status
     assert {} == wrong
+
+
+def test_the_documented_example_of_feedback_is_feedback(own):
+    example = openapi(own.params.schema)["examples"][0]
+    said = FeedbackDecoder(own.params.schema, MAX_ROWS)(json.dumps(example))
+    assert dict.fromkeys(example, 1) == {name: rows for name, rows in said.rows.items() if rows}
 
 
 def request_of(tables, schema, history_us, row):
