@@ -47,8 +47,8 @@ def main(words: list[str]) -> None:
         location = Path(args.source)
         found = sources.discover(location, asked.files)
         cli.say(f"reading {args.source}: format {found['format']}")
-        frames = sources.read_frames(location, asked.columns, asked.files, asked.machine_numbers, asked.read)
-        anomalies = sources.read_anomalies(location, asked.files, asked.columns, asked.machine_numbers, asked.read)
+        frames = sources.read_frames(location, asked.columns, asked.files, asked.schema.machine_id, asked.read)
+        anomalies = sources.read_anomalies(location, asked.files, asked.columns, asked.schema.machine_id, asked.read)
         # params.yaml names the commit's own fleet, so a folder has its own name; another file names the folder's fleet
         source = location.resolve().name if args.params.resolve() == params.PARAMS.resolve() else asked.source
         about |= {"source": source, "parts": [{"kind": found["format"]}], "local": True}

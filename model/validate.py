@@ -128,7 +128,7 @@ def write_holdout(kept: Tables, schema: Schema, data: Path, out: Path) -> None:
     anomalies = data / "anomalies.parquet"
     if anomalies.exists():
         intervals = pd.read_parquet(anomalies)
-        intervals = intervals[intervals["machineID"].isin(np.unique(kept.machine))]
+        intervals = intervals[intervals["machineID"].isin(kept.named(np.unique(kept.machine)))]
         intervals.to_parquet(out / anomalies.name, index=False)
 
 
@@ -144,7 +144,7 @@ def main(words: list[str]) -> None:
     asked = asked.of(about)
     schema = Schema.from_dict(about["schema"])
     spec = FeatureSpec.from_params(asked.features, schema)  # an error in it is found now, not after minutes of training
-    frames = sources.read_frames(args.data, {})
+    frames = sources.read_frames(args.data, {}, machine_id=schema.machine_id)
     check(frames, schema, usual(args.reference, about["source"]), args.data.parent)
     tables = sources.frames_to_tables(frames, schema, {})
     fingerprint = tables.fingerprint()

@@ -86,8 +86,8 @@ def _fetch_part(part: dict[str, Any], asked: Params) -> tuple[Frames, pd.DataFra
         return pinned_delta.fetch(part, asked), None
     cli.say(f"reading {len(part['files'])} files of {part['location']}")
     folder = pinned_files.fetch(part)
-    frames = sources.read_frames(folder, asked.columns, asked.files, asked.machine_numbers, asked.read)
-    return frames, sources.read_anomalies(folder, asked.files, asked.columns, asked.machine_numbers, asked.read)
+    frames = sources.read_frames(folder, asked.columns, asked.files, asked.schema.machine_id, asked.read)
+    return frames, sources.read_anomalies(folder, asked.files, asked.columns, asked.schema.machine_id, asked.read)
 
 
 def join(known: Frames, more: Frames, name: str) -> Frames:

@@ -24,7 +24,6 @@ class Params:
     schema: Schema
     columns: dict[str, dict[str, str]]
     files: reading.FileNames
-    machine_numbers: dict[str, int]
     read: dict[str, Any]
     features: dict[str, Any]
     labels: dict[str, Any]
@@ -117,7 +116,6 @@ def _params(raw: dict[str, Any]) -> Params:
         schema=Schema.from_dict(raw["schema"]),
         columns=raw["columns"] or {},
         files=reading.check_files(raw.get("files")),
-        machine_numbers={str(name): number for name, number in (raw.get("machine_numbers") or {}).items()},
         read=reading.check(raw.get("read")),
         features=raw["features"],
         seed=raw["seed"],

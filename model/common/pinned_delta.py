@@ -75,7 +75,7 @@ def fetch(part: Mapping[str, Any], asked: Params) -> Frames:
     for table, name in part["tables"].items():
         cli.say(f"reading {part['location']}/{name} at version {part['versions'][table]}")
         _copy(part, table, columns.get(table, {}), folder / f"PdM_{table}.parquet")
-    frames = sources.read_frames(folder, columns, {}, asked.machine_numbers, asked.read)
+    frames = sources.read_frames(folder, columns, {}, asked.schema.machine_id, asked.read)
     return {table: _within(part, frame) if table in TIMED else frame for table, frame in frames.items()}
 
 

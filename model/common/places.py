@@ -175,6 +175,8 @@ class Web:
                 return
             except (OSError, HTTPException) as error:
                 lasting = isinstance(error, urllib.error.HTTPError) and error.code not in _AGAIN
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()
                 if lasting or attempt == _ATTEMPTS:
                     fix = "correct the address" if lasting else "run it again when the server answers"
                     raise DataError(f"{self._base}/{name}: cannot be read ({one_line(error)}); {fix}") from error

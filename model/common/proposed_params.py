@@ -19,6 +19,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from closedloop.data.frames import Frames
+from closedloop.data.machines import TEXT
 from closedloop.data.schema import CODE_COLUMN, DataError, Schema, microseconds
 from closedloop.features.names import label
 from closedloop.features.spec import FeatureSpec
@@ -43,25 +44,8 @@ class Fleet:
     history_hours: float
     files: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
-    machine_numbers: dict[str, int] = field(default_factory=dict)
     read: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
-
-
-def machine_numbers(names: Iterable[str], known: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Return a number for each name: the digits at its end where these are all different, else its place in the order.
-
-    Numbers that are ``known`` stay, since they decide which machines are held out; new names get the next numbers.
-    """
-    ordered = sorted(set(names))
-    if known:
-        new = [name for name in ordered if name not in known]
-        return {**known, **{name: number for number, name in enumerate(new, start=max(known.values()) + 1)}}
-    digits = [name[len(name.rstrip("0123456789")) :] for name in ordered]
-    own = [int(text) if text else 0 for text in digits]
-    if all(own) and len(set(own)) == len(own):
-        return dict(zip(ordered, own, strict=True))
-    return {name: number for number, name in enumerate(ordered, start=1)}
 
 
 def fleet_name(location: Path) -> str:
@@ -94,7 +78,7 @@ def plausible(readings: pd.Series) -> list[float]:
     return [low, high]
 
 
-def schema_of(frames: Frames, sensors: Iterable[str], notes: dict[str, str]) -> dict[str, Any]:
+def schema_of(frames: Frames, sensors: Iterable[str], notes: dict[str, str], machine_id: str) -> dict[str, Any]:
     """Return the section ``schema:`` that fits the frames, and add the counts to ``notes``."""
 
     def counted(key: str, tables: Mapping[str, str]) -> list[str]:
@@ -106,7 +90,9 @@ def schema_of(frames: Frames, sensors: Iterable[str], notes: dict[str, str]) -> 
         return sorted(set().union(*counts.values()))
 
     telemetry = frames["telemetry"]
+    kind = {"machine_id": machine_id} if machine_id == TEXT else {}
     return {
+        **kind,
         "sampling_minutes": sampling_minutes(telemetry),
         "sensors": {name: plausible(pd.to_numeric(telemetry[name], errors="coerce")) for name in sensors},
         "components": counted("components", {"failures": CODE_COLUMN["failures"], "maint": CODE_COLUMN["maint"]}),
@@ -138,7 +124,9 @@ def sampling_minutes(telemetry: pd.DataFrame) -> int:
 
 def split_of(machines: pd.Series, source: str, salt: str) -> tuple[dict[str, Any], str]:
     """Return the split rule for these machines, and the reason."""
-    held = held_out(machines.dropna().unique().astype(np.int64), source, salt)
+    held = held_out(
+        machines.dropna().unique().astype(np.int64 if machines.dtype.kind in "iu" else object), source, salt
+    )
     out, left = int(held.sum()), int((~held).sum())
     if min(out, left) >= FEWEST:
         return {"rule": "fleet"}, f"{left} machines train, {out} are held out and judge in the last third of the time"
@@ -169,12 +157,15 @@ def render(fleet: Fleet) -> str:
     scaled["anomaly"]["features"] = [name for name in scaled["anomaly"]["features"] if name not in skipped]
     split = {"salt": own["split"]["salt"], "rule": fleet.split["rule"]}
     scaled |= {"source": fleet.source, "schema": fleet.schema, "split": split}
+    content["schema"].pop("machine_id", None)
+    if "machine_id" in fleet.schema:
+        content["schema"].insert(
+            0, "machine_id", fleet.schema["machine_id"], comment="machines have names, not numbers"
+        )
     _replace(content, scaled)
     for key in ("columns", *starting_params.OWN):
         content.pop(key, None)
     content.insert(2, "columns", _flow(fleet.columns), comment="your column names, each with ours, by table")
-    if fleet.machine_numbers:
-        content.insert(2, "machine_numbers", _flow(fleet.machine_numbers), comment="give a new machine a new number")
     if fleet.read:
         content.insert(2, "read", _flow(fleet.read), comment="how your files are written")
     if fleet.files:
@@ -207,9 +198,9 @@ def write(fleet: Fleet, path: Path) -> params.Params:
     asked = params.parse(yaml.safe_load(text), path)
     read = (asked.source, asked.schema.to_dict()["sensors"], asked.files, asked.columns, asked.read)
     meant = (fleet.source, fleet.schema["sensors"], fleet.files, fleet.columns, fleet.read)
-    if read != meant or asked.machine_numbers != fleet.machine_numbers:
-        wrong = next((f"{was!r} is read as {now!r}" for was, now in zip(meant, read, strict=True) if was != now), "")
-        raise DataError(f"{path}: a name cannot be written as YAML: {wrong or 'machine_numbers'}; give it another name")
+    if read != meant:
+        wrong = next(f"{was!r} is read as {now!r}" for was, now in zip(meant, read, strict=True) if was != now)
+        raise DataError(f"{path}: a name cannot be written as YAML: {wrong}; give it another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return asked

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from closedloop.data import sources
+from closedloop.data.machines import codes_in
 from closedloop.data.marks import NOTHING_REPORTED, Marks
 from closedloop.data.schema import DataError, Events, Schema, Tables
 from closedloop.log import pins
@@ -34,8 +35,12 @@ def is_log(source: str) -> bool:
 def vouched(log: Log) -> Tables:
     """The tables of a log with the findings of its replacements and the maturity mark of each of its machines."""
     tables = log.tables
-    ids = np.union1d(tables.machine, np.array([*log.complete_until.named], np.int64))
-    until = [log.complete_until.of(machine) for machine in ids.tolist()]
+    named = [*log.complete_until.named]
+    if tables.names is not None:
+        names = tuple(sorted({*tables.names, *map(str, named)}))
+        tables, named = tables.recoded(names), codes_in(names, map(str, named)).tolist()
+    ids = np.union1d(tables.machine, np.array(named, np.int64))
+    until = [log.complete_until.of(machine) for machine in tables.named(ids).tolist()]
     marks = Marks(ids, np.array([NOTHING_REPORTED if time is None else time for time in until], np.int64))
     maint = Events.of(tables.maint.machine, tables.maint.time, tables.maint.code, log.findings)
     return replace(tables, maint=maint, marks=marks)
@@ -68,6 +73,11 @@ def fetch(
     if log.impossible_clocks:
         cli.say(
             f"{log.impossible_clocks:,} records were stamped after a later commit: set the clocks of their replicas"
+        )
+    if log.foreign:
+        kind = "numbers" if schema.has_names else "names"
+        cli.say(
+            f"{log.foreign:,} rows are left out, whose machines have {kind}: schema.machine_id is {schema.machine_id}"
         )
     if log.erased:
         cli.say(f"{log.erased:,} records are left out, as a standing order of erasure says")

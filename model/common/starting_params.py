@@ -17,7 +17,7 @@ from model.common import params
 from model.common.time_scaling import FAMILIES
 
 SIMULATED = params.PARAMS.with_name("simulated.yaml")
-OWN = ("files", "read", "machine_numbers")  # optional keys, which are the adopted fleet's alone
+OWN = ("files", "read")  # optional keys, which are the adopted fleet's alone
 
 
 def path() -> Path:

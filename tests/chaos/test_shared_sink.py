@@ -55,6 +55,9 @@ class World:
             kit.fill(spool, *[[kit.scored(name)] for name in fresh])
             self.names += fresh
 
+    def record(self, name):
+        return kit.scored(name)
+
     def kill_one(self):
         """Start a shipper and kill it while it ships."""
         folder = self.rng.choice(self.spools)
@@ -85,7 +88,7 @@ class World:
     def cut_newest(self, saved):
         """As a power cut does: the newest commit of a spool is torn, and its segment is in the spool again."""
         spool = self.rng.choice(self.spools)
-        kit.fill(spool, [kit.scored(f"{len(self.names)}")])
+        kit.fill(spool, [self.record(f"{len(self.names)}")])
         self.names.append(f"{len(self.names)}")
         if self.is_halted():
             return
@@ -233,8 +236,11 @@ class Tended(World):
                 self.callers[name] = caller
                 if caller not in self.erased:  # or else it must never be seen
                     self.expected[name] = (caller, begun)
-                kit.fill(spool, [kit.scored(name, caller=caller, received_us=time.time_ns() // 1000)])
+                kit.fill(spool, [self.record(name, caller=caller)])
             self.names += fresh
+
+    def record(self, name, **about):
+        return kit.scored(name, received_us=time.time_ns() // 1000, **about)
 
     def cut_newest(self, saved):
         """As above, with a record that is expected."""

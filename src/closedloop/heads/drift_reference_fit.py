@@ -78,7 +78,10 @@ def _day_means(tables: Tables, values: list[Float64], schema: Schema) -> tuple[I
         count = np.bincount(group[read], minlength=len(starts))[chosen]
         total = np.bincount(group[read], column[read], len(starts))[chosen]
         np.divide(total, count, out=mean, where=count >= enough)
-    return tables.machine[starts[chosen]], means
+    sampled = tables.machine[starts[chosen]]
+    if tables.names is not None:  # the manifest names the machines; other tables would give their names other codes
+        sampled = np.searchsorted(tables.bounds()[0], sampled)
+    return sampled, means
 
 
 def _error_counts(tables: Tables, codes: int) -> Int64:
