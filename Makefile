@@ -37,7 +37,7 @@ WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params "$(
 LOG_FLAGS = $(if $(DRY_RUN),--dry-run) $(if $(JSON),--json)
 
 # The tests that run code of src/closedloop in their own process, and those of its compiled loops that use little data.
-TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log)
+TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log watch)
 TESTS_OF_LOOPS = $(addprefix tests/,data/test_request.py features/test_values.py features/test_baseline.py \
   heads/test_detectors.py heads/test_failure.py heads/test_trees.py)
 
@@ -79,9 +79,10 @@ adopt: $(INSTALLED) ## make your own files the fleet of this copy (DATA=path, an
 unadopt: $(INSTALLED) ## take back what make adopt wrote since the last commit
 	@$(BIN)/python -m model.adopt --undo
 
-data-pin: $(INSTALLED) ## read the data that model/data.lock.json names, validate it, and pin its fingerprint there
-	$(BIN)/python -m model.data
-	$(BIN)/python -m model.validate --pin
+data-pin: $(INSTALLED) ## pin in model/data.lock.json what it names as it is now, or DATA=place; ADD=1: beside it; FROM= UNTIL=: of Delta tables; UNPIN=id: release a log's versions
+	@$(strip $(BIN)/python -m model.data_pin $(if $(DATA),--source "$(DATA)") $(if $(ADD),--add) $(call said,FROM) $(call said,UNTIL) \
+	  $(if $(UNPIN),--unpin "$(UNPIN)") $(WITH))
+	$(if $(UNPIN),,$(strip $(BIN)/python -m model.validate --pin $(WITH)))
 
 retrain: $(INSTALLED) ## train the next model and write its evidence to build/evidence; until the log can be read, on the pinned data
 	@echo 'retrain: the request log cannot be read yet, so this trains on the data that model/data.lock.json pins'

@@ -59,12 +59,20 @@ def adopt_files(source: Path, path: Path, changes: adopting.Changes) -> dict[str
     text = adopted_text(path.read_text(encoding="utf-8"))
     asked = params.load(path)
     base = source if source.is_dir() else source.parent
-    names = [source.name] if source.is_file() else pinned_files.unpinned(base, asked.files, ())
+    names = (
+        [source.name]
+        if source.is_file()
+        else [path.relative_to(base).as_posix() for path in pinned_files.of_fleet(base, asked.files)]
+    )
     adopting.refuse_large(base, names)
     home = adopting.home(source, asked.source)
     if home != base.resolve():
         changes.copy(base, home, names)
-    part = pinned_files.part_of(home / source.name if source.is_file() else home, asked.files)
+    part = {
+        "kind": "files",
+        "location": pinned_files.location_of(home),
+        "files": [pinned_files.entry(home, name) for name in names],
+    }
     fingerprint = fingerprint_of([part], asked)
     if is_simulated(data_pin.load()["parts"]):
         changes.write(starting_params.SIMULATED, params.PARAMS.read_bytes())

@@ -7,13 +7,13 @@ log that a service has shipped (a folder, or an az://, s3:// or gs:// address). 
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from closedloop.data import sources
+from closedloop.data.schema import DataError
 from model.common import cli, data_pin, params, request_log, time_scaling
 
 
@@ -55,20 +55,17 @@ def main(words: list[str]) -> None:
         if found["schema"]:
             about |= brought(frames["telemetry"], found, asked)
     else:
+        if args.profile and any(part["kind"] != "simulator" for part in pin["parts"]):
+            raise DataError(
+                "--profile: model/data.lock.json pins data that is not simulated; read your own with --source"
+            )
         parts = [part | ({"profile": args.profile} if args.profile else {}) for part in pin["parts"]]
         frames, anomalies = data_pin.fetch(parts, asked)
         if parts != pin["parts"]:  # another fleet, never compared with the champion of the pinned one
             about |= {"source": f"{asked.source}-{args.profile}", "parts": parts, "local": True}
         else:
             about |= {"parts": parts, "local": False, "pinned": pin["fingerprint"]}
-    shutil.rmtree(args.out, ignore_errors=True)
-    args.out.mkdir(parents=True)
-    for name, frame in frames.items():
-        frame.to_parquet(args.out / f"PdM_{name}.parquet", index=False)
-    if anomalies is not None:
-        anomalies.to_parquet(args.out / "anomalies.parquet", index=False)
-    cli.write_json(args.out / "data.json", about)
-    cli.say(f"wrote {args.out}: " + ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items()))
+    data_pin.store(args.out, frames, anomalies, about)
 
 
 if __name__ == "__main__":

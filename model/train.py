@@ -68,7 +68,7 @@ def main(words: list[str]) -> None:
     about = cli.read_json(args.data / "data.json", "run: python -m model.data")
     params = params.of(about)
     schema = Schema.from_dict(about["schema"])
-    tables = training_rows(sources.read_tables(args.data, schema, {}), about)
+    tables = training_rows(sources.read_tables(args.data, schema, {}), about, params.delay_us)
     made = train(tables, schema, params, about)
     shutil.rmtree(args.out.parent / "ablations", ignore_errors=True)  # those of another model
     for name, bundle in islice(made, 1) if args.quick else made:

@@ -53,6 +53,8 @@ async def score_machines(scope: types.Scope, receive: types.Receive) -> tuple[by
     await _keep(scope["state"], "score", received, caller, body, content)
     dry_run = scope["state"]["dry_run"]
     service.status.scored(results, show=not dry_run)
+    if not dry_run:
+        await service.count(results)
     headers = [(b"x-model-digest", service.scorer.manifest.model_digest.encode())]
     return content, [*headers, _DRY_RUN] if dry_run else headers
 

@@ -20,6 +20,7 @@ from score.auth import Scope, Tokens
 from score.limits import Load
 from score.log.journal import Journal
 from score.metrics import Metrics
+from score.model_counts import AT_ONCE
 from score.problems import Problem
 from score.settings import Settings
 from score.status import ServiceStatus
@@ -82,6 +83,13 @@ class Service:
             self.load.shed["answers"] += 1
             raise Problem(503, "too many answers wait to be taken: try again later", headers={"Retry-After": "1"})
         return answer(body, request_id)
+
+    async def count(self, results: list[dict[str, Any]]) -> None:
+        """Count what the model answered; that of many machines in the thread."""
+        if len(results) <= AT_ONCE:
+            self.status.model.add(results)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self.large, self.status.model.add, results)
 
     async def keep_reject(self, scope: AsgiScope, problem: Problem, read: int) -> None:
         """Keep a refused request among the log's rejects, if it is in the sample; its answer has been sent.

@@ -60,7 +60,10 @@ SLACK = Rule(float, 0, math.inf, "left", example=0.5)
 STEPS, WEIGHT = Rule(int, 2, 48, example=24), Rule(float, 0, 1, "right", example=0.5)
 
 SECTIONS: dict[str, dict[str, Rule]] = {
-    "labels": {"horizon_hours": _hours(24)},
+    "labels": {
+        "horizon_hours": _hours(24),
+        "reporting_delay_hours": Rule(float, 0, math.inf, "left", optional=True, example=336),
+    },
     "split": {
         "salt": Rule(str),
         "rule": Rule(str, choices=("fleet", "unit", "prefix")),

@@ -41,6 +41,12 @@ class Params:
         """The time that a failure head looks ahead, in microseconds."""
         return microseconds(self.labels["horizon_hours"])
 
+    @property
+    def delay_us(self) -> int | None:
+        """After how long silence counts as health in a log, in microseconds; None where that is not set."""
+        hours = self.labels.get("reporting_delay_hours")
+        return None if hours is None else microseconds(hours)
+
     def of(self, about: Mapping[str, Any]) -> Params:
         """Return these parameters for the fetched fleet; ``about`` is the content of ``build/data/data.json``."""
         return parse(of_fleet(self.raw, about))

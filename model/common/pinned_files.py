@@ -1,32 +1,38 @@
 """Parts of kind ``files`` of the data pin: a folder's files, each with its size and sha256.
 
-A run reads exactly the files that the part names, through a folder below build/pinned that holds nothing else.
+A run reads exactly the files that the part names, through a folder below build/pinned that holds nothing else. What is
+downloaded is kept in build/pinned/files by its sha256, and checked again each time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from closedloop.data import sources
 from closedloop.data.schema import DataError
-from model.common import cli
+from model.common import cli, places
 from model.common.provenance import PIN, ROOT
 
-_BLOCK_BYTES = 1 << 20
+CACHE = "PINNED_CACHE"  # names the folder of downloads; another commit that is trained below build/commits shares ours
+_AT_ONCE = 8  # downloads
 _LFS = b"version https://git-lfs.github.com/spec/"
-FIX = "restore it from git, or pin what is there with: make data-pin"
+FIX = "restore the file, or pin what is there with: make data-pin"
 
 
 def digest_of(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
+        while block := file.read(places.BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
 
@@ -50,21 +56,18 @@ def part_of(folder: Path, files: Mapping[str, str | list[str]]) -> dict[str, Any
     """Return the part that pins a folder of the repository as it is now.
 
     Args:
-        folder: the folder, or one file of it.
+        folder: the folder.
         files: ``files:`` of the parameters, which says which files belong to the fleet. Where it is empty these are the
             files of the standard layout, or else all files of the folder (a public set).
 
     Raises:
         DataError: the folder lies outside the repository, or lacks what ``files`` names.
     """
-    base = folder.parent if folder.is_file() else folder
-    location = location_of(base)
-    if not folder.exists():
-        raise DataError(f"{folder}: no such file or folder; give the folder that holds your tables")
-    names = (
-        [folder.name] if folder.is_file() else [path.relative_to(base).as_posix() for path in _of_fleet(base, files)]
-    )
-    return {"kind": "files", "location": location, "files": [entry(base, name) for name in sorted(names)]}
+    location = location_of(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the folder that holds your tables")
+    names = [path.relative_to(folder).as_posix() for path in of_fleet(folder, files)]
+    return {"kind": "files", "location": location, "files": [entry(folder, name) for name in names]}
 
 
 def entry(folder: Path, name: str) -> dict[str, Any]:
@@ -74,11 +77,11 @@ def entry(folder: Path, name: str) -> dict[str, Any]:
         DataError: the file is a pointer of Git LFS, whose content is elsewhere.
     """
     path = folder / name
-    _refuse_pointer(path)
+    _refuse_pointer(path, str(path))
     return {"path": name, "size": path.stat().st_size, "sha256": digest_of(path)}
 
 
-def _of_fleet(folder: Path, files: Mapping[str, str | list[str]]) -> list[Path]:
+def of_fleet(folder: Path, files: Mapping[str, str | list[str]]) -> list[Path]:
     """Return the files of a folder that belong to the fleet."""
     if files:
         return sorted({path for paths in sources.named(folder, files).values() for path in paths})
@@ -98,8 +101,71 @@ def fetch(part: Mapping[str, Any]) -> Path:
     Raises:
         DataError: a file is missing, or is not the one that is pinned.
     """
-    found = {file["path"]: _in_repository(part["location"], file) for file in part["files"]}
-    return stage(part, found)
+    if not places.scheme(part["location"]):
+        return stage(part, {file["path"]: _in_repository(part["location"], file) for file in part["files"]})
+    place = places.at(part)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        paths = pool.map(lambda file: _downloaded(place, part["location"], file), part["files"])
+        return stage(part, {file["path"]: path for file, path in zip(part["files"], paths, strict=True)})
+
+
+def cache() -> Path:
+    """Return the folder of downloads."""
+    return Path(os.environ.get(CACHE) or cli.BUILD / "pinned" / "files").resolve()
+
+
+def _downloaded(place: places.Bucket | places.Web, location: str, file: Mapping[str, Any]) -> Path:
+    """Return a file's download, made before or now."""
+    kept = cache() / file["sha256"]
+    if kept.is_file() and (kept.stat().st_size, digest_of(kept)) == (file["size"], file["sha256"]):
+        return kept
+    cli.say(f"downloading {location}/{file['path']}, {file['size']:,} bytes")
+    with _temporary() as fresh:
+        size, sha256 = _save(place.blocks(file["path"]), fresh, file["size"])
+        refuse_other(f"{location}/{file['path']}", file, size, sha256)
+        fresh.replace(kept)
+    return kept
+
+
+def download(place: places.Bucket | places.Web, location: str, names: list[str]) -> list[dict[str, Any]]:
+    """Download files that no pin names yet, and return what a part says of each."""
+
+    def one(name: str) -> dict[str, Any]:
+        cli.say(f"downloading {location}/{name}")
+        with _temporary() as fresh:
+            size, sha256 = _save(place.blocks(name), fresh)
+            fresh.replace(cache() / sha256)
+        return {"path": name, "size": size, "sha256": sha256}
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(one, sorted(names)))
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[Path]:
+    """Yield a file of the cache's own disk, which is gone at the end unless it was given another name."""
+    cache().mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=cache())
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _save(blocks: Iterator[bytes], path: Path, most: int | None = None) -> tuple[int, str]:
+    """Write a file durably, and return its size and sha256; it ends early where it is larger than ``most`` bytes."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for block in blocks:
+            file.write(block)
+            digest.update(block)
+            size += len(block)
+            if most is not None and size > most:
+                break
+        file.flush()
+        os.fsync(file.fileno())
+    return size, digest.hexdigest()
 
 
 def stage(part: Mapping[str, Any], files: Mapping[str, Path]) -> Path:
@@ -118,15 +184,15 @@ def _in_repository(location: str, file: Mapping[str, Any]) -> Path:
     path, shown = ROOT / location / file["path"], f"{location}/{file['path']}"
     if not path.is_file():
         raise DataError(f"{shown}: is pinned by {PIN.name} and is not there; {FIX}")
-    _refuse_pointer(path)
+    _refuse_pointer(path, shown)
     refuse_other(shown, file, path.stat().st_size, digest_of(path))
     return path
 
 
-def _refuse_pointer(path: Path) -> None:
+def _refuse_pointer(path: Path, shown: str) -> None:
     with path.open("rb") as file:
         if file.read(len(_LFS)) == _LFS:
-            raise DataError(f"{path}: is a pointer of Git LFS, not the data; run: git lfs pull")
+            raise DataError(f"{shown}: is a pointer of Git LFS, not the data; run: git lfs pull")
 
 
 def refuse_other(shown: str, file: Mapping[str, Any], size: int, sha256: str) -> None:
@@ -135,17 +201,10 @@ def refuse_other(shown: str, file: Mapping[str, Any], size: int, sha256: str) ->
     Raises:
         DataError: its size or content differs.
     """
-    if size != file["size"]:
-        raise DataError(f"{shown}: has {size:,} bytes, and {PIN.name} pins {file['size']:,}; {FIX}")
+    pinned = f"the {file['size']:,} bytes that {PIN.name} pins"
+    if size > file["size"]:
+        raise DataError(f"{shown}: has more than {pinned}; {FIX}")
+    if size < file["size"]:
+        raise DataError(f"{shown}: has {size:,} of {pinned}; {FIX}")
     if sha256 != file["sha256"]:
         raise DataError(f"{shown}: is sha256 {sha256[:12]}…, and {PIN.name} pins {file['sha256'][:12]}…; {FIX}")
-
-
-def unpinned(folder: Path, files: Mapping[str, str | list[str]], pinned: Iterable[str]) -> list[str]:
-    """Return the files of a folder that belong to the fleet by their names and that no pin names."""
-    known = set(pinned)
-    try:
-        there = [path.relative_to(folder).as_posix() for path in _of_fleet(folder, files)]
-    except DataError:  # a file that is named is not there: reading says so
-        return []
-    return [name for name in there if name not in known]

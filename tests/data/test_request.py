@@ -7,17 +7,16 @@ from time import time_ns
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from closedloop.data import request, rfc3339
+from closedloop.data import columns, request, rfc3339
 from closedloop.data.request import Decoder, RequestError, decode, openapi
 from closedloop.data.schema import HOUR_US, Schema
+from simulated_fleet import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-SCHEMA = Schema.from_dict(yaml.safe_load((ROOT / "model" / "params.yaml").read_text())["schema"])
 EXAMPLE = json.loads((GOLDEN / "request.json").read_text())
 
 
@@ -308,6 +307,8 @@ def test_how_far_ahead_a_time_may_lie_is_a_setting():
 def test_a_long_body_is_decoded_in_parts_to_the_same_tables_and_refusals(monkeypatch):
     """Column by column, for the sake of other threads; the corpus of requests is read and refused as in one piece."""
     bodies = [path.read_bytes() for path in sorted((GOLDEN / "requests").iterdir())]
+    now = time_ns()
+    monkeypatch.setattr(columns, "time_ns", lambda: now)  # a refusal says what time it is
     whole = [outcome(body) for body in bodies]
     monkeypatch.setattr(request, "_PARTS_BYTES", 0)
     monkeypatch.setattr(request, "_PARTS_ROWS", 0)

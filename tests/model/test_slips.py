@@ -165,7 +165,7 @@ SLIPS = [  # what stands there, what is written instead, the line of the slip af
 
 
 def planted(folder: Path, old: str, new: str) -> Path:
-    """Write the project's params.yaml with one slip."""
+    """Write the reference fleet's params.yaml with one slip."""
     assert old in TEXT, old
     (folder / "params.yaml").write_text(TEXT.replace(old, new, 1), encoding="utf-8")
     return folder / "params.yaml"
@@ -232,7 +232,7 @@ def test_a_missing_file_is_one_line(tmp_path):
         params.load(tmp_path / "params.yaml")
 
 
-def test_the_files_that_this_copy_has_and_proposes_pass(tmp_path):
+def test_the_golden_file_and_a_proposed_one_pass(tmp_path):
     assert params.load().source == "simulated"
     schema = {"sampling_minutes": 10, "sensors": {"temp °C": [-40, 120], "1": [0, 1]}, "components": ["007"]}
     fleet = proposed_params.Fleet(

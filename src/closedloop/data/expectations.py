@@ -19,6 +19,7 @@ from jinja2 import pass_context
 from numpy.typing import NDArray
 
 from closedloop.data.frames import (
+    FINDING,
     NAME_COLUMN,
     TWICE,
     WANTED,
@@ -31,7 +32,7 @@ from closedloop.data.frames import (
     typed,
     wanted,
 )
-from closedloop.data.schema import HOUR_US, KEYS, MAX_AHEAD_US, Schema
+from closedloop.data.schema import FINDINGS, HOUR_US, KEYS, MAX_AHEAD_US, Schema
 
 with warnings.catch_warnings():  # great_expectations imports deprecated names itself
     warnings.simplefilter("ignore")
@@ -212,6 +213,9 @@ def _rules(
         name, names = NAME_COLUMN[table], known_names(schema)[table]
         said = (name, not_one_of(names), "correct it, or add it to the schema in params.yaml")
         yield _rule("ColumnValuesToBeInSet", *said, column=name, value_set=list(names))
+    if table == "maint" and FINDING in frames[table]:
+        said = (FINDING, not_one_of(FINDINGS), "correct it, or leave it empty where it is not known")
+        yield _rule("ColumnValuesToBeInSet", *said, column=FINDING, value_set=list(FINDINGS))
     if table == "telemetry":
         yield _rule("TableRowCountToBeBetween", "datetime", "there are no rows", "export the table again", min_value=1)
         if len(frames[table]):

@@ -28,10 +28,9 @@ from closedloop.data.columns import (
     times,
 )
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import CODE_COLUMN, MAX_AHEAD_US, Events, Int64, Schema
+from closedloop.data.schema import CODE_COLUMN, FINDINGS, MAX_AHEAD_US, Events, Int64, Schema
 
 TABLES = ("failures", "maint")
-FINDINGS = ("worn", "sound")  # what was found at a replacement: due, or too early
 _WITHIN = "retracted/"
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Events, Float64, Int16, Int64, Schema, Tables
+from closedloop.data.marks import Marks
+from closedloop.data.schema import CODE_COLUMN, FINDINGS, KEYS, DataError, Events, Float64, Int16, Int64, Schema, Tables
 
 Frames = dict[str, pd.DataFrame]
 Columns = Mapping[str, Mapping[str, str]]  # your names for ours, by table
@@ -30,6 +31,8 @@ def expected_columns(schema: Schema) -> dict[str, tuple[str, ...]]:
     }
 
 
+MARKS = ("machineID", "until")  # the columns of the frame ``marks``, which accompanies tables that may be incomplete
+FINDING = "finding"  # a column that maint may have
 NAME_COLUMN = CODE_COLUMN | {"machines": "model"}  # the column of each table that holds names of the schema
 
 
@@ -92,11 +95,11 @@ TWICE = "see which column tells these rows apart, and map it under columns in pa
 
 def wanted(table: str, column: str) -> str:
     """What a column should hold: ``time``, ``whole``, ``text`` or ``number``."""
-    if column in ("datetime", "start", "end"):
+    if column in ("datetime", "start", "end", "until"):
         return "time"
     if column == "machineID":
         return "whole"
-    return "text" if column == NAME_COLUMN.get(table) else "number"
+    return "text" if column in (NAME_COLUMN.get(table), FINDING) else "number"
 
 
 def convert(column: pd.Series, kind: str) -> tuple[pd.Series, NDArray[np.bool_]]:
@@ -196,7 +199,8 @@ def check_mapping(columns: Columns) -> None:
 def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables:
     """The frames as sorted and checked tables. Only telemetry is required.
 
-    Columns outside the schema are ignored. A machine's model and age may be missing.
+    Columns outside the schema are ignored. A machine's model and age may be missing, and so may the finding of a
+    replacement. A frame ``marks`` has the maturity mark of each machine, missing where nobody vouched for it.
 
     Raises:
         DataError: a column is missing; a value cannot be read, is missing in a key or is infinite; a key occurs twice;
@@ -205,9 +209,10 @@ def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables
     check_mapping(columns)
     if "telemetry" not in frames:
         raise DataError("telemetry: the table is missing; it is the only one that is required")
-    if unknown := sorted(set(frames) - set(KEYS)):
+    if unknown := sorted(set(frames) - set(KEYS) - {"marks"}):
         raise DataError(f"{unknown[0]}: not a table; known are {', '.join(KEYS)}")
-    checked = {table: _checked(table, rename(table, frame, columns), schema) for table, frame in frames.items()}
+    given = {table: frame for table, frame in frames.items() if table != "marks"}
+    checked = {table: _checked(table, rename(table, frame, columns), schema) for table, frame in given.items()}
     telemetry = checked["telemetry"]
     return Tables.of(
         telemetry["machineID"].to_numpy(),
@@ -217,6 +222,7 @@ def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables
         _events("maint", checked.get("maint"), schema),
         _events("failures", checked["failures"], schema) if "failures" in checked else None,
         _machines(checked.get("machines"), schema),
+        _marks(frames["marks"]) if "marks" in frames else None,
     )
 
 
@@ -243,6 +249,10 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
             known = known_names(schema)[table]
             bad = result[name].notna() & ~result[name].isin(known)
             _refuse(table, name, not_one_of(known), frame, bad, "correct it, or add it to the schema")
+    if table == "maint" and FINDING in frame:
+        result[FINDING] = convert(frame[FINDING], "text")[0]
+        bad = result[FINDING].notna() & ~result[FINDING].isin(FINDINGS)
+        _refuse(table, FINDING, not_one_of(FINDINGS), frame, bad, "correct it, or leave it empty where it is not known")
     clean = pd.DataFrame(result)
     repeated = clean.duplicated(list(KEYS[table]))
     _refuse(table, ", ".join(KEYS[table]), "the key occurs twice", frame, repeated, TWICE)
@@ -263,7 +273,25 @@ def _events(table: str, frame: pd.DataFrame | None, schema: Schema) -> Events:
     if frame is None:
         return Events.empty()
     codes = _codes(frame[CODE_COLUMN[table]], known_names(schema)[table])
-    return Events.of(frame["machineID"].to_numpy(np.int64), _microseconds(frame["datetime"]), codes)
+    finding = _codes(frame[FINDING], FINDINGS) if FINDING in frame else None
+    return Events.of(frame["machineID"].to_numpy(np.int64), _microseconds(frame["datetime"]), codes, finding)
+
+
+def _marks(frame: pd.DataFrame) -> Marks:
+    """The marks of a frame with the columns ``MARKS``.
+
+    Raises:
+        DataError: a column is missing, or a value cannot be read.
+    """
+    columns = {}
+    for name in MARKS:
+        if name not in frame:
+            raise DataError(f"marks.{name}: the column is missing; the table needs {' and '.join(MARKS)}")
+        columns[name], unreadable = convert(frame[name], wanted("marks", name))
+        if unreadable.any() or (name == "machineID" and columns[name].isna().any()):
+            row = int(np.flatnonzero(unreadable | columns[name].isna().to_numpy())[0]) + 1
+            raise DataError(f"marks.{name}: row {row} {WANTED[wanted('marks', name)][0]}; correct it")
+    return Marks.of(columns["machineID"].to_numpy(np.int64), _microseconds(columns["until"]))
 
 
 def _machines(frame: pd.DataFrame | None, schema: Schema) -> tuple[Int64, Int16, Float64]:
@@ -289,6 +317,26 @@ def tables_to_frames(tables: Tables, schema: Schema) -> Frames:
         if events is not None:
             codes = names(events.code, known_names(schema)[table])
             frames[table] = pd.DataFrame(head(events.machine, events.time) | {column: codes})
+            if events.finding is not None:
+                frames[table][FINDING] = names(events.finding, FINDINGS)
     models = names(tables.machine_model, schema.models)
     frames["machines"] = pd.DataFrame({"machineID": tables.machine_ids, "model": models, "age": tables.machine_age})
+    if tables.marks is not None:
+        until = pd.DatetimeIndex(tables.marks.until.view("datetime64[us]"), tz="UTC")
+        frames["marks"] = pd.DataFrame({"machineID": tables.marks.machine, "until": until})
     return frames
+
+
+def join_marks(parts: list[Frames]) -> pd.DataFrame | None:
+    """The frame ``marks`` of a fleet that comes in several parts; None where no part has marks.
+
+    In a part without marks, each machine is reported up to its last telemetry. Of a machine that occurs in several
+    parts the latest mark counts.
+    """
+    if not any("marks" in frames for frames in parts):
+        return None
+    last = [
+        frames["telemetry"].groupby("machineID")["datetime"].max().rename("until").reset_index() for frames in parts
+    ]
+    named = [frames.get("marks", complete) for frames, complete in zip(parts, last, strict=True)]
+    return pd.concat(named, ignore_index=True).groupby("machineID")["until"].max().reset_index()

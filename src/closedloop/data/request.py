@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from functools import lru_cache
+from time import sleep
 from typing import Any
 
 import msgspec
@@ -38,6 +39,7 @@ _EVENT_TABLES = ("errors", "maint")
 _NO_MACHINES = (np.empty(0, np.int64), np.empty(0, np.int16), np.empty(0, np.float64))
 _PARTS_BYTES = 1 << 20  # a longer body is decoded column by column
 _PARTS_ROWS = 10_000
+_PAUSE_SECONDS = 0.001  # after each column of a long body
 _raw_tables = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw]])
 _NO_CODE = np.empty(0, np.int16)
 
@@ -96,13 +98,14 @@ class Decoder:
     def _in_parts(self, body: bytes) -> Any:
         """What ``parse`` makes of a long body, column by column; None if it is to be refused: ``parse`` says why.
 
-        One call would hold the interpreter for up to 0.1 s, and with it every other thread.
+        One call would hold the interpreter for up to 0.1 s, and with it every other thread. Without the pauses another
+        one gets it for a single system call at a time, and a probe takes several.
         """
         try:
             tables = {}
             for name, sent in _raw_tables.decode(body).items():
                 kind, decoders = self._parts[name]
-                columns = [decoder.decode(sent.pop(column)) for column, decoder in decoders.items()]
+                columns = [_decode_and_pause(decoder, sent.pop(column)) for column, decoder in decoders.items()]
                 if sent:
                     return None
                 tables[name] = kind(*columns)
@@ -227,10 +230,17 @@ def _known(names: tuple[str, ...]) -> dict[str, Any]:
     return _column({"type": "string", "enum": list(names)}, list(names[:1]))
 
 
+def _decode_and_pause(decoder: msgspec.json.Decoder[Any], column: msgspec.Raw) -> Any:
+    values = decoder.decode(column)
+    sleep(_PAUSE_SECONDS)
+    return values
+
+
 def _columnwise(sensors: list[list[float | None]]) -> Float64:
     values = np.empty((len(sensors), len(sensors[0]) if sensors else 0))
     for row, readings in zip(values, sensors, strict=True):
         row[:] = readings
+        sleep(_PAUSE_SECONDS)
     return values
 
 

@@ -14,6 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from closedloop.data.marks import Marks
+
 Int64 = NDArray[np.int64]
 Int16 = NDArray[np.int16]
 Float64 = NDArray[np.float64]
@@ -28,6 +30,7 @@ KEYS = {
     "failures": ("machineID", "datetime", "failure"),
     "machines": ("machineID",),
 }
+FINDINGS = ("worn", "sound")  # what was found at a replacement: due, or too early
 CODE_COLUMN = {"errors": "errorID", "maint": "comp", "failures": "failure"}
 
 
@@ -114,11 +117,15 @@ class Schema:
 
 @dataclass(frozen=True)
 class Events:
-    """Errors, replacements or failures, sorted by (machine, time, code); ``code`` indexes the schema's list."""
+    """Errors, replacements or failures, sorted by (machine, time, code); ``code`` indexes the schema's list.
+
+    ``finding`` indexes ``FINDINGS`` for each replacement, -1 where nothing is known; None where that holds for all.
+    """
 
     machine: Int64
     time: Int64
     code: Int16
+    finding: Int16 | None = None
 
     @classmethod
     def empty(cls) -> Events:
@@ -126,18 +133,24 @@ class Events:
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int16))
 
     @classmethod
-    def of(cls, machine: Int64, time: Int64, code: Int16) -> Events:
+    def of(cls, machine: Int64, time: Int64, code: Int16, finding: Int16 | None = None) -> Events:
         """The events sorted, with each key once."""
         order = np.lexsort((code, time, machine))
         machine, time, code = machine[order], time[order], code[order]
         new = np.ones(len(machine), bool)
         new[1:] = (np.diff(machine) != 0) | (np.diff(time) != 0) | (np.diff(code) != 0)
-        return cls(machine[new], time[new], code[new])
+        known = finding is not None and bool((finding >= 0).any())
+        return cls(machine[new], time[new], code[new], finding[order][new] if finding is not None and known else None)
+
+    def rows(self, keep: slice | NDArray[np.bool_]) -> Events:
+        """Only these events."""
+        finding = None if self.finding is None else self.finding[keep]
+        return Events(self.machine[keep], self.time[keep], self.code[keep], finding)
 
     def slice(self, machine: int) -> Events:
         """The events of one machine."""
         low, high = np.searchsorted(self.machine, [machine, machine + 1])
-        return Events(self.machine[low:high], self.time[low:high], self.code[low:high])
+        return self.rows(slice(low, high))
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ class MachineWindow:
     """The sorted arrays of one machine.
 
     ``values`` has shape (sensors, rows), NaN where a reading is missing; ``model`` is -1 and ``age`` NaN (years)
-    where the machine is not described.
+    where the machine is not described. ``until`` is its maturity mark, None where that is its last telemetry.
     """
 
     machine: int
@@ -156,6 +169,7 @@ class MachineWindow:
     failures: Events
     model: int
     age: float
+    until: int | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +177,8 @@ class Tables:
     """The tables of a fleet, or of a request, as NumPy columns.
 
     Telemetry is sorted by (machine, time), each key once; ``values`` has shape (sensors, rows). ``failures`` is None
-    where the fleet has no such table (then a run is anomaly-only). ``machine_ids`` is sorted.
+    where the fleet has no such table (then a run is anomaly-only). ``machine_ids`` is sorted. ``marks`` is None where
+    everything up to each machine's last telemetry has been reported.
     """
 
     machine: Int64
@@ -175,6 +190,7 @@ class Tables:
     machine_ids: Int64
     machine_model: Int16
     machine_age: Float64
+    marks: Marks | None = None
 
     @classmethod
     def of(
@@ -186,6 +202,7 @@ class Tables:
         maint: Events,
         failures: Events | None,
         machines: tuple[Int64, Int16, Float64],
+        marks: Marks | None = None,
     ) -> Tables:
         """The tables sorted by key. The keys must be unique: callers check that."""
         order = np.lexsort((time, machine))
@@ -200,6 +217,7 @@ class Tables:
             machines[0][by_id],
             machines[1][by_id],
             machines[2][by_id],
+            marks,
         )
 
     def bounds(self) -> tuple[Int64, Int64]:
@@ -218,7 +236,9 @@ class Tables:
         """Yield each machine that has telemetry, in order of its id."""
         ids, offsets = self.bounds()
         failures = Events.empty() if self.failures is None else self.failures
-        for machine, start, stop in zip(ids.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        until = [None] * len(ids) if self.marks is None else self.marks.at(ids).tolist()
+        rows = zip(ids.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), until, strict=True)
+        for machine, start, stop, mark in rows:
             at = int(np.searchsorted(self.machine_ids, machine))
             known = at < len(self.machine_ids) and int(self.machine_ids[at]) == machine
             yield MachineWindow(
@@ -230,6 +250,7 @@ class Tables:
                 failures.slice(machine),
                 int(self.machine_model[at]) if known else -1,
                 float(self.machine_age[at]) if known else float("nan"),
+                mark,
             )
 
     def select(self, machines: Int64) -> Tables:
@@ -237,8 +258,7 @@ class Tables:
         wanted = np.unique(machines)
 
         def events(table: Events) -> Events:
-            keep = np.isin(table.machine, wanted)
-            return Events(table.machine[keep], table.time[keep], table.code[keep])
+            return table.rows(np.isin(table.machine, wanted))
 
         rows, ids = np.isin(self.machine, wanted), np.isin(self.machine_ids, wanted)
         return Tables(
@@ -251,6 +271,7 @@ class Tables:
             self.machine_ids[ids],
             self.machine_model[ids],
             self.machine_age[ids],
+            None if self.marks is None else self.marks.select(wanted),
         )
 
     def rows(self, keep: NDArray[np.bool_]) -> Tables:
@@ -259,7 +280,10 @@ class Tables:
         return replace(self, machine=self.machine[keep], time=self.time[keep], values=values)
 
     def fingerprint(self) -> str:
-        """``sha256:…`` of every column in canonical order: equal for equal data, whatever the file format."""
+        """``sha256:…`` of every column in canonical order: equal for equal data, whatever the file format.
+
+        Marks and findings count where there are any, so that tables without them keep the fingerprint they had before.
+        """
         digest = hashlib.sha256()
 
         def add(name: str, column: NDArray[np.generic]) -> None:
@@ -271,6 +295,12 @@ class Tables:
             if isinstance(value, Events):
                 for column in ("machine", "time", "code"):
                     add(f"{item.name}.{column}", getattr(value, column))
+                if value.finding is not None and (value.finding >= 0).any():
+                    add(f"{item.name}.finding", value.finding)
+            elif item.name == "marks":
+                if value is not None:
+                    add("marks.machine", value.machine)
+                    add("marks.until", value.until)
             elif value is None:
                 digest.update(f"{item.name}:none;".encode())
             else:

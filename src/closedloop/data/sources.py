@@ -47,7 +47,7 @@ def native(location: Path) -> dict[str, Path]:
         DataError: a table has two files.
     """
     found: dict[str, Path] = {}
-    for table in (*KEYS, "anomalies"):
+    for table in (*KEYS, "anomalies", "marks"):
         names = [f"{prefix}{table}{suffix}" for prefix in ("PdM_", "") for suffix in (".csv", ".parquet")]
         paths = [location / name for name in (names if table == "anomalies" else names[:2])]
         present = [path for path in paths if path.is_file()]
@@ -159,6 +159,8 @@ def read_frames(
                 frame = frame.assign(**{name: None for name in ("model", "age") if name not in frame})
             frame = typed(table, numbered(table, frame, machine_numbers or {}))
             frames[table] = frame if read is None else tables.settled(table, frame, done if done is not None else [])
+    if "marks" in found:
+        frames["marks"] = typed("marks", read_file(found["marks"][0], []))
     return frames
 
 
@@ -218,7 +220,7 @@ def write_tables(tables: Tables, schema: Schema, folder: Path) -> None:
     """Write the tables as ``PdM_<table>.parquet``. Reading them back gives the same fingerprint."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = tables_to_frames(tables, schema)
-    for table in KEYS:
+    for table in (*KEYS, "marks"):
         path = folder / f"PdM_{table}.parquet"
         if table in frames:
             frames[table].to_parquet(path, index=False)

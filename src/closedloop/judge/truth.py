@@ -12,9 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from closedloop.data.schema import HOUR_US, DataError, Float64, Int16, Int64, MachineWindow, Schema, Tables
+from closedloop.data.schema import (
+    HOUR_US,
+    DataError,
+    Float64,
+    Int16,
+    Int64,
+    MachineWindow,
+    Schema,
+    Tables,
+    microseconds,
+)
 from closedloop.judge.episodes import Rules
-from closedloop.judge.labels import UNKNOWN, in_failure_hour, labels
+from closedloop.judge.labels import UNKNOWN, events_of, in_failure_hour, labels, matured, with_delay
 
 Bool = NDArray[np.bool_]
 
@@ -26,11 +36,15 @@ COSTS = ("unplanned", "planned", "false_alarm", "missed_anomaly")
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """How a commit judges: horizon and episode rules, costs (in the user's currency) and the section ``gate:``."""
+    """How a commit judges: horizon and episode rules, costs (in the user's currency) and the section ``gate:``.
+
+    ``delay_us`` is after how long silence counts as health in a log; None where only those who report can say so.
+    """
 
     rules: Rules
     costs: dict[str, float]
     gate: dict[str, Any]
+    delay_us: int | None = None
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> JudgeSettings:
@@ -42,7 +56,9 @@ class JudgeSettings:
         try:
             judge, gate = params["judge"], params["gate"]
             rules = Rules.of(judge, params["labels"]["horizon_hours"])
-            return cls(rules, {key: float(judge["costs"][key]) for key in COSTS}, dict(gate))
+            hours = params["labels"].get("reporting_delay_hours")
+            delay = None if hours is None else microseconds(hours)
+            return cls(rules, {key: float(judge["costs"][key]) for key in COSTS}, dict(gate), delay)
         except KeyError as error:
             raise DataError(
                 f"params.yaml: the judge needs the key {error}; add it under judge:, gate: or labels:"
@@ -164,8 +180,9 @@ class Grid:
 
     ``label`` (1, 0, or -1 where unknown) and ``known`` have shape (components, rows), ``anomalous`` and
     ``anomaly_known`` (rows); ``failures`` (a tuple over components) and ``anomalies`` (start, end) hold the events of
-    each machine. ``supervised`` says that there is a failure table; ``events`` what the anomaly head is judged on:
-    ``anomalies``, ``failures`` or nothing.
+    each machine. A failure that was prevented, since a replacement found the component worn, is one of ``failures``.
+    ``years`` counts rows up to the maturity mark; of later ones nothing is known. ``supervised`` says that there is a
+    failure table; ``events`` what the anomaly head is judged on: ``anomalies``, ``failures`` or nothing.
     """
 
     ids: Int64
@@ -190,12 +207,13 @@ class Grid:
             DataError: no telemetry row lies in the judged time.
         """
         supervised = truth.tables.failures is not None
-        windows = [window for window in truth.tables.windows() if (window.time >= truth.since(window.machine)).any()]
+        tables = with_delay(truth.tables, settings.delay_us)
+        windows = [window for window in tables.windows() if (window.time >= truth.since(window.machine)).any()]
         if not windows:
             raise DataError(
                 "the truth has no telemetry row in the judged time; check the cut and the held-out machines"
             )
-        times, label, known, failures, anomalous, anomalies = zip(
+        times, mature, label, known, failures, anomalous, anomalies = zip(
             *(_of_machine(window, truth, settings, supervised) for window in windows), strict=True
         )
         rows = np.array([len(time) for time in times], np.int64)
@@ -204,7 +222,7 @@ class Grid:
             offsets=np.append(0, np.cumsum(rows)),
             time=np.concatenate(times),
             model=np.array([window.model for window in windows], np.int16),
-            years=rows * truth.schema.period_us / YEAR_US,
+            years=np.array([rows.sum() for rows in mature]) * truth.schema.period_us / YEAR_US,
             supervised=supervised,
             label=np.concatenate(label, axis=1),
             known=np.concatenate(known, axis=1),
@@ -232,19 +250,20 @@ class Grid:
 
 def _of_machine(
     window: MachineWindow, truth: Truth, settings: JudgeSettings, supervised: bool
-) -> tuple[Int64, NDArray[np.int8], Bool, tuple[Int64, ...], Bool, tuple[Int64, Int64]]:
-    """One machine's part of the grid: time, label, known, failures, anomalous and anomalies."""
+) -> tuple[Int64, Bool, NDArray[np.int8], Bool, tuple[Int64, ...], Bool, tuple[Int64, Int64]]:
+    """One machine's part of the grid: time, matured rows, label, known, failures, anomalous and anomalies."""
     judged = window.time >= truth.since(window.machine)
     time, components = window.time[judged], range(len(truth.schema.components))
     label: NDArray[np.int8] = np.full((len(components), len(time)), UNKNOWN, np.int8)
     if supervised:
         label = labels(window, truth.schema, settings.rules.horizon_us)[:, judged]
-    known = (label != UNKNOWN) & ~in_failure_hour(window, truth.schema)[judged]
-    failed = [window.failures.time[window.failures.code == c] for c in components]
+    mature = matured(window)[judged]
+    known = (label != UNKNOWN) & ~in_failure_hour(window, truth.schema)[judged] & mature
+    failed = [events_of(window, c) for c in components]
     failures = tuple(_foreseeable(failed[c], time[known[c]], settings.rules) for c in components)
     start, end = _met(truth.anomalies, window.machine, time)
     anomalous: Bool = np.logical_or.reduce((time[:, None] >= start) & (time[:, None] <= end), axis=1)
-    return time, label, known, failures, anomalous, (start, end)
+    return time, mature, label, known, failures, anomalous, (start, end)
 
 
 def _met(anomalies: Intervals | None, machine: int, time: Int64) -> tuple[Int64, Int64]:

@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from closedloop.data.feedback import FINDINGS
-from closedloop.data.schema import CODE_COLUMN, Float64, Int64, Schema
+from closedloop.data.schema import CODE_COLUMN, FINDINGS, Float64, Int64, Schema
 from closedloop.log.orders import Orders
 from closedloop.log.tables import TABLES_OF
 from closedloop.log.union import Union, to_bits
@@ -163,9 +162,12 @@ def _readings(sensors: pa.ListArray, record: Int64, schema: Schema) -> Iterator[
     names, values = sensors.flatten().flatten()
     for sensor in schema.sensors:
         chosen = pc.equal(names, sensor)
+        sent = _floats(values.filter(chosen).flatten())
+        if len(sent) == len(record):  # every record sent it
+            yield sent
+            continue
         readings = np.full(len(record), np.nan)
-        sent = np.isin(record, sender[chosen.to_numpy(zero_copy_only=False)])
-        readings[sent] = _floats(values.filter(chosen).flatten())
+        readings[np.isin(record, sender[chosen.to_numpy(zero_copy_only=False)])] = sent
         yield readings
 
 

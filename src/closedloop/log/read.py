@@ -13,6 +13,7 @@ So what counts is what was said, and not in which order it was delivered.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ class Log:
     leaves out whole. ``impossible_clocks`` counts records that claim to be received more than a minute after a commit
     that came later: the clock of their replica was ahead.
 
-    ``findings`` has for each row of ``tables.maint`` the position in ``closedloop.data.feedback.FINDINGS``, -1 where
+    ``findings`` has for each row of ``tables.maint`` the position in ``closedloop.data.schema.FINDINGS``, -1 where
     nothing is known. ``retracted`` counts the events that were reported and are left out. ``aside`` is the distinct
     rows that name something which the schema does not have: events of such a code are in no table, and a machine of
     such a model has no model.
@@ -70,8 +71,10 @@ class Log:
     aside: list[Aside]
 
 
-def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> Log:
+def read(sink: Sink, schema: Schema, versions: Mapping[str, int | None] | None = None) -> Log:
     """The tables of a log as they are, or as they were at the versions given for ``requests`` and ``feedback``.
+
+    A version that is None says that the table was not there yet: then its records are left out.
 
     ``failures`` is always there, and empty where none was fed back. A sensor of the schema that a request did not send
     is missing in its rows, and one that the schema does not name is left aside, as are codes and models (``aside``).
@@ -81,7 +84,11 @@ def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> 
         DeltaError, OSError, ValueError: the sink does not answer.
     """
     try:
-        found = {table: files_of(sink, table, (versions or {}).get(table)) for table in (REQUESTS, FEEDBACK)}
+        asked = {table: -1 if versions is None else versions.get(table, -1) for table in (REQUESTS, FEEDBACK)}
+        found = {
+            table: None if version is None else files_of(sink, table, None if version < 0 else version)
+            for table, version in asked.items()
+        }
         erased = orders.find(sink)
     except SinkError as error:
         raise DataError(str(error)) from None
