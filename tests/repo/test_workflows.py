@@ -18,7 +18,7 @@ from .release_rules import called, needed
 
 Flow = dict[Any, Any]
 FORBIDDEN_EVENTS = {"pull_request_target", "workflow_run"}
-RUNNERS = {"ubuntu-24.04"}
+RUNNERS = {"ubuntu-24.04", "ubuntu-24.04-arm", "macos-15"}
 MAKERS = {"actions", "aquasecurity", "Azure", "docker", "github", "ossf"}  # whose actions may be used
 MAX_MINUTES = 30
 ROOT = Path(__file__).resolve().parents[2]
