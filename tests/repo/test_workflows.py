@@ -18,7 +18,7 @@ from .release_rules import called, needed
 
 Flow = dict[Any, Any]
 FORBIDDEN_EVENTS = {"pull_request_target", "workflow_run"}
-RUNNERS = {"ubuntu-24.04"}
+RUNNERS = {"ubuntu-24.04", "ubuntu-24.04-arm", "macos-15"}
 # Whose actions may be used.
 MAKERS = {"actions", "aquasecurity", "aws-actions", "Azure", "docker", "github", "google-github-actions", "ossf"}
 MAX_MINUTES = 30
