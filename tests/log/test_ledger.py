@@ -1,6 +1,7 @@
 """The bounds of commits that were removed: as few as say the same."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -23,7 +24,7 @@ def bound(floors, row, file, until):
 def test_merged_floors_bound_each_row_of_each_version_as_before(seed):
     rng = random.Random(seed)  # noqa: S311
     cuts = sorted(rng.sample(range(60), rng.randint(2, 20)))
-    floors = [(a, b - 1, rng.randrange(100)) for a, b in zip(cuts, cuts[1:], strict=False) if rng.random() < 0.9]
+    floors = [(a, b - 1, rng.randrange(100)) for a, b in pairwise(cuts) if rng.random() < 0.9]
     if rng.random() < 0.3 and floors:  # a clean-up that was killed left one that overlaps
         start, end, _ = rng.choice(floors)
         floors.append((start, end + rng.randint(-1, 5), rng.randrange(100)))
