@@ -202,8 +202,9 @@ fuzz: $(WHEEL) ## fuzz the service through its OpenAPI document, and its readers
 bench: $(INSTALLED) ## measure speed against pandas, polars and scikit-learn, the gate's error rates and the whole run; takes minutes
 	$(BIN)/python tests/bench
 
-bench-serve: $(WHEEL) $(BUNDLE) ## measure the service beside MLflow, MLServer, BentoML, azmlinfsrv and FastAPI, and its start (QUICK=1: a minute)
+bench-serve: $(WHEEL) $(BUNDLE) ## measure the service beside MLflow, MLServer, BentoML, azmlinfsrv and FastAPI, its shipper and its start (QUICK=1: a minute)
 	$(BIN)/python tests/bench/serve.py $(if $(QUICK),--quick)
+	$(BIN)/python tests/bench/ship_rate.py $(if $(QUICK),--records 2000 --machines 20000)
 	$(BIN)/python tests/bench/start_to_ready.py $(if $(QUICK),--starts 1)
 
 coverage: $(INSTALLED) ## measure branch coverage of src/closedloop, also of the compiled loops; red below 95 %
