@@ -61,6 +61,8 @@ class Decoder:
         self._max_rows = max_rows
         self._max_machines = max_machines
         self._max_ahead_us = max_ahead_us
+        self._has_names = schema.has_names
+        self._texts = (2, 3) if schema.has_names else (1, 2)  # columns of text in tables without and with a code
         self._type = _request_type(schema)
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._type)
         codes = {"errors": schema.errors, "maint": schema.components}
@@ -89,7 +91,7 @@ class Decoder:
         """
         raw, content = self._parse(body)
         faults: Faults = []
-        names = MachineNames(_machines_of(raw)) if self._schema.has_names else None
+        names = MachineNames(_machines_of(raw)) if self._has_names else None
         telemetry = self._telemetry(raw.telemetry, faults, names)
         limits = self._max_rows, self._max_ahead_us, names
         errors = events("errors", raw.errors, self._codes["errors"], faults, *limits)
@@ -97,9 +99,8 @@ class Decoder:
         described = self._machines(raw.machines, faults, names)
         if faults:
             raise RequestError(faults)
-        texts = 0 if names is None else 1  # columns of text in every table, besides those of all fleets
-        tables = [(raw.telemetry, 1), (raw.errors, 2), (raw.maint, 2), (raw.machines, 1)]
-        refuse_repeated_names(content, [(table, count + texts) for table, count in tables])
+        one, two = self._texts
+        refuse_repeated_names(content, [(raw.telemetry, one), (raw.errors, two), (raw.maint, two), (raw.machines, one)])
         machine, time, values = telemetry
         called = None if names is None else names.names
         found = Tables(machine, time, values, errors, maint, None, *described, names=called)
