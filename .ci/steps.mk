@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose
 
 # --- ci.yml, and what it calls ---
 
@@ -12,6 +12,12 @@ plan: ## which jobs this change needs
 
 pin-access: ## which clouds to log in to, to read the pinned data
 	@$(FROM_CI) python3 -m pipeline.pin_access
+
+login-aws: ## log in to AWS by OIDC, to read the pinned data
+	@$(FROM_CI) python3 -m pipeline.cloud_login aws
+
+login-gcp: ## log in to Google Cloud by OIDC, to read the pinned data
+	@$(FROM_CI) python3 -m pipeline.cloud_login gcp
 
 champion: ## the commit that this change is compared with: the champion's, else BASE_COMMIT
 	@$(FROM_CI) python3 -m pipeline.champion

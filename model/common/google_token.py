@@ -1,4 +1,4 @@
-"""Let object_store use an access token of Google Cloud, as google-github-actions/auth gives one in a workflow.
+"""Let object_store use an access token of Google Cloud, as ``make login-gcp`` gets one in a workflow.
 
 object_store reads service accounts and the metadata server of a virtual machine, and no token. So a process of its own
 answers as that server does, on this machine. It is a process, since deltalake holds the interpreter while it waits.

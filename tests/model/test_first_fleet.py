@@ -35,7 +35,7 @@ def test_whether_a_fleet_of_ones_own_begins(monkeypatch, pinned, parts, local, b
     data = {"parts": parts, "local": local, "source": "any", "holdout_fingerprint": ""}
     assert begins == champion.begins("c0ffee", data)
     if not local:
-        assert (None if begins else "the champion") == evaluate.the_champion(data, "", None)
+        assert (champion.Met(None, None) if begins else "the champion") == evaluate.the_champion(data, "", None)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"parts": 1}', '{"parts": ["x"]}'])

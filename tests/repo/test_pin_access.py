@@ -159,8 +159,8 @@ LOGINS = {
     f"steps.pin.outputs.{cloud} == 'true' && vars.{variable} != ''": action
     for cloud, variable, action in (
         ("azure", "DATA_AZURE_CLIENT_ID", "Azure/login"),
-        ("aws", "DATA_AWS_ROLE", "aws-actions/configure-aws-credentials"),
-        ("gcp", "DATA_GCP_PROVIDER", "google-github-actions/auth"),
+        ("aws", "DATA_AWS_ROLE", "make login-aws"),
+        ("gcp", "DATA_GCP_PROVIDER", "make login-gcp"),
     )
 }
 
@@ -173,7 +173,7 @@ def test_each_login_runs_only_where_the_pin_needs_it_and_its_variable_is_set() -
             steps = [step for step in job.get("steps", []) if "steps.pin.outputs" in str(step.get("if"))]
             if steps:
                 found.append(path.name)
-                logins = {step["if"]: step["uses"].partition("@")[0] for step in steps}
+                logins = {step["if"]: step.get("uses", step.get("run")).partition("@")[0] for step in steps}
                 assert LOGINS.items() <= logins.items()
                 assert "'data'" in job["environment"]
                 assert job["permissions"]["id-token"] == "write"
