@@ -252,3 +252,18 @@ def test_the_check_is_that_of_data_check_and_its_exit_code_too(tmp_path, capsys)
     said = capsys.readouterr().out
     assert data_check.main(["--source", str(tmp_path), "--out", str(tmp_path / "out")]) == cli.REFUSED
     assert capsys.readouterr().out.strip() == said.replace("\nnot adopted: nothing was changed\n", "").strip()
+
+
+def test_an_uploaded_copy_is_pinned_if_it_holds_the_same_tables(home, tmp_path, capsys):
+    """A place may be an address, or as here a folder; how addresses are read is shown in test_data_pin.py."""
+    plant = presses(tmp_path / "plant")
+    presses(home / "uploaded", seed=6)
+    before = state(home)
+    with pytest.raises(cli.RefusedError, match="uploaded holds other tables than"):
+        adopt.main(["--source", str(plant), "--place", "uploaded"])
+    assert before == state(home)
+    shutil.copytree(plant, home / "uploaded", dirs_exist_ok=True)
+    adopt.main(["--source", str(plant), "--place", "uploaded"])
+    (part,) = json.loads((home / PIN).read_text())["parts"]
+    assert part["location"] == "uploaded"
+    assert not (home / "data").exists()
