@@ -18,7 +18,7 @@ from model.common import adopting, cli, commits, data_pin, params, pinned_files,
 from model.common import starting_params as start
 
 PARAMS, PIN, SIMULATED = "model/params.yaml", "model/data.lock.json", "model/simulated.yaml"
-REFERENCE = """{"fingerprint": "sha256:0", "parts": [
+SIMULATED_PIN = """{"fingerprint": "sha256:0", "parts": [
  {"days": 20, "kind": "simulator", "machines": 3, "profile": "default", "seed": 7}]}"""
 
 
@@ -29,7 +29,7 @@ def home(tmp_path, monkeypatch):
     (root / "model").mkdir(parents=True)
     monkeypatch.chdir(root)
     shutil.copy(params.PARAMS, root / PARAMS)
-    (root / PIN).write_text(REFERENCE)
+    (root / PIN).write_text(SIMULATED_PIN)
     (root / ".gitignore").write_text("/build/\n")
     git(root, "init", "-q")
     commit(root, "Start")
@@ -152,7 +152,7 @@ def test_the_simulator_can_be_adopted_again(profile, home, tmp_path):
 def test_of_a_profile_the_pinned_size_stays(home):
     adopt.main(["--profile", "azure"])
     (part,) = json.loads((home / PIN).read_text())["parts"]
-    assert part == json.loads(REFERENCE)["parts"][0] | {"profile": "azure"}
+    assert part == json.loads(SIMULATED_PIN)["parts"][0] | {"profile": "azure"}
     data.main(["--params", PARAMS])
     validation.main(["--params", PARAMS])
 
