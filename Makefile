@@ -76,8 +76,8 @@ said = $(if $(filter command,$(origin $(1))),--$(shell echo $(1) | tr A-Z_ a-z-)
 data-check: $(INSTALLED) ## check your own files (DATA=path): what fits, how to fix what does not, and a parameter file (TIME= MACHINE= SENSORS= TIME_ZONE= …: what it cannot tell)
 	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
 
-adopt: $(INSTALLED) ## make your own files the fleet of this copy (DATA=path, and what data-check takes), or the simulator's (PROFILE=azure); says what to commit
-	@$(strip $(BIN)/python -m model.adopt $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
+adopt: $(INSTALLED) ## make your own files the fleet of this copy (DATA=path, and what data-check takes; PLACE=az://…: an uploaded copy is pinned), or simulated ones (PROFILE=azure)
+	@$(strip $(BIN)/python -m model.adopt $(if $(DATA),--source "$(DATA)") $(if $(PLACE),--place "$(PLACE)") $(if $(PROFILE),--profile $(PROFILE)) $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
 
 unadopt: $(INSTALLED) ## take back what make adopt wrote since the last commit
 	@$(BIN)/python -m model.adopt --undo

@@ -1,8 +1,9 @@
 """Make a fleet this copy's own: what CI trains on, merges and serves.
 
 --source adopts the files of a folder, once python -m model.data_check is content with them; further flags are those of
-that command. Files outside the repository are copied into data/. --profile adopts the simulator again. --undo brings
-back what git has. Writes model/params.yaml, model/data.lock.json and model/simulated.yaml, all of them or none.
+that command. Files outside the repository are copied into data/, or pinned at --place, where they were uploaded to.
+--profile adopts the simulator again. --undo brings back what git has. Writes model/params.yaml, model/data.lock.json
+and model/simulated.yaml, all of them or none.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from closedloop.data import sources
-from closedloop.data.schema import Schema
-from model.common import adopting, cli, data_pin, params, pinned_files, proposed_params, starting_params
+from closedloop.data.frames import Frames
+from closedloop.data.schema import Schema, Tables
+from model.common import adopting, cli, data_pin, params, pin_making, pinned_files, proposed_params, starting_params
 from model.common.provenance import PIN, ROOT
 
 SIMULATED_FLEET = {"machines": 100, "days": 365, "seed": 7}  # of the template
@@ -50,35 +52,44 @@ def adopted_text(text: str) -> str:
     )
 
 
-def adopt_files(source: Path, path: Path, changes: adopting.Changes) -> dict[str, Any]:
+def adopt_files(source: Path, path: Path, place: str | None, changes: adopting.Changes) -> dict[str, Any]:
     """Write the files of an adopted folder; return its part of the pin.
 
     Raises:
         DataError: the files are too large for git, or cannot be read where they lie then.
+        RefusedError: ``place`` holds other tables than the folder.
     """
     text = adopted_text(path.read_text(encoding="utf-8"))
     asked = params.load(path)
-    base = source if source.is_dir() else source.parent
-    names = (
-        [source.name]
-        if source.is_file()
-        else [path.relative_to(base).as_posix() for path in pinned_files.of_fleet(base, asked.files)]
-    )
-    adopting.refuse_large(base, names)
-    home = adopting.home(source, asked.source)
-    if home != base.resolve():
-        changes.copy(base, home, names)
-    part = {
-        "kind": "files",
-        "location": pinned_files.location_of(home),
-        "files": [pinned_files.entry(home, name) for name in names],
-    }
-    fingerprint = fingerprint_of([part], asked)
+    if place is None:
+        part = local_part(source, asked, changes)
+        fingerprint = fingerprint_of([part], asked)
+    else:
+        part = pin_making.part_of(place, asked)
+        fingerprint = fingerprint_of([part], asked)
+        here = sources.read_frames(source, asked.columns, asked.files, asked.schema.machine_id, asked.read)
+        if fingerprint != tables_of(here, asked).fingerprint():
+            raise cli.RefusedError(
+                f"{place} holds other tables than {source}; upload the folder as it is, and run again"
+            )
     if is_simulated(data_pin.load()["parts"]):
         changes.write(starting_params.SIMULATED, params.PARAMS.read_bytes())
     changes.write(params.PARAMS, text.encode())
     changes.write(PIN, pin_bytes([part], fingerprint))
     return part
+
+
+def local_part(source: Path, asked: params.Params, changes: adopting.Changes) -> dict[str, Any]:
+    """Return the part of a folder's or file's copy in the repository, which is made if need be."""
+    base = source if source.is_dir() else source.parent
+    found = [source] if source.is_file() else pinned_files.of_fleet(base, asked.files)
+    names = [path.relative_to(base).as_posix() for path in found]
+    adopting.refuse_large(base, names)
+    home = adopting.home(source, asked.source)
+    if home != base.resolve():
+        changes.copy(base, home, names)
+    files = [pinned_files.entry(home, name) for name in names]
+    return {"kind": "files", "location": pinned_files.location_of(home), "files": files}
 
 
 def adopt_simulator(profile: str, changes: adopting.Changes) -> dict[str, Any]:
@@ -100,12 +111,14 @@ def adopt_simulator(profile: str, changes: adopting.Changes) -> dict[str, Any]:
 def fingerprint_of(parts: list[dict[str, Any]], asked: params.Params) -> str:
     """Return the fingerprint of the tables that a run will read from these parts, which were checked before."""
     frames, _ = data_pin.fetch(parts, asked)
-    path = (
-        adopting.WORK / "schema.json"
-    )  # as model.data hands it to model.validate: JSON decides the order of the sensors
+    return tables_of(frames, asked).fingerprint()
+
+
+def tables_of(frames: Frames, asked: params.Params) -> Tables:
+    """Return the tables of frames, as ``model.validate`` makes them: JSON has decided the order of the sensors."""
+    path = adopting.WORK / "schema.json"
     cli.write_json(path, asked.schema.to_dict())
-    schema = Schema.from_dict(cli.read_json(path, "run again"))
-    return sources.frames_to_tables(frames, schema, {}).fingerprint()
+    return sources.frames_to_tables(frames, Schema.from_dict(cli.read_json(path, "run again")), {})
 
 
 def is_simulated(parts: list[dict[str, Any]]) -> bool:
@@ -130,7 +143,7 @@ def say_next(part: dict[str, Any], edited: list[Path]) -> None:
     }
     if not starting_params.SIMULATED.exists():
         lines["model/simulated.yaml"] = "gone, since model/params.yaml is the simulator's again"
-    if part["kind"] == "files":
+    if part["kind"] == "files" and "://" not in part["location"]:
         lines[part["location"]] = "the fleet's files; whoever can read the repository can read them"
     changed = {name: said for name, said in lines.items() if adopting.uncommitted(ROOT / name)}
     print(f"\nadopted: {asked.source} is the fleet of this copy")
@@ -150,6 +163,8 @@ def described(part: dict[str, Any]) -> str:
     """Return what a part of the pin holds, in a few words."""
     if part["kind"] == "simulator":
         return "{machines} machines for {days} days, profile {profile}, seed {seed}".format(**part)
+    if part["kind"] != "files":
+        return f"{part['kind']} at {part['location']}"
     files = part["files"]
     size = sum(file["size"] for file in files) / 1e6
     return f"{len(files)} file{'s' * (len(files) != 1)} of {part['location']}, {size:.1f} MB"
@@ -158,7 +173,7 @@ def described(part: dict[str, Any]) -> str:
 def undo() -> int:
     """Bring back the files that git has; return the exit code."""
     parts = data_pin.load()["parts"]
-    folder = next((ROOT / p["location"] for p in parts if p.get("kind") == "files"), None)
+    folder = next((ROOT / part["location"] for part in parts if part.get("kind") == "files"), None)
     copies = folder if folder is not None and folder.is_relative_to(ROOT / adopting.FOLDER) else None
     done, stay = adopting.take_back([params.PARAMS, PIN, starting_params.SIMULATED], copies)
     print("\n".join(done) or "nothing to take back: every file is as committed; a commit is taken back with git revert")
@@ -176,16 +191,21 @@ def main(words: list[str]) -> int:
     choice.add_argument("--source", type=Path, metavar="PATH", help="folder of the files to adopt")
     choice.add_argument("--profile", choices=("azure", "default"), help="adopt the simulator with this profile")
     choice.add_argument("--undo", action="store_true", help="bring back what git has")
+    flags.add_argument("--place", metavar="PLACE", help="with --source: pin this copy of the folder (az://, s3://, …)")
     args, more = flags.parse_known_args(words)
-    if more and args.source is None:
-        flags.error(f"{' '.join(more)}: goes with --source")
+    if (more or args.place) and args.source is None:
+        flags.error(f"{' '.join(more or ['--place'])}: goes with --source")
     if args.undo:
         return undo()
     own = args.params.resolve() == params.PARAMS.resolve()
     checked = check(args.source, more, None if own else args.params) if args.source else None
     edited = {path for path in (params.PARAMS, PIN) if adopting.uncommitted(path)}
     with adopting.all_or_none() as changes:
-        part = adopt_files(args.source, checked, changes) if checked else adopt_simulator(args.profile, changes)
+        part = (
+            adopt_files(args.source, checked, args.place, changes)
+            if checked
+            else adopt_simulator(args.profile, changes)
+        )
     say_next(part, sorted(edited & changes.changed))
     return cli.DONE
 

@@ -353,7 +353,9 @@ def main(words: list[str]) -> int:
     if check.faults:
         print(f"\nrefused: a run would stop. Fix it, then: {again}")
         return cli.REFUSED
-    print(f"\nfits: make run {where}")
+    told = "".join(f' {name.upper()}="{value}"' for name in FLAGS if (value := getattr(args, name)) is not None)
+    also = f" PARAMS={args.params}" if target == args.params else told
+    print(f"\nfits: make adopt DATA={args.source}{also} makes it this copy's fleet; to only try it: make run {where}")
     return cli.DONE
 
 

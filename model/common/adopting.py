@@ -46,8 +46,8 @@ def refuse_large(location: Path, names: list[str]) -> None:
         largest = max(sizes, key=sizes.__getitem__)
         raise DataError(
             f"{location}: the fleet's files have {sum(sizes.values()):,.0f} MB ({largest} {sizes[largest]:,.0f} MB), "
-            f"and git is no place for more than {MOST_MB} MB; give compressed Parquet files, or upload the folder and "
-            "pin its address (model/README.md, Data that is not in git)"
+            f"and git is no place for more than {MOST_MB} MB; give compressed Parquet files, or upload the folder, and "
+            "name its address (az://, s3://, gs://) as well: PLACE="
         )
 
 

@@ -18,7 +18,7 @@ from model.common import adopting, cli, commits, data_pin, params, pinned_files,
 from model.common import starting_params as start
 
 PARAMS, PIN, SIMULATED = "model/params.yaml", "model/data.lock.json", "model/simulated.yaml"
-REFERENCE = """{"fingerprint": "sha256:0", "parts": [
+SIMULATED_PIN = """{"fingerprint": "sha256:0", "parts": [
  {"days": 20, "kind": "simulator", "machines": 3, "profile": "default", "seed": 7}]}"""
 
 
@@ -29,7 +29,7 @@ def home(tmp_path, monkeypatch):
     (root / "model").mkdir(parents=True)
     monkeypatch.chdir(root)
     shutil.copy(params.PARAMS, root / PARAMS)
-    (root / PIN).write_text(REFERENCE)
+    (root / PIN).write_text(SIMULATED_PIN)
     (root / ".gitignore").write_text("/build/\n")
     git(root, "init", "-q")
     commit(root, "Start")
@@ -152,7 +152,7 @@ def test_the_simulator_can_be_adopted_again(profile, home, tmp_path):
 def test_of_a_profile_the_pinned_size_stays(home):
     adopt.main(["--profile", "azure"])
     (part,) = json.loads((home / PIN).read_text())["parts"]
-    assert part == json.loads(REFERENCE)["parts"][0] | {"profile": "azure"}
+    assert part == json.loads(SIMULATED_PIN)["parts"][0] | {"profile": "azure"}
     data.main(["--params", PARAMS])
     validation.main(["--params", PARAMS])
 
@@ -252,3 +252,18 @@ def test_the_check_is_that_of_data_check_and_its_exit_code_too(tmp_path, capsys)
     said = capsys.readouterr().out
     assert data_check.main(["--source", str(tmp_path), "--out", str(tmp_path / "out")]) == cli.REFUSED
     assert capsys.readouterr().out.strip() == said.replace("\nnot adopted: nothing was changed\n", "").strip()
+
+
+def test_an_uploaded_copy_is_pinned_if_it_holds_the_same_tables(home, tmp_path, capsys):
+    """A place may be an address, or as here a folder; how addresses are read is shown in test_data_pin.py."""
+    plant = presses(tmp_path / "plant")
+    presses(home / "uploaded", seed=6)
+    before = state(home)
+    with pytest.raises(cli.RefusedError, match="uploaded holds other tables than"):
+        adopt.main(["--source", str(plant), "--place", "uploaded"])
+    assert before == state(home)
+    shutil.copytree(plant, home / "uploaded", dirs_exist_ok=True)
+    adopt.main(["--source", str(plant), "--place", "uploaded"])
+    (part,) = json.loads((home / PIN).read_text())["parts"]
+    assert part["location"] == "uploaded"
+    assert not (home / "data").exists()

@@ -94,7 +94,8 @@ def test_three_machines_without_failures_run_anomaly_only_and_learn_from_failure
     assert "9,072 rows of 3 machines, 2026-01-05 00:00 to 2026-01-25 23:50, one every 10 minutes" in said
     assert "anomaly-only: without a table of failures" in said
     assert "split.rule prefix: the first third of each machine's rows trains: split by machine, " in said
-    assert said.endswith(f"fits: make run DATA={plant} PARAMS={PROPOSED}\n")
+    assert f"\nfits: make adopt DATA={plant} makes it this copy's fleet; to only try it: " in said
+    assert said.endswith(f" make run DATA={plant} PARAMS={PROPOSED}\n")
     asked = params.load(tmp_path / PROPOSED)
     assert (asked.schema.sensors, asked.schema.sampling_minutes) == (("temp", "rpm"), 10)
     assert asked.features["history_hours"] == 33  # a fifth of a third of three weeks
