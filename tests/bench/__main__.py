@@ -18,6 +18,8 @@ NAMES = (
     "ship_rate",
     "rolling_features",
     "gate_error_rates",
+    "drift_rates",
+    "live_rates",
     "whole_run",
 )  # the quick ones first
 
