@@ -122,12 +122,12 @@ def main(words: list[str]) -> None:
     args = flags.parse_args(words)
     if not args.log:
         raise DataError("no log is named; set LOG_SINK, or name the folder or address with --log")
-    params = load(args.params)
+    params, promises = load(args.params), promised(args.promised)
     tables, given = fetch(args.log, params)
     if not given.models:
         raise DataError(f"{args.log}: the log has no answers yet")
     cli.say(f"{len(given.time):,} answers of {len(given.models)} models, {len(tables.bounds()[0])} machines")
-    models, decision = judged(tables, given, params, promised(args.promised), is_open=args.issue)
+    models, decision = judged(tables, given, params, promises, is_open=args.issue)
     newest = list(by_model(given))[-1]
     machines = attention.machines(newest, given, tables)
     content: dict[str, Any] = {"models": models, "attention": [asdict(one) for one in machines], "issue": None}
