@@ -46,7 +46,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check data-pin drift monitor retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run data-check adopt unadopt data-pin drift monitor retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -73,9 +73,16 @@ said = $(if $(filter command,$(origin $(1))),--$(shell echo $(1) | tr A-Z_ a-z-)
 data-check: $(INSTALLED) ## check your own files (DATA=path): what fits, how to fix what does not, and a parameter file (TIME= MACHINE= SENSORS= TIME_ZONE= …: what it cannot tell)
 	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
 
-data-pin: $(INSTALLED) ## read the data that model/data.lock.json names, validate it, and pin its fingerprint there
-	$(BIN)/python -m model.data
-	$(BIN)/python -m model.validate --pin
+adopt: $(INSTALLED) ## make your own files the fleet of this copy (DATA=path, and what data-check takes), or the simulator's (PROFILE=azure); says what to commit
+	@$(strip $(BIN)/python -m model.adopt $(if $(DATA),--source "$(DATA)") $(if $(PROFILE),--profile $(PROFILE)) $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
+
+unadopt: $(INSTALLED) ## take back what make adopt wrote since the last commit
+	@$(BIN)/python -m model.adopt --undo
+
+data-pin: $(INSTALLED) ## pin in model/data.lock.json what it names as it is now, or DATA=place; ADD=1: beside it; FROM= UNTIL=: of Delta tables; UNPIN=id: release a log's versions
+	@$(strip $(BIN)/python -m model.data_pin $(if $(DATA),--source "$(DATA)") $(if $(ADD),--add) $(call said,FROM) $(call said,UNTIL) \
+	  $(if $(UNPIN),--unpin "$(UNPIN)") $(WITH))
+	$(if $(UNPIN),,$(strip $(BIN)/python -m model.validate --pin $(WITH)))
 
 drift: $(INSTALLED) $(BUNDLE) ## say whether the last two weeks of build/data (DATA=folder) look like what the last run's model learned from
 	@$(strip $(BIN)/python -m model.drift $(if $(DATA),--data "$(DATA)"))
@@ -130,9 +137,9 @@ log-expire: $(INSTALLED) ## remove the records of more than DAYS=n days ago from
 	@$(strip $(BIN)/python -m model.log expire --days="$(DAYS)" $(LOG_FLAGS))
 
 log-erase: $(INSTALLED) ## remove MACHINE=id or CALLER=name from every version in LOG_SINK=place; CONFIRM=the same name; WITHDRAW=1: end the order
-	@[ -n "$(MACHINE)$(CALLER)" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, or CALLER=name' >&2; exit 2; }
-	@$(strip $(BIN)/python -m model.log erase $(if $(MACHINE),--machine="$(MACHINE)") $(if $(CALLER),--caller="$(CALLER)") \
-	  $(if $(CONFIRM),--confirm="$(CONFIRM)") $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
+	@[ -n "$$MACHINE$$CALLER" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, MACHINE="Pump A/7" or CALLER=name' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.log erase $(if $(MACHINE),--machine="$$MACHINE") $(if $(CALLER),--caller="$$CALLER") \
+	  $(if $(CONFIRM),--confirm="$$CONFIRM") $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
 
 log-repair: $(INSTALLED) ## say why the log at LOG_SINK=place is halted, and repair it: SPOOL="LOG_DIRs" with the segments, DRY_RUN=1, CONFIRM=
 	@[ -n "$(LOG_SINK)" ] || { echo 'make log-repair: LOG_SINK is not set; name the log: make log-repair LOG_SINK=place [SPOOL=dir]' >&2; exit 2; }

@@ -14,6 +14,7 @@ import numpy as np
 
 from closedloop.data import sources
 from closedloop.data.frames import NAME_COLUMN, Frames, known_names
+from closedloop.data.machines import Id
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import DataError, Float64, Schema, Tables
 from closedloop.heads.bundle import Bundle, load
@@ -55,12 +56,28 @@ def during(tables: Tables, start: int, end: int) -> tuple[Tables, Any]:
     return tables.rows(rows), rows
 
 
-def new_machines(bundle: Bundle, tables: Tables) -> list[int]:
+def new_machines(bundle: Bundle, tables: Tables) -> list[Id]:
     """Return the machines whose telemetry begins after the training of the bundle had ended."""
-    trained = np.array([machine for of_one in bundle.training.machines.values() for machine in of_one], np.int64)
     ids, offsets = tables.bounds()
     last = np.datetime64(bundle.training.period[1].removesuffix("Z"), "us").astype(np.int64)
-    return ids[(tables.time[offsets[:-1]] > last) & ~np.isin(ids, trained)].tolist()
+    later = tables.named(ids[tables.time[offsets[:-1]] > last]).tolist()
+    return [machine for machine in later if machine not in trained(bundle)]
+
+
+def trained(bundle: Bundle) -> list[Id]:
+    """Return the training machines, sorted."""
+    return sorted({machine for of_one in bundle.training.machines.values() for machine in of_one})
+
+
+def as_referred_to(bundle: Bundle, tables: Tables) -> Tables:
+    """Return the tables with machines as the drift reference has them: a name is its position among those trained on.
+
+    Others are left out where machines have names. The drift reference does not know them, so they are not tested.
+    """
+    if tables.names is None:
+        return tables
+    names = tuple(str(machine) for machine in trained(bundle))
+    return tables.select(np.flatnonzero(np.isin(tables.names, names))).recoded(names)
 
 
 def report(bundle: Bundle, frames: Frames) -> tuple[drift.Drift, list[dict[str, Any]]]:
@@ -77,7 +94,7 @@ def report(bundle: Bundle, frames: Frames) -> tuple[drift.Drift, list[dict[str, 
     if not len(tables.time):
         raise DataError("telemetry: it has no rows; name tables with --data")
     spans = weeks(tables, schema.period_us)
-    recent, _ = during(tables, spans[0][0] - bundle.spec.history_us, spans[-1][1])
+    recent, _ = during(as_referred_to(bundle, tables), spans[0][0] - bundle.spec.history_us, spans[-1][1])
     cli.say(f"looking at {to_text(spans[0][0])} to {to_text(spans[-1][1])}, {len(recent.bounds()[0])} machines")
     score = None if bundle.anomaly is None else bundle.predict(recent).anomaly_score
     looks, seen = [], []

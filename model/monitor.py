@@ -42,14 +42,15 @@ def fetch(place: str, params: Params) -> tuple[Tables, Answers]:
     try:
         sink = Sink.at(place, os.environ)
         log = read(sink, params.schema)
-        given = answers(sink, log.versions["requests"])
+        tables = with_delay(request_log.vouched(log), params.delay_us)
+        given = answers(sink, log.versions["requests"], tables.names)
     except SinkError as error:
         raise DataError(str(error)) from None
     except DataError:
         raise
     except FAULTS as error:
         raise DataError(f"{place}: the log cannot be read: {one_line(error)}") from error
-    return with_delay(request_log.vouched(log), params.delay_us), given
+    return tables, given
 
 
 def by_model(given: Answers) -> Iterator[Answered]:
@@ -131,15 +132,19 @@ def main(words: list[str]) -> None:
     newest = list(by_model(given))[-1]
     machines = attention.machines(newest, given, tables)
     content: dict[str, Any] = {"models": models, "attention": [asdict(one) for one in machines], "issue": None}
-    for one in content["attention"]:
-        one["last"] = to_text(one["last"])
+    names = tables.named(np.array([one.machine for one in machines], np.int64)).tolist()
+    for one, name in zip(content["attention"], names, strict=True):
+        one |= {"machine": name, "last": to_text(one["last"])}
     if decision is not None:
         text = promise.issue(newest.model, decision) if decision.reasons and decision.verdict == "worse" else {}
         content["issue"] = {"action": decision.action, **text}
     cli.write_json(args.out / "monitor.json", content)
     drift_json = cli.BUILD / "drift/drift.json"
     seen = cli.read_json(drift_json, "run: make drift") if drift_json.exists() else None
-    shown = [monitor_page.timeline(one.machine, *attention.timeline(newest, one.machine)) for one in machines]
+    shown = [
+        monitor_page.timeline(name, *attention.timeline(newest, one.machine))
+        for one, name in zip(machines, names, strict=True)
+    ]
     monitor_page.write(args.out / "index.html", drift=seen, live=content, timelines=shown)
     if decision is not None:
         print(f"{decision.verdict}: {'; '.join(decision.reasons) or 'the newest model does what its release promised'}")

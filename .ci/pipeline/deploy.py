@@ -24,7 +24,6 @@ from pipeline import github, release, release_facts
 
 WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
 TIMEOUT = "10m"  # for one workload: pulling the image and attaching a volume may take minutes
-REQUEST = Path("tests/golden/request.json")
 SERVICE = "service/score"
 
 
@@ -125,7 +124,24 @@ def ask(url: str, body: bytes | None = None, token: str = "") -> tuple[int, byte
         return 0, str(error).encode()
 
 
-def objections(url: str, facts: dict[str, Any], body: bytes, token: str) -> list[str]:
+def example(url: str) -> bytes:
+    """Return a request that suits the model at an address: the example of its OpenAPI document.
+
+    Every release has that document; ``/example`` is younger, and an older release may be applied again.
+
+    Raises:
+        PipelineError: there is no document, or it has no example.
+    """
+    status, text = ask(f"{url}/openapi.json")
+    try:
+        operation = json.loads(text)["paths"]["/score"]["post"]
+        return json.dumps(operation["requestBody"]["content"]["application/json"]["schema"]["examples"][0]).encode()
+    except (ValueError, LookupError, TypeError):
+        said = text[:200].decode(errors="replace")
+        raise github.PipelineError(f"/openapi.json has no example of a request: {status}: {said}") from None
+
+
+def objections(url: str, facts: dict[str, Any], token: str) -> list[str]:
     """Return what is wrong with the service at an address: not ready, another release, or no good answer."""
     found = []
     status, text = ask(f"{url}/readyz")
@@ -138,7 +154,10 @@ def objections(url: str, facts: dict[str, Any], body: bytes, token: str) -> list
         for key in ("bundle_digest", "model_digest", "commit")
         if version.get(key) != facts[key]
     ]
-    status, text = ask(f"{url}/score", body, token)
+    try:
+        status, text = ask(f"{url}/score", example(url), token)
+    except github.PipelineError as error:
+        return [*found, str(error)]
     if status != 200 and (token or status not in (401, 403)):
         found.append(f"/score answered {status}: {text[:200].decode(errors='replace')}")
     elif status == 200 and json.loads(text).get("model") != facts["model_digest"]:
@@ -155,7 +174,7 @@ def smoke() -> None:
     facts, token = release.checked(), os.environ.get("SMOKE_TOKEN", "")
     with address() as url:
         for pause in (1, 5, 10, 20, 0):
-            found = objections(url, facts, REQUEST.read_bytes(), token)
+            found = objections(url, facts, token)
             if not found or not pause:
                 break
             time.sleep(pause)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from closedloop.data.machines import KINDS as KINDS_OF_ID
 from closedloop.features.names import LONGEST_HOURS
 from model.common.estimators import span
 
@@ -100,6 +101,7 @@ SECTIONS: dict[str, dict[str, Rule]] = {
 COSTS = ("unplanned", "planned", "false_alarm", "missed_anomaly")
 # The judge's figures of which more is better and which have a floor from 0 to 1.
 FLOORS = ("event_recall", "f1", "pr_auc", "precision", "recall")
+MACHINE_ID = Rule(str, choices=KINDS_OF_ID)
 SCHEMA = ("sampling_minutes", "sensors", "components", "errors", "models")
 COLUMNS = {  # of each table, beside its keys and, for telemetry, the sensors
     "telemetry": ("machineID", "datetime"),
@@ -109,5 +111,5 @@ COLUMNS = {  # of each table, beside its keys and, for telemetry, the sensors
     "machines": ("machineID", "model", "age"),
     "anomalies": ("machineID", "datetime", "start", "end", "sensor", "kind", "severity", "leads_to_failure"),
 }
-OPTIONAL = ("files", "machine_numbers", "read")
+OPTIONAL = ("files", "read")
 TOP = ("source", "schema", "columns", "features", *SECTIONS, "seed")

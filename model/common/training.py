@@ -52,7 +52,8 @@ def training_rows(tables: Tables, about: Mapping[str, Any], delay_us: int | None
     """
     if "fingerprint" not in about or tables.fingerprint() != about["fingerprint"]:
         raise DataError("build/data: these tables were not validated; run: python -m model.validate")
-    until = {int(machine): last for machine, last in about["train_until"].items()}
+    codes = tables.codes(about["train_until"])
+    until = {code: us for code, us in zip(codes, about["train_until"].values(), strict=True) if code is not None}
     chosen = with_delay(tables.select(np.array(sorted(until), np.int64)), delay_us)
     last = np.array([until[machine] for machine in chosen.machine.tolist()], np.int64)
     kept = chosen.rows(chosen.time <= last)

@@ -1,5 +1,6 @@
 """Three spools, one sink: shippers killed, tables compacted, files cut; each record is there once, versions stay."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -54,6 +55,9 @@ class World:
             kit.fill(spool, *[[kit.scored(name)] for name in fresh])
             self.names += fresh
 
+    def record(self, name):
+        return kit.scored(name)
+
     def kill_one(self):
         """Start a shipper and kill it while it ships."""
         folder = self.rng.choice(self.spools)
@@ -84,7 +88,7 @@ class World:
     def cut_newest(self, saved):
         """As a power cut does: the newest commit of a spool is torn, and its segment is in the spool again."""
         spool = self.rng.choice(self.spools)
-        kit.fill(spool, [kit.scored(f"{len(self.names)}")])
+        kit.fill(spool, [self.record(f"{len(self.names)}")])
         self.names.append(f"{len(self.names)}")
         if self.is_halted():
             return
@@ -169,6 +173,7 @@ def test_a_cut_of_what_no_spool_has_halts_until_it_is_restored(tmp_path):
 # --- with upkeep ------------------------------------------------------------------------------------------------------
 
 SECONDS = 1.0  # a lease of a killed process is soon over
+CALLERS = 8  # at any time; of them two were erased before, so that what they send later must go too
 EXPIRE = f"""
 from closedloop.log import clean, expire, upkeep
 from closedloop.log.lease import Lease
@@ -181,12 +186,20 @@ for name in upkeep.present(place):
         clean.clean(Table(place, name), held, print)
 """
 UPKEEP = f"""
-import sys, time
+import os, signal, sys, time
+from deltalake import DeltaTable
 from closedloop.log import lease, upkeep
 from closedloop.log.sink import Sink
 from model import log as command
 lease.Lease.__init__.__kwdefaults__["seconds"] = {SECONDS}
-sink, *words = sys.argv[1:]
+sink, last, *words = sys.argv[1:]
+commits, write = [], DeltaTable.create_write_transaction
+def cut(*given, **named):  # the power goes after so many commits, before the sync that follows
+    write(*given, **named)
+    commits.append(1)
+    if len(commits) == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+DeltaTable.create_write_transaction = cut
 print("ready", flush=True)
 if words and words[0] == "expire":
     exec({EXPIRE!r})
@@ -204,6 +217,7 @@ class Tended(World):
     def __init__(self, place, rng, monkeypatch):
         super().__init__(place, rng)
         self.place = Sink.at(str(self.sink), {})
+        self.callers = {}  # of all records
         self.expected = {}  # of each record its caller, and when its round began
         self.erased = set()  # callers, for whom an order stands
         self.starts = []  # when each round began
@@ -218,24 +232,33 @@ class Tended(World):
         for spool in self.spools:
             fresh = [f"{len(self.names) + i}" for i in range(self.rng.randint(1, 3))]
             for name in fresh:
-                caller = f"caller-{self.rng.randrange(8)}"
+                caller = f"caller-{max(0, self.counts['erase'] - 2) + self.rng.randrange(CALLERS)}"
+                self.callers[name] = caller
                 if caller not in self.erased:  # or else it must never be seen
                     self.expected[name] = (caller, begun)
-                kit.fill(spool, [kit.scored(name, caller=caller, received_us=time.time_ns() // 1000)])
+                kit.fill(spool, [self.record(name, caller=caller)])
             self.names += fresh
+
+    def record(self, name, **about):
+        return kit.scored(name, received_us=time.time_ns() // 1000, **about)
 
     def cut_newest(self, saved):
         """As above, with a record that is expected."""
         name = f"{len(self.names)}"
         super().cut_newest(saved)
+        self.callers[name] = "anonymous"
         self.expected[name] = ("anonymous", time.time())
+        self.counts["torn shipments"] += bool(saved)
 
     def work(self):
-        """One kind of upkeep, beside a shipper; both are killed. What may be gone then, and how to complete it."""
+        """One kind of upkeep, beside shippers; all are killed. What may be gone then, and how to complete it.
+
+        Half of the time the upkeep is killed by a power cut, between a commit and the sync that follows it.
+        """
         kind = self.rng.choice(["compact"] * 3 + ["expire"] * 2 + ["erase"])
         words, gone = [], lambda who, begun: False
         if kind == "expire":
-            before = self.starts[len(self.starts) // 3]  # of a round: all that came before it was shipped before it
+            before = self.starts[len(self.starts) * 2 // 3]  # what came before this round was shipped before it
             words = ["expire", str(int(before * 1e6))]
             gone = lambda who, begun: begun < before  # noqa: E731
         if kind == "erase":
@@ -250,13 +273,17 @@ class Tended(World):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            for folder in self.rng.sample(self.spools, 1)
+            for folder in self.rng.sample(self.spools, self.rng.randint(0, 2))
         ]
+        last = self.rng.choice([0, self.rng.randint(1, 4)])
         tending = subprocess.Popen(
-            [sys.executable, "-c", UPKEEP, str(self.sink), *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", UPKEEP, str(self.sink), str(last), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         tending.stdout.readline()
-        time.sleep(self.rng.uniform(0, 1.5))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            tending.wait(15 if last else self.rng.uniform(0, 1.5))
         for process in (tending, *shippers):
             process.kill()
             process.wait()
@@ -277,12 +304,35 @@ class Tended(World):
         settings = upkeep.UpkeepSettings(everything=True, grace_seconds=0, lease_seconds=SECONDS, wait_seconds=60)
         upkeep.keep(self.place, print, settings)
 
-    def tear_lease(self):
-        """The newest commit is torn, if it takes or gives back the lease: nobody has synced it."""
+    def cut_power(self):
+        """The newest commit is torn, or its name is gone, if nobody need have synced it.
+
+        That is a lease; a commit of upkeep while all that it replaced is there; that of a segment which is still there.
+        """
         commit = read_commit(max(commit_files(self.table / "_delta_log")))
         if lease.APP in commit.transactions:
-            tear_text(self.rng, commit.path)
-            self.counts["torn leases"] += 1
+            what = "torn leases"
+        elif "upkeep" in commit.info:
+            what = f"torn {commit.info['upkeep']}"
+            if not all((self.table / path).exists() for path in commit.removed):
+                return
+        elif commit.segment is not None and Spools(tuple(self.spools)).hold(commit.segment):
+            what = "torn shipments"
+        else:
+            return
+        checkpoint = commit.path.with_suffix(".checkpoint.parquet")
+        kind = self.rng.choice(["bytes", "lines", "name"])
+        if checkpoint.exists():  # its name came later, so that of the commit is there
+            kind = "bytes"
+            checkpoint.write_bytes(checkpoint.read_bytes()[: self.rng.randint(0, 500)])
+        text = commit.path.read_bytes()
+        if kind == "bytes":
+            commit.path.write_bytes(text[: self.rng.randrange(len(text))])
+        elif kind == "lines":
+            commit.path.write_bytes(b"\n".join(text.split(b"\n")[:1]))
+        else:
+            commit.path.unlink()
+        self.counts[what] += 1
 
     def heal(self):
         self.ship()
@@ -303,17 +353,15 @@ class Tended(World):
         return sorted(pa.RecordBatchReader.from_stream(found).read_all()["request_id"].to_pylist())
 
     def check_pins(self):
+        """Each pin has the records that it had, unless it held one of a caller who was erased since."""
         known = {pin.versions["requests"]: pin.unreadable for pin in pins.find(self.place)}
         assert known.keys() == self.pinned.keys()
-        readable = [version for version, why in known.items() if why is None]
-        for version in readable:
-            assert self.pinned[version] == self.ids(version)
-        return len(readable)
-
-
-def tear_text(rng, path):
-    text = path.read_bytes()
-    path.write_bytes(text[: rng.randrange(len(text))])
+        for version, why in known.items():
+            if why is None:
+                assert self.pinned[version] == self.ids(version)
+            else:
+                assert self.erased & {self.callers[name] for name in self.pinned[version]}, (version, why)
+        return sum(why is None for why in known.values())
 
 
 @pytest.mark.parametrize("seed", [int(os.environ.get("SEED", "0"))])
@@ -324,6 +372,7 @@ def test_with_compaction_expiry_and_erasure_too_each_record_is_there_once_and_pi
     world.fill()
     world.ship()
     rounds = max(ROUNDS // 8, 8)
+    most_readable = 0
     for turn in range(rounds):
         world.starts.append(time.time())
         world.fill()
@@ -336,9 +385,10 @@ def test_with_compaction_expiry_and_erasure_too_each_record_is_there_once_and_pi
         world.heal()
         world.fill()
         words, gone = world.work()
+        if world.rng.random() < 0.7:
+            world.cut_power()
         if world.rng.random() < 0.5:
-            world.tear_lease()
-        world.fill()  # a shipper without work looks at nothing
+            world.fill()  # or else shippers begin with what is left, or with nothing
         world.heal()
         found = Counter(world.ids())
         assert dict.fromkeys(found, 1) == dict(found)
@@ -347,8 +397,13 @@ def test_with_compaction_expiry_and_erasure_too_each_record_is_there_once_and_pi
         world.complete(words, gone)
         assert sorted(world.expected) == world.ids()
         readable = world.check_pins()
+        most_readable = max(most_readable, readable)
         if world.rng.random() < 0.5:
             world.pin()
         done = ", ".join(f"{count} {kind}" for kind, count in sorted(world.counts.items()))
         said = f"{len(world.names)} acknowledged, {len(world.expected)} kept, {world.halts} halts, {done}, "
         progress(turn + 1, rounds, f"rounds, {said}{readable} of {len(world.pinned)} pins readable, 0 lost")
+    if rounds >= 100:
+        kinds = {"compact", "expire", "erase", *(f"torn {what}" for what in ("leases", "shipments", "compact"))}
+        assert kinds <= world.counts.keys()
+        assert most_readable > 0

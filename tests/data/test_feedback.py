@@ -5,15 +5,13 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import yaml
 
 from closedloop.data.columns import RequestError
 from closedloop.data.feedback import FeedbackDecoder, openapi
-from closedloop.data.schema import Schema
+from simulated_fleet import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 CORPUS = sorted((ROOT / "tests" / "golden" / "feedback").iterdir())
-SCHEMA = Schema.from_dict(yaml.safe_load((ROOT / "model" / "params.yaml").read_text())["schema"])
 BOTH = json.loads((ROOT / "tests" / "golden" / "feedback" / "200-both.json").read_text())
 decode = FeedbackDecoder(SCHEMA, 1000)
 

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from closedloop.data.frames import tables_to_frames
-from closedloop.data.schema import Schema
 from closedloop.data.simulate import simulate
+from simulated_fleet import SCHEMA
 
 JOBS = {"make run": "train.yml", "make test": "test.yml"}  # too long to run twice
 ANYWHERE = "path/to/folder"
@@ -32,13 +31,12 @@ def commands(root: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def copy(root: Path, copied: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository with a fleet in it."""
+def copy(copied: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository with a folder of the reference fleet's files in it."""
     folder = copied(tmp_path_factory.mktemp("readme") / "copy")
-    schema = Schema.from_dict(yaml.safe_load((root / "model/params.yaml").read_text(encoding="utf-8"))["schema"])
     theirs = folder / ANYWHERE
     theirs.mkdir(parents=True)
-    for name, frame in tables_to_frames(simulate("default", 25, 365, 7, schema).tables, schema).items():
+    for name, frame in tables_to_frames(simulate("default", 25, 365, 7, SCHEMA).tables, SCHEMA).items():
         frame.to_csv(theirs / f"{name}.csv", index=False)
     return folder
 

@@ -84,3 +84,13 @@ def test_a_log_without_answers_has_none_and_no_log_is_refused(kit, given, sink, 
     assert [] == given(kit.scored("a", answer=b'{"request_id": "r", "model": "m", "results": []}'))
     with pytest.raises(DataError, match="there is no log"):
         answers(Sink.at(str(tmp_path / "none"), {}))
+
+
+def test_machines_with_names_are_the_positions_of_those_that_are_wanted(kit, given, sink):
+    body = json.loads(answer("press-b", "press-a", "press-c", anomaly=False))
+    request = {
+        "telemetry": {"datetime": [AT.format(6)] * 3, "machineID": ["press-a", "press-b", "press-c"], "volt": [1.0] * 3}
+    }
+    assert [] == given(kit.scored("a", request, model="m", answer=json.dumps(body).encode()))  # as numbers
+    found = answers(Sink.at(str(sink), {}), names=("press-a", "press-b", "press-x"))
+    assert [0, 1] == found.machine.tolist()

@@ -206,7 +206,7 @@ def events(found, keep, column, names):
 
 
 def digest(tables, schema, asked, folder):
-    """The model_digest of the model that this commit's params.yaml trains on the tables."""
+    """The model_digest of the model that the golden parameters train on the tables."""
     history_us = int(asked.features["history_hours"] * HOUR_US)
     parts = split(tables, asked.source, asked.split["salt"], "fleet", asked.horizon_us, history_us)
     about = {"source": asked.source, "fingerprint": tables.fingerprint()}

@@ -12,10 +12,12 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from closedloop.log import commits as module_of_commits
 from closedloop.log import repair
 from closedloop.log import ship as module
 from closedloop.log.commits import commit_files, read_commit
 from closedloop.log.halt import halted
+from closedloop.log.lease import Lease
 from closedloop.log.repair import Spools, take_back_torn
 from closedloop.log.sink import Sink
 
@@ -158,6 +160,35 @@ def test_another_spools_commits_stay_where_they_are(kit, folder, sink, cut, tmp_
     assert ["a", "b", "c", "x"] == sorted(kit.ids(sink))
 
 
+def test_a_commit_that_is_missing_before_a_later_one_comes_again(kit, folder, sink, tmp_path):
+    """A disk may keep the later name and not the earlier one: nobody could open the table."""
+    other = kit.fill(tmp_path / "other", [kit.scored("a")])
+    kit.ship(other, sink)
+    kit.fill(other, [kit.scored("b")])
+    shutil.copytree(other, tmp_path / "before")
+    kit.ship(other, sink)
+    kit.ship(kit.fill(folder, [kit.scored("c")]), sink)
+    (segment,) = (tmp_path / "before").glob("*.seg")
+    shutil.copy(segment, other)
+    commits(sink / "requests")[2].unlink()
+    assert ["requests: took back what a power cut tore (version 2); its segments are shipped again"] == again(
+        kit, other, sink
+    )
+
+
+def test_a_shipper_repairs_when_it_begins_also_with_nothing_to_ship(kit, folder, sink, cut):
+    """Here the lease of an upkeep is torn. Without repair nobody could read, or compact, until a request came."""
+    kit.ship(folder, sink)  # the segments that came back are there already
+    with Lease(Sink.at(str(sink), {}), "requests", say=print):
+        pass
+    commits(cut)[-1].write_bytes(b"{")
+    assert [] == list(folder.glob("*.seg"))
+    assert ["requests: took back what a power cut tore (version 5); its segments are shipped again"] == (
+        kit.ship(folder, sink)[1]
+    )
+    assert ["a", "b", "c"] == sorted(kit.ids(sink))
+
+
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +266,33 @@ def test_an_unreadable_commit_of_nobody_known_halts(kit, folder, sink, cut):
     (folder / "attempts.json").unlink()
     commits(cut)[3].write_bytes(b"")
     assert "version 3 is not JSON, and nothing tells which segment it holds" in stopped(kit, folder, sink)
+
+
+def test_a_missing_commit_of_nobody_known_halts(kit, folder, sink, cut):
+    before = commits(cut)
+    before[2].unlink()
+    assert "version 2 is missing, and nothing tells which segment it holds" in stopped(kit, folder, sink)
+    assert [*before[:2], before[3]] == commits(cut)
+
+
+def test_commits_that_upkeep_removed_are_not_missing(kit, folder, sink, checkpoints, monkeypatch):
+    """Also when it removes them while repair looks, after its checkpoint."""
+    for path in commits(checkpoints)[1:4]:
+        path.unlink()
+    assert {} == repair.damage(checkpoints)
+    late = checkpoints / "_delta_log" / f"{4:020}.checkpoint.parquet"
+    whole = module_of_commits._whole_checkpoints
+    late.rename(checkpoints / "late")
+    looked = iter([False, False, True])
+
+    def look(log):
+        if next(looked):
+            (checkpoints / "late").rename(late)
+        return whole(log)
+
+    monkeypatch.setattr(module_of_commits, "_whole_checkpoints", look)
+    assert {} == repair.damage(checkpoints)
+    assert [] == list(looked)
 
 
 def test_a_compaction_whose_file_is_short_and_whose_sources_are_gone_halts(kit, folder, sink, cut):

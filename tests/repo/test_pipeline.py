@@ -108,10 +108,10 @@ def test_a_pull_request_is_planned_by_what_it_changes(tmp_path: Path) -> None:
     git("commit", "--quiet", "--message", "base")
     (tmp_path / "README.md").write_text("2\n")
     git("commit", "--quiet", "--all", "--message", "prose")
-    assert plan() == "train=false\ncontract=false\nimage=false\n"
+    assert plan() == "train=false\ncontract=false\nimage=false\nlogin=false\nnot_judged=\n"
     git("mv", "model.py", "model.md")  # removes code, although what it adds is prose
     git("commit", "--quiet", "--message", "a move")
-    assert plan() == "train=true\ncontract=true\nimage=true\n"
+    assert plan() == "train=true\ncontract=true\nimage=true\nlogin=false\nnot_judged=\n"
 
 
 def test_each_job_runs_after_those_that_it_needs(root: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from closedloop.data import machines
 from closedloop.data.marks import Marks
 from closedloop.data.schema import CODE_COLUMN, FINDINGS, KEYS, DataError, Events, Float64, Int16, Int64, Schema, Tables
 
@@ -81,7 +82,8 @@ def _refuse(table: str, column: str, rule: str, frame: pd.DataFrame, bad: Any, r
 
 WANTED = {
     "time": ("is not a time", "write times as 2015-01-04T06:00:00Z, or without an offset for UTC"),
-    "whole": ("is not a whole number", "number your machines"),
+    "whole": ("is not a whole number", "number your machines, or say schema.machine_id: text in params.yaml"),
+    "id": ("is no name of a machine", machines.RULE),
     "number": (
         "is not a number",
         "leave a missing value empty, or name what stands for it under read.missing in params.yaml",
@@ -93,21 +95,24 @@ WANTED = {
 TWICE = "see which column tells these rows apart, and map it under columns in params.yaml, or correct the time"
 
 
-def wanted(table: str, column: str) -> str:
-    """What a column should hold: ``time``, ``whole``, ``text`` or ``number``."""
+def wanted(table: str, column: str, machine_id: str = machines.NUMBER) -> str:
+    """What a column should hold: ``time``, ``whole``, ``id``, ``text`` or ``number``."""
     if column in ("datetime", "start", "end", "until"):
         return "time"
     if column == "machineID":
-        return "whole"
+        return "id" if machine_id == machines.TEXT else "whole"
     return "text" if column in (NAME_COLUMN.get(table), FINDING) else "number"
 
 
 def convert(column: pd.Series, kind: str) -> tuple[pd.Series, NDArray[np.bool_]]:
     """The column converted to ``kind``, and a mask of the values that are present and cannot be converted.
 
-    Times become ``datetime64[us, UTC]``, whole numbers int64 (nullable where one is missing), numbers float64.
+    Times become ``datetime64[us, UTC]``, whole numbers int64 (nullable where one is missing), numbers float64, ids text
+    in the one form that a name has.
     """
     present = column.notna().to_numpy()
+    if kind == "id":
+        return _names(column)
     numeric, boolean = pd.api.types.is_numeric_dtype(column), pd.api.types.is_bool_dtype(column)
     if kind == "text":
         return column.where(present).astype("str"), np.zeros(len(column), bool)
@@ -132,11 +137,31 @@ def convert(column: pd.Series, kind: str) -> tuple[pd.Series, NDArray[np.bool_]]
     return values.where(whole).astype("int64" if whole.all() else "Int64"), present & ~whole
 
 
-def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
+def _names(column: pd.Series) -> tuple[pd.Series, NDArray[np.bool_]]:
+    """A column of machines as names, and a mask of the values that can be none."""
+    values = column.dropna().unique()
+    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return column, column.notna().to_numpy()
+    name = {value: _name(value) for value in values}
+    if all(isinstance(value, str) and value == text for value, text in name.items()):
+        names = column.astype("str")
+    else:
+        names = column.map(name).astype("str").where(column.notna())
+    return names, names.isin([text for text in name.values() if machines.fault_of(text)]).to_numpy()
+
+
+def _name(value: Any) -> str:
+    """A machine's name as it stands for the machine; a whole number, as Parquet and Excel have it, as 12."""
+    if isinstance(value, float | np.floating) and value == round(value):
+        value = int(value)
+    return machines.canonical(str(value))
+
+
+def typed(table: str, frame: pd.DataFrame, machine_id: str = machines.NUMBER) -> pd.DataFrame:
     """The frame with each column converted. A column with a value that cannot be converted stays as it is."""
     new = {}
     for name in frame.columns:
-        converted, unreadable = convert(frame[name], wanted(table, str(name)))
+        converted, unreadable = convert(frame[name], wanted(table, str(name), machine_id))
         if not unreadable.any():
             new[name] = converted
     return frame.assign(**new)
@@ -163,21 +188,6 @@ def rename(table: str, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     if len(set(names.values())) < len(names):
         raise DataError(f"columns.{table}: two columns have the same new name; give each its own")
     return frame.rename(columns=dict(names))
-
-
-def numbered(table: str, frame: pd.DataFrame, machine_numbers: Mapping[str, int]) -> pd.DataFrame:
-    """The frame with machine names replaced by their numbers, if any numbers are given.
-
-    Raises:
-        DataError: a machine has no number.
-    """
-    if not machine_numbers or "machineID" not in frame:
-        return frame
-    names = frame["machineID"].astype("str").where(frame["machineID"].notna())
-    numbers = names.map(dict(machine_numbers))
-    unknown = (names.notna() & numbers.isna()).to_numpy()
-    _refuse(table, "machineID", "is not in machine_numbers", frame, unknown, "give it a number there, in params.yaml")
-    return frame.assign(machineID=numbers.astype("Int64"))
 
 
 def check_mapping(columns: Columns) -> None:
@@ -213,6 +223,14 @@ def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables
         raise DataError(f"{unknown[0]}: not a table; known are {', '.join(KEYS)}")
     given = {table: frame for table, frame in frames.items() if table != "marks"}
     checked = {table: _checked(table, rename(table, frame, columns), schema) for table, frame in given.items()}
+    if "marks" in frames:
+        checked["marks"] = _marks(frames["marks"], schema)
+    names: tuple[str, ...] | None = None
+    if schema.has_names:
+        names = tuple(sorted({name for frame in checked.values() for name in frame["machineID"].unique()}))
+        for table, frame in checked.items():
+            codes = pd.Categorical(frame["machineID"], categories=list(names)).codes.astype(np.int64)
+            checked[table] = frame.assign(machineID=codes)
     telemetry = checked["telemetry"]
     return Tables.of(
         telemetry["machineID"].to_numpy(),
@@ -222,7 +240,8 @@ def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables
         _events("maint", checked.get("maint"), schema),
         _events("failures", checked["failures"], schema) if "failures" in checked else None,
         _machines(checked.get("machines"), schema),
-        _marks(frames["marks"]) if "marks" in frames else None,
+        Marks.of(*(checked["marks"][name].to_numpy(np.int64) for name in MARKS)) if "marks" in checked else None,
+        names,
     )
 
 
@@ -237,7 +256,7 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
             )
     result = {}
     for name in names:
-        kind = wanted(table, name)
+        kind = wanted(table, name, schema.machine_id)
         result[name], unreadable = convert(frame[name], kind)
         if kind in WANTED:
             _refuse(table, name, WANTED[kind][0], frame, unreadable, WANTED[kind][1])
@@ -277,8 +296,8 @@ def _events(table: str, frame: pd.DataFrame | None, schema: Schema) -> Events:
     return Events.of(frame["machineID"].to_numpy(np.int64), _microseconds(frame["datetime"]), codes, finding)
 
 
-def _marks(frame: pd.DataFrame) -> Marks:
-    """The marks of a frame with the columns ``MARKS``.
+def _marks(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The columns ``MARKS`` of a frame, converted and checked; ``until`` in microseconds UTC.
 
     Raises:
         DataError: a column is missing, or a value cannot be read.
@@ -287,11 +306,12 @@ def _marks(frame: pd.DataFrame) -> Marks:
     for name in MARKS:
         if name not in frame:
             raise DataError(f"marks.{name}: the column is missing; the table needs {' and '.join(MARKS)}")
-        columns[name], unreadable = convert(frame[name], wanted("marks", name))
+        kind = wanted("marks", name, schema.machine_id)
+        columns[name], unreadable = convert(frame[name], kind)
         if unreadable.any() or (name == "machineID" and columns[name].isna().any()):
             row = int(np.flatnonzero(unreadable | columns[name].isna().to_numpy())[0]) + 1
-            raise DataError(f"marks.{name}: row {row} {WANTED[wanted('marks', name)][0]}; correct it")
-    return Marks.of(columns["machineID"].to_numpy(np.int64), _microseconds(columns["until"]))
+            raise DataError(f"marks.{name}: row {row} {WANTED[kind][0]}; correct it")
+    return pd.DataFrame({"machineID": columns["machineID"], "until": _microseconds(columns["until"])})
 
 
 def _machines(frame: pd.DataFrame | None, schema: Schema) -> tuple[Int64, Int16, Float64]:
@@ -305,7 +325,10 @@ def tables_to_frames(tables: Tables, schema: Schema) -> Frames:
     """The tables as frames: the inverse of :func:`frames_to_tables`. ``failures`` is absent if the tables have none."""
 
     def head(machine: Int64, time: Int64) -> dict[str, Any]:
-        return {"datetime": pd.DatetimeIndex(time.view("datetime64[us]"), tz="UTC"), "machineID": machine}
+        return {"datetime": pd.DatetimeIndex(time.view("datetime64[us]"), tz="UTC"), "machineID": ids(machine)}
+
+    def ids(machine: Int64) -> Any:
+        return machine if tables.names is None else pd.Series(tables.named(machine), dtype="str")
 
     def names(codes: Int16, known: tuple[str, ...]) -> pd.Series:
         return pd.Series(np.array([*known, None], object)[codes], dtype="str")  # code -1 takes the last, None
@@ -320,10 +343,11 @@ def tables_to_frames(tables: Tables, schema: Schema) -> Frames:
             if events.finding is not None:
                 frames[table][FINDING] = names(events.finding, FINDINGS)
     models = names(tables.machine_model, schema.models)
-    frames["machines"] = pd.DataFrame({"machineID": tables.machine_ids, "model": models, "age": tables.machine_age})
+    described = {"machineID": ids(tables.machine_ids), "model": models, "age": tables.machine_age}
+    frames["machines"] = pd.DataFrame(described)
     if tables.marks is not None:
         until = pd.DatetimeIndex(tables.marks.until.view("datetime64[us]"), tz="UTC")
-        frames["marks"] = pd.DataFrame({"machineID": tables.marks.machine, "until": until})
+        frames["marks"] = pd.DataFrame({"machineID": ids(tables.marks.machine), "until": until})
     return frames
 
 

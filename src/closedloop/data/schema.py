@@ -7,13 +7,15 @@ codes, machine models, the sampling period and plausible ranges come from ``para
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from closedloop.data import machines
 from closedloop.data.marks import Marks
 
 Int64 = NDArray[np.int64]
@@ -47,7 +49,8 @@ class DataError(ValueError):
 class Schema:
     """Names, sampling period and plausible ranges of one kind of fleet.
 
-    ``ranges`` gives each sensor's plausible (low, high) in the sensor's own unit.
+    ``ranges`` gives each sensor's plausible (low, high) in the sensor's own unit. ``machine_id`` says whether machines
+    have a ``number`` or a name, ``text``.
     """
 
     sensors: tuple[str, ...]
@@ -56,6 +59,7 @@ class Schema:
     models: tuple[str, ...]
     sampling_minutes: int
     ranges: tuple[tuple[float, float], ...]
+    machine_id: str = machines.NUMBER
 
     def __hash__(self) -> int:
         return hash((self.sensors, self.sampling_minutes))  # cheap: every request looks its schema up in caches
@@ -70,6 +74,11 @@ class Schema:
         """Sampling period in microseconds."""
         return self.sampling_minutes * 60_000_000
 
+    @property
+    def has_names(self) -> bool:
+        """Whether machines have names, and no numbers."""
+        return self.machine_id == machines.TEXT
+
     @classmethod
     def from_dict(cls, raw: dict) -> Schema:
         """Read the ``schema:`` section of ``params.yaml`` or of a bundle's manifest.
@@ -78,8 +87,8 @@ class Schema:
             DataError: a key is missing or unknown, or a value has the wrong form.
         """
         known = {"sensors", "components", "errors", "models", "sampling_minutes"}
-        if unknown := set(raw) - known:
-            raise DataError(f"schema: unknown key {sorted(unknown)[0]!r}; known are {sorted(known)}")
+        if unknown := set(raw) - known - {"machine_id"}:
+            raise DataError(f"schema: unknown key {sorted(unknown)[0]!r}; known are {sorted(known | {'machine_id'})}")
         if missing := known - set(raw):
             raise DataError(f"schema: {sorted(missing)[0]!r} is missing; add it under schema: in params.yaml")
         try:
@@ -102,16 +111,21 @@ class Schema:
         minutes = raw["sampling_minutes"]
         if not isinstance(minutes, int) or isinstance(minutes, bool) or minutes < 1:
             raise DataError(f"schema.sampling_minutes: {minutes!r} is not a whole number of minutes, 1 or more")
-        return cls(sensors=sensors, ranges=ranges, sampling_minutes=minutes, **names)
+        machine_id = raw.get("machine_id", machines.NUMBER)
+        if machine_id not in machines.KINDS:
+            raise DataError(f"schema.machine_id: {machine_id!r} is unknown; choose one of {', '.join(machines.KINDS)}")
+        return cls(sensors=sensors, ranges=ranges, sampling_minutes=minutes, machine_id=machine_id, **names)
 
     def to_dict(self) -> dict[str, object]:
         """The schema as a mapping for a manifest: the inverse of :meth:`from_dict`."""
+        kind = {"machine_id": self.machine_id} if self.has_names else {}  # absent, it is a number
         return {
             "sensors": {name: list(limits) for name, limits in zip(self.sensors, self.ranges, strict=True)},
             "components": list(self.components),
             "errors": list(self.errors),
             "models": list(self.models),
             "sampling_minutes": self.sampling_minutes,
+            **kind,
         }
 
 
@@ -179,6 +193,8 @@ class Tables:
     Telemetry is sorted by (machine, time), each key once; ``values`` has shape (sensors, rows). ``failures`` is None
     where the fleet has no such table (then a run is anomaly-only). ``machine_ids`` is sorted. ``marks`` is None where
     everything up to each machine's last telemetry has been reported.
+
+    A machine is its number where ``names`` is None, else its position in ``names``, which is sorted.
     """
 
     machine: Int64
@@ -191,6 +207,7 @@ class Tables:
     machine_model: Int16
     machine_age: Float64
     marks: Marks | None = None
+    names: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -201,12 +218,13 @@ class Tables:
         errors: Events,
         maint: Events,
         failures: Events | None,
-        machines: tuple[Int64, Int16, Float64],
+        described: tuple[Int64, Int16, Float64],
         marks: Marks | None = None,
+        names: tuple[str, ...] | None = None,
     ) -> Tables:
         """The tables sorted by key. The keys must be unique: callers check that."""
         order = np.lexsort((time, machine))
-        by_id = np.argsort(machines[0], kind="stable")
+        by_id = np.argsort(described[0], kind="stable")
         return cls(
             machine[order],
             time[order],
@@ -214,11 +232,51 @@ class Tables:
             errors,
             maint,
             failures,
-            machines[0][by_id],
-            machines[1][by_id],
-            machines[2][by_id],
+            described[0][by_id],
+            described[1][by_id],
+            described[2][by_id],
             marks,
+            names,
         )
+
+    def named(self, machine: Int64) -> Any:
+        """What these machines are called: their numbers, or their names as objects."""
+        return machines.named(self.names, machine)
+
+    def codes(self, ids: Iterable[str]) -> list[int | None]:
+        """The inverse of :meth:`named`, for ids as text; None for a machine that has no name here."""
+        if self.names is None:
+            return [int(text) for text in ids]
+        return [None if code < 0 else code for code in machines.codes_in(self.names, ids).tolist()]
+
+    def recoded(self, names: tuple[str, ...]) -> Tables:
+        """The same tables of a fleet with names, where a machine is its position in another sorted list of names."""
+        if self.names is None:
+            return self
+        new = machines.codes_in(names, self.names)
+
+        def events(table: Events) -> Events:
+            return replace(table, machine=new[table.machine])
+
+        return replace(
+            self,
+            machine=new[self.machine],
+            errors=events(self.errors),
+            maint=events(self.maint),
+            failures=None if self.failures is None else events(self.failures),
+            machine_ids=new[self.machine_ids],
+            marks=None if self.marks is None else Marks(new[self.marks.machine], self.marks.until),
+            names=names,
+        )
+
+    def _compact(self) -> Tables:
+        """The same tables with no other names than those of their machines."""
+        if self.names is None:
+            return self
+        found = (self.errors, self.maint, *([] if self.failures is None else [self.failures]))
+        ids = [self.machine, self.machine_ids, *(events.machine for events in found)]
+        used = np.unique(np.concatenate(ids if self.marks is None else [*ids, self.marks.machine]))
+        return self.recoded(tuple(self.named(used).tolist()))
 
     def bounds(self) -> tuple[Int64, Int64]:
         """The machines that have telemetry, and their row offsets, one more than machines."""
@@ -253,9 +311,9 @@ class Tables:
                 mark,
             )
 
-    def select(self, machines: Int64) -> Tables:
+    def select(self, chosen: Int64) -> Tables:
         """The same tables, of these machines only."""
-        wanted = np.unique(machines)
+        wanted = np.unique(chosen)
 
         def events(table: Events) -> Events:
             return table.rows(np.isin(table.machine, wanted))
@@ -272,6 +330,7 @@ class Tables:
             self.machine_model[ids],
             self.machine_age[ids],
             None if self.marks is None else self.marks.select(wanted),
+            self.names,
         )
 
     def rows(self, keep: NDArray[np.bool_]) -> Tables:
@@ -290,9 +349,13 @@ class Tables:
             digest.update(f"{name}:{column.dtype.str}:{column.shape};".encode())
             digest.update(np.ascontiguousarray(column).tobytes())
 
+        content = self._compact()
         for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, Events):
+            value = getattr(content, item.name)
+            if item.name == "names":
+                if value is not None:
+                    add("names", np.frombuffer("\0".join(value).encode(), np.uint8))
+            elif isinstance(value, Events):
                 for column in ("machine", "time", "code"):
                     add(f"{item.name}.{column}", getattr(value, column))
                 if value.finding is not None and (value.finding >= 0).any():

@@ -48,7 +48,8 @@ class DriftReference:
     always be passed. ``missing`` (C) is the share of rows without a reading.
 
     ``day_means`` (C, D) are means of machine-days (UTC; NaN where a sensor was silent for half of one), a sample of at
-    most ``MOST_DAYS``, sorted by machine, and ``day_machine`` (D) says whose.
+    most ``MOST_DAYS``, sorted by machine, and ``day_machine`` (D) says whose: the machine's number, or where machines
+    have names its position among the training machines of the manifest.
 
     ``error_counts`` (codes of the schema) were seen in ``machine_days`` of telemetry. ``weeks`` is None in bundles of
     releases that did not measure it.
@@ -84,8 +85,11 @@ class DriftReference:
         nothing_left(left)
         return replace(reference, weeks=weeks)
 
-    def check(self, columns: int, codes: int) -> None:
-        """Raise ValueError where the arrays do not describe this number of columns and error codes."""
+    def check(self, columns: int, codes: int, machines: int | None = None) -> None:
+        """Raise ValueError where the arrays do not describe this number of columns, error codes and machines.
+
+        ``machines`` is None where machines have numbers.
+        """
         days = len(self.day_machine)
         if days > MOST_DAYS:
             raise ValueError(f"it has {days} machine-days, more than the {MOST_DAYS} of a sample")
@@ -125,6 +129,8 @@ class DriftReference:
             raise ValueError("'covariance' has a variance below 0")
         if (np.diff(self.day_machine) < 0).any():
             raise ValueError("'day_machine' is not sorted")
+        if machines is not None and days and not 0 <= self.day_machine[0] <= self.day_machine[-1] < machines:
+            raise ValueError(f"'day_machine' names a machine that is none of the {machines} in the manifest")
         if not 0 < self.machine_days < np.inf:
             raise ValueError("'machine_days' is not a number above 0")
         if self.weeks is not None:

@@ -25,6 +25,8 @@ def fit_drift_reference(tables: Tables, schema: Schema, anomaly_score: Float64 |
     clusters = clusters_of(tables)
     binned = [shares(value, edge, clusters) for value, edge in zip(values, edges, strict=True)]
     machine, day, means = day_means(tables, values, schema, MOST_DAYS)
+    if tables.names is not None:  # the manifest names the machines; other tables would give their names other codes
+        machine = np.searchsorted(tables.bounds()[0], machine)
     return DriftReference(
         quantiles=np.array([np.quantile(column, QUANTILES) for column in columns]),
         edges=edges,

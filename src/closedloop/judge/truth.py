@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from closedloop.data.machines import Id, codes_in, named
 from closedloop.data.schema import (
     HOUR_US,
     DataError,
@@ -27,6 +28,7 @@ from closedloop.judge.episodes import Rules
 from closedloop.judge.labels import UNKNOWN, events_of, in_failure_hour, labels, matured, with_delay
 
 Bool = NDArray[np.bool_]
+Ids = Int64 | NDArray[np.object_]  # numbers of machines, or their names
 
 ANOMALY = "anomaly"
 YEAR_US = 8760 * HOUR_US
@@ -69,21 +71,22 @@ class JudgeSettings:
 class PredictionTable:
     """``predictions.parquet``: for each machine, time and head a score and whether it is an alarm.
 
-    ``head`` is ``anomaly`` or a component. A component's score is its probability of failure within the horizon.
+    ``machine`` holds numbers, or names as objects. ``head`` is ``anomaly`` or a component. A component's score is its
+    probability of failure within the horizon.
     """
 
-    machine: Int64
+    machine: Ids
     time: Int64
     head: NDArray[np.object_]
     score: Float64
     alarm: Bool
 
     @classmethod
-    def of(cls, machine: Int64, time: Int64, heads: Mapping[str, tuple[Float64, Bool]]) -> PredictionTable:
+    def of(cls, machine: Ids, time: Int64, heads: Mapping[str, tuple[Float64, Bool]]) -> PredictionTable:
         """A table of the (score, alarm) of each head; a head that the model lacks has no rows."""
         count, n = len(heads), len(machine)
         return cls(
-            np.tile(machine, count),
+            machine[np.tile(np.arange(n), count)],
             np.tile(time, count),
             np.repeat(np.array(list(heads), object), n),
             np.concatenate([score for score, _ in heads.values()]) if count else np.empty(0),
@@ -93,7 +96,7 @@ class PredictionTable:
     def arrow(self) -> pa.Table:
         """The table in the form in which it is written."""
         columns = {
-            "machineID": pa.array(self.machine, pa.int64()),
+            "machineID": pa.array(self.machine, pa.string() if self.machine.dtype == object else pa.int64()),
             "datetime": pa.array(self.time, pa.int64()).cast(pa.timestamp("us", "UTC")),
             "head": pa.array(self.head, pa.string()),
             "score": pa.array(self.score, pa.float64(), from_pandas=False),
@@ -119,8 +122,10 @@ class PredictionTable:
                 raise DataError(
                     f"{path}: column {nulls[0]} has nulls; write the file again with python -m model.predict"
                 )
+            kind = table["machineID"].type
+            has_names = pa.types.is_string(kind) or pa.types.is_large_string(kind)
             return cls(
-                table["machineID"].cast(pa.int64()).to_numpy(),
+                table["machineID"].cast(pa.string() if has_names else pa.int64()).to_numpy(),
                 table["datetime"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy(),
                 table["head"].cast(pa.string()).to_numpy(),
                 table["score"].cast(pa.float64()).to_numpy(),
@@ -141,8 +146,11 @@ class Intervals:
     end: Int64
 
     @classmethod
-    def of(cls, table: Any) -> Intervals:
-        """From a frame with the columns ``machineID, start, end`` (no other column of ``anomalies`` is needed)."""
+    def of(cls, table: Any, names: tuple[str, ...] | None = None) -> Intervals:
+        """From a frame with the columns ``machineID, start, end`` (no other column of ``anomalies`` is needed).
+
+        ``names`` are those of the tables that these anomalies belong to; one of another machine is of none of them.
+        """
 
         def microseconds(name: str) -> Int64:
             column = table[name]
@@ -150,7 +158,9 @@ class Intervals:
                 column = column.dt.tz_convert("UTC").dt.tz_localize(None)
             return column.to_numpy().astype("datetime64[us]").astype(np.int64)
 
-        return cls(table["machineID"].to_numpy().astype(np.int64), microseconds("start"), microseconds("end"))
+        ids = table["machineID"]
+        machine = ids.to_numpy().astype(np.int64) if names is None else codes_in(names, ids.astype(str))
+        return cls(machine, microseconds("start"), microseconds("end"))
 
 
 @dataclass(frozen=True)
@@ -182,10 +192,12 @@ class Grid:
     ``anomaly_known`` (rows); ``failures`` (a tuple over components) and ``anomalies`` (start, end) hold the events of
     each machine. A failure that was prevented, since a replacement found the component worn, is one of ``failures``.
     ``years`` counts rows up to the maturity mark; of later ones nothing is known. ``supervised`` says that there is a
-    failure table; ``events`` what the anomaly head is judged on: ``anomalies``, ``failures`` or nothing.
+    failure table; ``events`` what the anomaly head is judged on: ``anomalies``, ``failures`` or nothing. ``ids`` are
+    numbers or positions in ``names``, as in the tables.
     """
 
     ids: Int64
+    names: tuple[str, ...] | None
     offsets: Int64
     time: Int64
     model: Int16
@@ -219,6 +231,7 @@ class Grid:
         rows = np.array([len(time) for time in times], np.int64)
         grid = cls(
             ids=np.array([window.machine for window in windows], np.int64),
+            names=truth.tables.names,
             offsets=np.append(0, np.cumsum(rows)),
             time=np.concatenate(times),
             model=np.array([window.model for window in windows], np.int16),
@@ -236,6 +249,11 @@ class Grid:
             return grid
         ahead = ((grid.label == 1) & grid.known).any(axis=0)
         return replace(grid, anomalous=ahead, anomaly_known=ahead | grid.known.all(axis=0))
+
+    @property
+    def machines(self) -> list[Id]:
+        """What the machines are called."""
+        return named(self.names, self.ids).tolist()
 
     @property
     def failure_count(self) -> int:
@@ -298,12 +316,25 @@ class Aligned:
         return int(self.absent.sum())
 
 
+def _coded(ids: Ids, names: tuple[str, ...] | None) -> Int64:
+    """The machines of predictions as the grid has them; -1, which is no machine with a name, for any other.
+
+    Raises:
+        DataError: the predictions call machines by numbers and the tables by names, or the other way round.
+    """
+    if (ids.dtype == object) != (names is not None):
+        kinds = ("numbers", "names") if names is not None else ("names", "numbers")
+        raise DataError(f"predictions: machines have {kinds[0]}, and in the judged tables {kinds[1]}; predict again")
+    return ids.astype(np.int64) if names is None else codes_in(names, ids.tolist())
+
+
 def align(table: PredictionTable, grid: Grid) -> dict[str, Aligned]:
     """The predictions on the grid, by head; rows outside the grid are left out."""
     low = int(grid.time.min())
     span = int(grid.time.max()) - low + 1
-    index = np.minimum(np.searchsorted(grid.ids, table.machine), len(grid.ids) - 1)
-    inside = (grid.ids[index] == table.machine) & (table.time >= low) & (table.time < low + span)
+    machine = _coded(table.machine, grid.names)
+    index = np.minimum(np.searchsorted(grid.ids, machine), len(grid.ids) - 1)
+    inside = (grid.ids[index] == machine) & (table.time >= low) & (table.time < low + span)
     key = index * span + (table.time - low)
     grid_key = np.repeat(np.arange(len(grid.ids)), np.diff(grid.offsets)) * span + (grid.time - low)
     row = np.minimum(np.searchsorted(grid_key, np.where(inside, key, 0)), len(grid_key) - 1)

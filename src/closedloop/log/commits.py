@@ -32,10 +32,11 @@ class SegmentId:
 
 @dataclass(frozen=True)
 class CommitFile:
-    """One commit file. ``actions`` is None where the file is not JSON lines."""
+    """One commit file. ``actions`` is None where the file is not JSON lines, or not ``there``."""
 
     path: Path
     actions: tuple[Action, ...] | None
+    there: bool = True
 
     @property
     def version(self) -> int:
@@ -74,7 +75,7 @@ class CommitFile:
     def flaw(self) -> str | None:
         """What shows that the file is not the whole commit; None if nothing does."""
         if self.actions is None:
-            return "is not JSON"
+            return "is not JSON" if self.there else "is missing"
         if not self.info:
             return "has no metadata"
         if self.version == 0 and not (any(self._of("protocol")) and any(self._of("metaData"))):
@@ -135,14 +136,32 @@ def commit_files(log: Path) -> list[Path]:
 
 
 def unsettled(log: Path) -> list[CommitFile]:
-    """The commits that a power cut may have torn, oldest first.
+    """The commits that a power cut may have torn, oldest first; also those that are missing before a later one.
 
     A checkpoint is written at once after its commit, which need not have reached the disk. At the next checkpoint it
     had: each shipper syncs before its next commit. So the last checkpoint but one, and all before it, are settled.
     """
-    whole = sorted(int(path.name[:20]) for path in checkpoint_files(log) if is_whole(path))
+    whole = _whole_checkpoints(log)
     since = whole[-2] if len(whole) > 1 else -1
-    return [read_commit(path) for path in commit_files(log) if int(path.stem) > since]
+    commits = [read_commit(path) for path in commit_files(log) if int(path.stem) > since]
+    return sorted([*commits, *_missing(log, commits)], key=lambda commit: commit.version)
+
+
+def _missing(log: Path, commits: list[CommitFile]) -> list[CommitFile]:
+    """The commits that are not there, though a later one is: versions have no gaps after a checkpoint.
+
+    Others commit and clean up meanwhile. So each is looked for once more, and the checkpoints after that.
+    """
+    there = {commit.version for commit in commits}
+    since = max(_whole_checkpoints(log), default=-1)
+    paths = [log / f"{v:020d}.json" for v in range(since + 1, max(there, default=-1)) if v not in there]
+    gone = [path for path in paths if not path.exists()]
+    since = max(_whole_checkpoints(log), default=-1) if gone else since
+    return [CommitFile(path, None, there=False) for path in gone if int(path.stem) > since]
+
+
+def _whole_checkpoints(log: Path) -> list[int]:
+    return sorted(int(path.name[:20]) for path in checkpoint_files(log) if is_whole(path))
 
 
 def checkpoint_files(log: Path) -> list[Path]:

@@ -112,6 +112,7 @@ class Shipper:
         self._lock = lock(folder / "ship.lock")
         self._noted = float("-inf")
         self._unwritten = False
+        self._looked = False
         self._sink_size = SinkSize(folder, sink.folder)
         self.status = Status(pid=os.getpid())
         self._note()
@@ -125,6 +126,7 @@ class Shipper:
     def round(self) -> bool:
         """Ship all that is sealed, in order; whether nothing is left. Writes ``ship.json``."""
         try:
+            self._look()
             for path in sealed(self._folder):
                 self._ship(path, read_state(self._folder)[0])
                 if time.monotonic() - self._noted > _NOTE_SECONDS:  # each note looks at all that is left
@@ -137,8 +139,23 @@ class Shipper:
                 self._say(f"not shipped: {line}")
             self.status.last_error = line
             self._tables.clear()
+            self._looked = False
         self._note()
         return self.status.unsent_segments == 0
+
+    def _look(self) -> None:
+        """Take back what a power cut tore before this shipper began, also where it has nothing to ship.
+
+        Raises:
+            ShipError: the sink is halted, or was now.
+        """
+        if self._looked or self._sink.folder is None:
+            return
+        if why := halted(self._sink):
+            raise ShipError(why)
+        for table in SCHEMAS:
+            self._repair(self._sink.folder, table)
+        self._looked = True
 
     def _ship(self, path: Path, spool: str) -> None:
         """Bring one segment into every table it concerns, then remove it.
@@ -204,8 +221,6 @@ class Shipper:
         if known is not None:
             known.update_incremental()
             return known
-        if self._sink.folder is not None:
-            self._repair(self._sink.folder, table)
         opened = self._sink.open(table)
         if opened is not None:
             self._tables[table] = opened

@@ -195,7 +195,7 @@ def _by_machine_model(newest: Mapping[str, Any]) -> dict[str, Any]:
     return {"title": "The newest model on each machine model", "note": "", "head": head, "rows": rows}
 
 
-def timeline(machine: int, time: Int64, score: Float64, alarm: NDArray[np.bool_]) -> Picture:
+def timeline(machine: int | str, time: Int64, score: Float64, alarm: NDArray[np.bool_]) -> Picture:
     """The picture of a machine's answers: the highest probability of failure, and its alarms."""
     with mpl.rc_context(plots.STYLE):
         figure, (axis,) = plots.canvas(4.6, 1.5)

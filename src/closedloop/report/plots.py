@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -74,13 +75,14 @@ def svg(figure: Figure, title: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     prefix = re.sub(r"\W+", "-", title.lower())
+    if prefix != title.lower().replace(" ", "-"):  # two machines may differ in nothing else
+        prefix += f"-{zlib.crc32(title.encode()):08x}"
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     for color, variable in THEME.items():
         text = text.replace(color, variable)
     text = re.sub(r"'?DejaVu Sans'?[^;\"]*", "inherit", text)
-    text = re.sub(
-        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{escape(title)}">', text
-    )
+    label = f'role="img" aria-label="{escape(title)}"'
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', lambda found: f'<svg viewBox="{found[1]}" {label}>', text)
     return re.sub(r"\n\s*", "\n", text)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from closedloop.data.machines import Id
 from closedloop.data.schema import Float64, Int64, Schema, Tables
 from closedloop.heads.drift_reference import DriftReference, Weeks
 from closedloop.heads.drift_reference_fit import DAY_US, clusters_of, day_means, error_counts, shares
@@ -63,7 +64,7 @@ class Drift:
 
     verdict: str
     moved: list[DriftTest]
-    new_machines: list[int]
+    new_machines: list[Id]
     new_names: list[str]
     looks: list[Look]
 
@@ -121,7 +122,7 @@ def _gone(reference: DriftReference, tables: Tables) -> float:
     return len(np.unique(reference.day_machine)) / len(tables.bounds()[0]) - 1
 
 
-def decide(looks: Sequence[Look], new_machines: Iterable[int] = (), new_names: Iterable[str] = ()) -> Drift:
+def decide(looks: Sequence[Look], new_machines: Iterable[Id] = (), new_names: Iterable[str] = ()) -> Drift:
     """The verdict on two looks, the older one first.
 
     New machines, machine models and codes are named and are no drift: the model warns of them in its answers, and its
@@ -136,7 +137,7 @@ def decide(looks: Sequence[Look], new_machines: Iterable[int] = (), new_names: I
                 moved.append(test)
     enough = len(looks) > 1 and all(one.tests for one in looks[-2:])
     verdict = "moved" if moved else "steady" if enough else "too little data"
-    return Drift(verdict, moved, sorted(new_machines), sorted(new_names), list(looks))
+    return Drift(verdict, moved, list(new_machines), sorted(new_names), list(looks))
 
 
 def _direction(test: DriftTest) -> int:

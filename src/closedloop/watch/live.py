@@ -24,7 +24,10 @@ BOUND = 0.05  # each bound of an interval is one-sided at this level, as in the 
 
 @dataclass(frozen=True)
 class Answered:
-    """The answers of one model: machine, time (microseconds), head (a name), score and alarm, of each head's answer."""
+    """The answers of one model: machine, time (microseconds), head (a name), score and alarm, of each head's answer.
+
+    A machine is its number, or its position among the names of the tables.
+    """
 
     model: str
     machine: Int64
@@ -72,7 +75,7 @@ def live(
         return Live(answers.model, figures, None)
     grid = Grid.of(Truth(tables.rows(rows), schema, source), settings)
     grid = replace(grid, years=_watched_years(grid, tables, settings))
-    table = PredictionTable(answers.machine, answers.time, answers.head, answers.score, answers.alarm)
+    table = PredictionTable(tables.named(answers.machine), answers.time, answers.head, answers.score, answers.alarm)
     heads = {name: head for name, head in align(table, grid).items() if name in (*schema.components, ANOMALY)}
     found = assess(heads, grid, settings, schema)
     every = np.ones(len(grid.ids), bool)
