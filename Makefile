@@ -49,7 +49,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check adopt unadopt data-pin retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run data-check adopt unadopt data-pin drift monitor retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -86,6 +86,13 @@ data-pin: $(INSTALLED) ## pin in model/data.lock.json what it names as it is now
 	@$(strip $(BIN)/python -m model.data_pin $(if $(DATA),--source "$(DATA)") $(if $(ADD),--add) $(call said,FROM) $(call said,UNTIL) \
 	  $(if $(UNPIN),--unpin "$(UNPIN)") $(WITH))
 	$(if $(UNPIN),,$(strip $(BIN)/python -m model.validate --pin $(WITH)))
+
+drift: $(INSTALLED) $(BUNDLE) ## say whether the last two weeks of build/data (DATA=folder) look like what the last run's model learned from
+	@$(strip $(BIN)/python -m model.drift $(if $(DATA),--data "$(DATA)"))
+
+monitor: $(INSTALLED) ## say how well the served models did, from the log at LOG_SINK=place; PROMISED=folder: what the release promised
+	@[ -n "$(LOG_SINK)" ] || { echo 'make monitor: LOG_SINK is not set; name the log: make monitor LOG_SINK=place [PROMISED=build]' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.monitor --log "$(LOG_SINK)" $(if $(PROMISED),--promised "$(PROMISED)") $(WITH))
 
 retrain: $(INSTALLED) ## train the next model and write its evidence to build/evidence; until the log can be read, on the pinned data
 	@echo 'retrain: the request log cannot be read yet, so this trains on the data that model/data.lock.json pins'

@@ -19,6 +19,8 @@ NAMES = (
     "named_machines",
     "rolling_features",
     "gate_error_rates",
+    "drift_rates",
+    "live_rates",
     "whole_run",
 )  # the quick ones first
 

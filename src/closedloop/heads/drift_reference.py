@@ -6,7 +6,7 @@ Training makes it with :mod:`closedloop.heads.drift_reference_fit`; whoever load
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,24 @@ from closedloop.heads.arrays import nothing_left, pop_fields, to_arrays
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 BINS = 10
 MOST_DAYS = 2048  # machine-days in the sample: twice as many would not tell a smaller shift from how machines differ
+
+
+@dataclass(frozen=True, eq=False)
+class Weeks:
+    """How much a week of the whole fleet differs from the rest of the training tables, though nothing is wrong.
+
+    Seasons and campaigns move all machines at once, which no number of machines averages out. ``weeks`` is how many
+    whole weeks (of UTC days, counted from 1970) there were. ``day_number`` (D) is the UTC day of each machine-day in
+    the sample, counted from 1970. ``week_covariance`` (C, 10, 10) is the covariance of one week's shares of the bins,
+    ``week_missing`` (C) the variance of its share of missing readings, and ``week_errors`` (codes) the variance of its
+    error counts over their mean: 1 where errors come independently.
+    """
+
+    weeks: float
+    day_number: NDArray[np.int32]
+    week_covariance: Float64
+    week_missing: Float64
+    week_errors: Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +51,8 @@ class DriftReference:
     most ``MOST_DAYS``, sorted by machine, and ``day_machine`` (D) says whose: the machine's number, or where machines
     have names its position among the training machines of the manifest.
 
-    ``error_counts`` (codes of the schema) were seen in ``machine_days`` of telemetry.
+    ``error_counts`` (codes of the schema) were seen in ``machine_days`` of telemetry. ``weeks`` is None in bundles of
+    releases that did not measure it.
     """
 
     quantiles: Float64
@@ -45,10 +64,13 @@ class DriftReference:
     day_means: Float64
     error_counts: Int64
     machine_days: float
+    weeks: Weeks | None = None
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by name, as the bundle stores them."""
-        return to_arrays(self)
+        arrays = to_arrays(self)
+        arrays.pop("weeks")
+        return arrays | ({} if self.weeks is None else to_arrays(self.weeks))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> DriftReference:
@@ -58,9 +80,10 @@ class DriftReference:
             ValueError: an array is missing, unknown, or of another type or number of dimensions.
         """
         left = dict(arrays)
-        reference: DriftReference = pop_fields(left, cls)
+        weeks: Weeks | None = pop_fields(left, Weeks) if "weeks" in left else None
+        reference: DriftReference = pop_fields(left, cls, without="weeks")
         nothing_left(left)
-        return reference
+        return replace(reference, weeks=weeks)
 
     def check(self, columns: int, codes: int, machines: int | None = None) -> None:
         """Raise ValueError where the arrays do not describe this number of columns, error codes and machines.
@@ -79,8 +102,15 @@ class DriftReference:
             "day_means": (columns, days),
             "error_counts": (codes,),
         }
+        if self.weeks is not None:
+            shapes |= {
+                "day_number": (days,),
+                "week_covariance": (columns, BINS, BINS),
+                "week_missing": (columns,),
+                "week_errors": (codes,),
+            }
         for name, shape in shapes.items():
-            array = getattr(self, name)
+            array = getattr(self if hasattr(self, name) else self.weeks, name)
             if array.shape != shape:
                 raise ValueError(f"{name!r} has the shape {array.shape}, not {shape}")
             if np.isinf(array).any() or (name != "day_means" and np.isnan(array).any()):
@@ -103,3 +133,9 @@ class DriftReference:
             raise ValueError(f"'day_machine' names a machine that is none of the {machines} in the manifest")
         if not 0 < self.machine_days < np.inf:
             raise ValueError("'machine_days' is not a number above 0")
+        if self.weeks is not None:
+            if not 0 <= self.weeks.weeks < np.inf:
+                raise ValueError("'weeks' is not a number from 0")
+            variances = (np.diagonal(self.weeks.week_covariance, axis1=1, axis2=2), *vars(self.weeks).values())
+            if any((np.asarray(values) < 0).any() for values in (variances[0], *variances[-2:])):
+                raise ValueError("a variance between weeks is below 0")
