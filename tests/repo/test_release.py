@@ -530,7 +530,9 @@ def test_a_bundle_that_is_not_the_judged_one_is_refused_also_where_the_digest_wa
 def served(repo: Repository) -> None:
     """Three releases, each served after the other."""
     for n, commit in enumerate(repo.commits):
-        files = {"manifests-aks.yaml": f"release {n}\n"}
+        meta = {"name": "score", "namespace": "n", "annotations": {"release": str(n)}}
+        manifest = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta, "spec": {"replicas": 2}}
+        files = {"manifests-aks.yaml": json.dumps(manifest) + "\n"}
         digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
         repo.state["assets"][f"r{n}"] = files
         moment = f"2026-01-0{n + 1}"
@@ -661,23 +663,89 @@ def test_a_rollback_to_what_never_was_served_withdraws_nothing(repo: Repository,
     assert not repo.calls("release", "edit")
 
 
+def kubectl_of(repo: Repository) -> Path:
+    """Put a kubectl on PATH that keeps a cluster in a file, as the API server would; return that file."""
+    program = repo.folder / "bin/kubectl"
+    program.write_text(f"#!{sys.executable}\n" + (repo.root / "tests/repo/kubectl").read_text(encoding="utf-8"))
+    program.chmod(0o755)
+    return repo.folder / "cluster.json"
+
+
+def cluster(file: Path) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(file.read_text())
+    return known
+
+
 def test_after_a_rollout_that_failed_what_was_served_last_is_applied_again(repo: Repository) -> None:
     served(repo)
-    kubectl = repo.folder / "bin/kubectl"
-    kubectl.write_text(
-        '#!/bin/sh\necho "$@" >> "$KUBECTL_LOG"\n'
-        '[ "$1" != apply ] || { cat "$3" >> "$KUBECTL_LOG"; '
-        'echo \'{"kind": "StatefulSet", "metadata": {"name": "score", "namespace": "n"}}\'; }\n'
-    )
-    kubectl.chmod(0o755)
-    log = repo.folder / "kubectl.log"
-    done = repo.run("deploy", "served", OVERLAY="aks", KUBECTL_LOG=str(log))
+    file = kubectl_of(repo)
+    done = repo.run("deploy", "served", OVERLAY="aks", CLUSTER=str(file))
     assert done.returncode == 0, done.stderr
-    assert "release 2\n" in log.read_text()
-    assert "rollout status statefulset/score --namespace n" in log.read_text()
+    found = cluster(file)
+    assert found["objects"]["StatefulSet/score"]["metadata"]["annotations"] == {"release": "2"}
+    assert "rollout status statefulset/score --namespace n --timeout=10m" in found["calls"]
     assert "was applied again" in repo.summary()
-    lost = repo.run("deploy", "served", OVERLAY="gke", KUBECTL_LOG=str(log))
+    lost = repo.run("deploy", "served", OVERLAY="gke", CLUSTER=str(file))
     assert "the release has manifests for: aks" in lost.stderr
+
+
+SCALER = {
+    "apiVersion": "autoscaling/v2",
+    "kind": "HorizontalPodAutoscaler",
+    "metadata": {"name": "score", "namespace": "n"},
+    "spec": {"minReplicas": 2, "scaleTargetRef": {"kind": "StatefulSet", "name": "score"}},
+}
+
+
+def applied(repo: Repository, file: Path, *objects: dict[str, Any], **spec: Any) -> subprocess.CompletedProcess[str]:
+    """What ``make deploy`` does with a release of a StatefulSet and more objects."""
+    folder = repo.work / "build/release"
+    folder.mkdir(parents=True, exist_ok=True)
+    one = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "score", "namespace": "n"},
+        "spec": spec,
+    }
+    text = "---\n".join(json.dumps(each) + "\n" for each in (one, *objects))
+    (folder / "manifests-aks.yaml").write_text(text)
+    return repo.run("deploy", "apply", OVERLAY="aks", CLUSTER=str(file))
+
+
+def replicas(file: Path) -> int:
+    count: int = cluster(file)["objects"]["StatefulSet/score"]["spec"]["replicas"]
+    return count
+
+
+def test_replicas_pass_to_the_autoscaler_and_survive_a_rollback(repo: Repository) -> None:
+    """Server-side apply sets a field that nobody owns any more to its default, which is one replica."""
+    file = kubectl_of(repo)
+    assert applied(repo, file, replicas=4).returncode == 0
+    assert replicas(file) == 4
+    assert applied(repo, file, SCALER).returncode == 0
+    assert replicas(file) == 4  # now the autoscaler's
+    known = cluster(file)
+    known["objects"]["StatefulSet/score"]["spec"]["replicas"], known["owners"]["StatefulSet/score"] = 7, ["autoscaler"]
+    file.write_text(json.dumps(known))
+    assert applied(repo, file, replicas=2).returncode == 0  # a rollback to a release that had no autoscaler
+    assert replicas(file) == 7
+    assert applied(repo, file, SCALER).returncode == 0
+    assert replicas(file) == 7
+
+
+def test_a_first_release_with_an_autoscaler_starts_at_its_floor(repo: Repository) -> None:
+    file = kubectl_of(repo)
+    assert applied(repo, file, SCALER).returncode == 0
+    assert replicas(file) == 2
+
+
+def test_an_overlay_that_opens_the_service_is_refused(repo: Repository) -> None:
+    file = kubectl_of(repo)
+    container = {"name": "score", "env": [{"name": "AUTH", "value": "open"}]}
+    done = applied(repo, file, replicas=2, template={"spec": {"containers": [container]}})
+    assert done.returncode == 1
+    assert "StatefulSet score has AUTH=open" in done.stderr
+    assert cluster(file)["objects"] == {}
 
 
 class Service(BaseHTTPRequestHandler):
