@@ -27,14 +27,15 @@ CLOUD = "https://www.googleapis.com/auth/cloud-platform"  # to become the servic
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 
 
-def ask(address: str, content: dict[str, Any] | None = None, token: str = "") -> bytes:
-    """Return the answer to a request: with ``content`` as JSON, and with a token where one is given.
+def ask(address: str, content: dict[str, Any] | None = None, token: str = "", kind: str = "json") -> bytes:
+    """Return the answer to a request: with ``content`` as JSON or as a form, and with a token where one is given.
 
     Raises:
         PipelineError: the server refuses or does not answer.
     """
-    request = urllib.request.Request(address, None if content is None else json.dumps(content).encode())  # noqa: S310 - https, or a server of a test
-    request.add_header("Content-Type", "application/json")
+    text = None if content is None else urlencode(content) if kind == "x-www-form-urlencoded" else json.dumps(content)
+    request = urllib.request.Request(address, None if text is None else text.encode())  # noqa: S310 - https, or a server of a test
+    request.add_header("Content-Type", f"application/{kind}")
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     where = address.partition("?")[0]
@@ -82,8 +83,10 @@ def aws() -> None:
         "DurationSeconds": HOUR,
         "WebIdentityToken": identity("sts.amazonaws.com"),
     }
-    answer = ElementTree.fromstring(ask(f"{server}/?{urlencode(asked)}"))  # noqa: S314 - as above
+    answer = ElementTree.fromstring(ask(f"{server}/", asked, kind="x-www-form-urlencoded"))  # noqa: S314 - of AWS
     found = {tag.tag.rpartition("}")[2]: tag.text or "" for tag in answer.iter()}
+    if missing := {"AccessKeyId", "SecretAccessKey", "SessionToken"} - set(found):
+        raise github.PipelineError(f"{server} answers without {', '.join(sorted(missing))}: is it a token service?")
     keep(
         AWS_ACCESS_KEY_ID=found["AccessKeyId"],
         AWS_SECRET_ACCESS_KEY=found["SecretAccessKey"],

@@ -33,7 +33,8 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimpleNam
         def answer(self) -> None:
             found = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            sent = json.loads(body) if body else {key: value[0] for key, value in parse_qs(found.query).items()}
+            form = parse_qs(body.decode() if self.headers["Content-Type"].endswith("urlencoded") else found.query)
+            sent = {key: value[0] for key, value in form.items()} or json.loads(body)
             state.asked[found.path] = (sent, self.headers.get("Authorization"))
             text = {
                 "/github": json.dumps({"value": f"run-for-{sent.get('audience')}"}),
