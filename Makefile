@@ -27,6 +27,9 @@ AS_BUILT = PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/wheel/site" CLOSEDLOOP_W
 # The programs of .ci are two packages, `pipeline` and `dev`: `$(FROM_CI) python3 -m pipeline.plan`.
 FROM_CI = PYTHONSAFEPATH=1 PYTHONPATH=.ci
 
+# The environment's Python where it is made: the one of macOS is too old.
+PYTHON3 = $(or $(PYTHON),$(firstword $(wildcard $(BIN)/python) python3))
+
 # One process for each file of tests, in the order of the folders.
 SPREAD = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -170,7 +173,7 @@ lint: $(INSTALLED) ## check the style of Python, YAML, shell and Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .
-	$(BIN)/shellcheck .ci/run
+	$(call if-there,$(BIN)/shellcheck,$(BIN)/shellcheck .ci/run)
 	$(BIN)/hadolint docker/Dockerfile
 
 types: $(INSTALLED) ## check types, and which package may import which
@@ -199,8 +202,9 @@ fuzz: $(WHEEL) ## fuzz the service through its OpenAPI document, and its readers
 bench: $(INSTALLED) ## measure speed against pandas, polars and scikit-learn, the gate's error rates and the whole run; takes minutes
 	$(BIN)/python tests/bench
 
-bench-serve: $(WHEEL) $(BUNDLE) ## measure the service beside MLflow, MLServer, BentoML, azmlinfsrv and FastAPI, and its start (QUICK=1: a minute)
+bench-serve: $(WHEEL) $(BUNDLE) ## measure the service beside MLflow, MLServer, BentoML, azmlinfsrv and FastAPI, its shipper and its start (QUICK=1: a minute)
 	$(BIN)/python tests/bench/serve.py $(if $(QUICK),--quick)
+	$(BIN)/python tests/bench/ship_rate.py $(if $(QUICK),--records 2000 --machines 20000)
 	$(BIN)/python tests/bench/start_to_ready.py $(if $(QUICK),--starts 1)
 
 coverage: $(INSTALLED) ## measure branch coverage of src/closedloop, also of the compiled loops; red below 95 %
@@ -215,16 +219,16 @@ mutation: $(INSTALLED) ## measure how many mutants of gate, episodes and labels 
 ##@ Repository
 
 pr: ## push this branch, open a pull request, and have GitHub merge it once it is green; uses your own login of gh
-	@$(FROM_CI) python3 -m dev.pr
+	@$(FROM_CI) $(PYTHON3) -m dev.pr
 
 protect: ## apply the rules of .github/rulesets to main: MODE=solo, or team for an organisation
-	@$(FROM_CI) python3 -m dev.protect $(MODE)
+	@$(FROM_CI) $(PYTHON3) -m dev.protect $(MODE)
 
 doctor: ## print what is configured, and what is skipped and why; works offline
-	@$(FROM_CI) python3 -m dev.doctor
+	@$(FROM_CI) $(PYTHON3) -m dev.doctor
 
 rename: ## give your copy a name of its own: NAME=press-line
-	@$(FROM_CI) python3 -m dev.rename "$(NAME)"
+	@$(FROM_CI) $(PYTHON3) -m dev.rename "$(NAME)"
 
 lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions)
 	@$(FROM_CI) $(BIN)/python -m dev.locks $(if $(UPGRADE),--upgrade)

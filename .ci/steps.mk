@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access champion summary bundle-digest lock-check sbom required comment status issue head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose
+.PHONY: engine plan pin-access champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose
 
 # --- ci.yml, and what it calls ---
 
@@ -100,6 +100,12 @@ propose: ## open the pull request of a retraining
 	@$(FROM_CI) python3 -m pipeline.propose
 
 # --- daily.yml and security.yml ---
+
+readme: $(WHEEL) ## run the README's commands for your own fleet, on a fresh copy of this commit
+	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_readme.py
+
+wheels: $(INSTALLED) ## check that every library of the locks has a wheel for macOS and Linux on arm64
+	WHEELS=1 $(BIN)/pytest -q -rs tests/repo/test_machines.py
 
 head: ## check that main's newest commit has its release
 	@$(FROM_CI) python3 -m pipeline.notices head

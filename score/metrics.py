@@ -22,18 +22,18 @@ class Metrics:
     """The counters of requests and feedback, and a collector of the status, in a registry of their own."""
 
     def __init__(self, status: ServiceStatus) -> None:
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         labels = ("route", "status")
-        self._requests = Counter("closedloop_requests", "Requests answered", labels, registry=self._registry)
+        self._requests = Counter("closedloop_requests", "Requests answered", labels, registry=self.registry)
         self._seconds = Histogram(
             "closedloop_request_seconds",
             "Seconds from the request's headers to its answer",
             ("route",),
-            registry=self._registry,
+            registry=self.registry,
             buckets=_SECONDS,
         )
-        self._feedback = Counter("closedloop_feedback_rows", "Feedback rows", ("table",), registry=self._registry)
-        self._registry.register(_StatusCollector(status))
+        self._feedback = Counter("closedloop_feedback_rows", "Feedback rows", ("table",), registry=self.registry)
+        self.registry.register(_StatusCollector(status))
         self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # looking labels up costs more than counting
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -50,7 +50,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
 
 class _StatusCollector(Collector):

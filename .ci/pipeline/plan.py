@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pipeline import github, pin_access
 
 SKIPPABLE = ("train", "contract", "image")  # where a change touches nothing but the following
-HARMLESS = re.compile(r".*\.md|LICENSE|k8s/.*|\.editorconfig|\.github/dependabot\.yml")
+HARMLESS = re.compile(r".*\.md|LICENSE|\.editorconfig|\.github/dependabot\.yml")
 
 
 def plan(event: str, changed: Iterable[str]) -> dict[str, bool]:

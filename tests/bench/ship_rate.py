@@ -4,6 +4,9 @@ Records of whole windows (72 hours, 5 KB) are written to a spool and shipped int
 held to one core. A shipper must keep up with the service, which gives 1,300 to 2,500 such answers a second on one core.
 Then a segment with one record of the largest answer that was ever seen, of 97 MB. Memory is the peak of the process,
 above that of a shipper that has shipped one small record.
+
+After ``serve.py`` it also prints the ratio of the shipper to the service: records a second of one core each, both by
+processor time, with 64 connections and one machine's window in a request.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import asyncio
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,11 +24,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import Point, finish, say
+from harness import OUT, Point, finish, say
 
 HOURS = 72
 SENSORS, COMPONENTS = ("volt", "rotate", "pressure", "vibration"), ("comp1", "comp2", "comp3", "comp4")
 LEAST_RECORDS_S, MOST_MB = 2_500, 200
+JUDGED = ("ours", 64, 1)  # of serve.py: the service that logs, 64 connections, one machine
 
 
 def result(machine: int) -> dict[str, Any]:
@@ -123,11 +128,22 @@ def measure(name: str, bodies: list[tuple[bytes, bytes]], place: Path) -> dict[s
     return json.loads(subprocess.run(words, env=beside, check=True, capture_output=True, text=True).stdout)  # type: ignore[no-any-return]
 
 
+def service_records_s(path: Path) -> float | None:
+    """The answers that the service gives in a second of one core, as ``serve.py`` measured; None if it has not."""
+    if not path.exists():
+        return None
+    for found in json.loads(path.read_text(encoding="utf-8"))["grid"]:
+        if (found["server"], found["connections"], found["machines"]) == JUDGED and found["processor_ms"]:
+            return 1000 / statistics.median(found["processor_ms"])
+    return None
+
+
 def main(words: list[str]) -> int:
     """Measure both."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--records", type=int, default=12_000, help="windows of one machine (default: %(default)s)")
     flags.add_argument("--machines", type=int, default=200_000, help="of the large answer (default: %(default)s)")
+    flags.add_argument("--serve", type=Path, default=OUT / "serve.json", help="what serve.py found (%(default)s)")
     flags.add_argument("--out", type=Path, help="JSON (default: build/bench/ship_rate.json)")
     args = flags.parse_args(words)
     with tempfile.TemporaryDirectory() as place:
@@ -137,14 +153,20 @@ def main(words: list[str]) -> int:
         large = (fleet(args.machines), answer(range(args.machines)))
         size_mb = len(large[1]) / 1e6
         one = measure("large", [large], Path(place))
+    shipped_s, served_s = many["records"] / many["processor_s"], service_records_s(args.serve)
     points = [
-        Point("records shipped a second of one core", many["records"] / many["processor_s"], "1/s", LEAST_RECORDS_S),
+        Point("records shipped a second of one core", shipped_s, "1/s", LEAST_RECORDS_S),
         Point("memory above idle, segments of 16 MB", many["peak_mb"] - many["idle_mb"], "MB", most=MOST_MB),
         Point(
             f"memory above idle, one answer of {size_mb:.0f} MB", one["peak_mb"] - one["idle_mb"], "MB", most=MOST_MB
         ),
         Point("memory of an idle shipper", many["idle_mb"], "MB"),
     ]
+    if served_s is None:
+        say(f"no ratio to the service: {args.serve} has no figures of it; run serve.py first")
+    else:
+        points.insert(1, Point("answers of the service a second of one core", served_s, "1/s"))
+        points.insert(2, Point("shipper to service", shipped_s / served_s, "times", least=1))
     return finish("ship_rate", points, args.out, windows=many, large=one)
 
 

@@ -233,12 +233,23 @@ def test_a_public_set_that_no_one_knows_is_named(bench, capsys) -> None:
 
 def test_the_shipper_keeps_up_and_takes_no_more_memory_than_a_large_answer(bench, tmp_path, capsys) -> None:
     """In small: an answer of 19 MB, of which Python objects would take ten times as much."""
-    out = tmp_path / "found.json"
-    bench("ship_rate").main(["--records", "500", "--machines", "40000", "--out", str(out)])
+    out, serve = tmp_path / "found.json", tmp_path / "serve.json"
+    cell = {"server": "ours", "connections": 64, "machines": 1, "processor_ms": [0.5, 0.1, 0.9]}
+    other = cell | {"server": "echo", "processor_ms": [9.0]}
+    serve.write_text(json.dumps({"grid": [other, cell]}))
+    bench("ship_rate").main(["--records", "500", "--machines", "40000", "--out", str(out), "--serve", str(serve)])
     found = json.loads(out.read_text())
-    rate, _, large, _ = (point["figure"] for point in found["points"])
+    rate, served, ratio, _, large, _ = (point["figure"] for point in found["points"])
+    assert (2000, rate / 2000) == (served, ratio)
     assert (500, 1) == (found["windows"]["records"], found["large"]["records"])
     assert rate > 0
     assert large < 80
     assert 0 == found["windows"]["numba"]  # it alone would take 100 MB
     assert "records shipped a second of one core" in capsys.readouterr().out
+
+
+def test_without_the_service_measured_there_is_no_ratio_to_it(bench, tmp_path) -> None:
+    rate = bench("ship_rate").service_records_s
+    assert rate(tmp_path / "none.json") is None
+    (tmp_path / "serve.json").write_text('{"grid": []}')
+    assert rate(tmp_path / "serve.json") is None

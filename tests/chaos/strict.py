@@ -65,7 +65,8 @@ def rebuild(shadow, target, now=None, luck=""):
     """Write to ``target`` what the disk holds after the cut. A file that was named but never synced is empty.
 
     ``now`` is the folder at the cut. With the luck ``added`` the disk kept each new name in it too, though not what
-    replaced or removed an old one; with ``removed`` it kept each removal, though no new name.
+    replaced or removed an old one; with ``removed`` it kept each removal, though no new name; with ``replaced`` it kept
+    what replaced an old one, though no new name.
     """
     _fill(shadow, int((shadow / _ROOT).read_text()), target, now, luck)
 
@@ -110,6 +111,8 @@ def _fill(shadow, inode, target, now, luck):
         names = {**present, **names}
     elif luck == "removed":
         names = {name: entry for name, entry in names.items() if name in present}
+    elif luck == "replaced":
+        names = {name: present.get(name, entry) for name, entry in names.items()}
     for name, (number, is_folder) in names.items():
         if is_folder:
             _fill(shadow, number, target / name, None if now is None else now / name, luck)

@@ -176,6 +176,23 @@ def test_a_commit_that_is_missing_before_a_later_one_comes_again(kit, folder, si
     )
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"{"), lambda path: keep_lines(path, 1)])
+def test_a_repair_that_was_killed_between_its_two_commits_is_finished(kit, folder, sink, cut, damage, monkeypatch):
+    """The undoing is there, and the torn commit too: nobody can open the table."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    damage(commits(cut)[3])
+    with monkeypatch.context() as patched:
+        patched.setattr(repair, "_replace_unreadable", killed)
+        with pytest.raises(KeyboardInterrupt):
+            take_back_torn(cut, Spools((folder,)))
+    assert [] == again(kit, folder, sink)
+    with pytest.raises((pa.ArrowInvalid, DeltaError, OSError), match="was-torn-and-taken-back"):
+        scan(cut, 3)
+
+
 def test_a_shipper_repairs_when_it_begins_also_with_nothing_to_ship(kit, folder, sink, cut):
     """Here the lease of an upkeep is torn. Without repair nobody could read, or compact, until a request came."""
     kit.ship(folder, sink)  # the segments that came back are there already

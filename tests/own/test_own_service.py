@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from closedloop.data.feedback import FeedbackDecoder, openapi
 from closedloop.data.request import RequestError
 from closedloop.data.rfc3339 import to_text
-from corpus import corpus, machine_id
+from corpus import corpus
 from score.answer import Scorer
 
 MAX_ROWS = 100_000
@@ -35,16 +36,28 @@ def test_every_request_of_its_corpus_gets_the_status_in_its_name(own, scorer):
     assert {} == wrong
 
 
+def test_the_documented_example_of_feedback_is_feedback(own):
+    example = openapi(own.params.schema)["examples"][0]
+    said = FeedbackDecoder(own.params.schema, MAX_ROWS)(json.dumps(example))
+    assert dict.fromkeys(example, 1) == {name: rows for name, rows in said.rows.items() if rows}
+
+
+def named(tables, machine):
+    """What a machine is called: its number, or its name."""
+    return machine if tables.names is None else tables.names[machine]
+
+
 def request_of(tables, schema, history_us, row):
     """What a client sends at the time of a row: what it knows of the machine's history, newest first."""
     machine, until = int(tables.machine[row]), int(tables.time[row])
+    called = named(tables, machine)
     rows = np.flatnonzero((tables.machine == machine) & (tables.time > until - history_us) & (tables.time <= until))[
         ::-1
     ]
     body = {
         "telemetry": {
             "datetime": [to_text(at) for at in tables.time[rows].tolist()],
-            "machineID": [machine_id(machine)] * len(rows),
+            "machineID": [called] * len(rows),
             **dict(zip(schema.sensors, tables.values[:, rows].tolist(), strict=True)),
         }
     }
@@ -54,13 +67,13 @@ def request_of(tables, schema, history_us, row):
         if names:
             body[table] = {
                 "datetime": [to_text(at) for at in events.time[keep].tolist()],
-                "machineID": [machine_id(machine)] * int(keep.sum()),
+                "machineID": [called] * int(keep.sum()),
                 column: [names[code] for code in events.code[keep]],
             }
     if schema.models:
         at = int(np.searchsorted(tables.machine_ids, machine))
         model, age = schema.models[tables.machine_model[at]], float(tables.machine_age[at])
-        body["machines"] = {"machineID": [machine_id(machine)], "model": [model], "age": [age]}
+        body["machines"] = {"machineID": [called], "model": [model], "age": [age]}
     return json.dumps(body)
 
 
@@ -69,7 +82,7 @@ def test_a_request_gets_the_bits_of_a_run_over_the_fleet(own, scorer):
     for row in np.random.default_rng(3).permutation(len(own.judged.time))[:40].tolist():
         body = request_of(own.judged, schema, own.bundle.spec.history_us, row)
         (result,) = scorer.answer(body, "r")["results"]
-        machine, at = machine_id(int(whole.machine[row])), to_text(int(whole.time[row]))
+        machine, at = named(own.judged, int(whole.machine[row])), to_text(int(whole.time[row]))
         assert (machine, at) == (result["machineID"], result["datetime"])
         assert (whole.anomaly_score[row], whole.anomaly_alarm[row]) == tuple(result["anomaly"].values())
         expected = {

@@ -269,7 +269,126 @@ FULL: dict[str, Plant] = {
         "two autoscalers", lambda o: o.append(find(o, "HorizontalPodAutoscaler") | {"metadata": {"name": "other"}})
     ),
     "one replica without a scaler": Plant("without a gap", lambda o: o.remove(find(o, "HorizontalPodAutoscaler"))),
+    # the log in a store
+    "a log without names": Plant(
+        "no policy allows port 53", lambda o: spec(o, "NetworkPolicy", "remote-log")["egress"].pop(0)
+    ),
+    "a log without a way": Plant(
+        "no policy allows port 443", lambda o: spec(o, "NetworkPolicy", "remote-log")["egress"].pop()
+    ),
+    "a log without an identity": Plant(
+        "has no azure.workload", lambda o: find(o, "ServiceAccount")["metadata"].pop("annotations")
+    ),
+    "pods without the identity": Plant(
+        "have no label azure.workload",
+        lambda o: spec(o, "StatefulSet")["template"]["metadata"]["labels"].pop("azure.workload.identity/use"),
+    ),
+    "a log without an account": Plant(
+        "ACCOUNT_NAME is not set", lambda o: box(o)["env"].remove(env(o, "AZURE_STORAGE_ACCOUNT_NAME"))
+    ),
+    "calls to every address": Plant(
+        "egress: it is open to all", lambda o: spec(o, "NetworkPolicy", "remote-log")["egress"][1].pop("to")
+    ),
+    # the gateway
+    "a route of no gateway": Plant(
+        "there is no Gateway scores", lambda o: spec(o, "HTTPRoute")["parentRefs"][0].update(name="scores")
+    ),
+    "a route of no listener": Plant(
+        "the listener tls", lambda o: spec(o, "HTTPRoute")["parentRefs"][0].update(sectionName="tls")
+    ),
+    "a route to no Service": Plant(
+        "no Service scores", lambda o: spec(o, "HTTPRoute")["rules"][0]["backendRefs"][0].update(name="scores")
+    ),
+    "a route to a closed port": Plant(
+        "with the port 8000", lambda o: spec(o, "HTTPRoute")["rules"][0]["backendRefs"][0].update(port=8000)
+    ),
+    "a route for another host": Plant(
+        "its host is not", lambda o: spec(o, "HTTPRoute").update(hostnames=["other.example.com"])
+    ),
+    "a route for everything": Plant("to everyone", lambda o: spec(o, "HTTPRoute")["rules"][0].pop("matches")),
+    "a route to the metrics": Plant(
+        "to everyone", lambda o: spec(o, "HTTPRoute")["rules"][0]["matches"][0]["path"].update(value="/metrics")
+    ),
+    "a route that is not there": Plant(
+        "no route /scores", lambda o: spec(o, "HTTPRoute")["rules"][0]["matches"][0]["path"].update(value="/scores")
+    ),
+    "tokens over plain HTTP": Plant(
+        "plain HTTP", lambda o: spec(o, "HTTPRoute")["parentRefs"][0].update(sectionName="http")
+    ),
+    "a certificate nobody makes": Plant(
+        "nobody makes", lambda o: spec(o, "Gateway")["listeners"][1]["tls"].update(certificateRefs=[{"name": "x"}])
+    ),
+    "routes of every namespace": Plant(
+        "may add routes",
+        lambda o: spec(o, "Gateway")["listeners"][0]["allowedRoutes"].update(namespaces={"from": "All"}),
+    ),
+    "a gateway that may not call": Plant("lets its proxies", lambda o: o.remove(find(o, "NetworkPolicy", "gateway"))),
+    # monitoring
+    "a monitor of other pods": Plant(
+        "PodMonitor score: it selects nothing", lambda o: spec(o, "PodMonitor")["selector"]["matchLabels"].update(OTHER)
+    ),
+    "a monitor of a closed port": Plant(
+        "no pod opens port metrics", lambda o: spec(o, "PodMonitor")["podMetricsEndpoints"][0].update(port="metrics")
+    ),
+    "a monitor of no route": Plant(
+        "no route /metric", lambda o: spec(o, "PodMonitor")["podMetricsEndpoints"][0].update(path="/metric")
+    ),
+    "a monitor that may not call": Plant(
+        "lets Prometheus read", lambda o: o.remove(find(o, "NetworkPolicy", "monitoring"))
+    ),
+    "an alert on no metric": Plant("no metric closedloop_redy", lambda o: rule(o).update(expr="closedloop_redy == 0")),
+    "an alert on a counter without its end": Plant(
+        "no metric closedloop_requests", lambda o: rule(o).update(expr="rate(closedloop_requests[5m]) > 0")
+    ),
+    "an alert without a runbook": Plant("no summary or no runbook", lambda o: rule(o).update(alert="Other")),
+    "an alert with another's runbook": Plant(
+        "does not lead to its runbook", lambda o: rule(o)["annotations"].update(runbook="README.md#x")
+    ),
+    "an alert without a severity": Plant("has no severity", lambda o: rule(o).pop("labels")),
+    "an alert of one sample": Plant("one sample fires it", lambda o: rule(o).pop("for")),
+    "an alert twice": Plant(
+        "two alerts are named", lambda o: spec(o, "PrometheusRule")["groups"][0]["rules"].append(rule(o))
+    ),
+    "a panel on no metric": Plant(
+        "no metric closedloop_redy",
+        lambda o: find(o, "ConfigMap", "score-dashboard")["data"].update(
+            {
+                "dashboard.json": find(o, "ConfigMap", "score-dashboard")["data"]["dashboard.json"].replace(
+                    "closedloop_ready{", "closedloop_redy{"
+                )
+            }
+        ),
+    ),
+    # admission
+    "admission that only warns": Plant(
+        "only warns", lambda o: spec(o, "ClusterImagePolicy", ADMISSION).update(mode="warn")
+    ),
+    "admission of every image": Plant(
+        "everyone else", lambda o: spec(o, "ClusterImagePolicy", ADMISSION)["images"][0].update(glob="**")
+    ),
+    "admission of anyone": Plant("anyone signed", lambda o: authority(o)["keyless"].pop("identities")),
+    "admission of every branch": Plant(
+        "another workflow or branch",
+        lambda o: authority(o)["keyless"]["identities"][0].update(
+            subject="https://github.com/o/r/.github/workflows/ci.yml@refs/heads/x"
+        ),
+    ),
+    "admission of old signatures": Plant("GitHub's attestations", lambda o: authority(o).pop("signatureFormat")),
 }
+ADMISSION = "closedloop-released"
+
+
+def rule(objects: list[Object]) -> Object:
+    """The first alert."""
+    first: Object = spec(objects, "PrometheusRule")["groups"][0]["rules"][0]
+    return first
+
+
+def authority(objects: list[Object]) -> Object:
+    """Whom the admission believes."""
+    return spec(objects, "ClusterImagePolicy", ADMISSION)["authorities"][0]
+
+
 # What the API server refuses.
 SCHEMA: dict[str, Plant] = {
     "a field with a typo": Plant("readinesProbe", lambda o: box(o).update(readinesProbe=box(o).pop("readinessProbe"))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,22 +21,30 @@ SIZES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "m": 1e-3, "": 1.0}
 
 @dataclass(frozen=True)
 class Facts:
-    """What the service has: its settings, and the prefixes of those of object stores; its routes."""
+    """What the service has: its settings, and the prefixes of those of object stores, its routes and metrics."""
 
     settings: set[str]
     stores: tuple[str, ...]
     routes: set[str]
+    metrics: set[str]
+    runbooks: set[str]  # the headings of the page that alerts lead to
     may_be_open: bool = False  # the overlay of one's own machine: open, and one replica
+
+
+Rule = Callable[[Object, list[Object], Facts], Iterator[str]]
 
 
 def faults(objects: list[Object], facts: Facts) -> list[str]:
     """Everything that is wrong between these objects, one line each."""
-    found = list(_of_all(objects))
+    return [*_of_all(objects), *applied(RULES, objects, facts)]
+
+
+def applied(rules: dict[Rule, str], objects: list[Object], facts: Facts) -> Iterator[str]:
+    """What rules say of the objects, each of those whose kind it is for."""
     for one in objects:
-        name = f"{one['kind']} {one['metadata']['name']}"
-        checks = [rule(one, objects, facts) for kind, rule in RULES.items() if one["kind"] in kind.split()]
-        found += [f"{name}: {fault}" for check in checks for fault in check]
-    return found
+        for rule, kinds in rules.items():
+            if one["kind"] in kinds.split():
+                yield from (f"{one['kind']} {one['metadata']['name']}: {fault}" for fault in rule(one, objects, facts))
 
 
 def pod(one: Object) -> Object | None:
@@ -71,7 +79,8 @@ def _of_all(objects: list[Object]) -> Iterator[str]:
             yield f"Secret {one['metadata']['name']}: a secret lies in git"
 
 
-def _named(objects: list[Object], kind: str, name: str) -> Object | None:
+def find_named(objects: list[Object], kind: str, name: str) -> Object | None:
+    """The object of that kind and name, or None."""
     return next((one for one in objects if (one["kind"], one["metadata"]["name"]) == (kind, name)), None)
 
 
@@ -83,30 +92,33 @@ def _fits(selector: Object, labels: dict[str, str]) -> bool:
     return fits
 
 
-def _selected(selector: Object, objects: list[Object]) -> list[Object]:
+def selected_by(selector: Object, objects: list[Object]) -> list[Object]:
     """The objects whose pods a selector finds."""
     return [one for one in objects if (made := pod(one)) and _fits(selector, made["metadata"].get("labels", {}))]
 
 
-def _selector(one: Object) -> Object:
+def selector_of(one: Object) -> Object:
+    """The selector of an object, whatever its kind calls it."""
     spec = one["spec"]
     if one["kind"] == "Service":
         return {"matchLabels": spec["selector"]}
     return spec.get("podSelector", spec.get("selector", {"matchLabels": {"no": "selector"}}))
 
 
-def _ports(one: Object) -> dict[str | int, int]:
+def open_ports(one: Object) -> dict[str | int, int]:
     """The open ports of an object's pods, by name and by number."""
     ports = [port for container in containers(one) for port in container.get("ports", [])]
     return {key: port["containerPort"] for port in ports for key in (port.get("name", ""), port["containerPort"])}
 
 
-def _settings(container: Object) -> dict[str, str]:
+def settings_of(container: Object) -> dict[str, str]:
+    """The environment of a container."""
     return {one["name"]: one.get("value", "") for one in container.get("env", [])}
 
 
-def _covering(kind: str, one: Object, objects: list[Object]) -> list[Object]:
-    return [other for other in objects if other["kind"] == kind and one in _selected(_selector(other), objects)]
+def covering(kind: str, one: Object, objects: list[Object]) -> list[Object]:
+    """The objects of a kind whose selector finds the pods of another."""
+    return [other for other in objects if other["kind"] == kind and one in selected_by(selector_of(other), objects)]
 
 
 # --- pods ---
@@ -116,13 +128,13 @@ def _of_pods(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
     template = pod(one)
     assert template is not None
     spec = template["spec"]
-    if "selector" in one["spec"] and not _selected(one["spec"]["selector"], [one]):
+    if "selector" in one["spec"] and not selected_by(one["spec"]["selector"], [one]):
         yield "its selector does not find its own pods"
-    if _named(objects, "ServiceAccount", spec.get("serviceAccountName", "")) is None:
+    if find_named(objects, "ServiceAccount", spec.get("serviceAccountName", "")) is None:
         yield f"there is no ServiceAccount {spec.get('serviceAccountName')}"
     if spec.get("automountServiceAccountToken") is not False:
         yield "a token of the cluster is mounted"
-    if not _covering("NetworkPolicy", one, objects):
+    if not covering("NetworkPolicy", one, objects):
         yield "no NetworkPolicy covers it"
     yield from _unrestricted(spec)
     yield from _volumes(one, objects)
@@ -131,7 +143,7 @@ def _of_pods(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
     for container in containers(one):
         yield from _of_container(container, objects, facts)
     for service in (other for other in objects if other["kind"] == "Service"):
-        if one in _selected(_selector(service), objects) and one["kind"] in ("CronJob", "Job"):
+        if one in selected_by(selector_of(service), objects) and one["kind"] in ("CronJob", "Job"):
             yield f"Service {service['metadata']['name']} sends requests to it"
 
 
@@ -167,7 +179,11 @@ def _volumes(one: Object, objects: list[Object]) -> Iterator[str]:
             yield f"the volume {volume['name']} has no limit"
         for kind, key in (("secret", "secretName"), ("configMap", "name")):
             source = volume.get(kind, {}).get(key)
-            if source and source not in MADE_BY_HAND and _named(objects, kind[0].upper() + kind[1:], source) is None:
+            if (
+                source
+                and source not in MADE_BY_HAND
+                and find_named(objects, kind[0].upper() + kind[1:], source) is None
+            ):
                 yield f"there is no {kind[0].upper() + kind[1:]} {source}"
 
 
@@ -201,7 +217,7 @@ def _of_environment(container: Object, objects: list[Object], facts: Facts) -> I
     for one in container.get("env", []):
         for kind, key in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
             if asked := one.get("valueFrom", {}).get(key):
-                source = _named(objects, kind, asked["name"])
+                source = find_named(objects, kind, asked["name"])
                 if asked["name"] not in MADE_BY_HAND and asked["key"] not in (source or {}).get("data", {}):
                     yield f"{one['name']}: there is no {kind} {asked['name']} with the key {asked['key']}"
     if container["name"] != SCORE:
@@ -209,7 +225,7 @@ def _of_environment(container: Object, objects: list[Object], facts: Facts) -> I
     known = facts.settings
     unknown = [name for name in names if name not in known and not name.startswith(facts.stores)]
     yield from (f"the service has no setting {name}" for name in sorted(set(unknown)))
-    if _settings(container).get("IMAGE", container["image"]) != container["image"]:
+    if settings_of(container).get("IMAGE", container["image"]) != container["image"]:
         yield "the setting IMAGE is another image than that of the container"
 
 
@@ -228,18 +244,18 @@ def _of_stateful_set(one: Object, objects: list[Object], facts: Facts) -> Iterat
         yield "its updateStrategy does not roll every replica"
     if set(spec.get("persistentVolumeClaimRetentionPolicy", {"no": ""}).values()) != {"Retain"}:
         yield "its logs are deleted with it"
-    governing = _named(objects, "Service", spec.get("serviceName", ""))
+    governing = find_named(objects, "Service", spec.get("serviceName", ""))
     if governing is None:
         yield f"there is no Service {spec.get('serviceName')} that governs it"
-    elif governing["spec"].get("clusterIP") != "None" or one not in _selected(_selector(governing), objects):
+    elif governing["spec"].get("clusterIP") != "None" or one not in selected_by(selector_of(governing), objects):
         yield f"the Service {spec['serviceName']} gives its replicas no names"
     spreads = pod(one)["spec"].get("topologySpreadConstraints", [])  # type: ignore[index]
     if {spread["topologyKey"] for spread in spreads} < {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}:
         yield "it is not spread over hosts and zones"
-    if any(not _selected(spread["labelSelector"], [one]) for spread in spreads):
+    if any(not selected_by(spread["labelSelector"], [one]) for spread in spreads):
         yield "a spread constraint counts other pods"
     yield from _replicas(one, objects, facts)
-    budgets = _covering("PodDisruptionBudget", one, objects)
+    budgets = covering("PodDisruptionBudget", one, objects)
     if len(budgets) != 1:
         yield "no PodDisruptionBudget covers it" if not budgets else "two budgets cover it, so it cannot be evicted"
     yield from _of_log(one)
@@ -272,7 +288,7 @@ def _of_log(one: Object) -> Iterator[str]:
         yield "two nodes may write one log"
     if NO_DISK.search(claim.get("storageClassName", "")):
         yield f"the storage class {claim['storageClassName']} is no disk that outlives its node"
-    environment = _settings(next(box for box in containers(one) if box["name"] == SCORE))
+    environment = settings_of(next(box for box in containers(one) if box["name"] == SCORE))
     remote = "://" in environment.get("LOG_SINK", "")
     most = int(environment.get("LOG_MAX_BYTES", (4 if remote else 8) << 30))
     if size(claim["resources"]["requests"]["storage"]) < 1.1 * most:
@@ -283,7 +299,7 @@ def _of_log(one: Object) -> Iterator[str]:
 
 
 def _of_service(one: Object, container: Object, facts: Facts) -> Iterator[str]:
-    ports = _ports(one)
+    ports = open_ports(one)
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         if probe not in container:
             yield f"it has no {probe}"
@@ -301,7 +317,7 @@ def _of_service(one: Object, container: Object, facts: Facts) -> Iterator[str]:
     started = container.get("startupProbe", {})
     if started.get("periodSeconds", 10) * started.get("failureThreshold", 3) < 30:
         yield "startupProbe gives it less than 30 seconds to recover its log"
-    environment = _settings(container)
+    environment = settings_of(container)
     if environment.get("PORT", "8000") not in map(str, ports.values()):
         yield "the service listens on a port that is not open"
     waits = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
@@ -328,7 +344,7 @@ def _target(scaler: Object) -> tuple[str, str]:
 
 def _of_scaler(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
     spec = one["spec"]
-    target = _named(objects, *_target(one))
+    target = find_named(objects, *_target(one))
     if target is None or target["apiVersion"] != spec["scaleTargetRef"]["apiVersion"]:
         yield f"it scales {' '.join(_target(one))}, which is not there"
         return
@@ -345,7 +361,7 @@ def _of_scaler(one: Object, objects: list[Object], facts: Facts) -> Iterator[str
 
 
 def _of_budget(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
-    if not _selected(_selector(one), objects):
+    if not selected_by(selector_of(one), objects):
         yield "it selects nothing"
     if one["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
         yield "a replica that is not ready stops a drain"
@@ -354,7 +370,7 @@ def _of_budget(one: Object, objects: list[Object], facts: Facts) -> Iterator[str
 
 
 def _of_policy(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
-    spec, found = one["spec"], _selected(_selector(one), objects)
+    spec, found = one["spec"], selected_by(selector_of(one), objects)
     if not found or not spec["podSelector"]:
         yield "it selects nothing" if not found else "it selects every pod of the namespace"
     for direction, side in (("ingress", "from"), ("egress", "to")):
@@ -364,7 +380,7 @@ def _of_policy(one: Object, objects: list[Object], facts: Facts) -> Iterator[str
             for port in rule.get("ports", []):
                 if not isinstance(port.get("port"), int):
                     yield f"{direction}: port {port.get('port')} is not a number, which some network plugins need"
-                elif direction == "ingress" and not any(port["port"] in _ports(each) for each in found):
+                elif direction == "ingress" and not any(port["port"] in open_ports(each) for each in found):
                     yield f"no pod opens port {port['port']}"
         if spec.get(direction) and direction.capitalize() not in spec["policyTypes"]:
             yield f"policyTypes leave out {direction}, for which it has rules"
@@ -372,18 +388,18 @@ def _of_policy(one: Object, objects: list[Object], facts: Facts) -> Iterator[str
 
 def _denied(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
     """That some policy of the pods is about each direction, so that what no rule allows is denied."""
-    listed = {name for policy in _covering("NetworkPolicy", one, objects) for name in policy["spec"]["policyTypes"]}
-    if _covering("NetworkPolicy", one, objects) and listed != {"Ingress", "Egress"}:
+    listed = {name for policy in covering("NetworkPolicy", one, objects) for name in policy["spec"]["policyTypes"]}
+    if covering("NetworkPolicy", one, objects) and listed != {"Ingress", "Egress"}:
         yield "its policies leave a direction open"
 
 
 def _of_network(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
-    spec, found = one["spec"], _selected(_selector(one), objects)
+    spec, found = one["spec"], selected_by(selector_of(one), objects)
     if not found:
         yield "it selects nothing"
     for port in spec.get("ports", []):
         asked = port.get("targetPort", port["port"])
-        yield from (f"no pod opens port {asked}" for each in found if asked not in _ports(each))
+        yield from (f"no pod opens port {asked}" for each in found if asked not in open_ports(each))
     if spec.get("type", "ClusterIP") != "ClusterIP":
         yield "it opens the service past the gateway"
     twins = [o for o in objects if o["kind"] == "Service" and o["spec"]["selector"] == spec["selector"]]
@@ -402,13 +418,39 @@ def _of_job(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
         yield "its jobs have no bound"
 
 
-RULES = {
-    "StatefulSet Deployment CronJob Job": _of_pods,
-    "StatefulSet": _of_stateful_set,
-    "StatefulSet Deployment CronJob": _denied,
-    "HorizontalPodAutoscaler": _of_scaler,
-    "PodDisruptionBudget": _of_budget,
-    "NetworkPolicy": _of_policy,
-    "Service": _of_network,
-    "CronJob": _of_job,
+def _of_store(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
+    """That a log which is shipped to a store gets there: names, HTTPS, and an identity."""
+    environment = settings_of(next(box for box in containers(one) if box["name"] == SCORE))
+    kind = environment.get("LOG_SINK", "").partition("://")[0]
+    if kind not in KEYS:
+        return
+    rules = [rule for policy in covering("NetworkPolicy", one, objects) for rule in policy["spec"].get("egress", [])]
+    reached = {port["port"] for rule in rules for port in rule.get("ports", [])}
+    yield from (f"its log cannot leave: no policy allows port {port}" for port in (53, 443) if port not in reached)
+    account = find_named(objects, "ServiceAccount", pod(one)["spec"].get("serviceAccountName", "")) or {}  # type: ignore[index]
+    annotation, label, setting = KEYS[kind]
+    if annotation not in account.get("metadata", {}).get("annotations", {}):
+        yield f"its log cannot be written: the ServiceAccount has no {annotation}"
+    if label and pod(one)["metadata"]["labels"].get(label) != "true":  # type: ignore[index]
+        yield f"its log cannot be written: the pods have no label {label}"
+    if setting and setting not in environment:
+        yield f"its log cannot be written: {setting} is not set"
+
+
+# What each store asks for: an annotation of the account, a label of the pods, a setting.
+KEYS = {
+    "az": ("azure.workload.identity/client-id", "azure.workload.identity/use", "AZURE_STORAGE_ACCOUNT_NAME"),
+    "s3": ("eks.amazonaws.com/role-arn", "", "AWS_REGION"),
+    "gs": ("iam.gke.io/gcp-service-account", "", ""),
+}
+RULES: dict[Rule, str] = {
+    _of_pods: "StatefulSet Deployment CronJob Job",
+    _of_stateful_set: "StatefulSet",
+    _of_store: "StatefulSet",
+    _denied: "StatefulSet Deployment CronJob",
+    _of_scaler: "HorizontalPodAutoscaler",
+    _of_budget: "PodDisruptionBudget",
+    _of_policy: "NetworkPolicy",
+    _of_network: "Service",
+    _of_job: "CronJob",
 }

@@ -118,7 +118,7 @@ def strict(schema: Any, top: bool = True) -> Any:
         if key not in ("default", "description", "format") and not re.match("x-kubernetes", key)
     }
     if top:
-        made["properties"]["metadata"] = {"type": "object"}
+        made["properties"] |= {"metadata": {"type": "object"}, "apiVersion": {}, "kind": {}}
     open_to_all = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
     if "properties" in made and not open_to_all:
         made["additionalProperties"] = False

@@ -151,7 +151,7 @@ EVENTS = {
     "a pull request of prose": (World("pull_request", changed=DOCS, payload=pull()), ALL - set(SKIPPABLE), "required"),
     "a pull request of manifests": (
         World("pull_request", changed=("k8s/base/service.yaml",), payload=pull()),
-        ALL - set(SKIPPABLE),
+        {*ALL, "comment"},
         "required",
     ),
     "a pull request from a fork": (World("pull_request", payload=pull(fork=True)), ALL, "required"),

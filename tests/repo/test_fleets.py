@@ -77,7 +77,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     programs.mkdir()
     (programs / "make").write_text(
         f'#!/bin/sh\npwd >> "{tmp_path}/called"\necho "$@" "${{MAKEFLAGS-}}" >> "{tmp_path}/called"\n'
-        'case "$2" in $FAIL) exit 3;; esac\n'
+        'case "$3" in $FAIL) exit 3;; esac\n'
     )
     (programs / "make").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
@@ -96,7 +96,7 @@ def test_the_commands_run_in_the_copy_until_one_fails(
     assert code == fleets.main(["small"])
     copy = made / "build/fleets/small/copy"
     lines = (tmp_path / "called").read_text().splitlines()
-    told = [f"--no-print-directory {' '.join(words)} " for words in STEPS[:called]]
+    told = [f"--no-print-directory INSTALLED= {' '.join(words)} " for words in STEPS[:called]]
     assert [word for words in told for word in (str(copy), words)] == lines
     assert called == len([line for line in capsys.readouterr().out.splitlines() if "exit code" in line])
 

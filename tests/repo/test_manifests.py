@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
@@ -15,19 +16,34 @@ import yaml
 from closedloop.log.sink import PREFIXES
 from pipeline import manifests, release
 from score.endpoints import PATHS
+from score.metrics import Metrics
+from score.model_counts import ModelCounts
 
 from . import schemas
+from .manifest_custom import faults
 from .manifest_mistakes import BASE, FULL, SCHEMA, Plant
-from .manifest_rules import Facts, Object, faults
+from .manifest_rules import Facts, Object
 
 WITHOUT = "neither kustomize nor kubectl is on PATH"
+
+
+def metrics() -> set[str]:
+    """The series of a service that ships its log and asks for tokens."""
+    status = MagicMock()  # each figure is 1; only their names count
+    status.served, status.model = {"model_digest": "m"}, ModelCounts(["c"], ["s"], "2015-01-01T00:00:00Z")
+    status.model.newest, status.shipping = "2015-01-01T00:00:00Z", lambda: {"oldest_unsent_us": 1}
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
+    families = Metrics(status).registry.collect()
+    return {family.name + suffix for family in families for suffix in suffixes[family.type]}
 
 
 @pytest.fixture(scope="session")
 def facts(root: Path) -> Facts:
     """What the service has, read from its code."""
     settings = set(re.findall(r'"([A-Z][A-Z_]+)"', (root / "score/settings.py").read_text(encoding="utf-8")))
-    return Facts(settings, PREFIXES, set(PATHS))
+    page = root / "k8s/components/monitoring/README.md"
+    runbooks = set(re.findall(r"^### (\w+)$", page.read_text(encoding="utf-8").lower(), re.MULTILINE))
+    return Facts(settings, PREFIXES, set(PATHS), metrics(), runbooks)
 
 
 @pytest.fixture(scope="session")
@@ -181,7 +197,7 @@ def full() -> list[Object]:
     folder = next(one for one in manifests.overlays() if one.name == "production")
     own = (folder / "kustomization.yaml").read_text(encoding="utf-8")
     more: list[str] = []
-    for name in manifests.components():
+    for name in sorted(manifests.components(), key=lambda name: name == "monitoring/azure"):  # alerts are in the other
         if f"components/{name}\n" not in own and not any(manifests.rivals(name, other) for other in more):
             more.append(name)
     text = release.with_digest(manifests.combined(folder, tuple(more)), manifests.IMAGE)

@@ -70,7 +70,7 @@ def test_without_needs_there_is_no_verdict() -> None:
     ("event", "changed", "needed"),
     [
         ("pull_request", ["README.md", "model/README.md", "LICENSE"], False),
-        ("pull_request", ["k8s/base/service.yaml"], False),
+        ("pull_request", ["k8s/base/service.yaml"], True),
         ("pull_request", [".github/dependabot.yml"], False),
         ("pull_request", ["README.md", "model/params.yaml"], True),
         ("pull_request", ["src/closedloop/features/custom.py"], True),

@@ -18,7 +18,7 @@ from .release_rules import called, needed
 
 Flow = dict[Any, Any]
 FORBIDDEN_EVENTS = {"pull_request_target", "workflow_run"}
-RUNNERS = {"ubuntu-24.04"}
+RUNNERS = {"ubuntu-24.04", "ubuntu-24.04-arm", "macos-15"}
 # Whose actions may be used.
 MAKERS = {"actions", "aquasecurity", "aws-actions", "Azure", "docker", "github", "google-github-actions", "ossf"}
 MAX_MINUTES = 30
@@ -163,7 +163,8 @@ def secrets(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
             yield f"{name}: a secret outside an environment"
     for where, step in steps(flow):
         for key, value in {**step.get("env", {}), **step.get("with", {})}.items():
-            if re.search(r"(?i)password|token|secret|api.?key", key) and "${{" not in str(value):
+            secret = re.search(r"(?i)password|token|secret|api.?key", key) and key != "token_format"  # which holds none
+            if secret and "${{" not in str(value):
                 yield f"{where}: {key} is written out"
         if "actions/checkout" in step.get("uses", "") and step.get("with", {}).get("persist-credentials") is not False:
             yield f"{where}: checkout leaves its credentials behind"

@@ -17,7 +17,7 @@ from typing import Any
 from closedloop.data.schema import Schema
 
 Body = dict[str, Any]
-EXTREME_IDS = (-(2**63), 2**63 - 1)
+EXTREME_NUMBERS, EXTREME_NAMES = (-(2**63), 2**63 - 1), ("-", "泵" * 128)
 START = datetime(2015, 1, 1, tzinfo=UTC)
 HISTORY_ROWS = 72
 TIMES = {  # a time that is refused, beside a good one
@@ -49,9 +49,9 @@ _EMPTY: Body = {
 }
 
 
-def machine_id(number: int) -> int:
-    """The id of a machine, as a request of this fleet has it. Every id of the corpus comes from here."""
-    return number
+def machine_id(schema: Schema, number: int) -> int | str:
+    """A machine, as a request of this fleet names it. Every one of the corpus comes from here."""
+    return f"machine-{number}" if schema.has_names else number
 
 
 def corpus(schema: Schema, example: Body) -> dict[str, bytes]:
@@ -77,7 +77,7 @@ def _changed(example: Body, table: str, **columns: Any) -> Body:
 def _with_codes(schema: Schema, example: Body) -> Body:
     """The example with an error, also where the schema knows none: then it is refused, if it is read at all."""
     at, name = example["telemetry"]["datetime"][0], (*schema.errors, "error1")[0]
-    errors = example.get("errors") or {"datetime": [at], "machineID": [machine_id(1)], "errorID": [name]}
+    errors = example.get("errors") or {"datetime": [at], "machineID": [machine_id(schema, 1)], "errorID": [name]}
     return {"telemetry": example["telemetry"], "errors": errors} | {k: v for k, v in example.items() if k != "errors"}
 
 
@@ -85,7 +85,7 @@ def _with_machine(schema: Schema, example: Body) -> Body:
     """The example with a described machine, also where the schema knows no model."""
     model = (*schema.models, "model1")[0]
     return copy.deepcopy(example) | {
-        "machines": example.get("machines") or {"machineID": [machine_id(1)], "model": [model], "age": [18]}
+        "machines": example.get("machines") or {"machineID": [machine_id(schema, 1)], "model": [model], "age": [18]}
     }
 
 
@@ -96,7 +96,7 @@ def _rows(schema: Schema, numbers: list[int], machine: int = 1) -> Body:
         sensor: [round(low + (high - low) * (0.4 + 0.03 * ((5 * n + s) % 7)), 4) for n in numbers]
         for s, (sensor, (low, high)) in enumerate(zip(schema.sensors, schema.ranges, strict=True))
     }
-    return {"datetime": times, "machineID": [machine_id(machine)] * len(numbers), **readings}
+    return {"datetime": times, "machineID": [machine_id(schema, machine)] * len(numbers), **readings}
 
 
 def _good(schema: Schema, example: Body) -> Iterator[tuple[str, bytes]]:
@@ -106,14 +106,16 @@ def _good(schema: Schema, example: Body) -> Iterator[tuple[str, bytes]]:
     values = telemetry[first]
     machines = [_rows(schema, list(range(30)), machine) for machine in (3, 1, 2)]
     events = {name: table for name, table in example.items() if name in ("errors", "maint")}
+    extreme = EXTREME_NAMES if schema.has_names else EXTREME_NUMBERS
     bodies: dict[str, Body] = {
         "a-gap": {"telemetry": _rows(schema, [0, 1, 4, 5])},
         "empty-events": {"telemetry": telemetry} | _EMPTY,
+        "id-as-text": _changed(example, "telemetry", machineID=["1", "1"]),
         "minus-zero": _changed(example, "telemetry", **{first: [-0.0, 0.0]}),
         "missing-readings": _changed(
             example, "telemetry", **{first: [None, values[1]]}, **{name: [None, None] for name in others[:1]}
         ),
-        "negative-and-huge-ids": _changed(example, "telemetry", machineID=list(EXTREME_IDS)),
+        "negative-and-huge-ids": _changed(example, "telemetry", machineID=list(extreme)),
         "no-readings-at-all": _changed(example, "telemetry", **{name: [None, None] for name in schema.sensors}),
         "offsets-and-fractions": _changed(example, "telemetry", datetime=_with_offsets(telemetry["datetime"])),
         "outside-the-plausible": _changed(example, "telemetry", **{first: [1e300, -1e300]}),
@@ -137,7 +139,7 @@ def _good(schema: Schema, example: Body) -> Iterator[tuple[str, bytes]]:
         bodies["telemetry-only"] = {"telemetry": telemetry}
         body = example
         for name, number in (("errors", 99), ("maint", 98), ("machines", 97)):
-            body = _changed(body, name, machineID=[machine_id(number)]) if name in example else body
+            body = _changed(body, name, machineID=[machine_id(schema, number)]) if name in example else body
         bodies["events-of-others"] = body
     for name, body in bodies.items():
         yield f"200-{name}", _bytes(body)
@@ -160,7 +162,7 @@ def _refused(schema: Schema, example: Body) -> Iterator[tuple[str, Any]]:
     first, telemetry = schema.sensors[0], example["telemetry"]
     values, times, ids = telemetry[first], telemetry["datetime"], telemetry["machineID"]
     coded, described = _with_codes(schema, example), _with_machine(schema, example)
-    code, one = coded["errors"]["errorID"][0], [machine_id(1)]
+    code, one = coded["errors"]["errorID"][0], [machine_id(schema, 1)]
 
     def cells(column: Any) -> Body:
         return _changed(example, "telemetry", **{first: column})
@@ -186,14 +188,14 @@ def _refused(schema: Schema, example: Body) -> Iterator[tuple[str, Any]]:
     yield "duplicate-key-by-offset", _changed(example, "telemetry", datetime=twice)
     yield "empty-batch", example | {"telemetry": {name: [] for name in telemetry}}
     yield "event-in-the-year-9999", errors(datetime=["9999-12-31T23:59:59.999999Z"])
-    yield "events-of-unequal-length", errors(machineID=[machine_id(1), machine_id(2)])
+    yield "events-of-unequal-length", errors(machineID=[machine_id(schema, 1), machine_id(schema, 2)])
     yield "failures-are-no-request", example | {"failures": {"datetime": [], "machineID": [], "failure": []}}
     yield "id-as-bool", named([True, True])
-    yield "id-as-float", named([1, 1.0])
-    yield "id-as-fraction", named([1, 1.5])
-    yield "id-as-text", named(["1", "1"])
-    yield "id-beyond-64-bits", named([1, 2**63])
-    yield "id-null", named([machine_id(1), None])
+    yield "id-as-float", named([*one, 1.0])
+    yield "id-as-fraction", named([*one, 1.5])
+    yield ("id-as-number", named([1, 1])) if schema.has_names else ("id-as-name", named(["Pump A", "1"]))
+    yield "id-beyond-64-bits", named([*one, 2**63])
+    yield "id-null", named([machine_id(schema, 1), None])
     models = [(*schema.models, "model1", "model2")[n] for n in (0, min(1, max(len(schema.models) - 1, 0)))]
     yield "machine-twice", example | {"machines": {"machineID": one * 2, "model": models, "age": [1, 2]}}
     for what, table, column in (("datetime", "telemetry", "datetime"), ("sensor", "telemetry", first)):
@@ -208,7 +210,7 @@ def _refused(schema: Schema, example: Body) -> Iterator[tuple[str, Any]]:
     yield "number-as-object", cells([{}, values[1]])
     yield "number-as-text", cells([str(values[0]), values[1]])
     yield "proto", {"__proto__" if k == "machines" else k: v for k, v in described.items()}
-    yield "telemetry-as-rows", example | {"telemetry": [{"machineID": machine_id(1)}]}
+    yield "telemetry-as-rows", example | {"telemetry": [{"machineID": machine_id(schema, 1)}]}
     yield "time-as-number", _changed(example, "telemetry", datetime=[1420347600, 1420351200])
     for name, text in TIMES.items():
         yield name, _changed(example, "telemetry", datetime=[times[0], text])
@@ -238,7 +240,7 @@ def _odd_json(schema: Schema, example: Body) -> Iterator[tuple[str, bytes]]:
     yield "too-large-number", cell("1e999")
     yield "too-small-number", cell("-1e999")
     ids = json.dumps(example["telemetry"]["machineID"])
-    many = f"[{json.dumps(machine_id(1))}, {'9' * 5000}]"
+    many = f"[{json.dumps(machine_id(schema, 1))}, {'9' * 5000}]"
     yield "number-of-5000-digits", text.replace(f'"machineID": {ids}', f'"machineID": {many}', 1).encode()
     yield "repeated-column", text.replace(column, f"{name}: [1, 2], {column}", 1).encode()
     yield "repeated-column-escaped", text.replace(column, f"{_escaped(first)}: [1, 2], {column}", 1).encode()

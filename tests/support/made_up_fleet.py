@@ -67,6 +67,7 @@ def make_up(schema: Schema, history_us: int, horizon_us: int, failures: int, mac
             machine_ids=ids[: len(models)],
             machine_model=models.astype(np.int16),
             machine_age=np.full(len(models), 5.0),
+            names=tuple(f"machine {n:04}" for n in range(machines + 1)) if schema.has_names else None,
         ),
         np.concatenate(drifts),
     )

@@ -247,6 +247,7 @@ def _table(title: str, items: dict[str, Any], example: list[Any], optional: tupl
 def openapi(schema: Schema) -> dict[str, Any]:
     """The JSON Schema of feedback, with an example that can be sent as it is."""
     properties = _parts(schema)
+    shown = (*TABLES, "complete_until") if schema.components else ("complete_until",)  # without components no events
     one_row = {"properties": {"datetime": {"minItems": 1}}}
     some_row = [{"required": [name], "properties": {name: one_row}} for name in (*TABLES, "complete_until")]
     within = [{"required": [name], "properties": {name: one_row}} for name in TABLES]
@@ -257,7 +258,7 @@ def openapi(schema: Schema) -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
         "anyOf": some_row,
-        "examples": [{name: part["examples"][0] for name, part in properties.items() if name != "retracted"}],
+        "examples": [{name: properties[name]["examples"][0] for name in shown}],
     }
 
 

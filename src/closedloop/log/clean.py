@@ -84,7 +84,7 @@ def clean(
         _checkpoints(table, lease, [*ranges, since])
         _verify(table, {*gone, *(file.path for file in stale)}, {*kept, since, table.version})
     removed = {file.path.removeprefix(f"{table.name}/") for file in removable}
-    _remember(table, gone, [path for path in unreferenced if path not in removed])
+    _remember(table, gone, [path for path in unreferenced if path not in removed], kept, needed)
     table.store.sync()
     _remove(table, lease, kept, [*(table.listing.commits[v] for v in gone), *stale, *removable])
     if gone or removable:
@@ -270,7 +270,9 @@ def _verify(table: Table, going: set[int | str], versions: set[int]) -> None:
                 raise SinkError(f"{table.name}: after the clean-up version {version} {why}: nothing was removed")
 
 
-def _remember(table: Table, gone: list[int], unreferenced: list[str]) -> None:
+def _remember(
+    table: Table, gone: list[int], unreferenced: list[str], kept: Iterable[int], needed: Iterable[str]
+) -> None:
     """Write into the ledger what the commits that are to go alone know."""
     book = ledger.load(table.store, table.name)
     for version in gone:
@@ -284,7 +286,9 @@ def _remember(table: Table, gone: list[int], unreferenced: list[str]) -> None:
     for start, end in _stretches(gone, starts):
         times = [table.commits[v].time_us for v in gone if start <= v <= end]
         floors[start, end] = min(times)
-    book.floors = [(start, end, least) for (start, end), least in sorted(floors.items())]
+    arrival = history.first_added(table.commits)
+    spans = [history.arrivals(path) or (arrival.get(path, -1),) * 2 for path in needed]
+    book.floors = ledger.merged(((start, end, least) for (start, end), least in floors.items()), kept, spans)
     book.unreferenced = unreferenced
     ledger.save(table.store, table.name, book)
     table.ledger = book

@@ -5,6 +5,8 @@ A shipper asks here for the newest segment of its spool (:func:`newest_shipped`)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from closedloop.log.attempts import FOLDER
@@ -31,6 +33,34 @@ class Ledger(msgspec.Struct):
     floors: list[tuple[int, int, int]] = msgspec.field(default_factory=list)
     unreferenced: list[str] = msgspec.field(default_factory=list)
     format: int = 1
+
+
+def merged(
+    floors: Iterable[tuple[int, int, int]], kept: Iterable[int], spans: Iterable[tuple[int, int]]
+) -> list[tuple[int, int, int]]:
+    """Floors as few as say the same: two that follow each other become one, unless a version or a row could tell.
+
+    A version tells if it lies after one and before the end of the other. A row tells if it came after the first began
+    and no later than the second, and its file does not know the second: whoever wrote a file of upkeep knew all commits
+    up to its last one.
+
+    Args:
+        floors: triples as in the ledger.
+        kept: the versions that pins keep.
+        spans: the first and the last commit of each file of any version that can be read.
+    """
+    versions, files = list(kept), list(spans)
+    found: list[tuple[int, int, int]] = []
+    for start, end, least in sorted(floors):
+        if found:
+            first, until, time = found[-1]
+            low, high = min(until, end), max(until, end)
+            told = any(low <= version < high for version in versions)
+            if not told and not any(begin <= start and first < last < end for begin, last in files):
+                found[-1] = (first, high, min(time, least))
+                continue
+        found.append((start, end, least))
+    return found
 
 
 def _path(table: str) -> str:

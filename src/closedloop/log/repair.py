@@ -92,7 +92,9 @@ def take_back_torn(table: Path, spools: Spools) -> list[int]:
     if not log.exists():
         return []
     with _alone(log):
-        commits = _pending(log)
+        found = unsettled(log)
+        _finish(table, found)
+        commits = _pending(found)
         torn = _torn(table, commits)
         _remove_torn_checkpoints(table)
         if not torn:
@@ -106,7 +108,7 @@ def take_back_torn(table: Path, spools: Spools) -> list[int]:
 def damage(table: Path) -> dict[int, str]:
     """The versions of a table whose commits are torn, and what is wrong with each."""
     log = table / "_delta_log"
-    return _torn(table, _pending(log)) if log.exists() else {}
+    return _torn(table, _pending(unsettled(log))) if log.exists() else {}
 
 
 def give_up(table: Path) -> None:
@@ -116,7 +118,9 @@ def give_up(table: Path) -> None:
     """
     log = table / "_delta_log"
     with _alone(log):
-        commits = _pending(log)
+        found = unsettled(log)
+        _finish(table, found)
+        commits = _pending(found)
         torn = sorted(_torn(table, commits))
         if torn:
             _write_undo(log, commits, torn, [_remove(path) for path in _files_of(commits, torn)])
@@ -177,11 +181,21 @@ def _alone(log: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _pending(log: Path) -> list[CommitFile]:
+def _pending(commits: list[CommitFile]) -> list[CommitFile]:
     """The unsettled commits that no repair has undone."""
-    commits = unsettled(log)
-    undone = {version for commit in commits for version in commit.info.get(TOOK_BACK, ())}
+    undone = _undone(commits)
     return [commit for commit in commits if commit.version not in undone]
+
+
+def _undone(commits: list[CommitFile]) -> set[int]:
+    return {version for commit in commits for version in commit.info.get(TOOK_BACK, ())}
+
+
+def _finish(table: Path, commits: list[CommitFile]) -> None:
+    """Replace what a repair has undone and was killed before it replaced: until then nobody can read the table."""
+    left = _undone(commits) & {commit.version for commit in commits if commit.flaw}
+    if left:
+        _replace_unreadable(table, commits, sorted(left))
 
 
 def _torn(table: Path, commits: list[CommitFile]) -> dict[int, str]:
