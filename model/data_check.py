@@ -8,6 +8,7 @@ a run would work, 1 where a run would refuse the data or something must be said 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -328,7 +329,7 @@ def main(words: list[str]) -> int:
         flags.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), type=kind, help=what)
     args = flags.parse_args(words)
     asked, check = params.load(args.params), Check()
-    target, again = args.params, f"make data-check DATA={args.source}"
+    target, again = args.params, f"make data-check DATA={shlex.quote(str(args.source))}"
     if args.params.resolve() == params.PARAMS.resolve():
         target = args.out / "params.yaml"
         fleet = propose(args.source, starting_params.load(), _earlier(target, check), check, _told(args))
@@ -349,7 +350,7 @@ def main(words: list[str]) -> int:
     if fixes:
         print(f"\nwhat to fix{f', the first {SHOWN} of {len(fixes)}' * (len(fixes) > SHOWN)}:")
         print("\n".join(f"  {number}. {fix}" for number, fix in enumerate(fixes[:SHOWN], start=1)))
-    where = f"DATA={args.source} PARAMS={target}"
+    where = f"DATA={shlex.quote(str(args.source))} PARAMS={shlex.quote(str(target))}"
     if check.faults:
         print(f"\nrefused: a run would stop. Fix it, then: {again}")
         return cli.REFUSED

@@ -23,7 +23,7 @@ from closedloop.judge.holdout import holdout, last_times
 from closedloop.judge.labels import with_delay
 from closedloop.judge.split import Split, split
 from closedloop.watch.label_counts import label_counts, mostly_censored
-from model.common import cli, data_pin, params
+from model.common import champion, cli, data_pin, params
 
 
 def usual(bundle: Path | None, source: str) -> dict[str, Usual]:
@@ -34,7 +34,7 @@ def usual(bundle: Path | None, source: str) -> dict[str, Usual]:
     Raises:
         DataError: the bundle that was asked for cannot be read, was changed, or has no drift reference.
     """
-    folder = bundle or cli.CHAMPIONS / source / "bundle"
+    folder = bundle or champion.folder(source) / "bundle"
     if bundle is None and not folder.exists():
         return {}
     # imported here, since the compiled kernels come with it and take two seconds, which a first run does not need

@@ -45,8 +45,9 @@ class Met:
 
 
 def folder(source: str) -> Path:
-    """Return where the champion of a fleet is kept."""
-    return cli.CHAMPIONS / source
+    """Return where the champion of a fleet is kept; a name with a slash, or of dots, is one folder too."""
+    name = source.replace("%", "%25").replace("/", "%2F")
+    return cli.CHAMPIONS / (name if name.strip(".") else name.replace(".", "%2E"))
 
 
 def settle(decision: Mapping[str, Any], data: Mapping[str, Any], own_params: Path) -> dict[str, Any]:

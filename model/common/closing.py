@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model.common import champion
+
 FIGURES = {  # of metrics.json, by part: what it is called, and its digits
     "failure": {
         "event_recall": ("failures foreseen", 2),
@@ -81,5 +83,5 @@ def lines(
     lost = verdict in ("first", "better") and not decision["becomes_champion"]
     said.append(f"next: {NOT_KEPT if lost else NEXT[verdict].format(report=report)}")
     if verdict == "incomparable" and (decision.get("champion_from") or {}).get("from") == "machine":
-        said.append(START_AGAIN.format(folder=report.parents[1] / "champion" / data["source"]))
+        said.append(START_AGAIN.format(folder=champion.folder(data["source"])))
     return [*said, *([f"      {LOCAL}"] if data["local"] else [])]

@@ -272,13 +272,14 @@ def _refuse_repeated(pointer: str, found: Any) -> None:
 def _mistyped(message: str, columns: Columns) -> RequestError:
     """The refusal that corresponds to msgspec's ``Expected `int`, got `str` - at `$.telemetry.machineID[3]```."""
     what, _, where = message.partition(" - at `$")
-    where = where.rstrip("`")
+    where = where.removesuffix("`")
     table, _, rest = where.lstrip(".").partition(".")
     within, known_columns = [table], columns.get(table, {})
     while isinstance(inner := known_columns.get(rest.partition(".")[0]), dict):  # a table in an object of tables
         name, _, rest = rest.partition(".")
         within, known_columns = [*within, name], inner
-    column, bracket, row = rest.rpartition("[") if rest.endswith("]") else (rest, "", "")
+    of_row = rest.endswith("]") and rest not in known_columns  # a name may end so: Temp [°C]
+    column, bracket, row = rest.rpartition("[") if of_row else (rest, "", "")
     pointer = "".join(f"/{escape(part)}" for part in (*within, column, row.rstrip("]")) if part)
     if what.startswith("Object contains unknown field"):
         known = list(known_columns) if table else list(columns)

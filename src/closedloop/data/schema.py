@@ -7,6 +7,7 @@ codes, machine models, the sampling period and plausible ranges come from ``para
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -33,6 +34,7 @@ KEYS = {
     "machines": ("machineID",),
 }
 FINDINGS = ("worn", "sound")  # what was found at a replacement: due, or too early
+UNWRITABLE = re.compile(r'["\\\x00-\x1f]')  # in a sensor's name: it is a name in JSON, which msgspec decodes unescaped
 CODE_COLUMN = {"errors": "errorID", "maint": "comp", "failures": "failure"}
 
 
@@ -108,6 +110,11 @@ class Schema:
             raise DataError("schema.sensors: name at least one sensor")
         if taken := sorted({"datetime", "machineID"} & set(sensors)):
             raise DataError(f"schema.sensors: {taken[0]!r} is the name of a key column; give the sensor another name")
+        if bad := [name for name in sensors if UNWRITABLE.search(str(name))]:
+            raise DataError(
+                f"schema.sensors: {bad[0]!r} has a quotation mark, a backslash or a control character, which the names"
+                " of a request cannot have; rename the column in your files"
+            )
         minutes = raw["sampling_minutes"]
         if not isinstance(minutes, int) or isinstance(minutes, bool) or minutes < 1:
             raise DataError(f"schema.sampling_minutes: {minutes!r} is not a whole number of minutes, 1 or more")
