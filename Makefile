@@ -27,6 +27,9 @@ AS_BUILT = PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/wheel/site" CLOSEDLOOP_W
 # The programs of .ci are two packages, `pipeline` and `dev`: `$(FROM_CI) python3 -m pipeline.plan`.
 FROM_CI = PYTHONSAFEPATH=1 PYTHONPATH=.ci
 
+# The environment's Python where it is made: the one of macOS is too old.
+PYTHON3 = $(or $(PYTHON),$(firstword $(wildcard $(BIN)/python) python3))
+
 # One process for each file of tests, in the order of the folders.
 SPREAD = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -37,7 +40,7 @@ WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params "$(
 LOG_FLAGS = $(if $(DRY_RUN),--dry-run) $(if $(JSON),--json)
 
 # The tests that run code of src/closedloop in their own process, and those of its compiled loops that use little data.
-TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log)
+TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log watch)
 TESTS_OF_LOOPS = $(addprefix tests/,data/test_request.py features/test_values.py features/test_baseline.py \
   heads/test_detectors.py heads/test_failure.py heads/test_trees.py)
 
@@ -46,7 +49,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check data-pin retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run data-check adopt unadopt data-pin drift monitor retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -73,9 +76,23 @@ said = $(if $(filter command,$(origin $(1))),--$(shell echo $(1) | tr A-Z_ a-z-)
 data-check: $(INSTALLED) ## check your own files (DATA=path): what fits, how to fix what does not, and a parameter file (TIME= MACHINE= SENSORS= TIME_ZONE= …: what it cannot tell)
 	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source "$(DATA)") $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
 
-data-pin: $(INSTALLED) ## read the data that model/data.lock.json names, validate it, and pin its fingerprint there
-	$(BIN)/python -m model.data
-	$(BIN)/python -m model.validate --pin
+adopt: $(INSTALLED) ## make your own files the fleet of this copy (DATA=path, and what data-check takes; PLACE=az://…: an uploaded copy is pinned), or simulated ones (PROFILE=azure)
+	@$(strip $(BIN)/python -m model.adopt $(if $(DATA),--source "$(DATA)") $(if $(PLACE),--place "$(PLACE)") $(if $(PROFILE),--profile $(PROFILE)) $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
+
+unadopt: $(INSTALLED) ## take back what make adopt wrote since the last commit
+	@$(BIN)/python -m model.adopt --undo
+
+data-pin: $(INSTALLED) ## pin in model/data.lock.json what it names as it is now, or DATA=place; ADD=1: beside it; FROM= UNTIL=: of Delta tables; UNPIN=id: release a log's versions
+	@$(strip $(BIN)/python -m model.data_pin $(if $(DATA),--source "$(DATA)") $(if $(ADD),--add) $(call said,FROM) $(call said,UNTIL) \
+	  $(if $(UNPIN),--unpin "$(UNPIN)") $(WITH))
+	$(if $(UNPIN),,$(strip $(BIN)/python -m model.validate --pin $(WITH)))
+
+drift: $(INSTALLED) $(BUNDLE) ## say whether the last two weeks of build/data (DATA=folder) look like what the last run's model learned from
+	@$(strip $(BIN)/python -m model.drift $(if $(DATA),--data "$(DATA)"))
+
+monitor: $(INSTALLED) ## say how well the served models did, from the log at LOG_SINK=place; PROMISED=folder: what the release promised
+	@[ -n "$(LOG_SINK)" ] || { echo 'make monitor: LOG_SINK is not set; name the log: make monitor LOG_SINK=place [PROMISED=build]' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.monitor --log "$(LOG_SINK)" $(if $(PROMISED),--promised "$(PROMISED)") $(WITH))
 
 retrain: $(INSTALLED) ## train the next model and write its evidence to build/evidence; until the log can be read, on the pinned data
 	@echo 'retrain: the request log cannot be read yet, so this trains on the data that model/data.lock.json pins'
@@ -123,9 +140,9 @@ log-expire: $(INSTALLED) ## remove the records of more than DAYS=n days ago from
 	@$(strip $(BIN)/python -m model.log expire --days="$(DAYS)" $(LOG_FLAGS))
 
 log-erase: $(INSTALLED) ## remove MACHINE=id or CALLER=name from every version in LOG_SINK=place; CONFIRM=the same name; WITHDRAW=1: end the order
-	@[ -n "$(MACHINE)$(CALLER)" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, or CALLER=name' >&2; exit 2; }
-	@$(strip $(BIN)/python -m model.log erase $(if $(MACHINE),--machine="$(MACHINE)") $(if $(CALLER),--caller="$(CALLER)") \
-	  $(if $(CONFIRM),--confirm="$(CONFIRM)") $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
+	@[ -n "$$MACHINE$$CALLER" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, MACHINE="Pump A/7" or CALLER=name' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.log erase $(if $(MACHINE),--machine="$$MACHINE") $(if $(CALLER),--caller="$$CALLER") \
+	  $(if $(CONFIRM),--confirm="$$CONFIRM") $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
 
 log-repair: $(INSTALLED) ## say why the log at LOG_SINK=place is halted, and repair it: SPOOL="LOG_DIRs" with the segments, DRY_RUN=1, CONFIRM=
 	@[ -n "$(LOG_SINK)" ] || { echo 'make log-repair: LOG_SINK is not set; name the log: make log-repair LOG_SINK=place [SPOOL=dir]' >&2; exit 2; }
@@ -163,7 +180,7 @@ lint: $(INSTALLED) ## check the style of Python, YAML, shell and Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .
-	$(BIN)/shellcheck .ci/run
+	$(call if-there,$(BIN)/shellcheck,$(BIN)/shellcheck .ci/run)
 	$(BIN)/hadolint docker/Dockerfile
 
 types: $(INSTALLED) ## check types, and which package may import which
@@ -209,16 +226,16 @@ mutation: $(INSTALLED) ## measure how many mutants of gate, episodes and labels 
 ##@ Repository
 
 pr: ## push this branch, open a pull request, and have GitHub merge it once it is green; uses your own login of gh
-	@$(FROM_CI) python3 -m dev.pr
+	@$(FROM_CI) $(PYTHON3) -m dev.pr
 
 protect: ## apply the rules of .github/rulesets to main: MODE=solo, or team for an organisation
-	@$(FROM_CI) python3 -m dev.protect $(MODE)
+	@$(FROM_CI) $(PYTHON3) -m dev.protect $(MODE)
 
 doctor: ## print what is configured, and what is skipped and why; works offline
-	@$(FROM_CI) python3 -m dev.doctor
+	@$(FROM_CI) $(PYTHON3) -m dev.doctor
 
 rename: ## give your copy a name of its own: NAME=press-line
-	@$(FROM_CI) python3 -m dev.rename "$(NAME)"
+	@$(FROM_CI) $(PYTHON3) -m dev.rename "$(NAME)"
 
 lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions)
 	@$(FROM_CI) $(BIN)/python -m dev.locks $(if $(UPGRADE),--upgrade)

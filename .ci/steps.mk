@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan champion summary bundle-digest lock-check sbom required comment status issue head scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose
 
 # --- ci.yml, and what it calls ---
 
@@ -9,6 +9,15 @@ engine: ## check that a container engine answers
 
 plan: ## which jobs this change needs
 	@$(FROM_CI) python3 -m pipeline.plan
+
+pin-access: ## which clouds to log in to, to read the pinned data
+	@$(FROM_CI) python3 -m pipeline.pin_access
+
+login-aws: ## log in to AWS by OIDC, to read the pinned data
+	@$(FROM_CI) python3 -m pipeline.cloud_login aws
+
+login-gcp: ## log in to Google Cloud by OIDC, to read the pinned data
+	@$(FROM_CI) python3 -m pipeline.cloud_login gcp
 
 champion: ## the commit that this change is compared with: the champion's, else BASE_COMMIT
 	@$(FROM_CI) python3 -m pipeline.champion
@@ -98,8 +107,17 @@ propose: ## open the pull request of a retraining
 
 # --- daily.yml and security.yml ---
 
+readme: $(WHEEL) ## run the README's commands for your own fleet, on a fresh copy of this commit
+	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_readme.py
+
+wheels: $(INSTALLED) ## check that every library of the locks has a wheel for macOS and Linux on arm64
+	WHEELS=1 $(BIN)/pytest -q -rs tests/repo/test_machines.py
+
 head: ## check that main's newest commit has its release
 	@$(FROM_CI) python3 -m pipeline.notices head
+
+fleet: $(INSTALLED) ## adopt a fleet that the template was not made for, in a copy below build/fleets, and run and test that (FLEET=: one of three)
+	@$(FROM_CI) $(BIN)/python -m dev.fleets $(FLEET)
 
 scans: ## which of GitHub's scanners this repository can have
 	@$(FROM_CI) python3 -m pipeline.notices scans

@@ -1,7 +1,7 @@
 """Score a fleet of any size from files, with the answers that the service would give for the same rows.
 
 --data is a folder of the tables PdM_<table>, each a CSV or Parquet file or a Delta table, or one such file or table of
-telemetry. --params gives your names of files, columns and machines. --out is a Parquet or CSV file, by its suffix, with
+telemetry. --params gives your names of files and columns. --out is a Parquet or CSV file, by its suffix, with
 the columns of predictions.parquet, sorted by machine, time and head. Machines are scored some at a time, so memory does
 not grow with the fleet. The output file appears only when it is complete.
 """
@@ -33,7 +33,8 @@ ROWS_AT_ONCE = 500_000  # telemetry rows in memory; about 100 bytes each, more w
 
 def in_order(table: PredictionTable) -> pa.Table:
     """Sort predictions by machine, time and head, so that the output does not depend on how machines are grouped."""
-    order = np.lexsort((table.head.astype(str), table.time, table.machine))
+    machine = np.unique(table.machine, return_inverse=True)[1]  # names are objects, which do not sort by several keys
+    order = np.lexsort((table.head.astype(str), table.time, machine))
     return table.arrow().take(pa.array(order))
 
 
@@ -98,7 +99,7 @@ def main(words: list[str]) -> None:
         raise DataError(f"--out {args.out}: the suffix gives the format; choose .parquet or .csv")
     bundle = load(args.bundle)
     cli.say(f"counting the rows of {args.data}")
-    stream = Stream(args.data, bundle.schema, asked.columns, asked.files, asked.machine_numbers, asked.read)
+    stream = Stream(args.data, bundle.schema, asked.columns, asked.files, asked.read)
     written = score(bundle, stream, args.out, args.every_row)
     cli.say(f"wrote {args.out}: {written:,} predictions")
 

@@ -17,15 +17,16 @@ import numpy as np
 import pandas as pd
 
 from closedloop.data import adapters, expectations, reading, sources
-from closedloop.data.frames import Frames
+from closedloop.data.frames import Frames, convert, wanted
 from closedloop.data.guess import guess
 from closedloop.data.kinds import plain_id
+from closedloop.data.machines import NUMBER, TEXT
 from closedloop.data.proposed import Asked, Guess
 from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Schema, Tables, microseconds
 from closedloop.judge.holdout import holdout
 from closedloop.judge.split import split
 from closedloop.judge.truth import Grid, Intervals, JudgeSettings, Truth
-from model.common import cli, examine, params, proposed_params
+from model.common import cli, examine, params, proposed_params, starting_params
 from model.common.proposed_params import Fleet
 from model.common.time_scaling import LEAST_HISTORY
 from model.common.training import headless
@@ -49,7 +50,8 @@ def propose(
 ) -> Fleet | None:
     """Read the folder, recognised or guessed; return the parameters that fit it, or None where it has no telemetry.
 
-    ``before`` is the last proposal: the machines of the same fleet keep their numbers. ``told`` goes before any guess.
+    ``before`` is the last proposal: what it or ``asked`` declares of the same fleet's machines stays. ``told`` goes
+    before any guess.
 
     Raises:
         DataError: there is no such folder, or a file cannot be read.
@@ -69,22 +71,21 @@ def propose(
     if "telemetry" not in found.columns:
         return None
     source = proposed_params.fleet_name(location)
-    known = before.machine_numbers if before is not None and before.source == source else {}
-    numbers = _numbers(location, found, known, check)
-    _read(location, found, numbers, told, check)
+    kind = _machine_id(location, found, declared(source, asked, before), check)
+    _read(location, found, kind, told, check)
     telemetry = check.frames["telemetry"]
-    if faults := [name for name in ("datetime", "machineID") if telemetry[name].dtype.kind not in "iuM"]:
-        schema = Schema(tuple(found.sensors), (), (), (), 60, ((-np.inf, np.inf),) * len(found.sensors))
+    if faults := [n for n in ("datetime", "machineID") if convert(telemetry[n], wanted("telemetry", n, kind))[1].any()]:
+        schema = Schema(tuple(found.sensors), (), (), (), 60, ((-np.inf, np.inf),) * len(found.sensors), kind)
         check.faults += expectations.validate({"telemetry": telemetry}, schema).failures or [f"telemetry: {faults}"]
         return None
     if (why := examine.doubled(telemetry, found.read)) is not None:
         check.faults.append(why)
     notes: dict[str, str] = {}
-    schema_of = proposed_params.schema_of(check.frames, found.sensors, notes)
+    schema_of = proposed_params.schema_of(check.frames, found.sensors, notes, kind)
     rule, why_rule = proposed_params.split_of(telemetry["machineID"], source, asked.split["salt"])
     check.lines.append(f"split.rule {rule['rule']}: {why_rule}")
     history = proposed_params.history_of(telemetry, asked, rule, schema_of["sampling_minutes"])
-    return Fleet(source, schema_of, rule, history, found.files, found.columns, numbers, found.read, notes)
+    return Fleet(source, schema_of, rule, history, found.files, found.columns, found.read, notes)
 
 
 def _say(found: Guess, check: Check) -> None:
@@ -133,37 +134,43 @@ def _times(own: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _read(location: Path, found: Guess, numbers: dict[str, int], told: Asked, check: Check) -> None:
+def _read(location: Path, found: Guess, machine_id: str, told: Asked, check: Check) -> None:
     """Read the tables as guessed; propose as missing what stands for a missing reading, and read again without it."""
     done: list[str] = []
-    check.frames = sources.read_frames(location, found.columns, found.files, numbers, found.read, done)
+    check.frames = sources.read_frames(location, found.columns, found.files, machine_id, found.read, done)
     odd, said = examine.sentinels(check.frames["telemetry"], found.sensors)
     check.advice += said
     if odd and "missing" not in told.read:
         numbers_of = [int(text) if text.lstrip("-").isdigit() else float(text) for text in odd]
         found.read["missing"] = [*found.read.get("missing", []), *numbers_of]
-        check.frames = sources.read_frames(location, found.columns, found.files, numbers, found.read)
+        check.frames = sources.read_frames(location, found.columns, found.files, machine_id, found.read)
     for name in found.sensors:
         if name not in check.frames["telemetry"]:
             raise DataError(
                 f"telemetry has no column {name!r}; it has {', '.join(map(str, check.frames['telemetry'].columns))}"
             )
     check.lines += done
-    check.anomalies = sources.read_anomalies(location, found.files, found.columns, numbers, found.read)
+    check.anomalies = sources.read_anomalies(location, found.files, found.columns, machine_id, found.read)
     check.advice += examine.remarks(check.frames["telemetry"], found.sensors)
 
 
-def _numbers(location: Path, found: Guess, known: dict[str, int], check: Check) -> dict[str, int]:
-    """Return a number for each machine, or none where all ids are plain whole numbers."""
+def declared(source: str, asked: params.Params, before: params.Params | None) -> str | None:
+    """Return what is declared already of the machines of a fleet: numbers or names; None where nothing is."""
+    if asked.source == source:
+        return asked.schema.machine_id
+    return None if before is None or before.source != source else before.raw["schema"].get("machine_id")
+
+
+def _machine_id(location: Path, found: Guess, said: str | None, check: Check) -> str:
+    """Return whether machines have numbers or names: as declared, else names where an id is no plain whole number."""
     names = sorted(sources.machine_names(location, found.columns, found.files, found.read))
-    if all(plain_id(name) for name in names):
-        return {}
-    numbers = proposed_params.machine_numbers(names, known)
-    first = ", ".join(f"{name} is {number}" for name, number in list(numbers.items())[:4])
-    check.lines.append(
-        f"machines have names, so each gets a number under machine_numbers: {first}{', …' * (len(numbers) > 4)}"
-    )
-    return numbers
+    kind = said or (NUMBER if all(plain_id(name) for name in names) else TEXT)
+    if kind == TEXT:
+        why = "as declared" if said else "not all of them are plain whole numbers"
+        check.lines.append(
+            f"machines have names (schema.machine_id: text), {why}: {', '.join(names[:4])}{', …' * (len(names) > 4)}"
+        )
+    return kind
 
 
 def describe(frames: Frames, schema: Schema) -> list[str]:
@@ -237,10 +244,9 @@ def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> 
             check.lines.append("anomaly-only in effect: no component has failed often enough for a head")
             check.advice.append("too few failures to learn from: give a longer time, or give similar failures one name")
     kept, since = holdout(tables, parts, history_us)
-    intervals = None if check.anomalies is None else Intervals.of(check.anomalies)
-    grid = Grid.of(
-        Truth(kept, asked.schema, source, intervals, {int(m): us for m, us in since.items()}, rule), settings
-    )
+    intervals = None if check.anomalies is None else Intervals.of(check.anomalies, tables.names)
+    judged_from = {code: us for code, us in zip(kept.codes(since), since.values(), strict=True) if code is not None}
+    grid = Grid.of(Truth(kept, asked.schema, source, intervals, judged_from, rule), settings)
     gate, what = settings.gate, "failures" if grid.supervised else "labelled anomalies"
     enough = len(grid.ids) >= gate["minimum_machines"] and grid.event_count >= gate["minimum_failures"]
     needed = f"the gate needs {gate['minimum_machines']} machines and {gate['minimum_failures']} {what}"
@@ -325,17 +331,17 @@ def main(words: list[str]) -> int:
     target, again = args.params, f"make data-check DATA={args.source}"
     if args.params.resolve() == params.PARAMS.resolve():
         target = args.out / "params.yaml"
-        fleet = propose(args.source, asked, _earlier(target, check), check, _told(args))
+        fleet = propose(args.source, starting_params.load(), _earlier(target, check), check, _told(args))
         if fleet is not None:
             asked = proposed_params.write(fleet, target)
             judge(check, asked, fleet.source)
     else:
         again += f" PARAMS={args.params}"
         check.frames = sources.read_frames(
-            args.source, asked.columns, asked.files, asked.machine_numbers, asked.read, check.lines
+            args.source, asked.columns, asked.files, asked.schema.machine_id, asked.read, check.lines
         )
         check.anomalies = sources.read_anomalies(
-            args.source, asked.files, asked.columns, asked.machine_numbers, asked.read
+            args.source, asked.files, asked.columns, asked.schema.machine_id, asked.read
         )
         judge(check, asked, asked.source)
     print("\n".join(check.lines))
@@ -347,7 +353,9 @@ def main(words: list[str]) -> int:
     if check.faults:
         print(f"\nrefused: a run would stop. Fix it, then: {again}")
         return cli.REFUSED
-    print(f"\nfits: make run {where}")
+    told = "".join(f' {name.upper()}="{value}"' for name in FLAGS if (value := getattr(args, name)) is not None)
+    also = f" PARAMS={args.params}" if target == args.params else told
+    print(f"\nfits: make adopt DATA={args.source}{also} makes it this copy's fleet; to only try it: make run {where}")
     return cli.DONE
 
 

@@ -9,7 +9,6 @@ commit whose model is met instead. Without them the model of build/champion/<sou
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,14 @@ def read_truth(data: dict[str, Any], holdout: Path) -> Truth:
     """Return the held-out tables, with the anomaly intervals where these are known."""
     schema = Schema.from_dict(data["schema"])
     intervals = holdout / "anomalies.parquet"
+    tables = sources.read_tables(holdout, schema, {})
+    codes = tables.codes(data["judged_from"])
     return Truth(
-        tables=sources.read_tables(holdout, schema, {}),
+        tables=tables,
         schema=schema,
         source=data["source"],
-        anomalies=Intervals.of(pd.read_parquet(intervals)) if intervals.exists() else None,
-        since_us={int(machine): since for machine, since in data["judged_from"].items()},
+        anomalies=Intervals.of(pd.read_parquet(intervals), tables.names) if intervals.exists() else None,
+        since_us={code: us for code, us in zip(codes, data["judged_from"].values(), strict=True) if code is not None},
         rule=data["rule"],
     )
 
@@ -56,6 +57,9 @@ def base_rules(
     another = data["local"] and path.resolve() != params.PARAMS.resolve()
     if base is None or another or (base == provenance.commit() and provenance.is_clean()):
         return JudgeSettings.from_params(own), own_ruler
+    if champion.begins(base, data):
+        cli.say(f"judged by the own rules of this commit: its base {base[:12]} pins the simulator alone")
+        return JudgeSettings.from_params(own), own_ruler
     folder = commits.worktree(base)
     try:
         theirs = yaml.safe_load((folder / "model" / "params.yaml").read_text(encoding="utf-8"))
@@ -66,11 +70,15 @@ def base_rules(
     return JudgeSettings.from_params(theirs), champion.ruler_of(folder, theirs, data)
 
 
-def the_champion(data: dict[str, Any], own_digest: str, holdout: Path) -> Candidate | None:
+def the_champion(data: dict[str, Any], own_digest: str, holdout: Path) -> champion.Met:
     """Return the model to beat: that of the commit which the environment names, else the one kept on this machine."""
     commit = None if data["local"] else commits.asked("CHAMPION_COMMIT") or commits.asked("BASE_COMMIT")
     if commit is None:
-        return champion.load(data["source"], data["holdout_fingerprint"], holdout)
+        kept = champion.load(data["source"], data["holdout_fingerprint"], holdout)
+        return champion.Met(kept, None if kept is None else {"from": "machine"})
+    if champion.begins(commit, data):
+        cli.say(f"no champion yet: the model of commit {commit[:12]} knows the simulated fleet alone")
+        return champion.Met(None, None)
     return champion.of_commit(commit, own_digest, data, holdout)
 
 
@@ -79,17 +87,6 @@ def acceptance() -> dict[str, Any] | None:
     if not provenance.ACCEPTED.exists():
         return None
     return decisions.with_todays_keys(cli.read_json(provenance.ACCEPTED, "restore it from git"))
-
-
-def keep_as_champion(challenger: Candidate, data: dict[str, Any], args: argparse.Namespace) -> bool:
-    """Keep this first model as the champion here if the commit as it stands made it; return whether it was kept."""
-    as_committed = provenance.is_clean() and args.params.read_bytes() == params.PARAMS.read_bytes()
-    if as_committed or provenance.commit() == "unknown":
-        champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])
-    else:
-        cli.say("not kept as the champion: the checkout or the parameters differ from the commit")
-        return False
-    return True
 
 
 def main(words: list[str]) -> int:
@@ -125,17 +122,22 @@ def main(words: list[str]) -> int:
     digest = provenance.inputs_digest(args.params, data["fingerprint"])
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
     met = the_champion(data, digest, args.holdout)
-    decision = gate.decide(met, challenger, truth, settings, base_ruler=base_ruler, accepted=acceptance())
-    decision["ci"] = provenance.ci()
+    accepted = acceptance()
+    decision = gate.decide(met.candidate, challenger, truth, settings, base_ruler=base_ruler, accepted=accepted)
+    of_machine = met.of_machine and not provenance.in_actions()
+    if of_machine:
+        decision = champion.settle(decision, data, args.params)
+    decision |= {"ci": provenance.ci(), "champion_from": met.origin}
 
     for name, content in {"metrics": metrics, "decision": decision, "importance": worth}.items():
         cli.write_json(args.out / f"{name}.json", content)
     model = card.describe(bundle, asked.raw, data["rule"])
     page, quick = args.out / "report" / "index.html", args.quick
-    report.write(page.parent, metrics, decision, predictions, truth, settings, met, worth, model, quick=quick)
-    kept = met is None and gate.is_green(decision) and keep_as_champion(challenger, data, args)
+    report.write(page.parent, metrics, decision, predictions, truth, settings, met.candidate, worth, model, quick=quick)
+    if of_machine and decision["becomes_champion"]:
+        champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])
     run = tracking.log(args.params, args.bundle, data, metrics, decision, args.out, quick=quick)
-    print("\n".join(closing.lines(metrics, decision, run, page, local=data["local"], quick=quick, kept=kept)))
+    print("\n".join(closing.lines(metrics, decision, run, page, data=data, quick=quick)))
     return gate.exit_code(decision)
 
 

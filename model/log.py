@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from closedloop.data import machines
 from closedloop.data.schema import DataError
 from closedloop.log import erase, expire, orders, upkeep
 from closedloop.log.clean import GRACE_SECONDS, clean
@@ -30,7 +31,7 @@ from closedloop.log.orders import Order
 from closedloop.log.rewrite import Table, sweep_scratch
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.status import status
-from model.common import cli
+from model.common import cli, params
 
 _ROUNDS = 10  # of an erasure, while shippers bring more of what must go
 _US = 1_000_000
@@ -76,10 +77,11 @@ def _flags() -> argparse.ArgumentParser:
             command.add_argument("--days", type=float, required=True, help="older records go")
         if name == "erase":
             who = command.add_mutually_exclusive_group(required=True)
-            who.add_argument("--machine", help="whose records must go: a machineID")
+            who.add_argument("--machine", help="whose records must go: a machineID, a number or a name as in --params")
             who.add_argument("--caller", help="whose records must go")
             command.add_argument("--confirm", help="the machine or caller again: without it nothing is changed")
             command.add_argument("--withdraw", action="store_true", help="take a standing order back")
+            command.add_argument("--params", type=Path, default=params.PARAMS, help="parameter file of the fleet")
     return parser
 
 
@@ -153,10 +155,11 @@ def _expire(sink: Sink, args: argparse.Namespace) -> None:
 def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
     subject: orders.Subject = "machine" if args.machine is not None else "caller"
     typed = args.machine if subject == "machine" else args.caller
+    kind = params.load(args.params).schema.machine_id if subject == "machine" else machines.NUMBER
     if args.withdraw:
-        _withdraw(sink, subject, typed)
+        _withdraw(sink, subject, typed, kind)
         return None
-    order = Order(subject, _machine(typed) if subject == "machine" else typed, time.time_ns() // 1000)
+    order = Order(subject, _machine(typed, kind) if subject == "machine" else typed, time.time_ns() // 1000)
     names = upkeep.present(sink)
     found = {name: erase.look(Table(sink, name), order, cli.say) for name in names}
     _foretell(sink, order, found, args)
@@ -185,23 +188,28 @@ def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
     return None
 
 
-def _machine(text: str) -> str:
-    """A machine as the tables have it, a whole number of 64 bits: ``01`` is ``1``.
+def _machine(text: str, kind: str) -> str:
+    """A machine as the tables have it: its name, or a whole number of 64 bits, where ``01`` is ``1``.
 
     Raises:
         DataError: it is none.
     """
+    if kind == machines.TEXT:
+        name = machines.canonical(text)
+        if why := machines.fault_of(name):
+            raise DataError(f"--machine: {machines.clip(name)} {why}")
+        return name
     if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text) or not -(2**63) <= int(text) < 2**63:
         raise DataError(f"--machine: {text!r} is no machineID: name a whole number, as in the data")
     return str(int(text))
 
 
-def _withdraw(sink: Sink, subject: orders.Subject, typed: str) -> None:
+def _withdraw(sink: Sink, subject: orders.Subject, typed: str, kind: str) -> None:
     """Take an order back, also one that an earlier version stored as it was typed."""
     names = {typed}
     if subject == "machine":
         with contextlib.suppress(DataError):
-            names.add(_machine(typed))
+            names.add(_machine(typed, kind))
     stood = [name for name in names if orders.withdraw(sink, Order(subject, name, 0))]
     said = "new records are kept again; what was erased does not come back" if stood else "no order"
     print(f"{subject} {typed}: {said}")

@@ -93,7 +93,7 @@ def main(words: list[str]) -> None:
     tried: list[dict[str, Any]] = [{}, *sweeping.points(wanted)]
     each = [sweeping.parsed(asked.raw, point, about) for point in tried]
     schema, settings = Schema.from_dict(about["schema"]), JudgeSettings.from_params(asked.of(about).raw)
-    tables = training_rows(sources.read_tables(args.data, schema, {}), about)
+    tables = training_rows(sources.read_tables(args.data, schema, {}), about, asked.delay_us)
     history_us = max(microseconds(one.features["history_hours"]) for one in each)
     truth = sweeping.truth_of(tables, schema, about, args.data, history_us)
     results = []

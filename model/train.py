@@ -21,6 +21,7 @@ from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import Schema, Tables
 from closedloop.heads.bundle import Bundle, TrainedOn, write
 from closedloop.heads.drift_reference_fit import fit_drift_reference
+from closedloop.judge.holdout import last_times
 from closedloop.report import card
 from model.common import cli, provenance
 from model.common.params import Params, load
@@ -42,9 +43,9 @@ def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any])
         anomaly=anomaly,
         failures=failure_heads(training, schema, params, anomaly),
         training=TrainedOn(
-            machines={about["source"]: np.unique(tables.machine).tolist()},
+            machines={about["source"]: tables.named(np.unique(tables.machine)).tolist()},
             period=(to_text(int(tables.time.min())), to_text(int(tables.time.max()))),
-            until_us={about["source"]: {str(window.machine): int(window.time[-1]) for window in tables.windows()}},
+            until_us={about["source"]: last_times(tables, np.ones(len(tables.time), bool))},
             fingerprint=about["fingerprint"],
         ),
         provenance={
@@ -68,7 +69,7 @@ def main(words: list[str]) -> None:
     about = cli.read_json(args.data / "data.json", "run: python -m model.data")
     params = params.of(about)
     schema = Schema.from_dict(about["schema"])
-    tables = training_rows(sources.read_tables(args.data, schema, {}), about)
+    tables = training_rows(sources.read_tables(args.data, schema, {}), about, params.delay_us)
     made = train(tables, schema, params, about)
     shutil.rmtree(args.out.parent / "ablations", ignore_errors=True)  # those of another model
     for name, bundle in islice(made, 1) if args.quick else made:

@@ -20,9 +20,10 @@ from closedloop.data.frames import Frames
 from closedloop.data.schema import DataError, Schema, Tables
 from closedloop.features.spec import FeatureSpec
 from closedloop.judge.holdout import holdout, last_times
+from closedloop.judge.labels import with_delay
 from closedloop.judge.split import Split, split
-from model.common import cli, params
-from model.common.provenance import PIN
+from closedloop.watch.label_counts import label_counts, mostly_censored
+from model.common import cli, data_pin, params
 
 
 def usual(bundle: Path | None, source: str) -> dict[str, Usual]:
@@ -69,8 +70,8 @@ def check(frames: Frames, schema: Schema, seen: dict[str, Usual], build: Path) -
         raise cli.RefusedError("the data does not meet the expectations:\n  " + "\n  ".join(result.failures))
 
 
-def compare_with_pin(fingerprint: str, about: dict[str, Any], move: bool) -> None:
-    """Check that these are the pinned tables, or with ``move`` write their fingerprint into the pin.
+def compare_with_pin(fingerprint: str, about: dict[str, Any], tables: Tables, move: bool) -> None:
+    """Check that these are the pinned tables, or with ``move`` write their parts and fingerprint into the pin.
 
     Raises:
         DataError: the pin cannot be moved to tables of this machine only.
@@ -78,13 +79,29 @@ def compare_with_pin(fingerprint: str, about: dict[str, Any], move: bool) -> Non
     """
     if move:
         if about["local"]:
-            raise DataError("--pin: only this machine has these tables; name them in model/data.lock.json first")
-        cli.write_json(PIN, cli.read_json(PIN, "restore it from git") | {"fingerprint": fingerprint})
+            raise DataError(
+                "--pin: only this machine has these tables; pin the place they come from: make data-pin DATA="
+            )
+        print(data_pin.moved(about, tables, fingerprint))
     elif not about["local"] and about["pinned"] != fingerprint:
         raise cli.RefusedError(
             f"not judged: the tables are {fingerprint}, and model/data.lock.json pins {about['pinned']}; "
             "restore the data it names, or move the pin on purpose with: make data-pin"
         )
+
+
+def say_what_is_known(tables: Tables, schema: Schema, horizon_us: int) -> None:
+    """Print what became of the labels of tables that may be incomplete."""
+    counts = label_counts(tables, schema, horizon_us)
+    cli.say("labels: {positive:,} before a failure, {healthy:,} healthy, {censored:,} censored, {immature:,} not yet "
+            "reported on".format(**counts))  # fmt: skip
+    cli.say("{failures:,} failures; {prevented:,} replaced in time; {found_sound:,} replaced though sound; "
+            "{censoring:,} replaced without a finding".format(**counts))  # fmt: skip
+    if not counts["healthy"]:
+        cli.say("warning: no row is known to be healthy, so nothing can train: send complete_until to /feedback, or "
+                "set labels.reporting_delay_hours in params.yaml")  # fmt: skip
+    if mostly_censored(counts):
+        cli.say("warning: replacements without a finding hide more failures than were seen: send finding to /feedback")
 
 
 def split_tables(tables: Tables, about: dict[str, Any], asked: params.Params, history_us: int) -> Split:
@@ -111,7 +128,7 @@ def write_holdout(kept: Tables, schema: Schema, data: Path, out: Path) -> None:
     anomalies = data / "anomalies.parquet"
     if anomalies.exists():
         intervals = pd.read_parquet(anomalies)
-        intervals = intervals[intervals["machineID"].isin(np.unique(kept.machine))]
+        intervals = intervals[intervals["machineID"].isin(kept.named(np.unique(kept.machine)))]
         intervals.to_parquet(out / anomalies.name, index=False)
 
 
@@ -127,11 +144,13 @@ def main(words: list[str]) -> None:
     asked = asked.of(about)
     schema = Schema.from_dict(about["schema"])
     spec = FeatureSpec.from_params(asked.features, schema)  # an error in it is found now, not after minutes of training
-    frames = sources.read_frames(args.data, {})
+    frames = sources.read_frames(args.data, {}, machine_id=schema.machine_id)
     check(frames, schema, usual(args.reference, about["source"]), args.data.parent)
     tables = sources.frames_to_tables(frames, schema, {})
     fingerprint = tables.fingerprint()
-    compare_with_pin(fingerprint, about, args.pin)
+    compare_with_pin(fingerprint, about, tables, args.pin)
+    if tables.marks is not None and tables.failures is not None:
+        say_what_is_known(with_delay(tables, asked.delay_us), schema, asked.horizon_us)
     parts = split_tables(tables, about, asked, spec.history_us)
     kept, judged_from = holdout(tables, parts, spec.history_us)
     write_holdout(kept, schema, args.data, args.out)

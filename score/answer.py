@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from closedloop.data import machines
 from closedloop.data.request import Decoder, openapi
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, MAX_AHEAD_US, Float64, Int64, Schema, Tables, microseconds
@@ -82,7 +83,7 @@ def results(tables: Tables, predictions: Predictions, schema: Schema, history_us
     warnings = _warnings(tables, predictions, schema, history_us)
     probability, alarm = predictions.probability.T.tolist(), predictions.alarm.T.tolist()
     rows = zip(
-        predictions.machine.tolist(),
+        tables.named(predictions.machine).tolist(),
         predictions.time.tolist(),
         predictions.anomaly_score.tolist(),
         predictions.anomaly_alarm.tolist(),
@@ -108,16 +109,16 @@ def results(tables: Tables, predictions: Predictions, schema: Schema, history_us
 
 def _warnings(tables: Tables, predictions: Predictions, schema: Schema, history_us: int) -> list[list[str]]:
     """The warnings of each result: what its machine's data lacked."""
-    machines, times = predictions.machine.tolist(), predictions.time.tolist()
-    windows, complete = np.empty((len(machines), 2), np.int64), np.empty(len(machines), np.bool_)
+    codes, times = predictions.machine.tolist(), predictions.time.tolist()
+    windows, complete = np.empty((len(codes), 2), np.int64), np.empty(len(codes), np.bool_)
     answered = (predictions.machine, predictions.time)
     _find_windows(*answered, tables.machine, tables.time, tables.values, history_us, schema.limits, windows, complete)
     described = set(tables.machine_ids.tolist())
-    replaced = _replaced(tables, dict(zip(machines, times, strict=True)))
+    replaced = _replaced(tables, dict(zip(codes, times, strict=True)))
     components = range(len(schema.components))
     warnings: list[list[str]] = []
     for machine, (first, stop), whole, hours in zip(
-        machines, windows.tolist(), complete.tolist(), predictions.history_hours.tolist(), strict=True
+        codes, windows.tolist(), complete.tolist(), predictions.history_hours.tolist(), strict=True
     ):
         seen_us = microseconds(hours)
         lines = [] if seen_us >= history_us else [_SHORT.format(hours, history_us / HOUR_US)]
@@ -191,7 +192,7 @@ def _longest_result(schema: Schema, history_us: int) -> int:
         warnings += [_MISSING.format(count, count, sensor), _OUTSIDE.format(count, count, sensor, low, high)]
     warnings.append(_NO_REPLACEMENT.format(", ".join(schema.components)))
     longest = {
-        "machineID": -(2**63),
+        "machineID": "\U0010ffff" * machines.LONGEST if schema.has_names else -(2**63),
         "datetime": to_text(253_402_300_799_999_999),
         "anomaly": {"score": figure, "alarm": False},
         "failure": {component: {"probability": figure, "alarm": False} for component in schema.components},
@@ -212,7 +213,7 @@ def _answer_schema(schema: Schema, example: dict[str, Any]) -> dict[str, Any]:
 
     failure = {component: head("probability", 0) for component in schema.components}
     properties = {
-        "machineID": {"type": "integer"},
+        "machineID": {"type": machines.json_type(schema.machine_id)},
         "datetime": {"type": "string", "format": "date-time", "description": "The machine's last telemetry row."},
         "anomaly": {**head("score", None), "description": "null: the bundle has no anomaly head."},
         "failure": {

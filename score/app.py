@@ -23,6 +23,7 @@ from score.log.journal import Journal
 from score.log.supervisor import Supervisor
 from score.metrics import Metrics
 from score.middleware import RequestMiddleware, on_http_exception
+from score.model_counts import ModelCounts
 from score.pages import docs, openapi, page
 from score.service import Service
 from score.settings import Settings
@@ -100,7 +101,9 @@ def _service(
     }
     document = openapi.document(app, scorer, closed=tokens is not None)
     journal, load = Journal(spool, settings), Load.of(settings)
-    status = ServiceStatus(served, load, journal, tokens, supervisor, settings.log_dir)
+    schema = scorer.bundle.schema
+    counts = ModelCounts(schema.components, schema.sensors, manifest.training.period[1])
+    status = ServiceStatus(served, load, journal, tokens, supervisor, settings.log_dir, counts)
     return Service(
         settings=settings,
         scorer=scorer,
@@ -114,6 +117,7 @@ def _service(
         pages={
             "/": page.page(scorer, served, closed=tokens is not None).encode(),
             "/docs": docs.page(document).encode(),
+            "/example": page.columns(scorer.example).encode(),
             "/openapi.json": msgspec.json.encode(document),
         },
     )

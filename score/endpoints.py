@@ -49,10 +49,12 @@ async def score_machines(scope: types.Scope, receive: types.Receive) -> tuple[by
     service: Service = scope["state"]["service"]
     caller = _admit(scope, "score")
     body = scope["state"]["body"] = await _body(receive)
-    results, content = await service.work(service.score, body, scope["state"]["request_id"])
-    await _keep(scope["state"], "score", received, caller, body, content)
+    results, content, logged = await service.work(service.score, body, scope["state"]["request_id"])
+    await _keep(scope["state"], "score", received, caller, logged, content)
     dry_run = scope["state"]["dry_run"]
     service.status.scored(results, show=not dry_run)
+    if not dry_run:
+        await service.count(results)
     headers = [(b"x-model-digest", service.scorer.manifest.model_digest.encode())]
     return content, [*headers, _DRY_RUN] if dry_run else headers
 
@@ -68,7 +70,7 @@ async def take_feedback(scope: types.Scope, receive: types.Receive) -> tuple[byt
     dry_run = scope["state"]["dry_run"]
     stored = dict.fromkeys(feedback.rows, 0) if dry_run else feedback.rows
     content = msgspec.json.encode({"request_id": request_id, "stored": stored})
-    await _keep(scope["state"], "feedback", received, caller, body, content)
+    await _keep(scope["state"], "feedback", received, caller, feedback.body, content)
     service.metrics.feedback_taken(stored)
     return content, [_DRY_RUN] if dry_run else []
 
@@ -111,6 +113,12 @@ async def state(request: Request) -> Response:
         service.caller(authorization, "score")
     figures = service.status.state(recent=service.tokens is None or bool(authorization))
     return _json(figures, {"Cache-Control": "no-store"})
+
+
+@router.get("/example", summary="A request that can be sent to /score as it is", response_class=Response)
+async def example(request: Request) -> Response:
+    """The example request, made from the bundle's schema."""
+    return Response(_service(request).pages["/example"], media_type="application/json")
 
 
 @router.get("/", include_in_schema=False)

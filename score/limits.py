@@ -66,4 +66,9 @@ def raise_descriptors(settings: Settings) -> None:
     wanted = settings.max_connections + _RESERVED + _OTHER_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         fits = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(fits, soft), hard))
+        while fits > soft:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (fits, hard))
+                return
+            except (ValueError, OSError):  # macOS names no limit, and has one that is lower
+                fits //= 2

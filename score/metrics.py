@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from datetime import datetime
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from closedloop.log.spool import Spool
+from score.model_counts import ANOMALY, ModelCounts
 from score.status import ServiceStatus
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -19,18 +22,18 @@ class Metrics:
     """The counters of requests and feedback, and a collector of the status, in a registry of their own."""
 
     def __init__(self, status: ServiceStatus) -> None:
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         labels = ("route", "status")
-        self._requests = Counter("closedloop_requests", "Requests answered", labels, registry=self._registry)
+        self._requests = Counter("closedloop_requests", "Requests answered", labels, registry=self.registry)
         self._seconds = Histogram(
             "closedloop_request_seconds",
             "Seconds from the request's headers to its answer",
             ("route",),
-            registry=self._registry,
+            registry=self.registry,
             buckets=_SECONDS,
         )
-        self._feedback = Counter("closedloop_feedback_rows", "Feedback rows", ("table",), registry=self._registry)
-        self._registry.register(_StatusCollector(status))
+        self._feedback = Counter("closedloop_feedback_rows", "Feedback rows", ("table",), registry=self.registry)
+        self.registry.register(_StatusCollector(status))
         self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # looking labels up costs more than counting
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -47,7 +50,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
 
 class _StatusCollector(Collector):
@@ -68,6 +71,7 @@ class _StatusCollector(Collector):
         yield CounterMetricFamily(
             "closedloop_machines_scored", "Results answered", value=status.machines_scored, created=self._created
         )
+        yield from _model(status.model)
         yield from _load(status)
         yield from _tokens(status)
         yield _counter("log_offered", "Requests that could be logged", status.journal.offered)
@@ -91,6 +95,26 @@ def _load(status: ServiceStatus) -> Iterable[Metric]:
     yield _counter("upgrades_ignored", "Requests to speak another protocol, answered as ordinary ones", load.upgrades)
     yield _by_reason("requests_shed", "Requests refused by a limit", load.shed)
     yield _by_reason("connections_closed", "Connections closed by the service", load.closed)
+
+
+def _model(counts: ModelCounts) -> Iterable[Metric]:
+    yield _by_reason("alarms", "Results with an alarm of this head", counts.alarms, label="head")
+    anomaly = HistogramMetricFamily("closedloop_anomaly_score", "Scores of the anomaly head", labels=["head"])
+    failure = HistogramMetricFamily("closedloop_failure_probability", "Probabilities of failure heads", labels=["head"])
+    for head, scores in counts.scores.items():
+        bounds = [*map(str, scores.bounds), "+Inf"]
+        family = anomaly if head == ANOMALY else failure
+        family.add_metric([head], list(zip(bounds, accumulate(scores.buckets), strict=True)), scores.sum)
+    yield anomaly
+    yield failure
+    yield _by_reason("warnings", "Warnings in answers, by code", counts.warnings, label="code")
+    yield _by_reason("readings_missing", "Missing readings in scored windows", counts.missing, label="sensor")
+    yield _by_reason("readings_outside", "Readings outside the sensor's range", counts.outside, label="sensor")
+    until = datetime.fromisoformat(counts.trained_until).timestamp()
+    yield _gauge("model_trained_until_seconds", "Time of the newest telemetry that the model was trained on", until)
+    if counts.newest:
+        newest = datetime.fromisoformat(counts.newest).timestamp()
+        yield _gauge("telemetry_newest_seconds", "Time of the newest telemetry that was scored", newest)
 
 
 def _tokens(status: ServiceStatus) -> Iterable[Metric]:

@@ -20,6 +20,7 @@ from score.auth import Scope, Tokens
 from score.limits import Load
 from score.log.journal import Journal
 from score.metrics import Metrics
+from score.model_counts import AT_ONCE
 from score.problems import Problem
 from score.settings import Settings
 from score.status import ServiceStatus
@@ -34,7 +35,7 @@ _Answer = TypeVar("_Answer")
 
 
 class _Telemetry(msgspec.Struct):
-    machineID: list[int]  # noqa: N815 - the column's name
+    machineID: list[int | str]  # noqa: N815 - the column's name
 
 
 class _Machines(msgspec.Struct):
@@ -73,7 +74,7 @@ class Service:
 
     async def work(self, answer: Callable[[bytes, str], _Answer], body: bytes, request_id: str) -> _Answer:
         """Return ``answer(body, request_id)``; what costs much is answered in a thread, one request at a time."""
-        if _is_cheap(body):
+        if _is_cheap(body, texts=2 if self.scorer.bundle.schema.has_names else 1):
             return answer(body, request_id)
         return await asyncio.get_running_loop().run_in_executor(self.large, self._work, answer, body, request_id)
 
@@ -82,6 +83,13 @@ class Service:
             self.load.shed["answers"] += 1
             raise Problem(503, "too many answers wait to be taken: try again later", headers={"Retry-After": "1"})
         return answer(body, request_id)
+
+    async def count(self, results: list[dict[str, Any]]) -> None:
+        """Count what the model answered; that of many machines in the thread."""
+        if len(results) <= AT_ONCE:
+            self.status.model.add(results)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self.large, self.status.model.add, results)
 
     async def keep_reject(self, scope: AsgiScope, problem: Problem, read: int) -> None:
         """Keep a refused request among the log's rejects, if it is in the sample; its answer has been sent.
@@ -102,18 +110,18 @@ class Service:
         digest = await asyncio.get_running_loop().run_in_executor(self.large, hashlib.sha256, body)
         return digest.hexdigest()
 
-    def score(self, body: bytes, request_id: str) -> tuple[list[dict[str, Any]], bytes]:
-        """The results of a request, and its answer in JSON.
+    def score(self, body: bytes, request_id: str) -> tuple[list[dict[str, Any]], bytes, bytes]:
+        """The results of a request, its answer in JSON, and its body as it is to be logged.
 
         Raises:
             RequestError: the body was refused.
             Problem: 413, the record of such a request could never be logged.
         """
-        tables = self.scorer.decode(body)
+        tables, logged = self.scorer.decode.read(body)
         machines = 1 + int(np.count_nonzero(tables.machine[1:] != tables.machine[:-1]))
         self.journal.admit(len(body) + machines * self.scorer.result_bytes)
         answer = self.scorer.answer_tables(tables, request_id)
-        return answer["results"], msgspec.json.encode(answer)
+        return answer["results"], msgspec.json.encode(answer), logged
 
     def take(self, body: bytes, request_id: str) -> Feedback:
         """The feedback in a body.
@@ -124,16 +132,16 @@ class Service:
         return self.feedback(body)
 
 
-def _is_cheap(body: bytes) -> bool:
+def _is_cheap(body: bytes, texts: int) -> bool:
     """Whether the event loop may answer a body itself, by an estimate that costs a twentieth of the answer.
 
-    The machines cost most. Each has a time, which is a string, so that the quotes bound their number; where that is not
-    enough, they are counted.
+    The machines cost most. Each has a time, which is a string, and maybe a name, which is one too (``texts``), so that
+    the quotes bound their number; where that is not enough, they are counted.
     """
     if len(body) > _THREAD_BYTES:
         return False
     rest = (_LOOP_MICROSECONDS - len(body) * _BYTE_MICROSECONDS) / _MACHINE_MICROSECONDS
-    if body.count(b'"') <= 2 * rest:
+    if body.count(b'"') <= 2 * texts * rest:
         return True
     try:
         return len(set(_machines.decode(body).telemetry.machineID)) <= rest

@@ -12,6 +12,7 @@ from score.auth import Tokens
 from score.limits import Load
 from score.log.journal import Journal
 from score.log.supervisor import Supervisor, shipper_report
+from score.model_counts import ModelCounts
 
 _RECENT = 20
 
@@ -19,6 +20,8 @@ _RECENT = 20
 @dataclass
 class ServiceStatus:
     """Reads each figure where it is counted, and counts the results that were answered.
+
+    ``model`` counts what was in them.
 
     ``served`` names what is served: model, bundle, data, commit and image. ``tokens`` is None with ``AUTH=open``,
     ``supervisor`` is None where the log is not shipped.
@@ -30,6 +33,7 @@ class ServiceStatus:
     tokens: Tokens | None
     supervisor: Supervisor | None
     log_dir: Path
+    model: ModelCounts
     machines_scored: int = 0
     _recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _start: float = field(default_factory=time.monotonic)

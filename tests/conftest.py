@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import settings
 
-from closedloop.data.schema import HOUR_US, Schema
+from closedloop.data.schema import HOUR_US
 from closedloop.data.simulate import simulate
 from closedloop.features.kernel import compute
 from closedloop.features.spec import FeatureSpec, fit_constants
@@ -21,12 +20,17 @@ from closedloop.heads.bundle import Bundle, TrainedOn, write
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head
 from closedloop.judge.labels import labels
+from model.common import params, provenance
+from simulated_fleet import PARAMS, PARAMS_FILE, PIN_FILE, SCHEMA
+
+# Whatever fleet this copy has, the commands that run in this process read the reference fleet. This stands before the
+# imports of every test module, since some of them read these files at once. tests/own reads the copy's own files.
+params.PARAMS, provenance.PIN = PARAMS_FILE, PIN_FILE
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[1]
-PARAMS = yaml.safe_load((ROOT / "model" / "params.yaml").read_text())
 UNHAD = re.compile(r"Failed to fetch|error sending request|dns error|no wheels with a matching|Requires-Python", re.I)
 
 
@@ -85,7 +89,7 @@ def locked():
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
     """A bundle with an anomaly head, and failure heads for comp1 and comp2 only."""
-    schema = Schema.from_dict(PARAMS["schema"])
+    schema = SCHEMA
     tables = simulate("azure", 12, 200, 3, schema).tables
     spec = FeatureSpec.from_params(PARAMS["features"], schema)
     constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)

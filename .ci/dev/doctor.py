@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dev.origin import Origin, origin
+from pipeline import pin_access
 from pipeline.github import ROOT, PipelineError
 
 Line = tuple[str, str, str]  # ok, skip or MISS; the thing; its state
@@ -53,6 +54,29 @@ def settings() -> dict[str, dict[str, set[str]]]:
             if name not in GIVEN:
                 asked[kind].setdefault(name, set()).add(path.name)
     return asked
+
+
+def data() -> Line:
+    """Return what it takes to read the data that is pinned."""
+    path = ROOT / pin_access.PIN
+    parts = pin_access.parts_of(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if found := pin_access.clouds(parts):
+        told = [f"{place} takes a login to {name}" for name, place in found.items()]
+        return "ok", "pinned data", f"{', '.join(told)}; forks and Dependabot are not judged"
+    if not parts:
+        return "MISS", "pinned data", f"{pin_access.PIN} names none: restore it from git"
+    return (
+        "ok",
+        "pinned data",
+        ", ".join(dict.fromkeys(str(part.get("kind")) for part in parts)) + "; it takes no login",
+    )
+
+
+def logins() -> dict[str, str]:
+    """Return the variables that a login to the pinned data needs, each with the place of the data."""
+    path = ROOT / pin_access.PIN
+    found = pin_access.clouds(pin_access.parts_of(path.read_text(encoding="utf-8")) if path.is_file() else [])
+    return {name: place for cloud, place in found.items() for name in pin_access.VARIABLES[cloud]}
 
 
 def owners() -> Line:
@@ -116,6 +140,9 @@ def configured(here: Origin, places: list[str]) -> Iterator[Line]:
         for name, flows in sorted(settings()[kind].items()):
             if name in there:
                 yield "ok", f"{word} {name}", "set in " + ", ".join(there[name])
+            elif name in logins():
+                fix = f"not set, and training needs it to read {logins()[name]}: .github/README.md says what it is"
+                yield "MISS", f"{word} {name}", fix
             else:
                 yield "skip", f"{word} {name}", f"not set: what needs it is skipped in {', '.join(sorted(flows))}"
 
@@ -133,7 +160,7 @@ def remote() -> Iterator[Line]:
 
 def main() -> int:
     """Print the table and return the exit code; 1: something needed is missing."""
-    lines = [*machine(), owners()]
+    lines = [*machine(), owners(), data()]
     lines += remote()
     wide = max(len(what) for _, what, _ in lines)
     for state, what, said in lines:

@@ -72,6 +72,8 @@ def run(job: dict[str, Any]) -> tuple[str, dict[str, str]]:
     fine = True
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as file:
         for step in steps(job):
+            if "vars." in str(step.get("if")):
+                continue  # a login of GitHub's to a cloud; here the person's own is used
             if "run" in step and (fine or "if" in step):
                 fine = make(step["run"].removeprefix("make "), GITHUB_OUTPUT=file.name) and fine
         return "success" if fine else "failure", dict(re.findall(r"^(\w+)=(.*)$", file.read(), re.MULTILINE))

@@ -29,6 +29,8 @@ FUZZERS = (
 )
 # Its pins are too narrow to be installed beside any others.
 SCANNER = "checkov>=3.3"
+# The schemas of Kubernetes that test_manifests.py reads; the package itself is not run.
+SCHEMAS = "kubernetes-validate>=1.37"
 OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error", re.IGNORECASE)
 
 
@@ -41,6 +43,7 @@ def compile_locks(folder: Path, *flags: str) -> None:
     contract = [pin for pin in pins(folder / "serve.txt") if pin.partition("==")[0] in CONTRACT]
     _uv("-", folder / "azmlinfsrv.txt", *flags, text="\n".join(["azureml-inference-server-http>=1.5", *contract]))
     _uv("-", folder / "checkov.txt", *flags, text=SCANNER)
+    _uv("-", folder / "schemas.txt", *flags, text=SCHEMAS)
     _uv("-", folder / "fuzz.txt", *flags, text="\n".join([*FUZZERS, *contract]))
 
 

@@ -1,16 +1,30 @@
 """Print the commit that this change is compared with: that of the champion's release, or else the base commit.
 
 Where neither is known (the first commit, or a machine without a login to GitHub) it is empty, and the run says so.
+
+The champion's bundle is taken from its release into build/released, with release.json beside it, which names release
+and commit. Where it cannot be had or cannot be verified, release.json says why, and the commit is trained again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import time
+import zlib
+from pathlib import Path
+from typing import Any
 
-from pipeline import github, release_facts
+from pipeline import github, release, release_facts
+
+ARCHIVE = "bundle.tar.gz"
+RELEASED = Path("build/released")
+PAUSES = (1, 3, 0)  # seconds after each failed download; the last one counts
 
 
 def base() -> str:
@@ -23,22 +37,104 @@ def base() -> str:
     return "" if found == head else found
 
 
-def choose(known: list[release_facts.Release], base_commit: str) -> tuple[str, str]:
+def choose(champion: release_facts.Release | None, base_commit: str) -> tuple[str, str]:
     """Return the commit to compare with, and in words which one it is."""
-    if holder := release_facts.latest(known, "champion"):
-        return holder.commit, f"the champion is release {holder.tag}, commit {holder.commit[:12]}"
+    if champion:
+        return champion.commit, f"the champion is release {champion.tag}, commit {champion.commit[:12]}"
     if base_commit:
         return base_commit, f"no release is the champion yet, so this is compared with its base {base_commit[:12]}"
     return "", "there is no release and no base, so this is the first model"
 
 
+def download(tag: str) -> Path:
+    """Return the archive of a release's bundle, downloaded; a failed download is tried again.
+
+    Raises:
+        PipelineError: it cannot be downloaded.
+    """
+    words = ["--repo", github.repository(), "--pattern", ARCHIVE, "--dir", str(RELEASED), "--clobber"]
+    for pause in PAUSES:
+        try:
+            github.gh("release", "download", tag, *words)
+            break
+        except github.PipelineError:
+            if not pause:
+                raise
+            time.sleep(pause)
+    if not (RELEASED / ARCHIVE).is_file():
+        raise github.PipelineError(f"release {tag} has no file {ARCHIVE}")
+    return RELEASED / ARCHIVE
+
+
+def verify(archive: Path, one: release_facts.Release) -> str:
+    """Compare an archive with the facts of its release, and verify who signed it; return in words what was verified.
+
+    Raises:
+        PipelineError: it is another file, or is not signed although signatures are to be had here.
+    """
+    expected = (one.facts.get("files") or {}).get(ARCHIVE)
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != expected:
+        raise github.PipelineError(f"{ARCHIVE} of release {one.tag} is not the file that the release's facts name")
+    if not release.can_sign():
+        return "by the digest in the release's facts"
+    signer = release.signer_of(one.facts)
+    release.attested(str(archive), signer, one.commit)
+    return f"by its digest and the signature of {signer}"
+
+
+def unpack(archive: Path, one: release_facts.Release) -> None:
+    """Unpack a bundle into build/released/bundle, and compare its manifest with the facts of the release.
+
+    Raises:
+        PipelineError: the archive holds anything but files of a bundle, or the bundle is another one.
+    """
+    try:
+        with tarfile.open(archive) as packed:
+            if strange := [it.name for it in packed if not it.isfile() or not it.name.startswith("bundle/")]:
+                raise github.PipelineError(f"{ARCHIVE} of release {one.tag} holds {strange[0]!r}, which is no bundle's")
+            packed.extractall(RELEASED, filter="data")
+        manifest: dict[str, Any] = json.loads((RELEASED / "bundle/manifest.json").read_bytes())
+    except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError) as error:
+        raise github.PipelineError(f"{ARCHIVE} of release {one.tag} cannot be read: {error}") from error
+    found = {key: manifest.get(key) for key in ("bundle_digest", "model_digest")}
+    found["commit"] = (manifest.get("provenance") or {}).get("commit")
+    for key, value in found.items():
+        if value != one.facts.get(key):
+            known = one.facts.get(key)
+            raise github.PipelineError(f"the bundle of release {one.tag} has {key} {value}, but its facts say {known}")
+
+
+def take(one: release_facts.Release) -> str:
+    """Take a release's bundle into build/released, and return in words whether that succeeded."""
+    about = {"tag": one.tag, "commit": one.commit, "verified": "", "problem": ""}
+    try:
+        archive = download(one.tag)
+        verified = verify(archive, one)
+        unpack(archive, one)
+        about["verified"] = verified
+        archive.unlink()
+        said = f"Its bundle is that of the release, verified {verified}"
+    except github.PipelineError as error:
+        shutil.rmtree(RELEASED)
+        about["problem"] = str(error)
+        said = f"Its commit is trained again, since its bundle was not to be had: {error}"
+    RELEASED.mkdir(exist_ok=True)
+    (RELEASED / "release.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return said
+
+
 def main() -> None:
     """Set the outputs ``commit`` and ``base``, and say on the summary page which commit was chosen."""
+    shutil.rmtree(RELEASED, ignore_errors=True)
     if not os.environ.get("GITHUB_REPOSITORY") or shutil.which("gh") is None:
         print("GitHub was not asked (that needs gh and GITHUB_REPOSITORY); make run keeps a champion of its own")
         github.output(commit="", base=os.environ.get("BASE_COMMIT", ""))
         return
-    commit, words = choose(release_facts.published(), base())
+    champion = release_facts.latest(release_facts.published(), "champion")
+    commit, words = choose(champion, base())
+    if champion is not None:
+        RELEASED.mkdir(parents=True)
+        words += f". {take(champion)}"
     github.tell(f"Compared with: {words}.")
     github.output(commit=commit, base=os.environ.get("BASE_COMMIT", ""))
 

@@ -23,8 +23,10 @@ from typing import Any
 from pipeline import github, release, release_facts
 
 WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
+MANAGER = "closedloop-deploy"  # of the fields that a release sets
+KEEPER = "closedloop-replicas"  # of the number of replicas, until the autoscaler first changes it
+APPLIED = Path("build/applied.json")
 TIMEOUT = "10m"  # for one workload: pulling the image and attaching a volume may take minutes
-REQUEST = Path("tests/golden/request.json")
 SERVICE = "service/score"
 
 
@@ -48,13 +50,106 @@ def kubectl_list(*words: str) -> list[dict[str, Any]]:
     return found["items"] if found["kind"] == "List" else [found]
 
 
+def objects(path: Path) -> list[dict[str, Any]]:
+    """Return the objects in a file of manifests; nothing is sent to be stored."""
+    text = github.call(
+        "kubectl", "create", "--dry-run=client", "--validate=false", "--filename", str(path), "--output", "json"
+    )
+    found: list[dict[str, Any]] = []
+    at, decoder = 0, json.JSONDecoder()
+    while at < len(text):
+        one, at = decoder.raw_decode(text, at)
+        found += one["items"] if one["kind"] == "List" else [one]
+        at += len(text[at:]) - len(text[at:].lstrip())
+    return found
+
+
+def refuse_open(found: list[dict[str, Any]]) -> None:
+    """Refuse manifests that open the service to everyone.
+
+    Raises:
+        PipelineError: a container has ``AUTH=open``.
+    """
+    for one in found:
+        pod = one.get("spec", {}).get("template", {}).get("spec", {})
+        for container in pod.get("containers", []):
+            if {"name": "AUTH", "value": "open"} in container.get("env", []):
+                raise github.PipelineError(
+                    f"{one['kind']} {one['metadata']['name']} has AUTH=open, so anyone could score and feed back: "
+                    "take it out of the overlay, and add the component auth"
+                )
+
+
+def send(found: list[dict[str, Any]], manager: str) -> list[dict[str, Any]]:
+    """Apply objects on the server's side in the name of a manager, and return them as they are then.
+
+    A field that someone else changed by hand becomes what the release says.
+    """
+    APPLIED.parent.mkdir(exist_ok=True)
+    APPLIED.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": found}), encoding="utf-8")
+    words = ("--server-side", "--force-conflicts", f"--field-manager={manager}", "--filename", str(APPLIED))
+    return kubectl_list("apply", *words)
+
+
+def scaled(found: list[dict[str, Any]]) -> dict[tuple[str, str, str], int]:
+    """Return what an autoscaler rules, as (namespace, kind, name), and its floor.
+
+    Also one that is not in these manifests: a rollback to a release without autoscaler leaves it in the cluster.
+    """
+    spaces = {one["metadata"]["namespace"] for one in found if one["kind"] in WORKLOADS}
+    there = [one for one in found if one["kind"] == "HorizontalPodAutoscaler"]
+    for space in sorted(spaces):
+        there = kubectl_list("get", "horizontalpodautoscalers", "--namespace", space) + there
+    return {
+        (
+            one["metadata"]["namespace"],
+            one["spec"]["scaleTargetRef"]["kind"],
+            one["spec"]["scaleTargetRef"]["name"],
+        ): int(one["spec"].get("minReplicas", 1))
+        for one in there
+    }
+
+
+def keep_replicas(one: dict[str, Any], floor: int) -> None:
+    """Keep the number of replicas, at least the floor, in another manager's name, if the workload is there.
+
+    Without that, the server would set it to 1 once a release no longer does: nobody else would own the field.
+    """
+    name, space = one["metadata"]["name"], one["metadata"]["namespace"]
+    words = ("--namespace", space, "--ignore-not-found", "--show-managed-fields", "--output", "json")
+    live = github.call("kubectl", "get", one["kind"], name, *words).strip()
+    if not live:
+        return
+    there = json.loads(live)
+    fields = there["metadata"].get("managedFields", [])
+    owners = {each["manager"] for each in fields if "f:replicas" in each.get("fieldsV1", {}).get("f:spec", {})}
+    replicas = there["spec"].get("replicas", 1)
+    if replicas < floor or not owners - {MANAGER}:
+        kept = {"apiVersion": one["apiVersion"], "kind": one["kind"], "metadata": {"name": name, "namespace": space}}
+        send([kept | {"spec": {"replicas": max(replicas, floor)}}], KEEPER)
+
+
 def apply() -> None:
     """Apply the manifests, and wait until every workload has rolled out.
 
     Raises:
-        PipelineError: kubectl refused them, or a workload did not roll out in time.
+        PipelineError: they open the service, kubectl refused them, or a workload did not roll out in time.
     """
-    for one in kubectl_list("apply", "--filename", str(overlay_file())):
+    found = objects(overlay_file())
+    refuse_open(found)
+    floors = scaled(found)
+    ruled = [
+        (one, floors[key])
+        for one in found
+        if (key := (one["metadata"].get("namespace", "default"), one["kind"], one["metadata"]["name"])) in floors
+    ]
+    for one, floor in ruled:
+        keep_replicas(one, floor)
+        one["spec"].pop("replicas", None)
+    sent = send(found, MANAGER)
+    for one, floor in ruled:
+        keep_replicas(one, floor)  # of one that was not there before
+    for one in sent:
         if one["kind"] in WORKLOADS:
             name = f"{one['kind'].lower()}/{one['metadata']['name']}"
             space = one["metadata"].get("namespace", "default")
@@ -125,7 +220,24 @@ def ask(url: str, body: bytes | None = None, token: str = "") -> tuple[int, byte
         return 0, str(error).encode()
 
 
-def objections(url: str, facts: dict[str, Any], body: bytes, token: str) -> list[str]:
+def example(url: str) -> bytes:
+    """Return a request that suits the model at an address: the example of its OpenAPI document.
+
+    Every release has that document; ``/example`` is younger, and an older release may be applied again.
+
+    Raises:
+        PipelineError: there is no document, or it has no example.
+    """
+    status, text = ask(f"{url}/openapi.json")
+    try:
+        operation = json.loads(text)["paths"]["/score"]["post"]
+        return json.dumps(operation["requestBody"]["content"]["application/json"]["schema"]["examples"][0]).encode()
+    except (ValueError, LookupError, TypeError):
+        said = text[:200].decode(errors="replace")
+        raise github.PipelineError(f"/openapi.json has no example of a request: {status}: {said}") from None
+
+
+def objections(url: str, facts: dict[str, Any], token: str) -> list[str]:
     """Return what is wrong with the service at an address: not ready, another release, or no good answer."""
     found = []
     status, text = ask(f"{url}/readyz")
@@ -138,7 +250,10 @@ def objections(url: str, facts: dict[str, Any], body: bytes, token: str) -> list
         for key in ("bundle_digest", "model_digest", "commit")
         if version.get(key) != facts[key]
     ]
-    status, text = ask(f"{url}/score", body, token)
+    try:
+        status, text = ask(f"{url}/score", example(url), token)
+    except github.PipelineError as error:
+        return [*found, str(error)]
     if status != 200 and (token or status not in (401, 403)):
         found.append(f"/score answered {status}: {text[:200].decode(errors='replace')}")
     elif status == 200 and json.loads(text).get("model") != facts["model_digest"]:
@@ -155,7 +270,7 @@ def smoke() -> None:
     facts, token = release.checked(), os.environ.get("SMOKE_TOKEN", "")
     with address() as url:
         for pause in (1, 5, 10, 20, 0):
-            found = objections(url, facts, REQUEST.read_bytes(), token)
+            found = objections(url, facts, token)
             if not found or not pause:
                 break
             time.sleep(pause)

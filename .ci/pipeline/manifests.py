@@ -1,27 +1,57 @@
-"""Render every overlay of k8s/ to build/manifests/<overlay>.yaml, and run the validators that are on PATH."""
+"""Render the manifests of k8s/, and run kube-score over them.
+
+Each overlay goes to build/manifests/<overlay>.yaml, as a release takes it up. Those, what an administrator applies
+(k8s/cluster), each component on each overlay and each pair of components go to build/manifests-checked with the image
+named by a digest, as a release names it; that is what kube-score and tests/repo/test_manifests.py look at.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-OUT = ROOT / "build/manifests"
+from pipeline import github, release
+
+K8S = github.ROOT / "k8s"
+OUT = github.ROOT / "build/manifests"
+CHECKED = github.ROOT / "build/manifests-checked"
 RENDERERS = (("kustomize", "build"), ("kubectl", "kustomize"))
-SCHEMAS = os.environ.get("KUBECONFORM_SCHEMAS", "default")
-VALIDATORS = (
-    ("kubeconform", "-strict", "-summary", "-kubernetes-version", "1.35.0", "-schema-location", SCHEMAS),
-    ("kube-score", "score", "--output-format", "ci"),
-)
+# The minors of Kubernetes whose schemas tests/repo/test_manifests.py checks.
+MINORS = ("1.32.0", "1.33.0", "1.34.0", "1.35.0", "1.36.0", "1.37.0")
+VALIDATOR = ("kube-score", "score", "--output-format", "ci", "--exit-one-on-warning", "--kubernetes-version", "v1.32")
+IMAGE = f"{release.NAME}@sha256:{'0' * 64}"
+PARAMETERS = "parameters.yaml"  # in components/: every parameter; in an overlay: those that its components ask for
 QUIET = ("[OK]", "[SKIPPED]")  # kube-score's lines that report no problem
 
 
 def overlays() -> list[Path]:
     """Return the folders of the overlays."""
-    return sorted(path.parent for path in ROOT.glob("k8s/overlays/*/kustomization.yaml"))
+    return sorted(path.parent for path in K8S.glob("overlays/*/kustomization.yaml"))
+
+
+def clusters() -> list[Path]:
+    """Return the folders of what an administrator applies, one for each environment."""
+    return [folder for one in overlays() if (folder := K8S / "cluster" / one.name).exists()]
+
+
+def components() -> list[str]:
+    """Return the names of the components: their folders below k8s/components."""
+    found = sorted((K8S / "components").glob("**/kustomization.yaml"))
+    names = [path.parent.relative_to(K8S / "components").as_posix() for path in found]
+    return [name for name in names if not name.endswith("/common")]
+
+
+def rivals(first: str, second: str) -> bool:
+    """Return whether a person must choose one of two components: variants of one, or two places for the log."""
+    heads = [name.partition("/")[0] for name in (first, second)]
+    return heads[0] == heads[1] or set(heads) == {"local-log", "remote-log"}
 
 
 def renderer() -> tuple[str, ...] | None:
@@ -40,21 +70,71 @@ def render(folder: Path) -> str:
     return subprocess.run([*command, folder], capture_output=True, text=True, check=True).stdout
 
 
-def validate(file: Path) -> bool:
-    """Run each validator and print its report; return False if one reports a problem."""
+def combinations() -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield each overlay with each component that it may have besides its own, and one overlay with each pair."""
+    for folder in overlays():
+        own = (folder / "kustomization.yaml").read_text(encoding="utf-8").splitlines()
+        taken = {line.partition("../../components/")[2] for line in own if line.startswith("  - ../../components/")}
+        free = [one for one in components() if one not in taken and not any(rivals(one, other) for other in taken)]
+        yield from ((folder, (one,)) for one in free)
+        if folder.name == "local":  # which has no component of its own, so that every pair is one more combination
+            yield from ((folder, pair) for pair in itertools.combinations(free, 2) if not rivals(*pair))
+
+
+def combined(folder: Path, more: tuple[str, ...]) -> str:
+    """Return the manifests of an overlay to which a person added components, and the parameters that these ask for.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be rendered; standard error says why.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary).resolve()
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        shutil.copy(K8S / "components" / PARAMETERS, copy / PARAMETERS)
+        file = copy / "kustomization.yaml"
+        text = file.read_text(encoding="utf-8")
+        if f"  - {PARAMETERS}\n" not in text:
+            text = text.replace("resources:\n", f"resources:\n  - {PARAMETERS}\n")
+        text += "".join(f"  - ../../components/{one}\n" for one in more)  # the list of components stands last
+        file.write_text(text.replace("../..", os.path.relpath(K8S, copy)), encoding="utf-8")
+        return render(copy)
+
+
+def checked() -> dict[str, str]:
+    """Return all that is checked, by name: with the image named by a digest.
+
+    Raises:
+        PipelineError: something cannot be rendered; the message says what and why.
+    """
+    work: dict[str, tuple[Path, tuple[str, ...]]] = {folder.name: (folder, ()) for folder in overlays()}
+    work |= {f"cluster-{folder.name}": (folder, ()) for folder in clusters()}
+    for folder, more in combinations():
+        work["+".join([folder.name, *(one.replace("/", "-") for one in more)])] = (folder, more)
+
+    def one(name: str) -> str:
+        folder, more = work[name]
+        try:
+            text = combined(folder, more) if more else render(folder)
+        except subprocess.CalledProcessError as error:
+            raise github.PipelineError(f"{name} cannot be rendered: {error.stderr.strip()}") from error
+        return text if name.startswith("cluster-") else release.with_digest(text, IMAGE)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(work, pool.map(one, work), strict=True))
+
+
+def validate(files: list[Path]) -> bool:
+    """Run kube-score over each file and print what it reports; return False if it reports a problem."""
+    if not shutil.which(VALIDATOR[0]):
+        print(f"skipped: {VALIDATOR[0]} is not on PATH")
+        return True
     fine = True
-    for command in VALIDATORS:
-        if not shutil.which(command[0]):
-            print(f"skipped: {command[0]} is not on PATH")
-            continue
-        done = subprocess.run(
-            [*command, file], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
-        if "failed downloading schema" in done.stdout:
-            print(f"skipped: {command[0]} cannot load its schemas; set KUBECONFORM_SCHEMAS to their location")
-            continue
-        print("".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith(QUIET)), end="")
-        fine &= done.returncode == 0
+    for file in files:  # each on its own: objects of two files are not on one cluster
+        done = subprocess.run([*VALIDATOR, file], capture_output=True, text=True, check=False)
+        if done.returncode:
+            report = [*done.stdout.splitlines(keepends=True), done.stderr]
+            print(f"{file.name}:\n" + "".join(line for line in report if not line.startswith(QUIET)), end="")
+            fine = False
     return fine
 
 
@@ -63,19 +143,22 @@ def main() -> int:
     if renderer() is None:
         print("skipped: neither kustomize nor kubectl is on PATH")
         return 0
-    OUT.mkdir(parents=True, exist_ok=True)
-    bad = False
+    for folder in (OUT, CHECKED):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    try:
+        texts = checked()
+    except github.PipelineError as error:
+        print(error, file=sys.stderr)
+        return 1
     for folder in overlays():
         file = OUT / f"{folder.name}.yaml"
-        try:
-            file.write_text(render(folder), encoding="utf-8")
-        except subprocess.CalledProcessError as error:
-            print(f"{folder.relative_to(ROOT)} cannot be rendered: {error.stderr}", file=sys.stderr)
-            bad = True
-            continue
-        print(f"wrote {file.relative_to(ROOT)}")
-        bad |= not validate(file)
-    return int(bad)
+        file.write_text(render(folder), encoding="utf-8")
+        print(f"wrote {file.relative_to(github.ROOT)}")
+    for name, text in texts.items():
+        (CHECKED / f"{name}.yaml").write_text(text, encoding="utf-8")
+    print(f"wrote {len(texts)} combinations to {CHECKED.relative_to(github.ROOT)}")
+    return 0 if validate(sorted(CHECKED.glob("*.yaml"))) else 1
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Only a pull request may skip jobs, and only those whose result none of its files can change; a push, a merge group and
 ``main`` run every job. On GitHub the lines become the outputs of the job ``plan``, and ``required`` allows a skip only
-where the plan says false.
+where the plan says false. Where this run cannot read the pinned data, ``not_judged`` says why and who can; the jobs
+that need a model are skipped then, and ``required`` is red. ``login`` says whether the data takes a login at all.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from pathlib import Path
+
+from pipeline import github, pin_access
 
 SKIPPABLE = ("train", "contract", "image")  # where a change touches nothing but the following
-HARMLESS = re.compile(r".*\.md|LICENSE|k8s/.*|\.editorconfig|\.github/dependabot\.yml")
+HARMLESS = re.compile(r".*\.md|LICENSE|\.editorconfig|\.github/dependabot\.yml")
 
 
 def plan(event: str, changed: Iterable[str]) -> dict[str, bool]:
@@ -24,23 +26,29 @@ def plan(event: str, changed: Iterable[str]) -> dict[str, bool]:
     return dict.fromkeys(SKIPPABLE, needed)
 
 
+def outputs(jobs: dict[str, bool], login: bool, not_judged: str) -> dict[str, str | bool]:
+    """Return all outputs of the plan: a run that cannot read the data skips the jobs that need a model."""
+    if not_judged and any(jobs.values()):
+        return {**dict.fromkeys(jobs, False), "login": login, "not_judged": not_judged}
+    return {**jobs, "login": login, "not_judged": ""}
+
+
 def changed_files() -> list[str]:
     """Return the files that a pull request changes; its merge commit is checked out, whose first parent is the base."""
     command = ["git", "diff", "--name-only", "--no-renames", "-z", "HEAD^1", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip("\0").split("\0")
 
 
-def main() -> int:
+def main() -> None:
     """Print the plan, and set it as outputs of the step on GitHub."""
     event = os.environ.get("GITHUB_EVENT_NAME", "")
     jobs = plan(event, changed_files() if event == "pull_request" else [])
-    lines = "".join(f"{job}={str(needed).lower()}\n" for job, needed in jobs.items())
-    print(lines, end="")
-    if output := os.environ.get("GITHUB_OUTPUT"):
-        with Path(output).open("a", encoding="utf-8") as file:
-            file.write(lines)
-    return 0
+    payload = pin_access.payload_of(os.environ.get("GITHUB_EVENT_PATH"))
+    found = pin_access.clouds(pin_access.pinned())
+    actor, repository = os.environ.get("GITHUB_ACTOR", ""), os.environ.get("GITHUB_REPOSITORY", "")
+    who = pin_access.stranger(event, actor, payload, repository) if found else None
+    github.output(**outputs(jobs, bool(found), pin_access.not_judged(found, who, payload)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(github.main({"": main}))

@@ -102,13 +102,17 @@ def refuse_unprotected() -> None:
         raise github.PipelineError(f"production is refused: its environment has no protection rule; {fix}")
 
 
+def can_sign() -> bool:
+    """Return whether GitHub keeps attestations for this repository, by PRIVATE and ATTESTATIONS."""
+    return os.environ.get("PRIVATE") == "false" or os.environ.get("ATTESTATIONS") == "true"
+
+
 def decide() -> None:
     """Set the outputs of the job ``decide``, and say on the summary page what is skipped."""
-    can_sign = os.environ.get("PRIVATE") == "false" or os.environ.get("ATTESTATIONS") == "true"
     deploy_to = os.environ.get("DEPLOY_TO", "")
     commit = github.setting("GITHUB_SHA")
     done = decision(
-        release_facts.published(), commit, release_facts.is_ancestor, release_facts.holder(), deploy_to, can_sign
+        release_facts.published(), commit, release_facts.is_ancestor, release_facts.holder(), deploy_to, can_sign()
     )
     if done.production:
         refuse_unprotected()
@@ -263,10 +267,14 @@ def verify() -> None:
     if os.environ.get("SIGNED") != "true":
         github.tell("Not verified: attestations are not available here. The digests are those of this run.")
         return
-    signer = SIGNER_OF_FORMAT_1 if known["closedloop"] == 1 else SIGNER
     for subject in (f"oci://{known['image']}", str(FILES / "bundle.tar.gz")):
-        attested(subject, signer, known["commit"])
-    github.tell(f"Verified: image and bundle were signed by {signer} for commit {known['commit'][:12]}.")
+        attested(subject, signer_of(known), known["commit"])
+    github.tell(f"Verified: image and bundle were signed by {signer_of(known)} for commit {known['commit'][:12]}.")
+
+
+def signer_of(known: dict[str, Any]) -> str:
+    """Return the workflow that signed a release, by the format of its facts."""
+    return SIGNER_OF_FORMAT_1 if known["closedloop"] == 1 else SIGNER
 
 
 def attested(subject: str, signer: str, commit: str) -> None:

@@ -1,7 +1,8 @@
 """Decide one verdict over all jobs of a run, from the JSON of GitHub's ``needs`` context in NEEDS.
 
 On GitHub a skipped required job counts as success, so a skip is allowed here only where the plan's output of that job's
-name is ``false``. Any other result than success is red: failed, cancelled, skipped after a failure.
+name is ``false``. Any other result than success is red: failed, cancelled, skipped after a failure. Where the plan says
+that this run cannot judge a model (its output ``not_judged``), that is red too, once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 import os
 import sys
 from typing import Any
+
+from pipeline import github
 
 
 def objections(needs: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -26,6 +29,8 @@ def objections(needs: dict[str, dict[str, Any]]) -> dict[str, str]:
             found[job] = "skipped, which the plan does not allow: see the jobs that it needs"
         elif result != "success":
             found[job] = f"{result}: see its log"
+    if why := planned.get("not_judged"):
+        found["train"] = f"not judged: {why}"
     return found
 
 
@@ -40,6 +45,8 @@ def main() -> int:
     for job in dict.fromkeys([*needs, *against]):
         fine = "ok, skipped by the plan" if job in needs and needs[job]["result"] == "skipped" else "ok"
         print(f"{job:10} {against.get(job, fine)}")
+    if why := needs.get("plan", {}).get("outputs", {}).get("not_judged"):
+        github.tell(f"🔴 Not judged: {why}.")
     return 1 if against else 0
 
 

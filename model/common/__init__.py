@@ -9,6 +9,10 @@ A command imports from here and from ``closedloop``, and never from another comm
 ``estimators``, ``feature_names``             the parameters that an estimator has; the names of the features
 ``yaml_lines``                                YAML with the line of each key
 ``proposed_params``, ``examine``              what ``data_check`` proposes for another fleet; what is odd in its columns
+``starting_params``, ``adopting``             the parameters that a proposal starts from; what ``adopt`` does to files
+``data_pin``, ``pin_rules``, ``pin_making``   ``data.lock.json``: read and checked; new parts of it
+``pinned_files``, ``pinned_delta``            the data of a part: files by their digests, Delta tables by version
+``places``, ``google_token``                  where a part lies: folder, object store, web server; a login to Google
 ``request_log``                               the tables of a fleet from its request log
 ``training``, ``thresholds``                  from training rows to fitted heads; the scores from which they alarm
 ``predictions``                               what a bundle answers for some tables

@@ -29,7 +29,8 @@ NEXT = {
     "incomparable": "read the reason above: the rules or the data differ from the champion's",
     "refused": "correct what the reason above names",
 }
-NOT_KEPT = "commit your changes and run again: the first model of a clean checkout is the champion that others meet"
+NOT_KEPT = "commit your changes and run again: only what a commit can make again becomes the champion that others meet"
+START_AGAIN = "      this machine's champion is in {folder}; delete that folder to start again with this model"
 LOCAL = "make serve answers with this model on http://localhost:8000; its data is on this machine only, CI has its own"
 
 
@@ -52,9 +53,8 @@ def lines(
     run: str,
     report: Path,
     *,
-    local: bool,
+    data: Mapping[str, Any],
     quick: bool,
-    kept: bool,
 ) -> list[str]:
     """Return the last lines of a run: verdict, figures, record, next step.
 
@@ -63,9 +63,8 @@ def lines(
         decision: content of ``decision.json``.
         run: the id of the recorded run.
         report: the page of the report.
-        local: whether the data is this machine's only.
+        data: content of ``build/data/data.json``: the fleet, and whether it is this machine's only.
         quick: whether ablations and importance were left out.
-        kept: whether a first model became the champion of this machine.
     """
     theirs = {floor["name"]: floor["champion"] for floor in decision["floors"]}
     said = [f"{decision['verdict']}: {decision['reason']}"]
@@ -79,5 +78,8 @@ def lines(
         said.append("quick run: ablations and feature importance were left out; make run computes them")
     said += [f"report: {report}", f"run: {run[:12]} (make mlflow, make compare RUN={run[:12]},…)"]
     verdict = decision["verdict"]
-    step = NOT_KEPT if verdict == "first" and not kept else NEXT[verdict].format(report=report)
-    return [*said, f"next: {step}", *([f"      {LOCAL}"] if local else [])]
+    lost = verdict in ("first", "better") and not decision["becomes_champion"]
+    said.append(f"next: {NOT_KEPT if lost else NEXT[verdict].format(report=report)}")
+    if verdict == "incomparable" and (decision.get("champion_from") or {}).get("from") == "machine":
+        said.append(START_AGAIN.format(folder=report.parents[1] / "champion" / data["source"]))
+    return [*said, *([f"      {LOCAL}"] if data["local"] else [])]

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from closedloop.data.schema import DataError
-from model.common import cli
+from model.common import cli, pinned_files
 from model.common.provenance import ROOT, git
 
 LOCK = "requirements/train.txt"
@@ -88,6 +88,7 @@ def run(commit: str, *words: str) -> None:
 def _call(words: list[str], folder: Path) -> None:
     """Run a program in a commit's folder, with that commit's code first on Python's path."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)])}
+    environment |= {pinned_files.CACHE: str(pinned_files.cache())}  # what we have downloaded it need not
     done = subprocess.run(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

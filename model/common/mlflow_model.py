@@ -56,9 +56,10 @@ class BundleModel(PythonModel):
     def _answer(self, request: dict[Hashable, Any]) -> pd.DataFrame:
         given = {name: table for name, table in request.items() if isinstance(table, dict)}
         body = msgspec.json.encode(given, enc_hook=np.ndarray.tolist)  # this also writes NaN as null
-        found = self.bundle.predict(self._decode(body))
+        tables = self._decode(body)
+        found = self.bundle.predict(tables)
         columns: dict[str, Any] = {
-            "machineID": found.machine,
+            "machineID": tables.named(found.machine),
             "datetime": pd.to_datetime(found.time, unit="us"),
             "history_hours": found.history_hours,
             "anomaly": found.anomaly_score,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from closedloop.data.machines import KINDS as KINDS_OF_ID
 from closedloop.features.names import LONGEST_HOURS
 from model.common.estimators import span
 
@@ -60,7 +61,10 @@ SLACK = Rule(float, 0, math.inf, "left", example=0.5)
 STEPS, WEIGHT = Rule(int, 2, 48, example=24), Rule(float, 0, 1, "right", example=0.5)
 
 SECTIONS: dict[str, dict[str, Rule]] = {
-    "labels": {"horizon_hours": _hours(24)},
+    "labels": {
+        "horizon_hours": _hours(24),
+        "reporting_delay_hours": Rule(float, 0, math.inf, "left", optional=True, example=336),
+    },
     "split": {
         "salt": Rule(str),
         "rule": Rule(str, choices=("fleet", "unit", "prefix")),
@@ -97,6 +101,7 @@ SECTIONS: dict[str, dict[str, Rule]] = {
 COSTS = ("unplanned", "planned", "false_alarm", "missed_anomaly")
 # The judge's figures of which more is better and which have a floor from 0 to 1.
 FLOORS = ("event_recall", "f1", "pr_auc", "precision", "recall")
+MACHINE_ID = Rule(str, choices=KINDS_OF_ID)
 SCHEMA = ("sampling_minutes", "sensors", "components", "errors", "models")
 COLUMNS = {  # of each table, beside its keys and, for telemetry, the sensors
     "telemetry": ("machineID", "datetime"),
@@ -106,5 +111,5 @@ COLUMNS = {  # of each table, beside its keys and, for telemetry, the sensors
     "machines": ("machineID", "model", "age"),
     "anomalies": ("machineID", "datetime", "start", "end", "sensor", "kind", "severity", "leads_to_failure"),
 }
-OPTIONAL = ("files", "machine_numbers", "read")
+OPTIONAL = ("files", "read")
 TOP = ("source", "schema", "columns", "features", *SECTIONS, "seed")

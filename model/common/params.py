@@ -24,7 +24,6 @@ class Params:
     schema: Schema
     columns: dict[str, dict[str, str]]
     files: reading.FileNames
-    machine_numbers: dict[str, int]
     read: dict[str, Any]
     features: dict[str, Any]
     labels: dict[str, Any]
@@ -40,6 +39,12 @@ class Params:
     def horizon_us(self) -> int:
         """The time that a failure head looks ahead, in microseconds."""
         return microseconds(self.labels["horizon_hours"])
+
+    @property
+    def delay_us(self) -> int | None:
+        """After how long silence counts as health in a log, in microseconds; None where that is not set."""
+        hours = self.labels.get("reporting_delay_hours")
+        return None if hours is None else microseconds(hours)
 
     def of(self, about: Mapping[str, Any]) -> Params:
         """Return these parameters for the fetched fleet; ``about`` is the content of ``build/data/data.json``."""
@@ -58,12 +63,13 @@ class ParamsError(DataError):
         super().__init__("\n".join(lines))
 
 
-def load(path: Path = PARAMS) -> Params:
-    """Read and check a parameter file.
+def load(path: Path | None = None) -> Params:
+    """Read and check a parameter file, by default ``PARAMS``.
 
     Raises:
         ParamsError: the file cannot be read, or it has slips.
     """
+    path = path or PARAMS
     try:
         found = yaml_lines.read(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -90,14 +96,14 @@ def of_fleet(raw: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     return scaled | {"schema": brings["schema"], "split": scaled["split"] | brings["split"]}
 
 
-def parse(raw: dict[str, Any], path: Path = PARAMS) -> Params:
-    """Check the content of a parameter file, which errors call ``path``.
+def parse(raw: dict[str, Any], path: Path | None = None) -> Params:
+    """Check the content of a parameter file, which errors call ``path``, by default ``PARAMS``.
 
     Raises:
         ParamsError: it has slips.
     """
     if refused := slips.check(raw):
-        raise ParamsError(path, [(None, str(slip)) for slip in refused])
+        raise ParamsError(path or PARAMS, [(None, str(slip)) for slip in refused])
     return _params(raw)
 
 
@@ -110,7 +116,6 @@ def _params(raw: dict[str, Any]) -> Params:
         schema=Schema.from_dict(raw["schema"]),
         columns=raw["columns"] or {},
         files=reading.check_files(raw.get("files")),
-        machine_numbers={str(name): number for name, number in (raw.get("machine_numbers") or {}).items()},
         read=reading.check(raw.get("read")),
         features=raw["features"],
         seed=raw["seed"],

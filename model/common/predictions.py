@@ -16,4 +16,4 @@ def predict(bundle: Bundle, tables: Tables, last_only: bool = False) -> Predicti
     for c, component in enumerate(bundle.schema.components):
         if component in bundle.failures:
             heads[component] = (found.probability[c], found.alarm[c])
-    return PredictionTable.of(found.machine, found.time, heads)
+    return PredictionTable.of(tables.named(found.machine), found.time, heads)

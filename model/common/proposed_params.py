@@ -19,11 +19,13 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from closedloop.data.frames import Frames
+from closedloop.data.machines import TEXT
 from closedloop.data.schema import CODE_COLUMN, DataError, Schema, microseconds
 from closedloop.features.names import label
 from closedloop.features.spec import FeatureSpec
 from closedloop.judge.split import PREFIX, held_out
-from model.common import params, time_scaling
+from model.common import data_pin, params, starting_params, time_scaling
+from model.common.provenance import ROOT
 
 EVEN = 0.5  # of the steps are near the most frequent one, or the rows are irregular
 FEWEST = 5  # machines that the split by machine and time leaves on either side
@@ -42,30 +44,19 @@ class Fleet:
     history_hours: float
     files: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
-    machine_numbers: dict[str, int] = field(default_factory=dict)
     read: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
 
-def machine_numbers(names: Iterable[str], known: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Return a number for each name: the digits at its end where these are all different, else its place in the order.
-
-    Numbers that are ``known`` stay, since they decide which machines are held out; new names get the next numbers.
-    """
-    ordered = sorted(set(names))
-    if known:
-        new = [name for name in ordered if name not in known]
-        return {**known, **{name: number for number, name in enumerate(new, start=max(known.values()) + 1)}}
-    digits = [name[len(name.rstrip("0123456789")) :] for name in ordered]
-    own = [int(text) if text else 0 for text in digits]
-    if all(own) and len(set(own)) == len(own):
-        return dict(zip(ordered, own, strict=True))
-    return {name: number for number, name in enumerate(ordered, start=1)}
-
-
 def fleet_name(location: Path) -> str:
-    """Return a name for the fleet of a folder: the folder's, and letters of its place, so that no two share one."""
+    """Return a name for the fleet of a folder: the folder's, and letters of its place, so that no two share one.
+
+    The files of the adopted fleet keep its name, which decides which machines are held out.
+    """
     place = location.resolve()
+    adopted = [part["location"] for part in data_pin.load()["parts"] if part.get("kind") == "files"]
+    if any((ROOT / name).resolve() in (place, place.parent if place.is_file() else place) for name in adopted):
+        return params.load().source
     return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"
 
 
@@ -87,7 +78,7 @@ def plausible(readings: pd.Series) -> list[float]:
     return [low, high]
 
 
-def schema_of(frames: Frames, sensors: Iterable[str], notes: dict[str, str]) -> dict[str, Any]:
+def schema_of(frames: Frames, sensors: Iterable[str], notes: dict[str, str], machine_id: str) -> dict[str, Any]:
     """Return the section ``schema:`` that fits the frames, and add the counts to ``notes``."""
 
     def counted(key: str, tables: Mapping[str, str]) -> list[str]:
@@ -99,7 +90,9 @@ def schema_of(frames: Frames, sensors: Iterable[str], notes: dict[str, str]) -> 
         return sorted(set().union(*counts.values()))
 
     telemetry = frames["telemetry"]
+    kind = {"machine_id": machine_id} if machine_id == TEXT else {}
     return {
+        **kind,
         "sampling_minutes": sampling_minutes(telemetry),
         "sensors": {name: plausible(pd.to_numeric(telemetry[name], errors="coerce")) for name in sensors},
         "components": counted("components", {"failures": CODE_COLUMN["failures"], "maint": CODE_COLUMN["maint"]}),
@@ -131,7 +124,9 @@ def sampling_minutes(telemetry: pd.DataFrame) -> int:
 
 def split_of(machines: pd.Series, source: str, salt: str) -> tuple[dict[str, Any], str]:
     """Return the split rule for these machines, and the reason."""
-    held = held_out(machines.dropna().unique().astype(np.int64), source, salt)
+    held = held_out(
+        machines.dropna().unique().astype(np.int64 if machines.dtype.kind in "iu" else object), source, salt
+    )
     out, left = int(held.sum()), int((~held).sum())
     if min(out, left) >= FEWEST:
         return {"rule": "fleet"}, f"{left} machines train, {out} are held out and judge in the last third of the time"
@@ -146,24 +141,31 @@ def history_of(telemetry: pd.DataFrame, asked: params.Params, split: Mapping[str
     return time_scaling.history(asked.features["history_hours"], span, minutes)
 
 
-def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
-    """Return the text of the parameter file, with those comments of the ``template`` that still hold."""
+def render(fleet: Fleet) -> str:
+    """Return the text of the parameter file, with those comments of this commit's file that still hold."""
     editor = YAML()
     editor.width = 1_000_000  # a folded line of names cannot be read back
-    text = template.read_text(encoding="utf-8")
-    content, own = editor.load(text), yaml.safe_load(text)
+    content, own = editor.load(starting_params.path().read_text(encoding="utf-8")), starting_params.raw()
+    for family in set(content["features"]) - set(own["features"]):
+        del content["features"][family]
+    content["split"].pop("prefix", None)  # written below, where the fleet has one
     scaled = time_scaling.scale(own, fleet.history_hours, fleet.schema["sampling_minutes"])
     skipped = {
         reason.partition(":")[0]
         for reason in FeatureSpec.from_params(scaled["features"], Schema.from_dict(fleet.schema)).skipped
     }
     scaled["anomaly"]["features"] = [name for name in scaled["anomaly"]["features"] if name not in skipped]
-    scaled |= {"source": fleet.source, "schema": fleet.schema, "split": own["split"] | {"rule": fleet.split["rule"]}}
+    split = {"salt": own["split"]["salt"], "rule": fleet.split["rule"]}
+    scaled |= {"source": fleet.source, "schema": fleet.schema, "split": split}
+    content["schema"].pop("machine_id", None)
+    if "machine_id" in fleet.schema:
+        content["schema"].insert(
+            0, "machine_id", fleet.schema["machine_id"], comment="machines have names, not numbers"
+        )
     _replace(content, scaled)
-    del content["columns"]
+    for key in ("columns", *starting_params.OWN):
+        content.pop(key, None)
     content.insert(2, "columns", _flow(fleet.columns), comment="your column names, each with ours, by table")
-    if fleet.machine_numbers:
-        content.insert(2, "machine_numbers", _flow(fleet.machine_numbers), comment="give a new machine a new number")
     if fleet.read:
         content.insert(2, "read", _flow(fleet.read), comment="how your files are written")
     if fleet.files:
@@ -180,7 +182,8 @@ def render(fleet: Fleet, template: Path = params.PARAMS) -> str:
         body = re.sub(r"^(  rule: prefix.*)$", said, body, count=1, flags=re.MULTILINE)
     return (
         f"# Proposed by make data-check for the fleet in {fleet.source}: read it, and correct what was guessed wrong.\n"
-        f"# Every key is described in model/README.md. Lengths of time are those of model/params.yaml times "
+        f"# Every key is described in model/README.md. An unknown key is an error, so a typo does not pass.\n"
+        f"# Lengths of time are those of model/{starting_params.path().name} times "
         f"{fleet.history_hours / own['features']['history_hours']:.3g}.\n\n{body}"
     )
 
@@ -195,9 +198,9 @@ def write(fleet: Fleet, path: Path) -> params.Params:
     asked = params.parse(yaml.safe_load(text), path)
     read = (asked.source, asked.schema.to_dict()["sensors"], asked.files, asked.columns, asked.read)
     meant = (fleet.source, fleet.schema["sensors"], fleet.files, fleet.columns, fleet.read)
-    if read != meant or asked.machine_numbers != fleet.machine_numbers:
-        wrong = next((f"{was!r} is read as {now!r}" for was, now in zip(meant, read, strict=True) if was != now), "")
-        raise DataError(f"{path}: a name cannot be written as YAML: {wrong or 'machine_numbers'}; give it another name")
+    if read != meant:
+        wrong = next(f"{was!r} is read as {now!r}" for was, now in zip(meant, read, strict=True) if was != now)
+        raise DataError(f"{path}: a name cannot be written as YAML: {wrong}; give it another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return asked
@@ -208,7 +211,7 @@ def _replace(old: CommentedMap, new: Mapping[str, Any]) -> None:
     for key, value in new.items():
         if key in old and old[key] == value:
             continue
-        if isinstance(value, Mapping) and isinstance(old.get(key), CommentedMap) and set(value) <= set(old[key]):
+        if isinstance(value, Mapping) and isinstance(old.get(key), CommentedMap) and set(value) == set(old[key]):
             _replace(old[key], value)
         elif isinstance(value, Mapping):
             old[key] = CommentedMap({_text(name): _flow(item) for name, item in value.items()})

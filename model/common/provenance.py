@@ -39,9 +39,21 @@ def is_clean() -> bool:
     return git("status", "--porcelain") == ""
 
 
+def is_as_committed(*but: Path) -> bool:
+    """Return whether code, locks, parameters and pin are those of the commit; the files ``but`` may differ."""
+    inputs = (LIBRARY_IN_COMMIT.as_posix(), "model", "requirements")
+    left_out = (f":(exclude){path.relative_to(ROOT).as_posix()}" for path in (ACCEPTED, *but))
+    return git("status", "--porcelain", "--", *inputs, *left_out) == ""
+
+
+def in_actions() -> bool:
+    """Return whether a workflow runs this, also one that ``act`` runs on a person's machine."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
 def ci() -> dict[str, str] | None:
     """Return the run of GitHub Actions that this is, or None on a person's machine (also where ``act`` runs there)."""
-    if os.environ.get("GITHUB_ACTIONS") != "true" or os.environ.get("ACT"):
+    if not in_actions() or os.environ.get("ACT"):
         return None
     names = {"repository": "GITHUB_REPOSITORY", "run_id": "GITHUB_RUN_ID", "commit": "GITHUB_SHA"}
     return {key: os.environ.get(name, "unknown") for key, name in names.items()}

@@ -32,14 +32,16 @@ def register(run_id: str, out: Path) -> str:
     """
     with tracking.store(out, reading=True) as mlflow:
         run = _chosen(mlflow, run_id, out)
-        stored = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/{tracking.DECISION}")
-        decision = decisions.with_todays_keys(stored)
+        decision = _decision(mlflow, run)
         if decision["verdict"] == "identical":
-            return f"nothing to do: run {run.info.run_id} is identical to the champion"
+            same, made = _made_champion(mlflow, run)
+            if same is None:
+                return f"nothing to do: run {run.info.run_id} is identical to the champion"
+            run, decision = same, made
         if not decision["becomes_champion"]:
             raise cli.RefusedError(
-                f"run {run.info.run_id} is {decision['verdict']}; only a model that is first, better or accepted "
-                f"becomes the champion. {decision['reason']}"
+                f"run {run.info.run_id} is {decision['verdict']}; only a model that is first, better or accepted, and "
+                f"that a commit can make again, becomes the champion. {decision['reason']}"
             )
         client, name = mlflow.MlflowClient(), mlflow.get_experiment(run.info.experiment_id).name
         version = _version(mlflow, run, name)
@@ -63,6 +65,24 @@ def _chosen(mlflow: ModuleType, wanted: str, out: Path) -> Any:
     if not runs:
         raise DataError(f"no recorded run has the inputs of {out / tracking.DECISION}; run: python -m model.evaluate")
     return runs[0]
+
+
+def _decision(mlflow: ModuleType, run: Any) -> dict[str, Any]:
+    """Return the decision of a run."""
+    return decisions.with_todays_keys(mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/{tracking.DECISION}"))
+
+
+def _made_champion(mlflow: ModuleType, run: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the newest run of the same inputs whose model became the champion, and its decision; None where none did.
+
+    Such a run may never have been registered, and a later one of the same inputs is ``identical``.
+    """
+    query = f"tags.inputs_digest = '{run.data.tags['inputs_digest']}'"
+    experiment = [run.info.experiment_id]
+    for other in mlflow.search_runs(experiment_ids=experiment, filter_string=query, output_format="list"):
+        if (decision := _decision(mlflow, other))["becomes_champion"]:
+            return other, decision
+    return None, {}
 
 
 def _version(mlflow: ModuleType, run: Any, name: str) -> str:

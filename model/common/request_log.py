@@ -1,19 +1,30 @@
-"""The tables of a fleet from its request log: the Delta tables that the shipper wrote."""
+"""Parts of kind ``log`` of the data pin: the tables of a fleet from the Delta tables that the shipper wrote.
+
+Whoever pins versions of a log writes ``_pins/<id>.json`` into its sink, so that upkeep keeps them readable.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from closedloop.data import sources
-from closedloop.data.schema import DataError, Schema
-from closedloop.log.read import read
+from closedloop.data.machines import codes_in
+from closedloop.data.marks import NOTHING_REPORTED, Marks
+from closedloop.data.schema import DataError, Events, Schema, Tables
+from closedloop.log import pins
+from closedloop.log.read import Log, read
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.tables import REQUESTS
-from model.common import cli
+from model.common import cli, places, provenance
 
 
 def is_log(source: str) -> bool:
@@ -21,14 +32,36 @@ def is_log(source: str) -> bool:
     return "://" in source or (Path(source) / REQUESTS / "_delta_log").is_dir()
 
 
-def fetch(source: str, schema: Schema) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+def vouched(log: Log) -> Tables:
+    """The tables of a log with the findings of its replacements and the maturity mark of each of its machines."""
+    tables = log.tables
+    named = [*log.complete_until.named]
+    if tables.names is not None:
+        names = tuple(sorted({*tables.names, *map(str, named)}))
+        tables, named = tables.recoded(names), codes_in(names, map(str, named)).tolist()
+    ids = np.union1d(tables.machine, np.array(named, np.int64))
+    until = [log.complete_until.of(machine) for machine in tables.named(ids).tolist()]
+    marks = Marks(ids, np.array([NOTHING_REPORTED if time is None else time for time in until], np.int64))
+    maint = Events.of(tables.maint.machine, tables.maint.time, tables.maint.code, log.findings)
+    return replace(tables, maint=maint, marks=marks)
+
+
+def fetch(
+    source: str, schema: Schema, part: Mapping[str, Any] | None = None
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Return the frames of a log, and the part of a pin that names exactly them.
+
+    Args:
+        source: the sink.
+        schema: of the fleet.
+        part: the part of the pin, for a log as it was at the part's versions.
 
     Raises:
         DataError: the log cannot be read.
     """
     try:
-        log = read(Sink.at(source, os.environ), schema)
+        sink = Sink.at(source, os.environ) if part is None else places.sink(part)
+        log = read(sink, schema, None if part is None else part["versions"])
     except SinkError as error:
         raise DataError(str(error)) from None
     except DataError:
@@ -41,10 +74,51 @@ def fetch(source: str, schema: Schema) -> tuple[dict[str, pd.DataFrame], dict[st
         cli.say(
             f"{log.impossible_clocks:,} records were stamped after a later commit: set the clocks of their replicas"
         )
+    if log.foreign:
+        kind = "numbers" if schema.has_names else "names"
+        cli.say(
+            f"{log.foreign:,} rows are left out, whose machines have {kind}: schema.machine_id is {schema.machine_id}"
+        )
     if log.erased:
         cli.say(f"{log.erased:,} records are left out, as a standing order of erasure says")
     if log.aside:
         names = ", ".join(sorted({f"{row.column} {row.name!r}" for row in log.aside}))
         cli.say(f"kept {len(log.aside):,} rows aside that name what the schema does not have: {names}")
-    frames = sources.tables_to_frames(log.tables, schema)
+    frames = sources.tables_to_frames(vouched(log), schema)
     return frames, {"kind": "log", "location": source, "versions": log.versions}
+
+
+def pin_id(part: Mapping[str, Any]) -> str:
+    """Return the id of a part's pin in the sink: equal versions have an equal id, whoever pins them."""
+    return "data-" + hashlib.sha256(json.dumps(part["versions"], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def keep(part: Mapping[str, Any]) -> None:
+    """Write the part's pin into the sink.
+
+    Raises:
+        DataError: the sink refuses it, or lacks a version.
+    """
+    versions = {table: version for table, version in part["versions"].items() if version is not None}
+    name = pin_id(part)
+    try:
+        pins.put(places.sink(part), pins.Pin(name, "main", versions, provenance.commit()))
+    except (SinkError, *FAULTS) as error:
+        raise DataError(
+            f"{part['location']}/_pins/{name}.json: cannot be written ({one_line(error)}), so upkeep may remove these "
+            "versions; pin with an identity that may write to the sink"
+        ) from error
+
+
+def release(part: Mapping[str, Any], name: str) -> None:
+    """Remove a pin from the part's sink.
+
+    Raises:
+        DataError: the pin is not there, or the sink refuses.
+    """
+    try:
+        there = pins.remove(places.sink(part), name)
+    except (SinkError, *FAULTS) as error:
+        raise DataError(f"{part['location']}/_pins/{name}.json: cannot be removed ({one_line(error)})") from error
+    if not there:
+        raise DataError(f"{part['location']}: has no pin {name!r}; make log-status lists the pins")

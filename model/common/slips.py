@@ -19,6 +19,7 @@ from model.common import estimators, feature_names, param_rules
 from model.common.param_rules import SECTIONS, Rule
 from model.common.yaml_lines import Located, Where
 
+MACHINE_NUMBERS = "machine_numbers"
 SHOWN = 5  # slips of one file in a message
 
 
@@ -134,7 +135,10 @@ def check(raw: Mapping[str, Any]) -> list[Slip]:
     """Return every slip in the content of a parameter file."""
     to = SlipCheck(raw)
     known = (*param_rules.TOP, *param_rules.OPTIONAL)
-    to.keys((), raw, known, param_rules.TOP)
+    to.keys((), {key: value for key, value in raw.items() if key != MACHINE_NUMBERS}, known, param_rules.TOP)
+    if MACHINE_NUMBERS in raw:
+        fix = "remove it and write 'machine_id: text' below schema:, and names decide which machines are held out"
+        to.say((MACHINE_NUMBERS,), "is a key of earlier versions; machines keep their names now", fix)
     if "source" in raw:
         _source(to, raw["source"])
     if "seed" in raw:
@@ -168,7 +172,9 @@ def _source(to: SlipCheck, value: Any) -> None:
 
 def _schema(to: SlipCheck, value: Any) -> None:
     """Check the names, ranges and sampling period of the fleet."""
-    schema = to.keys(("schema",), value, param_rules.SCHEMA, param_rules.SCHEMA)
+    schema = to.keys(("schema",), value, (*param_rules.SCHEMA, "machine_id"), param_rules.SCHEMA)
+    if "machine_id" in schema:
+        to.value(("schema", "machine_id"), schema["machine_id"], param_rules.MACHINE_ID)
     if "sampling_minutes" in schema:
         to.value(("schema", "sampling_minutes"), schema["sampling_minutes"], param_rules.SAMPLING)
     for key, what in (("components", "a component"), ("errors", "an error code"), ("models", "a machine model")):
@@ -240,7 +246,7 @@ def _lengths(to: SlipCheck, where: Where, values: Any, history: float | None) ->
 
 
 def _mapping(to: SlipCheck) -> None:
-    """Check the sections that map your names to ours: columns, machine_numbers; and files and read."""
+    """Check the section that maps your columns to ours, and how your files are called and written."""
     tables, raw = param_rules.COLUMNS, to.raw
     sensors = (raw.get("schema") or {}).get("sensors") if isinstance(raw.get("schema"), Mapping) else {}
     columns = to.keys(("columns",), raw["columns"], tables) if raw.get("columns") else {}
@@ -257,14 +263,6 @@ def _mapping(to: SlipCheck) -> None:
             elif (first := next(name for name, of in columns[table].items() if of == ours)) != theirs:
                 to.say(where, f"is {ours}, as {first} is", "map one of the two columns")
     _reading(to)
-    if raw.get("machine_numbers"):
-        numbers = raw["machine_numbers"]
-        if not isinstance(numbers, Mapping):
-            to.say(("machine_numbers",), "is not a mapping", "write 'name: number' below it, one on each line")
-            numbers = {}
-        for name, number in numbers.items():
-            to.value(("machine_numbers", str(name)), number, Rule(int, -(2**63), 2**63 - 1, example=1))
-    _once(to, "machine_numbers")
 
 
 def _reading(to: SlipCheck) -> None:
@@ -276,17 +274,6 @@ def _reading(to: SlipCheck) -> None:
             name, _, rest = str(error).partition(": ")[2].partition(" ")
             problem, _, fix = rest.partition("; ")
             to.say(tuple(name.rstrip(":").split(".")), problem, fix)
-
-
-def _once(to: SlipCheck, section: str) -> None:
-    """Check that no two names of a section have the same value."""
-    seen: dict[str, str] = {}
-    content = to.raw.get(section)
-    for name, value in content.items() if isinstance(content, Mapping) else ():
-        if repr(value) in seen:
-            said = f"has the same value as {seen[repr(value)]}"
-            to.say((section, str(name)), said, "give each its own")
-        seen.setdefault(repr(value), str(name))
 
 
 def _section(to: SlipCheck, name: str) -> Mapping[str, Any]:

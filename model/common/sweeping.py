@@ -27,7 +27,7 @@ from model.common.training import anomaly_head, failure_heads, prepare
 
 MOST = 64  # points of one sweep
 BOUND = 0.05  # level of each one-sided bound
-FIXED = ("source", "schema", "columns", "files", "machine_numbers", "labels", "split", "judge", "gate")
+FIXED = ("source", "schema", "columns", "files", "labels", "split", "judge", "gate")
 FOLDS = 3  # of machines; each is answered by a model that trained on the others
 
 
@@ -108,7 +108,7 @@ def out_of_fold(tables: Tables, schema: Schema, asked: Params, about: Mapping[st
         anomaly = anomaly_head(training, schema, asked)
         heads = failure_heads(training, schema, asked, anomaly)
         span = to_text(int(kept.time.min())), to_text(int(kept.time.max()))
-        machines = {about["source"]: np.unique(kept.machine).tolist()}
+        machines = {about["source"]: kept.named(np.unique(kept.machine)).tolist()}
         trained_on = TrainedOn(machines=machines, period=span, fingerprint=about["fingerprint"])
         bundle = Bundle(schema, training.spec, training.constants, anomaly, heads, trained_on, {})
         answers.append(predict(bundle, tables.select(held)))
@@ -127,7 +127,7 @@ def judged(answers: PredictionTable, truth: Truth, settings: JudgeSettings) -> d
 def truth_of(tables: Tables, schema: Schema, about: Mapping[str, Any], data: Path, history_us: int) -> Truth:
     """Return the truth of the training machines; what lies before a whole history does not count."""
     path = data / "anomalies.parquet"
-    known = Intervals.of(pd.read_parquet(path)) if path.exists() else None
+    known = Intervals.of(pd.read_parquet(path), tables.names) if path.exists() else None
     since = {window.machine: int(window.time[0]) + history_us for window in tables.windows()}
     return Truth(tables, schema, about["source"], known, since, about.get("rule", "fleet"))
 

@@ -196,19 +196,24 @@ def _signature(schema: Schema) -> Any:
     inputs: list[ColSpec | TensorSpec] = []
     for name, table in request["properties"].items():
         columns = {
-            column: Array(kinds.get(str(values["items"]["type"]), any_type))
+            column: Array(kinds.get(_first(values["items"]["type"]), any_type))
             for column, values in table["properties"].items()
         }
         properties = [Property(column, kind) for column, kind in columns.items()]
         inputs.append(ColSpec(Object(properties), name, required=name in request["required"]))
     outputs: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.long, "machineID"),
+        ColSpec(DataType.string if schema.has_names else DataType.long, "machineID"),
         ColSpec(DataType.datetime, "datetime"),
         ColSpec(DataType.double, "history_hours"),
     ]
     for head in ("anomaly", *schema.components):
         outputs += [ColSpec(DataType.double, head), ColSpec(DataType.boolean, f"{head}_alarm")]
     return ModelSignature(Columns(inputs), Columns(outputs))
+
+
+def _first(kind: str | list[str]) -> str:
+    """Return the JSON type that a value has where several are taken."""
+    return kind if isinstance(kind, str) else kind[0]
 
 
 def _log_model(mlflow: ModuleType, schema: Schema, bundle: Path) -> None:

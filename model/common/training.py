@@ -15,7 +15,7 @@ from closedloop.features.spec import Constants, FeatureSpec, fit_constants
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head, machine_folds
 from closedloop.heads.scorers import AnomalyHead, FailureHead
-from closedloop.judge.labels import in_failure_hour, labels
+from closedloop.judge.labels import UNKNOWN, in_failure_hour, known_until, labels, matured, with_delay
 from closedloop.judge.truth import Bool, Grid, JudgeSettings, Truth
 from model.common import cli
 from model.common.params import Params
@@ -41,18 +41,23 @@ class TrainingSet:
     grid: Grid
 
 
-def training_rows(tables: Tables, about: Mapping[str, Any]) -> Tables:
+def training_rows(tables: Tables, about: Mapping[str, Any], delay_us: int | None) -> Tables:
     """Return the rows that may train: those of each training machine up to the time that ``model.validate`` found.
+
+    Nothing is known of later rows either: the maturity marks end there too. ``delay_us`` is the delay of reports that
+    ``params.yaml`` sets, if it does.
 
     Raises:
         DataError: the tables are not those that were validated, or no row may train.
     """
     if "fingerprint" not in about or tables.fingerprint() != about["fingerprint"]:
         raise DataError("build/data: these tables were not validated; run: python -m model.validate")
-    until = {int(machine): last for machine, last in about["train_until"].items()}
-    chosen = tables.select(np.array(sorted(until), np.int64))
+    codes = tables.codes(about["train_until"])
+    until = {code: us for code, us in zip(codes, about["train_until"].values(), strict=True) if code is not None}
+    chosen = with_delay(tables.select(np.array(sorted(until), np.int64)), delay_us)
     last = np.array([until[machine] for machine in chosen.machine.tolist()], np.int64)
     kept = chosen.rows(chosen.time <= last)
+    kept = known_until(kept, np.array([until[machine] for machine in kept.bounds()[0].tolist()], np.int64))
     if not len(kept.time):
         raise DataError(
             "no row is left to train on: history and horizon are longer than the first two thirds of the time; "
@@ -72,7 +77,11 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
     grid = Grid.of(Truth(tables, schema, source), JudgeSettings.from_params(params.raw))
     y = np.concatenate(
         [
-            np.where(in_failure_hour(window, schema), np.int8(-1), labels(window, schema, params.horizon_us))
+            np.where(
+                in_failure_hour(window, schema) | ~matured(window),
+                np.int8(UNKNOWN),
+                labels(window, schema, params.horizon_us),
+            )
             for window in tables.windows()
         ],
         axis=1,

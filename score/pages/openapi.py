@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from closedloop.data import feedback
+from closedloop.data import feedback, machines
+from closedloop.data.machines import Id
 from score.answer import Scorer
 from score.problems import MEDIA_TYPE, Problem
 
@@ -71,6 +72,7 @@ def document(app: FastAPI, scorer: Scorer, *, closed: bool) -> dict[str, Any]:
     made["paths"] = {**posts, **made["paths"]}
     plain = {path: made["paths"][path]["get"]["responses"] for path in ("/readyz", "/version", "/state")}
     plain["/readyz"]["503"] = problems["503"] | {"description": "Not ready."}
+    made["paths"]["/example"]["get"]["responses"]["200"] |= _json(scorer.request_schema)
     plain["/version"]["200"] |= _json(_object(_VERSION))
     plain["/state"]["200"] |= _json(_object(_STATE))
     if closed:
@@ -93,13 +95,14 @@ def _problems() -> dict[str, Any]:
 def _score_operation(scorer: Scorer, problems: dict[str, Any]) -> dict[str, Any]:
     digest = {"description": "The model that answered.", "required": True, "schema": {"type": "string"}}
     headers = {**_ID_BACK, "X-Model-Digest": digest}
+    two = machines.examples(scorer.bundle.schema.machine_id, 2)
     scored = {"description": "One result for each machine.", "headers": headers} | _json(scorer.answer_schema)
     return {
         "summary": "Score machines",
         "description": "One result for each machine of the request, at its last telemetry row.",
         "operationId": "score",
         "parameters": [_ID, _DRY_RUN],
-        "requestBody": {"required": True} | _json(scorer.request_schema, _score_examples(scorer.example)),
+        "requestBody": {"required": True} | _json(scorer.request_schema, _score_examples(scorer.example, two)),
         "responses": {"200": scored, **problems},
     }
 
@@ -130,13 +133,13 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _score_examples(example: dict[str, Any]) -> dict[str, Any]:
+def _score_examples(example: dict[str, Any], two_machines: list[Id]) -> dict[str, Any]:
     """Requests that can be sent as they are, by name."""
     telemetry = example["telemetry"]
     sensors = [name for name in telemetry if name not in ("datetime", "machineID")]
     missing = telemetry | {sensors[0]: [None, *telemetry[sensors[0]][1:]]}
     two = {name: column * 2 for name, column in telemetry.items()}
-    two["machineID"] = [1] * len(telemetry["machineID"]) + [2] * len(telemetry["machineID"])
+    two["machineID"] = [machine for machine in two_machines for _ in telemetry["machineID"]]
     return {
         "one machine with all its tables": example,
         "telemetry only": {"telemetry": telemetry},

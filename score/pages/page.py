@@ -42,15 +42,15 @@ def page(scorer: Scorer, served: dict[str, str | None], *, closed: bool) -> str:
         style=_STYLE,
         script=_SCRIPT,
         token=_CREDENTIALS if closed else "",
-        example=escape(_columns(scorer.example)),
+        example=escape(columns(scorer.example)),
         facts=_facts(scorer, served),
         thresholds=_thresholds(scorer),
         card=markdown.html(scorer.bundle.card),
     )
 
 
-def _columns(example: dict[str, Any]) -> str:
-    """The example as JSON, with one column on each line."""
+def columns(example: dict[str, Any]) -> str:
+    """The example request as JSON, with one column on each line."""
     tables = []
     for table, columns in example.items():
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(column)}" for name, column in columns.items())

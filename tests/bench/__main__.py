@@ -16,8 +16,11 @@ NAMES = (
     "answer_parts",
     "large_and_small",
     "ship_rate",
+    "named_machines",
     "rolling_features",
     "gate_error_rates",
+    "drift_rates",
+    "live_rates",
     "whole_run",
 )  # the quick ones first
 

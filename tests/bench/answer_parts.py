@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import serve_data
-from harness import Point, by_turns, finish, require_bundle, say
+from harness import Point, by_turns, finish, require_simulated_bundle, say
 
 from closedloop.features.kernel import compute
 from closedloop.features.spec import FeatureSpec
@@ -132,7 +132,7 @@ def main(words: list[str]) -> int:
     flags.add_argument("--body", type=Path, help="a request to ask, instead of one of a simulated machine")
     args = flags.parse_args(words)
     body = args.body.read_bytes() if args.body else serve_data.bodies([1], HOURS)[1]
-    os.environ["MODEL_DIR"] = str(require_bundle())  # where the app below looks for it
+    os.environ["MODEL_DIR"] = str(require_simulated_bundle())  # where the app below looks for it
     scorer = Scorer(load(Path(os.environ["MODEL_DIR"])), **request_limits(os.environ))
     say(f"{len(body)} bytes")
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:

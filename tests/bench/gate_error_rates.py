@@ -3,11 +3,11 @@
     python tests/bench/gate_error_rates.py
 
 Each comparison simulates what two models did on the held-out machines in a third of a year, and asks ``compare`` for
-its verdict with the settings of ``model/params.yaml``. A machine's failures are Poisson around its own rate (gamma, 7.6
-a year on average). Each model foresees a failure with its own recall; ``alike`` is the share of failures for which both
-models have the same luck. False alarms are Poisson around a machine's own rate, and both models share a part of them.
-``patchy`` models are good on some machines and bad on others, each on its own. Floors are not simulated: they are fixed
-limits, and a champion whose figure lies exactly on one meets it in half of the cases.
+its verdict with the settings of ``golden/params.yaml``. A machine's failures are Poisson around its own rate (gamma,
+7.6 a year on average). Each model foresees a failure with its own recall; ``alike`` is the share of failures for which
+both models have the same luck. False alarms are Poisson around a machine's own rate, and both models share a part of
+them. ``patchy`` models are good on some machines and bad on others, each on its own. Floors are not simulated: they are
+fixed limits, and a champion whose figure lies exactly on one meets it in half of the cases.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from harness import BENCHES, Point, finish
+from harness import PARAMS, Point, finish
 
 from closedloop.judge.compare import compare
 from closedloop.judge.metrics import BIN_EDGES, Assessment
@@ -204,7 +204,7 @@ def main(words: list[str]) -> int:
     flags.add_argument("--seed", type=int, default=1)
     flags.add_argument("--processes", type=int, default=os.cpu_count())
     args = flags.parse_args(words)
-    params = yaml.safe_load((BENCHES.parents[1] / "model" / "params.yaml").read_text(encoding="utf-8"))
+    params = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     settings = JudgeSettings.from_params(params)
     alpha = settings.gate["error_rate"]
     error = 2 * (alpha * (1 - alpha) / args.comparisons) ** 0.5

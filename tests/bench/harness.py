@@ -13,7 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 BENCHES = Path(__file__).resolve().parent
+PARAMS = BENCHES.parent / "golden" / "params.yaml"  # of the reference fleet, whatever fleet this copy has
 BUNDLE = Path(os.environ.get("MODEL_DIR") or "build/bundle").absolute()  # what is measured
 OUT = Path("build/bench")
 _START = time.monotonic()
@@ -103,6 +106,22 @@ def require_bundle() -> Path:
     """
     if not (BUNDLE / "manifest.json").exists():
         raise SystemExit(f"there is no bundle in {BUNDLE}; run: make run, or set MODEL_DIR to the folder of one")
+    return BUNDLE
+
+
+def require_simulated_bundle() -> Path:
+    """The bundle to measure, which must be of the simulator's fleet: the benches that use it ask about that one.
+
+    Raises:
+        SystemExit: there is none, or it is of another fleet.
+    """
+    asked = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["schema"]["sensors"]
+    found = json.loads((require_bundle() / "manifest.json").read_text(encoding="utf-8"))["schema"]["sensors"]
+    if list(found) != list(asked):
+        raise SystemExit(
+            f"the bundle in {BUNDLE} is of a fleet with the sensors {', '.join(found)}, and this bench asks about the "
+            "simulated one; set MODEL_DIR to the folder of a bundle of that, from a copy without make adopt"
+        )
     return BUNDLE
 
 

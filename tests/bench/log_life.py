@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from harness import Point, say
+from harness import PARAMS, Point, say
 
 from closedloop.log import pins, upkeep
 from closedloop.log.pins import Pin
@@ -33,10 +33,11 @@ SENSORS = ("volt", "rotate", "pressure", "vibration")
 GRACE_FILES = 4 * 60  # of two replicas, a commit and its data each, in an hour's grace
 READ = """
 import resource, sys, time
+from pathlib import Path
 from closedloop.log.read import read
 from closedloop.log.sink import Sink
 from model.common import params
-schema, wall, cpu = params.load().schema, time.perf_counter(), time.process_time()
+schema, wall, cpu = params.load(Path(sys.argv[2])).schema, time.perf_counter(), time.process_time()
 rows = len(read(Sink(sys.argv[1]), schema).tables.time)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(rows, time.perf_counter() - wall, time.process_time() - cpu, peak)
@@ -131,7 +132,7 @@ def live(sink: Sink, days: float, months: float) -> list[Point]:
         if minute % 1440 == 1439:
             say(f"day {minute // 1440 + 1}: {number:,} commits")
     began = time.process_time()
-    log = read(sink, params.load().schema)
+    log = read(sink, params.load(PARAMS).schema)
     seconds = time.process_time() - began
     size = sum(path.stat().st_size for path in Path(sink.place).rglob("*") if path.is_file())
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +152,7 @@ def live(sink: Sink, days: float, months: float) -> list[Point]:
 
 
 def _readable(sink: Sink, pin: Pin) -> bool:
-    return read(sink, params.load().schema, {"requests": pin.versions["requests"]}).records > 0
+    return read(sink, params.load(PARAMS).schema, {"requests": pin.versions["requests"]}).records > 0
 
 
 def read_back(sink: Sink) -> list[Point]:
@@ -161,7 +162,9 @@ def read_back(sink: Sink) -> list[Point]:
     for segment, first in enumerate(range(0, 140_000, 5000), start=1):
         commit(table, windows(first, 5000, 72, 1000, "one", segment, START_US + segment * HOUR_US), "one", segment)
     say("written; reading it back")
-    done = subprocess.run([sys.executable, "-c", READ, sink.place], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, sink.place, str(PARAMS)], capture_output=True, text=True, check=True
+    )
     rows, wall, cpu, peak = map(float, done.stdout.split())
     return [
         Point("rows read back", rows, "", least=10_080_000),

@@ -40,9 +40,10 @@ from closedloop.judge.metrics import BIN_EDGES, judge
 from closedloop.judge.split import split
 from closedloop.judge.truth import ANOMALY, Grid, Intervals, JudgeSettings, PredictionTable, Truth
 from model.common import cli
-from model.common.params import PARAMS, Params, load
+from model.common.params import Params, load
 
 sys.path.insert(0, str(Path(__file__).parent))  # the tests run with -P, which leaves a script's own folder out
+from harness import PARAMS
 from oracle_machine import ask
 from oracle_sensor import ERROR_LEAD, PREDICTED_FROM, Knowledge
 
@@ -266,7 +267,7 @@ def main() -> None:
     flags.add_argument("--seeds", type=int, nargs="+", default=[pin["seed"], pin["seed"] + 1, pin["seed"] + 2])
     flags.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="on the first seed")
     args = flags.parse_args()
-    params = load()
+    params = load(PARAMS)
     fleet = {"profile": "default", "machines": args.machines, "days": args.days}
     runs: list[Answers] = []
     result: dict[str, Any] = {"fleet": fleet | {"seeds": args.seeds}, "seeds": {}, "knowledge": {}}

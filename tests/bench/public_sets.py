@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import Point, finish, say
+from harness import PARAMS, Point, finish, say
 
 from closedloop.data import sources
 from closedloop.heads.bundle import load
@@ -57,7 +57,7 @@ def simulated_judged_on(location: Path, folder: Path) -> dict[str, Any]:
     tables = sources.read_tables(location, bundle.schema, {})
     without = {name: predict(load(folder / "build" / "ablations" / name), tables) for name in ABLATIONS}
     truth = Truth(tables, bundle.schema, "azure-pdm")
-    return judge(predict(bundle, tables), truth, JudgeSettings.from_params(params.load().raw), without)
+    return judge(predict(bundle, tables), truth, JudgeSettings.from_params(params.load(PARAMS).raw), without)
 
 
 def of_itself(location: Path, folder: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import yaml
-from harness import BENCHES, Point, Seconds, by_turns, finish, say
+from harness import BENCHES, PARAMS, Point, Seconds, by_turns, finish, say
 
 from closedloop.data.schema import HOUR_US, Events, Float64, Schema, Tables
 from closedloop.data.simulate import simulate
@@ -38,7 +38,6 @@ from closedloop.features.spec import Constants, FeatureSpec
 
 HOURS = (3, 24)
 FIGURES = tuple((kind, hours) for hours in HOURS for kind in ("mean", "std"))
-PARAMS = BENCHES.parents[1] / "model" / "params.yaml"
 # a running sum, as pandas and polars keep it, forgets no rounding error of the rows before: of a sensor's typical value
 TOLERANCE = {"mean": 1e-10, "std": 1e-6}
 TARGETS = {  # machines: least speed-up over pandas, the notebook and polars

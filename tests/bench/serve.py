@@ -27,7 +27,7 @@ from typing import Any
 import serve_data
 import serve_load
 import serve_ways
-from harness import BUNDLE, OUT, Point, finish, require_bundle, say
+from harness import BUNDLE, OUT, Point, finish, require_simulated_bundle, say
 from serve_load import Load
 from serve_ways import NAMES, PEERS, SITE, WORK, Way
 
@@ -290,7 +290,7 @@ def main(words: list[str]) -> int:
     flags.add_argument("--minutes", type=float, default=12, help="no cell begins later (default: %(default)g)")
     flags.add_argument("--out", type=Path)
     args = flags.parse_args(words)
-    require_bundle()
+    require_simulated_bundle()
     if not (SITE / "score/app.py").exists():
         raise SystemExit(f"there is no built wheel in {SITE}; run: make build/wheel/.built")
     cores = sorted(os.sched_getaffinity(0))

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import yaml
-from harness import BENCHES
+from harness import BENCHES, PARAMS
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from closedloop.data.frames import tables_to_frames
@@ -22,7 +22,6 @@ from closedloop.heads.failure import FIXED
 sys.path.insert(0, str(BENCHES / "peers"))
 import window
 
-PARAMS = BENCHES.parents[1] / "model/params.yaml"
 DAYS_BEFORE = 40  # of the requests' last hour, so that most components have been replaced
 Frames = dict[str, pd.DataFrame]
 

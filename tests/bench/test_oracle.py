@@ -9,7 +9,7 @@ import pytest
 
 from closedloop.data.schema import HOUR_US, Events
 from closedloop.data.simulate import START_US, VISIT_HOURS, simulate
-from model.common.params import load
+from simulated_fleet import SCHEMA
 
 BENCH = Path(__file__).resolve().parent
 
@@ -23,7 +23,7 @@ def bench(monkeypatch):
 
 def test_what_comes_later_and_the_table_of_failures_change_no_answer(bench):
     machine, knowledge = bench("oracle_machine"), bench("oracle_sensor").Knowledge()
-    window = next(simulate("default", 1, 60, 5, load().schema).tables.windows())
+    window = next(simulate("default", 1, 60, 5, SCHEMA).tables.windows())
     begin, now = 200, 900
 
     def until_now(events: Events) -> Events:

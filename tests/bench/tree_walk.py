@@ -2,8 +2,9 @@
 
     python tests/bench/tree_walk.py
 
-The failure head has the parameters of ``model/params.yaml`` and about as many features. All answers are compared before
-anything is timed. For one row scikit-learn uses one thread, since starting threads would cost it more than they save.
+The failure head has the parameters of ``golden/params.yaml`` and about as many features. All answers are compared
+before anything is timed. For one row scikit-learn uses one thread, since starting threads would cost it more than they
+save.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from harness import BENCHES, Point, by_turns, finish, say
+from harness import PARAMS, Point, by_turns, finish, say
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
 from threadpoolctl import threadpool_limits
@@ -29,7 +30,6 @@ from closedloop.heads.trees import Stack, flatten, walk_stack
 
 FEATURES = 60
 LEAST = {("failure head", 1): 50.0}  # speed-up that is promised
-PARAMS = BENCHES.parents[1] / "model" / "params.yaml"
 
 Floats = NDArray[np.float64]
 Answer = Callable[[Floats], Floats]

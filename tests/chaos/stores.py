@@ -1,5 +1,8 @@
-"""Object stores on this machine, and a proxy in front of them that makes faults, for the tests of the shipper."""
+"""Object stores on this machine, and a proxy in front of them that makes faults: for shipper and data pin."""
 
+import base64
+import hashlib
+import hmac
 import http.client
 import http.server
 import itertools
@@ -9,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from pathlib import Path
 
 # Azurite's own key, the same everywhere and written in its manual; .gitleaks.toml knows it.
@@ -67,6 +71,55 @@ def moto(folder, uv):
                 subprocess.run([str(uv), *words], check=True, capture_output=True, timeout=300)
             found = str(folder / "moto" / "bin" / "moto_server")
     return found
+
+
+@contextmanager
+def azure(folder):
+    """Azurite with a container ``fleet``: its port, or None where it cannot be had."""
+    command = azurite(folder)
+    if command is None:
+        yield None
+        return
+    port = free_port()
+    words = [command, "--blobPort", str(port), "--location", str(folder), "--silent", "--skipApiVersionCheck"]
+    with running(words, port, folder):
+        make_container(port, "fleet")
+        yield port
+
+
+@contextmanager
+def s3(folder, uv):
+    """moto's S3 with a bucket ``fleet``: its port, or None where it cannot be had."""
+    command = moto(folder, uv)
+    if command is None:
+        yield None
+        return
+    port = free_port()
+    with running([command, "--host", "127.0.0.1", "--port", str(port)], port, folder):
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("PUT", "/fleet", headers={"Content-Length": "0"})
+        assert connection.getresponse().status == 200
+        connection.close()
+        yield port
+
+
+def make_container(port, name):
+    """Create a container by the REST protocol, whose signature is short enough to write down."""
+    date, path = formatdate(usegmt=True), f"/{ACCOUNT}/{name}"
+    canonical = f"x-ms-date:{date}\nx-ms-version:2021-08-06\n/{ACCOUNT}{path}\nrestype:container"
+    text = "PUT" + "\n" * 12 + canonical
+    signature = base64.b64encode(hmac.new(base64.b64decode(AZURITE_KEY), text.encode(), hashlib.sha256).digest())
+    headers = {
+        "x-ms-date": date,
+        "x-ms-version": "2021-08-06",
+        "Authorization": f"SharedKey {ACCOUNT}:{signature.decode()}",
+        "Content-Length": "0",
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("PUT", f"{path}?restype=container", headers=headers)
+    answer = connection.getresponse()
+    assert answer.status == 201, answer.read()
+    connection.close()
 
 
 def azure_environ(port):

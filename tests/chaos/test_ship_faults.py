@@ -1,9 +1,5 @@
 """Faults of the shipper: whatever is killed, refused, lost or down, each record is in the table once."""
 
-import base64
-import hashlib
-import hmac
-import http.client
 import importlib.util
 import json
 import os
@@ -15,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -176,49 +171,17 @@ def test_a_lost_volume_leaves_what_was_shipped_whole(tmp_path):
 
 @pytest.fixture(scope="module")
 def azure(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("azurite")
-    command = stores.azurite(folder)
-    if command is None:
-        pytest.skip("azurite is not on PATH, and npm cannot install it")
-    port = stores.free_port()
-    words = [command, "--blobPort", str(port), "--location", str(folder), "--silent", "--skipApiVersionCheck"]
-    with stores.running(words, port, folder):
-        make_container(port, "fleet")
+    with stores.azure(tmp_path_factory.mktemp("azurite")) as port:
+        if port is None:
+            pytest.skip("azurite is not on PATH, and npm cannot install it")
         yield port, "az://fleet", stores.azure_environ
-
-
-def make_container(port, name):
-    """Create a container by the REST protocol, whose signature is short enough to write down."""
-    date, path = formatdate(usegmt=True), f"/{stores.ACCOUNT}/{name}"
-    canonical = f"x-ms-date:{date}\nx-ms-version:2021-08-06\n/{stores.ACCOUNT}{path}\nrestype:container"
-    text = "PUT" + "\n" * 12 + canonical
-    key = base64.b64decode(stores.AZURITE_KEY)
-    signature = base64.b64encode(hmac.new(key, text.encode(), hashlib.sha256).digest()).decode()
-    headers = {
-        "x-ms-date": date,
-        "x-ms-version": "2021-08-06",
-        "Authorization": f"SharedKey {stores.ACCOUNT}:{signature}",
-        "Content-Length": "0",
-    }
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("PUT", f"{path}?restype=container", headers=headers)
-    answer = connection.getresponse()
-    assert answer.status == 201, answer.read()
-    connection.close()
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("moto")
-    command = stores.moto(folder, Path(sys.executable).with_name("uv"))
-    if command is None:
-        pytest.skip("moto_server is not on PATH, and uv cannot install moto")
-    port = stores.free_port()
-    with stores.running([command, "--host", "127.0.0.1", "--port", str(port)], port, folder):
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-        connection.request("PUT", "/fleet", headers={"Content-Length": "0"})
-        assert connection.getresponse().status == 200
-        connection.close()
+    with stores.s3(tmp_path_factory.mktemp("moto"), Path(sys.executable).with_name("uv")) as port:
+        if port is None:
+            pytest.skip("moto_server is not on PATH, and uv cannot install moto")
         yield port, "s3://fleet", stores.s3_environ
 
 

@@ -16,7 +16,7 @@ from closedloop.log import pins, upkeep
 from closedloop.log.pins import Pin
 from closedloop.log.read import read
 from closedloop.log.sink import Sink
-from model.common import params
+from simulated_fleet import SCHEMA
 
 HERE = Path(__file__).parent
 ROUNDS, LONGEST_SECONDS = int(os.environ.get("KILLS", "200")) // 8, 120
@@ -50,7 +50,7 @@ def kill(process):
 
 @pytest.mark.parametrize("victim", ["upkeep", "both"])
 def test_killed_at_random_it_loses_no_record_and_no_pin(tmp_path, victim):
-    sink, spools, schema = tmp_path / "sink", [tmp_path / f"spool-{i}" for i in range(3)], params.load().schema
+    sink, spools, schema = tmp_path / "sink", [tmp_path / f"spool-{i}" for i in range(3)], SCHEMA
     place, names, deadline = Sink(str(sink)), [], time.monotonic() + LONGEST_SECONDS / 2
     pinned, rounds = {}, 0
     for _ in range(ROUNDS):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from closedloop.data import sources
 from model import data_check
 from model.common import cli, params, proposed_params
 
@@ -52,6 +53,13 @@ def check(capsys):
         return code, said, said.partition("  1. ")[2].partition("\n")[0]
 
     return run
+
+
+def machines(place, table="telemetry"):
+    """The machines of a table, as the proposed parameters read them."""
+    asked = params.load(PROPOSED)
+    frames = sources.read_frames(place, asked.columns, asked.files, asked.schema.machine_id, asked.read)
+    return set(frames[table]["machineID"])
 
 
 def fleet(machines=(1, 2, 3), hours=HOURS, start="2024-01-15"):
@@ -156,7 +164,7 @@ def longer(**options):
 @pytest.mark.parametrize("case", FITS)
 def test_files_of_every_form_fit_at_once(case, put, check):
     asked = fits(check(put(**FITS[case]())))
-    assert asked.machine_numbers == {}
+    assert asked.schema.machine_id == "number"
     assert asked.schema.sampling_minutes == 60
 
 
@@ -277,12 +285,12 @@ def test_offsets_on_either_side_of_a_change_of_clocks_fit(put, check):
 # --- whose readings they are ------------------------------------------------------------------------------------------
 
 
-def test_names_with_spaces_are_read_back_and_a_broken_proposal_is_replaced(put, check, monkeypatch):
+def test_names_with_spaces_are_read_back_and_a_broken_proposal_is_replaced(put, check, monkeypatch, tmp_path):
     monkeypatch.setattr(proposed_params, "fleet_name", lambda place: place.name)  # the name decides who is held out
     names = tuple(f"Press line {k:02} north hall" for k in range(1, 13))
     fits(check(put(readings=fleet(names, hours=120))), machines=12)
-    assert params.load(PROPOSED).machine_numbers == {name: k for k, name in enumerate(names, start=1)}
-    PROPOSED.write_text("machine_numbers: {Press line\n")
+    assert machines(tmp_path / "plant") == set(names)
+    PROPOSED.write_text("schema: {Press line\n")
     outcome = check(put(readings=fleet()))
     fits(outcome)
     assert "the earlier proposal cannot be read and is replaced" in outcome[1]
@@ -290,16 +298,61 @@ def test_names_with_spaces_are_read_back_and_a_broken_proposal_is_replaced(put, 
 
 @pytest.mark.parametrize("names", [("A:1", "B, {2}", "#3"), ("yes", "1e3", "~"), ("Ü 1", "泵二", "м-3")])
 def test_names_of_any_kind_are_machines(names, put, check):
-    assert set(fits(check(put(readings=fleet(names)))).machine_numbers) == set(names)
+    place = put(readings=fleet(names))
+    assert fits(check(place)).schema.machine_id == "text"
+    assert machines(place) == set(names)
 
 
 def test_7_and_007_are_two_machines(put, check):
-    assert set(fits(check(put(readings=fleet(("7", "007", "0007"))))).machine_numbers) == {"7", "007", "0007"}
+    place = put(readings=fleet(("7", "007", "0007")))
+    outcome = check(place)
+    fits(outcome)
+    assert machines(place) == {"7", "007", "0007"}
+    said = "machines have names (schema.machine_id: text), not all of them are plain whole numbers: 0007, 007, 7"
+    assert said in outcome[1]
 
 
 def test_leading_zeros_are_part_of_a_name(put, check):
-    asked = fits(check(put(readings=fleet(("007", "008", "009")), failures=failures(("007", "008", "009")))))
-    assert asked.machine_numbers == {"007": 7, "008": 8, "009": 9}
+    place = put(readings=fleet(("007", "008", "009")), failures=failures(("007", "008", "009")))
+    assert fits(check(place)).schema.machine_id == "text"
+    assert machines(place) == machines(place, "failures") == {"007", "008", "009"}
+
+
+def test_the_kind_of_ids_is_proposed_from_all_tables_together(put, check):
+    """One name among the failures makes the whole numbers of the readings names too."""
+    place = put(readings=fleet((7, 8, "P9")), failures=failures((7, 8, 7)))
+    assert fits(check(place)).schema.machine_id == "text"
+    assert machines(place) == {"7", "8", "P9"}
+    assert machines(place, "failures") == {"7", "8"}
+
+
+def test_a_declaration_of_the_same_fleet_stays(put, check, tmp_path):
+    place = put(readings=fleet(("P1", "P2", "P3")))
+    assert fits(check(place)).schema.machine_id == "text"
+    put(readings=fleet((1, 2, 3)))
+    outcome = check(place)
+    assert fits(outcome).schema.machine_id == "text"
+    assert "(schema.machine_id: text), as declared: 1, 2, 3" in outcome[1]
+    PROPOSED.write_text(PROPOSED.read_text().replace("machine_id: text", "machine_id: number"))
+    put(readings=fleet((1, 2, "P3")))
+    code, _, first = check(place)
+    assert code == cli.REFUSED
+    assert "telemetry.machineID: is not a whole number: 240 of 720 rows" in first
+    assert "say schema.machine_id: text in params.yaml" in first
+
+
+def test_a_name_that_no_machine_can_have_is_refused(put, check):
+    code, _, first = check(put(readings=fleet(("P1", "P2", "P" * 129))))
+    assert code == cli.REFUSED
+    assert "telemetry.machineID: is no name of a machine: 240 of 720 rows: row 481" in first
+    assert "a name has 1 to 128 characters" in first
+
+
+def test_names_are_the_same_machine_however_a_file_writes_them(put, check):
+    """White space around a name, and a letter in one or two parts."""
+    place = put(readings=fleet(("Gr\u00fcn", "P2", "P3")), failures=failures((" Gru\u0308n ", "P2 ", "P3")))
+    fits(check(place))
+    assert machines(place, "failures") == machines(place) == {"Gr\u00fcn", "P2", "P3"}
 
 
 def test_two_folders_of_one_name_are_two_fleets(put, check, tmp_path):
@@ -307,7 +360,7 @@ def test_two_folders_of_one_name_are_two_fleets(put, check, tmp_path):
     for place, names in (("A", ("press-1", "press-2")), ("B", ("fan-1", "fan-2"))):
         put(**{f"{place}__data__readings": fleet(names)})
         asked = fits(check(tmp_path / "plant" / place / "data"), machines=2)
-        assert set(asked.machine_numbers) == set(names)
+        assert machines(tmp_path / "plant" / place / "data") == set(names)
         sources.append(asked.source)
     assert sources[0] != sources[1]
 
@@ -352,8 +405,9 @@ def test_a_folder_for_each_machine_with_a_file_for_each_day(put, check):
     frame, files = fleet(("P1", "P2")), {}
     for (name, day), rows in frame.groupby(["machine", frame["time"].str[:10]]):
         files[f"{name}__{day}"] = rows.drop(columns="machine")
-    asked = fits(check(put(**files)), machines=2)
-    assert set(asked.machine_numbers) == {"P1", "P2"}
+    place = put(**files)
+    fits(check(place), machines=2)
+    assert machines(place) == {"P1", "P2"}
 
 
 def test_files_of_the_same_columns_are_one_table(put, check):
@@ -391,8 +445,10 @@ def test_tags_with_the_machine_in_their_path_are_pivoted(tag, names, put, check)
     frame = longer()
     tags = [tag.format(machine, name) for machine, name in zip(frame["machine"], frame["tag"], strict=True)]
     long = pd.DataFrame({"TagName": tags, "Timestamp": frame["time"], "Value": frame["value"], "Quality": "Good"})
-    outcome = check(put(export=long))
-    assert set(fits(outcome).machine_numbers) == names
+    place = put(export=long)
+    outcome = check(place)
+    assert fits(outcome).schema.machine_id == "text"
+    assert machines(place) == names
     assert f"{3 * HOURS} rows of 3 machines" in outcome[1]
 
 

@@ -1,19 +1,18 @@
 """Feedback is decoded into events, or refused with a pointer to every fault."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
-import yaml
 
 from closedloop.data.columns import RequestError
 from closedloop.data.feedback import FeedbackDecoder, openapi
-from closedloop.data.schema import Schema
+from simulated_fleet import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 CORPUS = sorted((ROOT / "tests" / "golden" / "feedback").iterdir())
-SCHEMA = Schema.from_dict(yaml.safe_load((ROOT / "model" / "params.yaml").read_text())["schema"])
 BOTH = json.loads((ROOT / "tests" / "golden" / "feedback" / "200-both.json").read_text())
 decode = FeedbackDecoder(SCHEMA, 1000)
 
@@ -55,6 +54,12 @@ def test_every_fault_has_a_pointer():
     assert ["/failures/failure/0", "/maint/machineID"] == errors_of(wrong)
     assert [""] == errors_of({})
     assert ["/maint"] == errors_of(BOTH, FeedbackDecoder(SCHEMA, 1))
+
+
+def test_a_fleet_without_components_has_an_example_too():
+    bare = replace(SCHEMA, components=())
+    rows = {"failures": 0, "maint": 0, "retracted": 0, "complete_until": 1}
+    assert rows == FeedbackDecoder(bare, 1000)(json.dumps(openapi(bare)["examples"][0])).rows
 
 
 def test_the_documented_example_is_feedback_and_the_schema_takes_and_refuses_as_we_do():

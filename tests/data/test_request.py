@@ -7,17 +7,16 @@ from time import time_ns
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from closedloop.data import columns, request, rfc3339
 from closedloop.data.request import Decoder, RequestError, decode, openapi
 from closedloop.data.schema import HOUR_US, Schema
+from simulated_fleet import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-SCHEMA = Schema.from_dict(yaml.safe_load((ROOT / "model" / "params.yaml").read_text())["schema"])
 EXAMPLE = json.loads((GOLDEN / "request.json").read_text())
 
 
@@ -202,10 +201,13 @@ def test_a_name_may_hold_quotes_and_backslashes():
     assert decoder(json.dumps({"telemetry": EXAMPLE["telemetry"], "errors": events})).errors.code.tolist() == [0, 1]
 
 
-def test_the_example_in_the_documentation_can_be_sent_as_it_is():
-    tables = decode(json.dumps(openapi(SCHEMA)["examples"][0]), SCHEMA, 10)
-    assert SCHEMA.period_us == int(tables.time[1] - tables.time[0])
-    for values, (low, high) in zip(tables.values, SCHEMA.ranges, strict=True):
+@pytest.mark.parametrize("sensors", [{}, {"flow": [0, 0.01], "offset": [-3e-7, -2e-7], "pulses": [1e12, 1e12 + 1]}])
+def test_the_example_in_the_documentation_can_be_sent_as_it_is(sensors):
+    """Its readings are plausible ones, whatever the unit."""
+    schema = Schema.from_dict(SCHEMA.to_dict() | ({"sensors": sensors} if sensors else {}))
+    tables = decode(json.dumps(openapi(schema)["examples"][0]), schema, 10)
+    assert schema.period_us == int(tables.time[1] - tables.time[0])
+    for values, (low, high) in zip(tables.values, schema.ranges, strict=True):
         assert ((low <= values) & (values <= high)).all()
 
 

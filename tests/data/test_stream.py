@@ -1,5 +1,7 @@
 """A fleet read in parts gives the same tables as a fleet read as a whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +20,7 @@ SCHEMA = Schema.from_dict(
         "sampling_minutes": 60,
     }
 )
+NAMED = replace(SCHEMA, machine_id="text")
 TIMES = pd.date_range("2020-01-01", periods=30, freq="h", tz="UTC")
 
 
@@ -97,8 +100,7 @@ def test_one_file_is_the_telemetry(how, frames, tmp_path):
 
 def test_names_of_your_own_and_machines_with_names(frames, tmp_path):
     mapping = {"telemetry": {"when": "datetime", "asset": "machineID"}, "errors": {"asset": "machineID"}}
-    numbers = {"007": -5, "7": 7, "big": 2**53 + 1}
-    names = {number: name for name, number in numbers.items()}
+    names = {-5: "007", 7: "7", 2**53 + 1: " big"}  # in another order than the numbers
     telemetry = frames["telemetry"].rename(columns={"datetime": "when", "machineID": "asset"})
     errors = frames["errors"].rename(columns={"machineID": "asset"})
     for frame in (telemetry, errors):
@@ -106,12 +108,32 @@ def test_names_of_your_own_and_machines_with_names(frames, tmp_path):
     telemetry.to_csv(tmp_path / "sensors.csv", index=False, sep=";")
     errors.to_csv(tmp_path / "alarms.csv", index=False)
     files = {"telemetry": "sensors.csv", "errors": "alarms.csv"}
-    found = Stream(tmp_path, SCHEMA, mapping, files, numbers)
-    whole = sources.frames_to_tables({name: frames[name] for name in files}, SCHEMA, {})
-    machines, _, values, (told, _), _, _ = all_of(found.parts(60))
-    assert whole.machine.tolist() == machines
-    np.testing.assert_array_equal(whole.values, values)
-    np.testing.assert_array_equal(whole.errors.machine, told.machine)
+    found = Stream(tmp_path, NAMED, mapping, files)
+    assert ["007", "7", "big"] == list(found.rows)
+    whole = sources.frames_to_tables(sources.read_frames(tmp_path, mapping, files, "text"), NAMED, {})
+    for rows in (30, 60, 90):
+        parts = list(found.parts(rows))
+        assert [name for part in parts for name in part.names] == list(found.rows)
+        called = np.concatenate([part.named(part.machine) for part in parts])
+        np.testing.assert_array_equal(whole.named(whole.machine), called)
+        np.testing.assert_array_equal(whole.values, np.concatenate([part.values for part in parts], axis=1))
+        errors = np.concatenate([part.named(part.errors.machine) for part in parts])
+        np.testing.assert_array_equal(whole.named(whole.errors.machine), errors)
+
+
+@pytest.mark.parametrize("padding", ["", " "])
+@pytest.mark.parametrize("how", ["csv", "parquet", "delta"])
+def test_named_machines_are_read_in_parts_from_every_form(frames, tmp_path, how, padding):
+    """Also where a file pads a name, so that it cannot choose rows by itself."""
+    named = {table: frame.astype({"machineID": str}) for table, frame in frames.items()}
+    named["telemetry"]["machineID"] += padding
+    place = store(named, tmp_path / how, how)
+    whole = sources.frames_to_tables(named, NAMED, {})
+    parts = list(Stream(place, NAMED, {}).parts(31))
+    assert 3 == len(parts)
+    np.testing.assert_array_equal(whole.values, np.concatenate([part.values for part in parts], axis=1))
+    assert [name for name in whole.names if name != "8"] == [name for part in parts for name in part.names]
+    assert ["7"] == [name for part in parts for name in part.named(part.machine_ids)]
 
 
 def test_files_that_are_written_in_another_way_are_read_in_blocks_too(frames, tmp_path, monkeypatch):
@@ -127,8 +149,7 @@ def test_files_that_are_written_in_another_way_are_read_in_blocks_too(frames, tm
         apart.to_csv(tmp_path / f"M{machine}.csv", index=False, sep=";", decimal=",")
     read = {"decimal": ",", "date_and_time": ["day", "clock"], "time_format": "%d.%m.%Y %H:%M:%S",
             "machine_from": "M{machine}.csv"}  # fmt: skip
-    numbers = {str(machine): int(machine) for machine in telemetry["machineID"].unique()}
-    found = Stream(tmp_path, SCHEMA, {}, {"telemetry": "M*.csv"}, numbers, read)
+    found = Stream(tmp_path, SCHEMA, {}, {"telemetry": "M*.csv"}, read)
     machines, times, values, *_ = all_of(found.parts(60))
     assert whole.machine.tolist() == machines
     np.testing.assert_array_equal(whole.time, times)
@@ -136,7 +157,7 @@ def test_files_that_are_written_in_another_way_are_read_in_blocks_too(frames, tm
 
     long = telemetry.melt(["datetime", "machineID"], var_name="tag")
     long.to_csv(tmp_path / "long.csv", index=False)
-    found = Stream(tmp_path, SCHEMA, {}, {"telemetry": "long.csv"}, {}, {"tag": "tag", "value": "value"})
+    found = Stream(tmp_path, SCHEMA, {}, {"telemetry": "long.csv"}, {"tag": "tag", "value": "value"})
     machines, _, values, *_ = all_of(found.parts(60))
     assert whole.machine.tolist() == machines
     np.testing.assert_array_equal(whole.values, values)

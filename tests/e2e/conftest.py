@@ -1,4 +1,4 @@
-"""What the tests of a running service share: the bundle it must serve, and the corpus of requests."""
+"""What the tests of a running service share: the bundle of the last run, and the requests that its schema calls for."""
 
 from __future__ import annotations
 
@@ -12,22 +12,49 @@ from typing import Any
 import httpx
 import pytest
 
+from closedloop.data.request import openapi
+from closedloop.data.schema import Schema
+from corpus import corpus
 from score import score
 
 ROOT = Path(__file__).resolve().parents[2]
-CORPUS = [*sorted((ROOT / "tests/golden/requests").glob("*.json")), ROOT / "tests/golden/request.json"]
+BUNDLE = ROOT / "build/bundle"
+
+
+def read_manifest() -> dict[str, Any]:
+    """Read the manifest of the bundle that `make run` wrote."""
+    return json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))
+
+
+def bodies_of(manifest: dict[str, Any]) -> dict[str, bytes]:
+    """The corpus of the bundle's own fleet, by name."""
+    schema = Schema.from_dict(manifest["schema"])
+    return corpus(schema, openapi(schema)["examples"][0])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes ``case`` with each request of the corpus, valid and hostile: (status, body)."""
+    if "case" in metafunc.fixturenames:
+        bodies = bodies_of(read_manifest())
+        metafunc.parametrize("case", [(int(name[:3]), body) for name, body in bodies.items()], ids=list(bodies))
 
 
 @pytest.fixture(scope="session")
 def bundle() -> Path:
     """The bundle written by `make run`."""
-    return ROOT / "build/bundle"
+    return BUNDLE
 
 
 @pytest.fixture(scope="session")
-def manifest(bundle: Path) -> dict[str, Any]:
+def manifest() -> dict[str, Any]:
     """Its manifest."""
-    return json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    return read_manifest()
+
+
+@pytest.fixture(scope="session")
+def bodies(manifest: dict[str, Any]) -> dict[str, bytes]:
+    """The corpus of its fleet: the body of each request, by its status and what is odd in it."""
+    return bodies_of(manifest)
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +107,3 @@ def example() -> Callable[..., dict[str, Any]]:
         return operation["requestBody"]["content"]["application/json"]["schema"]["examples"][0]
 
     return read
-
-
-@pytest.fixture(params=CORPUS, ids=lambda path: path.stem)
-def request_body(request: pytest.FixtureRequest) -> bytes:
-    """Each of the golden requests, valid and hostile."""
-    return request.param.read_bytes()

@@ -63,12 +63,13 @@ def azure(
 
 
 def test_azures_server_gives_the_status_and_body_of_run(
-    azure: httpx.Client, run: Callable[[str], dict[str, Any]], request_body: bytes
+    azure: httpx.Client, run: Callable[[str], dict[str, Any]], case: tuple[int, bytes]
 ) -> None:
     """And of the service (test_contract). The server itself refuses bytes that are not text."""
-    over_http = azure.post("/score", content=request_body, headers={"Content-Type": "application/json"})
+    body = case[1]
+    over_http = azure.post("/score", content=body, headers={"Content-Type": "application/json"})
     try:
-        text = request_body.decode()
+        text = body.decode()
     except UnicodeDecodeError:
         assert over_http.status_code == 400
         return

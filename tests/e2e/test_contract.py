@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -41,26 +42,28 @@ def test_the_service_serves_the_bundle_of_this_run(client: httpx.Client, manifes
     assert manifest["model_digest"] == client.get("/version").json()["model_digest"]
 
 
-def test_its_own_example_gets_a_probability_for_each_head(
+def test_its_own_example_gets_an_anomaly_score_and_a_probability_for_each_head(
     client: httpx.Client, example: Callable[[httpx.Client], dict[str, Any]], manifest: dict[str, Any]
 ) -> None:
     answer = client.post("/score", json=example(client))
     assert answer.status_code == 200, answer.text
     for result in answer.json()["results"]:
+        assert math.isfinite(result["anomaly"]["score"])
         assert set(manifest["schema"]["components"]) == set(result["failure"])
-        told = [head for head in result["failure"].values() if head is not None]
-        assert told, "no failure head answered"
-        assert all(0 <= head["probability"] <= 1 for head in told)
+        told = {name: head for name, head in result["failure"].items() if head is not None}
+        assert set(manifest["heads"]["failure"]) == set(told)
+        assert all(0 <= head["probability"] <= 1 for head in told.values())
 
 
 def test_score_py_and_the_service_give_the_same_body(
-    client: httpx.Client, run: Callable[[str], dict[str, Any]], request_body: bytes
+    client: httpx.Client, run: Callable[[str], dict[str, Any]], case: tuple[int, bytes]
 ) -> None:
     """For every request. Bytes that are not text cannot reach run(); they must not break the service."""
-    over_http = client.post("/score", content=request_body, headers={"Content-Type": "application/json"})
-    assert over_http.status_code < 500, over_http.text
+    status, body = case
+    over_http = client.post("/score", content=body, headers={"Content-Type": "application/json"})
+    assert status == over_http.status_code, over_http.text
     try:
-        direct = run(request_body.decode())
+        direct = run(body.decode())
     except UnicodeDecodeError:
         return
     assert direct.get("status", 200) == over_http.status_code

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from closedloop.data.frames import tables_to_frames
-from closedloop.data.schema import Schema
 from closedloop.data.simulate import simulate
+from simulated_fleet import SCHEMA
 
 JOBS = {"make run": "train.yml", "make test": "test.yml"}  # too long to run twice
 ANYWHERE = "path/to/folder"
@@ -32,13 +31,12 @@ def commands(root: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def copy(root: Path, copied: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository with a fleet in it."""
+def copy(copied: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository with a folder of the reference fleet's files in it."""
     folder = copied(tmp_path_factory.mktemp("readme") / "copy")
-    schema = Schema.from_dict(yaml.safe_load((root / "model/params.yaml").read_text(encoding="utf-8"))["schema"])
     theirs = folder / ANYWHERE
     theirs.mkdir(parents=True)
-    for name, frame in tables_to_frames(simulate("default", 25, 365, 7, schema).tables, schema).items():
+    for name, frame in tables_to_frames(simulate("default", 25, 365, 7, SCHEMA).tables, SCHEMA).items():
         frame.to_csv(theirs / f"{name}.csv", index=False)
     return folder
 
@@ -56,15 +54,15 @@ def test_every_command_is_run_somewhere(root: Path) -> None:
     for command, file in JOBS.items():
         assert f"- run: {command}\n" in (root / ".github/workflows" / file).read_text(encoding="utf-8")
     others = [command for command in told if command not in JOBS]
-    assert [command.split()[:2] for command in others] == [["make", "data-check"], ["make", "run"], ["curl", "-s"]]
+    assert [command.split()[:2] for command in others] == [["make", "data-check"], ["make", "adopt"], ["curl", "-s"]]
 
 
 @pytest.fixture(scope="module")
 def trained(root: Path, copy: Path) -> Path:
-    """The copy after the README's commands for your own fleet."""
-    for command in commands(root):
-        if ANYWHERE in command:
-            in_copy(copy, command)
+    """The copy after the README's commands for your own fleet, and a run of that."""
+    for command in [*(told for told in commands(root) if ANYWHERE in told), "make run QUICK=1"]:
+        in_copy(copy, command)
+    assert json.loads((copy / "build/data/data.json").read_text(encoding="utf-8"))["local"] is False
     return copy
 
 

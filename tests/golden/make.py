@@ -20,7 +20,7 @@ from closedloop.judge.labels import labels
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import ANOMALY, Intervals, JudgeSettings, PredictionTable, Truth
 from judged_fleet import PARAMS
-from model.common.params import load
+from simulated_fleet import SCHEMA
 
 HERE = Path(__file__).parent
 COMMITS = {"champion": "c" * 40, "challenger": "d" * 40}
@@ -29,9 +29,8 @@ CI = {"repository": "someone/fleet", "run_id": "1234567890", "commit": COMMITS["
 
 def truth() -> Truth:
     """Eight machines of the azure profile, 120 days, all judged."""
-    schema = load().schema
-    made = simulate("azure", 8, 120, 5, schema)
-    return Truth(made.tables, schema, "golden", Intervals.of(made.anomalies))
+    made = simulate("azure", 8, 120, 5, SCHEMA)
+    return Truth(made.tables, SCHEMA, "golden", Intervals.of(made.anomalies))
 
 
 def blurred(known: Truth, noise: float, seed: int) -> PredictionTable:

@@ -66,7 +66,7 @@ def psi(stored: DriftReference, tables: Tables, clustered: bool = True) -> list[
     """
     found, machine = [], np.unique(tables.machine, return_inverse=True)[1]
     for c, values in enumerate(tables.values):
-        counts, covariance = drift_reference_fit._shares(values, stored.edges[c], machine)
+        counts, covariance = drift_reference_fit.shares(values, stored.edges[c], machine)
         before, now = stored.counts[c] / stored.counts[c].sum(), counts / counts.sum()
         middle, index = (before + now) / 2, float(np.sum((now - before) * np.log(now / before)))
         both = stored.covariance[c] + covariance

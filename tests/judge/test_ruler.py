@@ -64,7 +64,8 @@ def test_every_file_of_judge_and_every_module_of_data_that_it_imports_is_the_rul
     before = ruler(package, PARAMS, PIN)
     judge = sorted(path.relative_to(package).as_posix() for path in (package / "judge").iterdir())
     assert {"judge/checks.py", "judge/holdout.py", "judge/labels.py", "judge/ruler.py", "judge/split.py"} <= set(judge)
-    measuring = dict.fromkeys(judge, "code of judge/") | {"data/schema.py": "code of data/schema.py"}
+    data = ("data/machines.py", "data/marks.py", "data/schema.py")
+    measuring = dict.fromkeys(judge, "code of judge/") | {name: f"code of {name}" for name in data}
     for path in sorted(package.rglob("*.*")):
         name, content = path.relative_to(package).as_posix(), path.read_bytes()
         path.write_bytes(content + b"\n")
@@ -220,6 +221,35 @@ def test_other_parts_are_another_ruler_and_so_are_other_tables_from_the_same_par
     """A newer version of the same Delta tables is not: its tables are other ones because time went by."""
     one, other = ruler(package, PARAMS, mine), ruler(package, PARAMS, theirs)
     assert changes(one, other) == changes(other, one) == expected
+
+
+FILES = {"kind": "files", "location": "az://c/plant", "account": "one", "files": [{"path": "a.csv", "sha256": "0"}]}
+LOG = {"kind": "log", "location": "s3://b/log", "versions": {"requests": 3, "feedback": None}}
+
+
+@pytest.mark.parametrize(
+    ("part", "other", "expected"),
+    [
+        (FILES, FILES | {"location": "s3://b/plant", "region": "eu-west-1", "public": True}, []),
+        (FILES, FILES | {"account": "two"}, []),
+        (FILES, FILES | {"files": [{"path": "a.csv", "sha256": "1"}]}, ["parts of the data pin"]),
+        (FILES, FILES | {"files": [{"path": "b.csv", "sha256": "0"}]}, ["parts of the data pin"]),
+        (LOG, LOG | {"versions": {"requests": 9, "feedback": 2}}, []),
+        (LOG, LOG | {"endpoint": "https://store.example"}, []),
+        (LOG, LOG | {"location": "s3://b/other"}, ["parts of the data pin"]),
+        (LOG, LOG | {"account": "two"}, ["parts of the data pin"]),
+        (DELTA, DELTA | {"until": "2026-01-01"}, ["parts of the data pin"]),
+    ],
+)
+def test_the_same_files_elsewhere_and_newer_versions_of_the_same_log_are_the_same_ruler(package, part, other, expected):
+    one, two = ruler(package, PARAMS, {"parts": [part]}), ruler(package, PARAMS, {"parts": [other]})
+    assert changes(one, two) == expected
+
+
+def test_files_that_moved_and_are_read_otherwise_are_another_ruler(package):
+    one = ruler(package, PARAMS, {"parts": [FILES], "fingerprint": "a"})
+    two = ruler(package, PARAMS, {"parts": [FILES | {"location": "s3://b/x"}], "fingerprint": "b"})
+    assert changes(one, two) == [TABLES]
 
 
 def test_a_ruler_survives_a_file(package):

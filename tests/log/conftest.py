@@ -16,7 +16,7 @@ from closedloop.log.record import REJECT, Record, Reject, encode
 from closedloop.log.ship import Shipper
 from closedloop.log.sink import Sink
 from closedloop.log.spool import Spool
-from model.common import params
+from simulated_fleet import SCHEMA
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REQUEST = json.loads((GOLDEN / "request.json").read_bytes())
@@ -96,8 +96,7 @@ def place(sink):
 
 @pytest.fixture(scope="session")
 def schema():
-    """The schema of params.yaml."""
-    return params.load().schema
+    return SCHEMA
 
 
 @pytest.fixture

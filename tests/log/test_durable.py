@@ -1,6 +1,7 @@
 """What is written is on the disk, also on systems that lack some of Linux's calls."""
 
 import ctypes
+import errno
 import fcntl
 import os
 
@@ -53,6 +54,23 @@ def test_on_macos_each_sync_empties_the_cache_of_the_drive(tmp_path, as_on_macos
     durable.sync_folder(tmp_path)
     durable.sync_disk(tmp_path)
     assert ["full", "full", "full", "sync", "full"] == calls
+
+
+@pytest.mark.parametrize(("error", "made"), [(errno.ENOTSUP, ["fsync"]), (errno.EINVAL, ["fsync"]), (errno.EIO, None)])
+def test_a_file_system_without_that_call_gets_fsync_and_one_that_fails_is_an_error(
+    tmp_path, monkeypatch, as_on_macos, calls, error, made
+):
+    def refuse(descriptor, what, *_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    with (tmp_path / "x").open("wb") as file:
+        if made is None:
+            with pytest.raises(OSError, match="error"):
+                durable.sync_records(file.fileno())
+        else:
+            durable.sync_records(file.fileno())
+    assert (made or []) == calls
 
 
 def test_a_disk_that_refuses_is_an_error(tmp_path, monkeypatch):

@@ -66,6 +66,7 @@ def plain(body, kind):
             if name == "telemetry":
                 place = {column: columns.pop(column) for column in ("datetime", "machineID")}
                 columns = place | {"sensors": [{"name": sensor, "values": own} for sensor, own in columns.items()]}
+            columns["machineName"] = None  # the request has numbers
         nested[name] = columns
     return nested
 
@@ -77,7 +78,7 @@ def answered(answer):
             {"component": name, **(chance or {"probability": None, "alarm": None})}
             for name, chance in result["failure"].items()
         ]
-        results.append({**result, "datetime": instant(result["datetime"]), "failure": failure})
+        results.append({**result, "datetime": instant(result["datetime"]), "failure": failure, "machineName": None})
     return results
 
 
@@ -97,7 +98,10 @@ def holds(kit, body, kind="score", answer=None):
 )
 def test_each_golden_body_that_is_answered_becomes_its_row(kit, path, monkeypatch, long):
     monkeypatch.setattr(bodies, "LONG_BYTES", long)
-    holds(kit, path.read_bytes(), "score" if path.parent.name == "requests" else "feedback")
+    kind, body = "score" if path.parent.name == "requests" else "feedback", path.read_bytes()
+    if "id-as-text" in path.name:  # the service logs it with numbers
+        body = Decoder(SCHEMA, 10).read(body)[1] if kind == "score" else FeedbackDecoder(SCHEMA, 10)(body).body
+    holds(kit, body, kind)
 
 
 @pytest.mark.parametrize("long", [bodies.LONG_BYTES, 0])

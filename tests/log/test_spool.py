@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from closedloop.log import segment
 from closedloop.log import state as module
 from closedloop.log.frame import HEADER_BYTES
 from closedloop.log.spool import Spool, SpoolError, SpoolFull, read
@@ -45,8 +46,8 @@ def spool(folder):
 
 
 def fail_once(monkeypatch, name, error):
-    """Let one call of ``os.<name>`` fail. Returns the list of the arguments of every call."""
-    calls, real = [], getattr(os, name)
+    """Let one call of ``durable.<name>`` by a segment fail. Returns the list of the arguments of every call."""
+    calls, real = [], getattr(segment, name)
 
     def call(descriptor, *rest):
         calls.append(descriptor)
@@ -54,7 +55,7 @@ def fail_once(monkeypatch, name, error):
             raise OSError(error, os.strerror(error))
         return real(descriptor, *rest)
 
-    monkeypatch.setattr(os, name, call)
+    monkeypatch.setattr(segment, name, call)
     return calls
 
 
@@ -81,22 +82,22 @@ def test_each_record_has_a_place_of_its_own(spool, folder):
 
 
 def test_many_appends_share_one_sync(spool, monkeypatch):
-    syncs, real = [], os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: syncs.append(real(descriptor)))
+    syncs, real = [], segment.sync_records
+    monkeypatch.setattr(segment, "sync_records", lambda descriptor: syncs.append(real(descriptor)))
     append_all(spool, [b"x"] * 500)
     assert 1 <= len(syncs) == spool.counts.commits < 50
     assert spool.counts.records == 500
 
 
 def test_nothing_is_acknowledged_before_its_sync(spool, monkeypatch):
-    synced, real = [], os.fdatasync
+    synced, real = [], segment.sync_records
 
     def slow(descriptor):
         time.sleep(0.05)
         real(descriptor)
         synced.append(True)
 
-    monkeypatch.setattr(os, "fdatasync", slow)
+    monkeypatch.setattr(segment, "sync_records", slow)
 
     async def run():
         waiting = spool.append(b"x")
@@ -110,7 +111,7 @@ def test_nothing_is_acknowledged_before_its_sync(spool, monkeypatch):
 
 @pytest.mark.parametrize("durability", ["os", "off"])
 def test_without_the_promise_nothing_is_synced_and_all_is_written(folder, durability, monkeypatch):
-    monkeypatch.setattr(os, "fdatasync", pytest.fail)
+    monkeypatch.setattr(segment, "sync_records", pytest.fail)
     spool = Spool(folder, durability=durability)
     append_all(spool, [b"x"] * 10)
     spool.close()
@@ -238,7 +239,7 @@ def test_what_waits_is_bounded(folder, monkeypatch):
 
 def test_a_failed_sync_is_never_tried_again_on_its_descriptor(spool, folder, monkeypatch):
     append_all(spool, [b"before"])
-    calls = fail_once(monkeypatch, "fdatasync", errno.EIO)
+    calls = fail_once(monkeypatch, "sync_records", errno.EIO)
     (error,) = append_all(spool, [b"lost"])
     assert isinstance(error, SpoolError)
     assert "the disk refused the log" in str(error)
@@ -251,8 +252,8 @@ def test_a_failed_sync_is_never_tried_again_on_its_descriptor(spool, folder, mon
 
 
 def test_while_the_disk_refuses_so_does_the_spool(spool, folder, monkeypatch):
-    monkeypatch.setattr(os, "fdatasync", _no_space)
-    monkeypatch.setattr(os, "posix_fallocate", _no_space)
+    monkeypatch.setattr(segment, "sync_records", _no_space)
+    monkeypatch.setattr(segment, "reserve", _no_space)
     (error,) = append_all(spool, [b"x"])
     assert "No space left" in str(error)
     assert "No space left" in spool.failure
@@ -373,7 +374,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_a_disk_without_space_for_a_segment_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(os, "posix_fallocate", _no_space)
+    monkeypatch.setattr(segment, "reserve", _no_space)
     with pytest.raises(OSError, match="No space left"):
         Spool(folder)
     assert list(folder.glob("*.open")) == []

@@ -1,12 +1,17 @@
-"""A small fleet, and the model that this commit's params.yaml trains on it."""
+"""A small fleet, the model that the golden parameters train on it, and the commands with that fleet as their own."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import model
 from closedloop.data.schema import HOUR_US, Tables
 from closedloop.data.simulate import simulate
 from closedloop.heads.bundle import Bundle
@@ -14,6 +19,7 @@ from closedloop.judge.split import split
 from closedloop.judge.truth import Intervals, JudgeSettings, Truth
 from model.common.params import Params, load
 from model.train import train
+from simulated_fleet import PARAMS_FILE, PIN_FILE
 
 MACHINES, DAYS, SEED = 24, 210, 11
 
@@ -51,3 +57,24 @@ def trained() -> Trained:
     made = train(training, params.schema, params, about)
     _, bundle = next(made)
     return Trained(params, training, truth, JudgeSettings.from_params(params.raw), bundle)
+
+
+@pytest.fixture(scope="session")
+def own_the_reference_fleet() -> Callable[[Path], None]:
+    """Give a copy of the folder ``model/`` the reference fleet's parameters and pin, as if it were the copy's own."""
+
+    def give(folder: Path) -> None:
+        for file in (PARAMS_FILE, PIN_FILE):
+            shutil.copyfile(file, folder / file.name)
+        (folder / "simulated.yaml").unlink(missing_ok=True)  # a copy that adopted a fleet has it
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def commands_path(tmp_path_factory: pytest.TempPathFactory, own_the_reference_fleet: Callable[[Path], None]) -> str:
+    """The PYTHONPATH with which a program finds the commands, with the reference fleet as their own."""
+    folder = tmp_path_factory.mktemp("commands")
+    shutil.copytree(Path(model.__file__).parent, folder / "model", ignore=shutil.ignore_patterns("__pycache__"))
+    own_the_reference_fleet(folder / "model")
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))

@@ -10,9 +10,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from model.common.params import load
 
 # The last commit before judge/, report/ and model/common/ took their places: its model.train is one large module beside
 # model/champion.py, and its library has features/split.py and judge/report.py.
@@ -27,12 +30,12 @@ def git(folder: Path, *words: str) -> str:
 
 
 def command(
-    folder: Path, name: str, *words: str, base: str = "", champion: str = "", on_github: bool = False
+    folder: Path, name: str, *words: str, base: str = "", champion: str = "", on_github: bool = False, **extra: str
 ) -> subprocess.CompletedProcess[str]:
     """Run one command with the code of the folder, not of the wheel under test."""
     path = os.pathsep.join([str(folder / "src"), str(folder)])
     environment = os.environ | {"PYTHONPATH": path, "BASE_COMMIT": base, "CHAMPION_COMMIT": champion}
-    environment |= {"GITHUB_ACTIONS": str(on_github).lower(), "ACT": "", "GITHUB_RUN_ID": "7"}
+    environment |= {"GITHUB_ACTIONS": str(on_github).lower(), "ACT": "", "GITHUB_RUN_ID": "7"} | extra
     words = (sys.executable, "-m", f"model.{name}", *words)
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -48,8 +51,18 @@ def top() -> Path:
     return Path(git(Path(__file__).parent, "rev-parse", "--show-toplevel"))
 
 
-def copy_checkout(folder: Path) -> None:
-    """Copy those parts of this checkout that train and judge a model."""
+@pytest.fixture(scope="module")
+def copy_checkout(own_the_reference_fleet) -> Callable[[Path], None]:
+    """Copy those parts of this checkout that train and judge a model, and give them the reference fleet."""
+
+    def copy(folder: Path) -> None:
+        copy_parts(folder)
+        own_the_reference_fleet(folder / "model")
+
+    return copy
+
+
+def copy_parts(folder: Path) -> None:
     listed = git(top(), "ls-files", "--cached", "--others", "--exclude-standard", *PARTS).split()
     for name in listed:
         if (top() / name).is_file():
@@ -77,7 +90,7 @@ def commit(folder: Path, message: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory):
+def copy(copy_checkout, tmp_path_factory):
     """A repository with one commit, this checkout with a small fleet pinned, and that commit's model in build/."""
     folder = tmp_path_factory.mktemp("copy") / "project"
     folder.mkdir()
@@ -140,6 +153,107 @@ def test_a_base_that_cannot_be_trained_is_incomparable_until_a_person_accepts_it
     (copy / "model/accepted.json").unlink()
 
 
+def test_the_champion_answers_from_the_bundle_of_its_release_also_when_its_pin_is_gone(copy):
+    """Training again is the fallback, and the decision says which of the two was used, and why."""
+    data = copy / "model/data.py"
+    good = data.read_text()
+    gone = 'import os\n\nif os.environ.get("PIN_IS_GONE"):\n    raise SystemExit("the pin is gone")\n'
+    data.write_text(good.replace("import shutil\n", f"{gone}import shutil\n", 1))
+    champion = commit(copy, "champion")
+    succeed(copy, "data", "validate", "train")
+    shutil.rmtree(copy / "build/released", ignore_errors=True)
+    shutil.copytree(copy / "build/bundle", copy / "build/released/bundle")
+    about = {"tag": "r1", "commit": champion, "verified": "by its digest", "problem": ""}
+    note = copy / "build/released/release.json"
+    note.write_text(json.dumps(about))
+    params = copy / "model/params.yaml"
+    params.write_text(re.sub(r"(?<=alarms_per_machine_year: )\d+", "4", params.read_text()))
+    commit(copy, "other alarms")
+    succeed(copy, "train", "predict")
+
+    def judged(**extra: str) -> dict:
+        command(copy, "evaluate", "--quick", base=champion, champion=champion, **extra)
+        return json.loads((copy / "build/decision.json").read_text())
+
+    decision = judged(PIN_IS_GONE="1")
+    assert decision["verdict"] in {"inconclusive", "worse", "better"}, decision["reason"]
+    assert {"from": "release", "tag": "r1", "verified": "by its digest"} == decision["champion_from"]
+    assert champion == decision["champion"]["commit"]
+    said = (copy / "build/report/summary.md").read_text()
+    assert "The champion's bundle: from its release r1, verified by its digest" in said
+    assert not (copy / "build/commits" / champion[:12] / "build/bundle").exists()  # nothing was trained
+
+    (copy / "build/released/bundle/card.md").write_text("changed")
+    decision = judged(PIN_IS_GONE="1")
+    assert "incomparable" == decision["verdict"]
+    assert "the pin is gone" in decision["reason"]
+    assert "card.md was changed" in decision["reason"]
+    decision = judged()
+    assert decision["verdict"] in {"inconclusive", "worse", "better"}
+    assert "training" == decision["champion_from"]["from"]
+    assert "card.md was changed" in decision["champion_from"]["why"]
+
+    for changed, why in ({"problem": "HTTP 502"}, "HTTP 502"), ({"commit": "f" * 40}, "another commit's bundle"):
+        note.write_text(json.dumps(about | changed))
+        decision = judged(PIN_IS_GONE="1")
+        assert "incomparable" == decision["verdict"]
+        assert why in decision["reason"]
+    shutil.rmtree(copy / "build/released")
+
+
+SETTLE = """
+import json, sys
+from pathlib import Path
+from model.common import champion
+
+decision = json.loads(sys.argv[1])
+print(json.dumps(champion.settle(decision, {"local": False, "source": sys.argv[2]}, Path(sys.argv[3]))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "own_fleet", "becomes"),
+    [
+        ([], False, True),
+        (["notes.txt", "model/accepted.json"], False, True),
+        (["model/params.yaml"], False, False),
+        (["model/data.lock.json"], False, False),
+        (["src/closedloop/features/custom.py"], False, False),
+        (["model/params.yaml", "model/data.lock.json", "mydata/x.csv"], True, True),
+        (["src/closedloop/features/custom.py"], True, False),
+        (["requirements/train.txt"], True, False),
+    ],
+)
+@pytest.mark.parametrize("verdict", ["first", "better"])
+def test_a_model_becomes_this_machines_champion_if_a_commit_can_make_it_again(
+    copy, tmp_path, changed, own_fleet, becomes, verdict
+):
+    """Of a fleet that the commit does not know (files of one's own, or just adopted) its code is enough."""
+    folder = tmp_path / "project"
+    subprocess.run(["git", "clone", "--quiet", str(copy), str(folder)], check=True, capture_output=True)
+    for name in changed:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("a") as stream:
+            stream.write("\n")
+    source = "plant" if own_fleet else load().source
+    reason = {
+        "first": "There is no champion yet, so this model becomes the champion. 2 machines.",
+        "better": "Saves 10.",
+    }[verdict]
+    decision = {"verdict": verdict, "becomes_champion": True, "reason": reason}
+    path = os.pathsep.join([str(folder / "src"), str(folder)])
+    words = [sys.executable, "-c", SETTLE, json.dumps(decision), source, str(folder / "model/params.yaml")]
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert becomes == found["becomes_champion"]
+    if becomes:
+        assert decision == found
+    else:
+        assert "commit your changes and run again" in found["reason"]
+        assert "becomes the champion" not in found["reason"]
+
+
 def test_a_base_that_is_not_in_the_clone_is_one_clear_line(copy):
     done = command(copy, "evaluate", base="f" * 40)
     assert done.returncode == 2
@@ -147,7 +261,7 @@ def test_a_base_that_is_not_in_the_clone_is_one_clear_line(copy):
 
 
 @pytest.fixture(scope="module")
-def moved(tmp_path_factory):
+def moved(copy_checkout, tmp_path_factory):
     """A repository whose first commit is one from before the moves, and whose second is this checkout."""
     found = subprocess.run(
         ["git", "-C", str(top()), "cat-file", "-e", f"{BEFORE_THE_MOVES}^{{commit}}"], capture_output=True, check=False
@@ -189,3 +303,30 @@ def test_a_champion_from_before_the_moves_is_trained_by_its_own_code_and_only_th
     manifest = json.loads((theirs / "build/bundle/manifest.json").read_text())
     assert {"commit": base, "model_digest": manifest["model_digest"]} == decision["champion"]
     assert (theirs / "build/holdout-of-challenger.parquet").exists()
+
+
+def test_a_fleet_of_ones_own_in_place_of_the_simulator_is_the_first_and_then_the_champion(copy):
+    """The base and the champion pin simulator parts only: neither its model nor its rules are compared with."""
+    git(copy, "checkout", "--quiet", "--force", "main")
+    base = git(copy, "rev-parse", "HEAD")
+    succeed(copy, "data")
+    plant = copy / "data/plant"
+    plant.mkdir(parents=True)
+    for table in ("telemetry", "failures", "errors", "maint", "machines"):
+        shutil.copy(copy / f"build/data/PdM_{table}.parquet", plant)
+    params = copy / "model/params.yaml"
+    params.write_text(params.read_text().replace("source: simulated", "source: plant"))
+    assert command(copy, "data_pin", "--source", "data/plant").returncode == 0
+    assert command(copy, "validate", "--pin").returncode == 0
+    adopted = commit(copy, "adopt a fleet")
+    succeed(copy, "train", "predict")
+    done = command(copy, "evaluate", base=base, champion=base)
+    assert done.stdout.startswith("first: "), done.stderr
+    decision = json.loads((copy / "build/decision.json").read_text())
+    assert (None, True, True) == (decision["champion"], decision["green"], decision["becomes_champion"])
+
+    params.write_text(params.read_text().replace("source: plant", "source: press"))
+    commit(copy, "another name")
+    succeed(copy, "data", "validate", "train", "predict")
+    done = command(copy, "evaluate", base=adopted, champion=adopted)
+    assert done.stdout.startswith("incomparable: The ruler changed (source in params.yaml)"), done.stdout

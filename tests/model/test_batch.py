@@ -9,26 +9,25 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from deltalake import write_deltalake
 
 from closedloop.data import sources
 from closedloop.data.rfc3339 import parse
-from closedloop.data.schema import DataError, Schema
+from closedloop.data.schema import DataError
 from closedloop.data.simulate import simulate
 from closedloop.data.stream import Stream
 from closedloop.heads.bundle import load
 from closedloop.judge.truth import PredictionTable
 from model import batch
-from model.common.params import PARAMS
 from model.common.predictions import predict
+from simulated_fleet import PARAMS_FILE, SCHEMA
 
 COLUMNS = ["machineID", "datetime", "head", "score", "alarm"]
 
 
 @pytest.fixture(scope="module")
 def schema():
-    return Schema.from_dict(yaml.safe_load(PARAMS.read_text())["schema"])
+    return SCHEMA
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def folder(fleet, schema, tmp_path_factory):
 
 def run(*words, **settings):
     return subprocess.run(
-        [sys.executable, "-m", "model.batch", *map(str, words)],
+        [sys.executable, "-m", "model.batch", "--params", PARAMS_FILE, *map(str, words)],
         capture_output=True, text=True, timeout=120, check=False, **settings,
     )  # fmt: skip
 

@@ -94,7 +94,8 @@ def test_three_machines_without_failures_run_anomaly_only_and_learn_from_failure
     assert "9,072 rows of 3 machines, 2026-01-05 00:00 to 2026-01-25 23:50, one every 10 minutes" in said
     assert "anomaly-only: without a table of failures" in said
     assert "split.rule prefix: the first third of each machine's rows trains: split by machine, " in said
-    assert said.endswith(f"fits: make run DATA={plant} PARAMS={PROPOSED}\n")
+    assert f"\nfits: make adopt DATA={plant} makes it this copy's fleet; to only try it: " in said
+    assert said.endswith(f" make run DATA={plant} PARAMS={PROPOSED}\n")
     asked = params.load(tmp_path / PROPOSED)
     assert (asked.schema.sensors, asked.schema.sampling_minutes) == (("temp", "rpm"), 10)
     assert asked.features["history_hours"] == 33  # a fifth of a third of three weeks
@@ -153,7 +154,7 @@ def test_a_fleet_of_twenty_machines_is_split_by_machine(tmp_path, capsys):
     assert "split.rule fleet: " in said
     asked = params.load(tmp_path / PROPOSED)
     assert asked.split["rule"] == "fleet"
-    assert {"m07": 7}.items() <= asked.machine_numbers.items()  # the numbers that their names end in
+    assert asked.schema.machine_id == "text"
 
 
 def test_a_mapping_that_was_corrected_is_held_against_the_data_and_not_overwritten(tmp_path, capsys):
@@ -173,7 +174,7 @@ def test_a_mapping_that_was_corrected_is_held_against_the_data_and_not_overwritt
 SPOILED = {
     "two readings at one time": (
         lambda frame: pd.concat([frame, frame.iloc[[5]].assign(temp=50.0)]),
-        "1 rows repeat the time of another row of their machine (machine 1 at 2026-01-05 00:50:00)",
+        "1 rows repeat the time of another row of their machine (machine press-a at 2026-01-05 00:50:00)",
     ),
     "several rows a minute": (
         lambda frame: frame.assign(
@@ -230,38 +231,16 @@ def test_wrong_usage_exits_2(tmp_path, capsys):
         data_check.main(["--source", str(tmp_path / "none")])
 
 
-def test_a_new_machine_without_a_number_is_named_with_a_fix(tmp_path, capsys):
+def test_a_new_machine_needs_no_change_of_the_parameters(tmp_path, capsys):
     plant = folder(tmp_path, sensors=readings(days=3))
     check(plant, capsys)
     folder(tmp_path, sensors=readings((*MACHINES, "press-d"), days=3))
-    with pytest.raises(DataError, match=r"is not in machine_numbers: 432 of 1,728 rows: row 1297 .*press-d.*give it"):
-        data.main(["--source", str(plant), "--params", PROPOSED])
+    data.main(["--source", str(plant), "--params", PROPOSED])
+    found = pd.read_parquet("build/data/PdM_telemetry.parquet")
+    assert {*MACHINES, "press-d"} == set(found["machineID"])
 
 
 # --- the parts of a proposal ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["m2", "m10", "m1"], {"m1": 1, "m10": 10, "m2": 2}),
-        (["a", "c", "b"], {"a": 1, "b": 2, "c": 3}),
-        (["a1", "b1"], {"a1": 1, "b1": 2}),  # the digits do not tell them apart
-        (["a0", "a1"], {"a0": 1, "a1": 2}),
-    ],
-)
-def test_machines_are_numbered_by_the_digits_of_their_names_where_these_tell_them_apart(names, expected):
-    assert expected == proposed_params.machine_numbers(names)
-
-
-def test_a_machine_keeps_its_number_when_others_join(tmp_path, capsys):
-    """The number decides whether the machine is held out."""
-    plant = folder(tmp_path, sensors=readings(days=3))
-    check(plant, capsys)
-    before = params.load(tmp_path / PROPOSED).machine_numbers
-    folder(tmp_path, sensors=readings(("press", *MACHINES), days=3))
-    check(plant, capsys)
-    assert before | {"press": 4} == params.load(tmp_path / PROPOSED).machine_numbers
 
 
 @pytest.mark.parametrize(
@@ -295,17 +274,16 @@ def test_a_code_for_a_missing_reading_is_told_from_a_far_reading():
 
 @pytest.mark.parametrize("code", ["007", "yes", "1e3", "null", "a: b", "#1", "[", "2026-01-01", "~"])
 def test_names_that_yaml_would_read_as_something_else_stay_what_they_are(code, tmp_path):
-    """As a component, a sensor, a column and a machine."""
+    """As a component, a sensor and a column."""
     schema = {"sampling_minutes": 10, "sensors": {code: [0.0, 1.5]}, "components": [code], "errors": [], "models": []}
     fleet = proposed_params.Fleet(
-        code, schema, {"rule": "fleet"}, 72, {"telemetry": f"{code}.csv"}, {"maint": {code: "comp"}}, {code: 1}
+        code, schema, {"rule": "fleet"}, 72, {"telemetry": f"{code}.csv"}, {"maint": {code: "comp"}}
     )
     (tmp_path / "p.yaml").write_text(proposed_params.render(fleet))
     asked = params.load(tmp_path / "p.yaml")
     assert asked.source == code
     assert (asked.schema.sensors, asked.schema.components) == ((code,), (code,))
     assert (asked.files, asked.columns) == ({"telemetry": f"{code}.csv"}, {"maint": {code: "comp"}})
-    assert asked.machine_numbers == {code: 1}
 
 
 def test_the_proposal_of_an_hourly_fleet_of_years_is_the_commits_own_file_but_for_the_fleet(tmp_path):
@@ -356,6 +334,6 @@ def test_what_validation_writes_meets_the_expectations_again(tmp_path, capsys):
     check(plant, capsys)
     data.main(["--source", str(plant), "--params", PROPOSED])
     shutil.rmtree(plant)
-    frames = sources.read_frames(tmp_path / "build/data", {})
+    frames = sources.read_frames(tmp_path / "build/data", {}, machine_id="text")
     assert validate(frames, params.load(tmp_path / PROPOSED).schema).ok
-    assert sorted(frames["telemetry"]["machineID"].unique()) == [1, 2, 3]
+    assert sorted(frames["telemetry"]["machineID"].unique()) == ["press-a", "press-b", "press-c"]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,25 @@ from closedloop.data.simulate import simulate
 from closedloop.data.sources import write_tables
 from model.common.params import load
 
+AS_ON_MACOS = Path(__file__).parents[1] / "support/as_on_macos"
 COMMANDS = ("validate", "train", "predict", "evaluate")
 
 
-def run(folder: Path, *words: str, threads: int = 2) -> subprocess.CompletedProcess[str]:
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def run(commands_path) -> Run:
     """Run a command in a folder outside git, so that the first model may become the champion."""
-    environment = os.environ | {"GIT_DIR": str(folder / "none"), "OMP_NUM_THREADS": str(threads)}
-    words = (sys.executable, "-m", f"model.{words[0]}", *words[1:])
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+    def once(folder: Path, *words: str, threads: int = 2, macos: bool = False) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"GIT_DIR": str(folder / "none"), "OMP_NUM_THREADS": str(threads)}
+        path = [str(AS_ON_MACOS), commands_path] if macos else [commands_path]
+        environment |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
+        words = (sys.executable, "-m", f"model.{words[0]}", *words[1:])
+        return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+    return once
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +45,11 @@ def fleet(tmp_path_factory):
     return folder
 
 
-def loop(folder: Path, fleet: Path, threads: int) -> list[str]:
+def loop(run: Run, folder: Path, fleet: Path, threads: int, macos: bool = False) -> list[str]:
     """Run all commands; return what each printed."""
     folder.mkdir()
-    said = [run(folder, "data", "--source", str(fleet), threads=threads)]
-    said += [run(folder, command, threads=threads) for command in COMMANDS]
+    said = [run(folder, "data", "--source", str(fleet), threads=threads, macos=macos)]
+    said += [run(folder, command, threads=threads, macos=macos) for command in COMMANDS]
     for done in said:
         assert done.returncode == 0, done.stderr
         assert [
@@ -47,23 +59,26 @@ def loop(folder: Path, fleet: Path, threads: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def here(fleet, tmp_path_factory):
+def here(run, fleet, tmp_path_factory):
     """A folder in which all commands ran once, and what they printed."""
     folder = tmp_path_factory.mktemp("runs") / "here"
-    return folder, loop(folder, fleet, threads=2)
+    return folder, loop(run, folder, fleet, threads=2)
 
 
-def test_the_first_run_becomes_the_champion_and_the_second_is_identical(here):
+def test_the_first_run_becomes_the_champion_and_the_second_is_identical(run, here):
     folder, said = here
     assert said[-1].startswith("first: ")
     again = run(folder, "evaluate")
     assert again.stdout.startswith("identical: ")
     assert json.loads((folder / "build/decision.json").read_text())["verdict"] == "identical"
+    registered = run(folder, "register")  # the first run of these inputs, which nobody registered
+    assert "models:/plant@champion is now version 1" in registered.stdout, registered.stderr
+    assert "(first)" in registered.stdout
 
 
-def test_another_folder_and_one_thread_make_byte_identical_heads(here, fleet, tmp_path):
+def test_another_folder_one_thread_and_no_call_of_linux_alone_make_byte_identical_heads(run, here, fleet, tmp_path):
     folder, _ = here
-    loop(tmp_path / "there", fleet, threads=1)
+    loop(run, tmp_path / "there", fleet, threads=1, macos=True)
     one, other = folder / "build/bundle", tmp_path / "there/build/bundle"
     names = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
     assert len(names) > 2
@@ -109,7 +124,7 @@ def test_the_report_is_one_page_that_fetches_nothing(here):
         (("train", "--params", "nowhere.yaml"), 2, "nowhere.yaml"),
     ],
 )
-def test_a_wrong_input_is_one_line_that_says_what_and_where(tmp_path, words, code, says):
+def test_a_wrong_input_is_one_line_that_says_what_and_where(run, tmp_path, words, code, says):
     done = run(tmp_path, *words)
     assert done.returncode == code
     lines = [line for line in done.stderr.splitlines() if not line.startswith("[")]
@@ -118,7 +133,7 @@ def test_a_wrong_input_is_one_line_that_says_what_and_where(tmp_path, words, cod
     assert says in lines[0]
 
 
-def test_refused_data_exits_1_and_names_the_rows(fleet, tmp_path):
+def test_refused_data_exits_1_and_names_the_rows(run, fleet, tmp_path):
     import pandas as pd
 
     bad = tmp_path / "bad"
@@ -135,7 +150,7 @@ def test_refused_data_exits_1_and_names_the_rows(fleet, tmp_path):
     assert "-5" in done.stderr
 
 
-def test_training_refuses_tables_that_were_not_validated(here, fleet, tmp_path):
+def test_training_refuses_tables_that_were_not_validated(run, here, fleet, tmp_path):
     folder = tmp_path / "unvalidated"
     folder.mkdir()
     assert run(folder, "data", "--source", str(fleet)).returncode == 0

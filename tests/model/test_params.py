@@ -15,7 +15,7 @@ from model.common.params import PARAMS, load
 
 
 def changed(folder: Path, pattern: str, by: str) -> Path:
-    """Write the project's params.yaml with one line changed."""
+    """Write the reference fleet's params.yaml with one line changed."""
     text, count = re.subn(pattern, by, PARAMS.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
     assert count == 1
     (folder / "params.yaml").write_text(text, encoding="utf-8")

@@ -70,6 +70,7 @@ SLIPS = [  # what stands there, what is written instead, the line of the slip af
     ("models: [model1, model2, model3, model4]", "models: none", "models:", r"not a list; write \[\]"),
     # choices, features and hyper-parameters
     ("detector: mean_chart", "detector: mean_chrt", "detector:", "is 'mean_chrt'; did you mean mean_chart?"),
+    ("schema:\n", "schema:\n  machine_id: both\n", "machine_id:", "machine_id is 'both'; choose one of number, text"),
     ("rule: fleet", "rule: random", "rule:", "is 'random'; choose one of fleet, unit, prefix"),
     ("on_inconclusive: ship", "on_inconclusive: yes", "on_inconclusive", "choose one of ship, ask"),
     ("ewma_6h", "ewma_7h", "[ewma_7h", "is 'ewma_7h', and there is no such feature; did you mean ewma_6h?"),
@@ -148,9 +149,9 @@ SLIPS = [  # what stands there, what is written instead, the line of the slip af
     ("columns: {}", "columns: {}\nfiles: a.csv", "files:", "files is not a mapping; write 'table: file'"),
     (
         "columns: {}",
-        "columns: {}\nmachine_numbers: {a: 99999999999999999999}",
+        "columns: {}\nmachine_numbers: {a: 1, b: 2}",
         "machine_numbers:",
-        "must be a whole number from",
+        "machine_numbers is a key of earlier versions; .*; remove it and write 'machine_id: text' below schema:",
     ),
     ("columns: {}", "columns: {telemetry: {a: datetime, b: datetime}}", "columns:", "b is datetime, as a is; map one"),
     ("source: simulated", "source: a/b", "source:", "which cannot be a folder's name"),
@@ -165,7 +166,7 @@ SLIPS = [  # what stands there, what is written instead, the line of the slip af
 
 
 def planted(folder: Path, old: str, new: str) -> Path:
-    """Write the project's params.yaml with one slip."""
+    """Write the reference fleet's params.yaml with one slip."""
     assert old in TEXT, old
     (folder / "params.yaml").write_text(TEXT.replace(old, new, 1), encoding="utf-8")
     return folder / "params.yaml"
@@ -232,12 +233,12 @@ def test_a_missing_file_is_one_line(tmp_path):
         params.load(tmp_path / "params.yaml")
 
 
-def test_the_files_that_this_copy_has_and_proposes_pass(tmp_path):
+def test_the_golden_file_and_a_proposed_one_pass(tmp_path):
     assert params.load().source == "simulated"
     schema = {"sampling_minutes": 10, "sensors": {"temp °C": [-40, 120], "1": [0, 1]}, "components": ["007"]}
     fleet = proposed_params.Fleet(
         "press line", schema | {"errors": [], "models": []}, {"rule": "prefix", "prefix": 0.3}, 12,
-        files={"telemetry": "a.csv"}, columns={"telemetry": {"t": "datetime"}}, machine_numbers={"A": 1, "B": 2},
+        files={"telemetry": "a.csv"}, columns={"telemetry": {"t": "datetime"}},
     )  # fmt: skip
     path = tmp_path / "params.yaml"
     path.write_text(proposed_params.render(fleet), encoding="utf-8")

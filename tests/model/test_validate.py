@@ -187,3 +187,27 @@ def test_a_bundle_that_is_named_must_have_a_drift_reference(what, champion, fold
     path = {"nowhere": folder / "nowhere", "changed": champion, "without": tiny_bundle}[what]
     with pytest.raises(DataError, match=said[what]):
         run(folder, frames, "--reference", str(path))
+
+
+def test_tables_with_marks_say_what_became_of_the_labels(folder, frames, capsys):
+    last = frames["telemetry"].groupby("machineID")["datetime"].max()
+    frames["marks"] = pd.DataFrame({"machineID": last.index, "until": last - pd.Timedelta(days=10)})
+    run(folder, frames)
+    said = capsys.readouterr().err
+    (immature,) = re.findall(r"labels: [\d,]+ before a failure, .*, ([\d,]+) not yet reported on", said)
+    assert 9_000 < int(immature.replace(",", "")) <= 10 * 4 * 24 * 11  # ten days and the horizon, but for failures
+    assert "replacements without a finding hide more failures than were seen: send finding to /feedback" in said
+    assert "nothing can train" not in said
+    assert (folder / "build/holdout/PdM_marks.parquet").exists()
+
+
+def test_a_log_for_which_nobody_vouches_says_what_to_send(folder, frames, capsys):
+    frames["marks"] = pd.DataFrame({"machineID": frames["telemetry"]["machineID"].unique(), "until": pd.NaT})
+    run(folder, frames)
+    assert "no row is known to be healthy, so nothing can train: send complete_until" in capsys.readouterr().err
+
+
+def test_an_unknown_finding_is_refused(folder, frames):
+    frames["maint"]["finding"] = ["worn", "rusty"] + [None] * (len(frames["maint"]) - 2)
+    with pytest.raises(cli.RefusedError, match=r"maint\.finding: is not one of worn, sound: 1 of"):
+        run(folder, frames)

@@ -24,7 +24,7 @@ DECISION = json.loads((GOLDEN / "decision.json").read_text())
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A repository whose commit has this params.yaml."""
+    """A repository whose commit has the reference fleet's params.yaml."""
     root = tmp_path / "checkout"
     (root / "model").mkdir(parents=True)
     (root / "model/params.yaml").write_text(params.PARAMS.read_text())
@@ -115,9 +115,8 @@ def test_a_run_ends_with_its_figures_and_the_next_step(verdict):
         DECISION | {"verdict": verdict},
         "f" * 32,
         Path("build/report/index.html"),
-        local=True,
+        data={"local": True, "source": "plant"},
         quick=True,
-        kept=True,
     )
     assert found[0] == f"{verdict}: {DECISION['reason']}"
     assert [line.split() for line in found if "failures foreseen" in line] == [
@@ -129,8 +128,8 @@ def test_a_run_ends_with_its_figures_and_the_next_step(verdict):
 
 
 def test_a_first_model_that_is_not_kept_says_how_it_would_be():
-    first = DECISION | {"verdict": "first"}
-    found = closing.lines(METRICS, first, "f" * 32, Path("x"), local=False, quick=False, kept=False)
+    first = DECISION | {"verdict": "first", "becomes_champion": False}
+    found = closing.lines(METRICS, first, "f" * 32, Path("x"), data={"local": False, "source": "plant"}, quick=False)
     assert found[-1].startswith("next: commit your changes and run again")
     assert not [line for line in found if "quick" in line]
 

@@ -70,7 +70,7 @@ def test_without_needs_there_is_no_verdict() -> None:
     ("event", "changed", "needed"),
     [
         ("pull_request", ["README.md", "model/README.md", "LICENSE"], False),
-        ("pull_request", ["k8s/base/service.yaml"], False),
+        ("pull_request", ["k8s/base/service.yaml"], True),
         ("pull_request", [".github/dependabot.yml"], False),
         ("pull_request", ["README.md", "model/params.yaml"], True),
         ("pull_request", ["src/closedloop/features/custom.py"], True),
@@ -108,10 +108,10 @@ def test_a_pull_request_is_planned_by_what_it_changes(tmp_path: Path) -> None:
     git("commit", "--quiet", "--message", "base")
     (tmp_path / "README.md").write_text("2\n")
     git("commit", "--quiet", "--all", "--message", "prose")
-    assert plan() == "train=false\ncontract=false\nimage=false\n"
+    assert plan() == "train=false\ncontract=false\nimage=false\nlogin=false\nnot_judged=\n"
     git("mv", "model.py", "model.md")  # removes code, although what it adds is prose
     git("commit", "--quiet", "--message", "a move")
-    assert plan() == "train=true\ncontract=true\nimage=true\n"
+    assert plan() == "train=true\ncontract=true\nimage=true\nlogin=false\nnot_judged=\n"
 
 
 def test_each_job_runs_after_those_that_it_needs(root: Path) -> None:
@@ -167,4 +167,5 @@ def test_the_jobs_end_on_this_machine_as_on_github(
     results = {job: facts["result"] for job, facts in json.loads(seen["required"]["NEEDS"]).items()}
     assert expected.items() <= results.items()
     assert made <= set(seen)
+    assert not {"login-aws", "login-gcp"} & set(seen)
     assert "image" not in red or "image-test" not in seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -129,6 +131,147 @@ def test_a_change_is_compared_with_the_newest_champion_that_is_not_withdrawn(rep
     assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
     assert repo.commits[0] == repo.outputs()["commit"]
     assert "release r1" in repo.summary()
+
+
+def bundle_archive(repo: Repository, tag: str, commit: str, tiny_bundle: Path, **other: str) -> dict[str, Any]:
+    """Give a release the archive of a bundle of that commit; return the facts about it, changed by ``other``."""
+    folder = repo.folder / "made/bundle"
+    shutil.copytree(tiny_bundle, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["provenance"] = {"commit": commit}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    release.pack(folder, repo.folder / "bundle.tar.gz")
+    content = (repo.folder / "bundle.tar.gz").read_bytes()
+    repo.state["assets"][tag] = {"bundle.tar.gz": {"base64": base64.b64encode(content).decode()}}
+    known = {key: manifest[key] for key in ("bundle_digest", "model_digest")} | other
+    return known | {"files": {"bundle.tar.gz": hashlib.sha256(content).hexdigest()}}
+
+
+@pytest.fixture
+def with_bundle(repo: Repository, tiny_bundle: Path) -> Repository:
+    """A repository whose champion is release r1, which holds its bundle."""
+    facts = bundle_archive(repo, "r1", repo.commits[0], tiny_bundle)
+    repo.release("r1", repo.commits[0], served="2026-01-01", champion="2026-01-01", **facts)
+    return repo
+
+
+def released(repo: Repository) -> dict[str, str]:
+    found: dict[str, str] = json.loads((repo.work / "build/released/release.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"PRIVATE": "false"}, "by its digest and the signature of .github/workflows/release.yml"),
+        ({"PRIVATE": "true", "ATTESTATIONS": "true"}, "by its digest and the signature of"),
+        ({"PRIVATE": "true"}, "by the digest in the release's facts"),
+    ],
+)
+def test_the_champions_bundle_is_that_of_its_release_and_is_verified_as_far_as_it_can_be(
+    with_bundle: Repository, tiny_bundle: Path, extra: dict[str, str], says: str
+) -> None:
+    done = with_bundle.run("champion", **extra)
+    assert done.returncode == 0, done.stderr
+    found = released(with_bundle)
+    assert ("r1", with_bundle.commits[0], "") == (found["tag"], found["commit"], found["problem"])
+    assert found["verified"].startswith(says)
+    assert f"verified {says}" in with_bundle.summary()
+    there = with_bundle.work / "build/released/bundle"
+    assert sorted(path.name for path in there.rglob("*")) == sorted(path.name for path in tiny_bundle.rglob("*"))
+    verified = [" ".join(call["words"]) for call in with_bundle.calls("attestation", "verify")]
+    assert len(verified) == ("signature" in says)
+    for call in verified:
+        assert "--signer-workflow someone/fleet/.github/workflows/release.yml" in call
+        assert f"--source-digest {with_bundle.commits[0]}" in call
+
+
+def test_a_download_that_fails_once_is_tried_again(with_bundle: Repository) -> None:
+    with_bundle.state["refuse_once"] = {"release download": "HTTP 502: bad gateway"}
+    with_bundle.keep()
+    assert with_bundle.run("champion", PRIVATE="false").returncode == 0
+    assert released(with_bundle)["problem"] == ""
+    assert len(with_bundle.calls("release", "download")) == 2
+
+
+@pytest.mark.parametrize(
+    ("refused", "says"),
+    [
+        ("release download", "`gh release download` exited with 1: HTTP 502"),
+        ("attestation verify", "`gh attestation verify` exited with 1: HTTP 502"),
+    ],
+)
+def test_where_the_bundle_cannot_be_had_or_verified_it_is_left_out_and_the_page_says_why(
+    with_bundle: Repository, refused: str, says: str
+) -> None:
+    with_bundle.state["refuse"] = {refused: "HTTP 502: bad gateway"}
+    with_bundle.keep()
+    assert with_bundle.run("champion", PRIVATE="false").returncode == 0
+    assert says in released(with_bundle)["problem"]
+    assert ["release.json"] == [path.name for path in (with_bundle.work / "build/released").iterdir()]
+    assert "Its commit is trained again" in with_bundle.summary()
+    assert says in with_bundle.summary()
+    assert with_bundle.commits[0] == with_bundle.outputs()["commit"]
+
+
+def test_where_the_releases_cannot_be_read_nothing_is_compared(with_bundle: Repository) -> None:
+    """Without them every model would be the first one."""
+    with_bundle.state["refuse"] = {"api": "HTTP 502: bad gateway"}
+    with_bundle.keep()
+    done = with_bundle.run("champion", BASE_COMMIT="b" * 40)
+    assert done.returncode == 1
+    assert "`gh api --paginate` exited with 1: HTTP 502" in done.stderr
+    assert not (with_bundle.work / "build/released").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"bundle_digest": "sha256:other"}, "has bundle_digest sha256:"),
+        ({"model_digest": "sha256:other"}, "has model_digest sha256:"),
+        ({"commit": "of another"}, "has commit of another, but its facts say"),
+        ({"files": {}}, "is not the file that the release's facts name"),
+        ({"files": None}, "is not the file that the release's facts name"),
+    ],
+)
+def test_a_bundle_that_is_not_the_one_of_the_facts_is_left_out(
+    repo: Repository, tiny_bundle: Path, changed: dict[str, Any], says: str
+) -> None:
+    commit = changed.pop("commit", repo.commits[0])
+    facts = bundle_archive(repo, "r1", commit, tiny_bundle) | changed
+    repo.release("r1", repo.commits[0], served="2026-01-01", champion="2026-01-01", **facts)
+    assert repo.run("champion").returncode == 0
+    assert says in released(repo)["problem"]
+    assert not (repo.work / "build/released/bundle").exists()
+
+
+@pytest.mark.parametrize("name", ["../evil", "bundle/../../evil", "/evil", "bundle/link", "no archive", "cut", "none"])
+def test_an_archive_that_is_none_of_a_bundle_is_left_out(repo: Repository, tiny_bundle: Path, name: str) -> None:
+    facts = bundle_archive(repo, "r1", repo.commits[0], tiny_bundle)
+    path = repo.folder / "bundle.tar.gz"
+    if name in ("no archive", "cut", "none"):
+        path.write_bytes({"no archive": b"text", "cut": path.read_bytes()[:900], "none": b""}[name])
+    else:
+        with tarfile.open(path, "w:gz") as archive:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = (tarfile.SYMTYPE, "/etc") if name.endswith("link") else (tarfile.REGTYPE, "")
+            archive.addfile(entry)
+    content = path.read_bytes()
+    repo.state["assets"]["r1"] = {"bundle.tar.gz": {"base64": base64.b64encode(content).decode()}}
+    facts["files"] = {"bundle.tar.gz": hashlib.sha256(content).hexdigest()}
+    repo.release("r1", repo.commits[0], served="2026-01-01", champion="2026-01-01", **facts)
+    assert repo.run("champion").returncode == 0
+    assert "bundle.tar.gz of release r1" in released(repo)["problem"]
+    assert not list(repo.folder.rglob("evil"))
+    assert not (repo.work / "build/released/bundle").exists()
+
+
+def test_a_bundle_of_an_earlier_run_is_never_taken_for_this_ones(with_bundle: Repository) -> None:
+    assert with_bundle.run("champion").returncode == 0
+    with_bundle.state["api"]["releases"] = []
+    with_bundle.keep()
+    assert with_bundle.run("champion").returncode == 0
+    assert not (with_bundle.work / "build/released").exists()
 
 
 def of_format_1(repo: Repository, tag: str, commit: str, **facts: Any) -> None:
@@ -387,7 +530,9 @@ def test_a_bundle_that_is_not_the_judged_one_is_refused_also_where_the_digest_wa
 def served(repo: Repository) -> None:
     """Three releases, each served after the other."""
     for n, commit in enumerate(repo.commits):
-        files = {"manifests-aks.yaml": f"release {n}\n"}
+        meta = {"name": "score", "namespace": "n", "annotations": {"release": str(n)}}
+        manifest = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta, "spec": {"replicas": 2}}
+        files = {"manifests-aks.yaml": json.dumps(manifest) + "\n"}
         digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
         repo.state["assets"][f"r{n}"] = files
         moment = f"2026-01-0{n + 1}"
@@ -518,29 +663,96 @@ def test_a_rollback_to_what_never_was_served_withdraws_nothing(repo: Repository,
     assert not repo.calls("release", "edit")
 
 
+def kubectl_of(repo: Repository) -> Path:
+    """Put a kubectl on PATH that keeps a cluster in a file, as the API server would; return that file."""
+    program = repo.folder / "bin/kubectl"
+    program.write_text(f"#!{sys.executable}\n" + (repo.root / "tests/repo/kubectl").read_text(encoding="utf-8"))
+    program.chmod(0o755)
+    return repo.folder / "cluster.json"
+
+
+def cluster(file: Path) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(file.read_text())
+    return known
+
+
 def test_after_a_rollout_that_failed_what_was_served_last_is_applied_again(repo: Repository) -> None:
     served(repo)
-    kubectl = repo.folder / "bin/kubectl"
-    kubectl.write_text(
-        '#!/bin/sh\necho "$@" >> "$KUBECTL_LOG"\n'
-        '[ "$1" != apply ] || { cat "$3" >> "$KUBECTL_LOG"; '
-        'echo \'{"kind": "StatefulSet", "metadata": {"name": "score", "namespace": "n"}}\'; }\n'
-    )
-    kubectl.chmod(0o755)
-    log = repo.folder / "kubectl.log"
-    done = repo.run("deploy", "served", OVERLAY="aks", KUBECTL_LOG=str(log))
+    file = kubectl_of(repo)
+    done = repo.run("deploy", "served", OVERLAY="aks", CLUSTER=str(file))
     assert done.returncode == 0, done.stderr
-    assert "release 2\n" in log.read_text()
-    assert "rollout status statefulset/score --namespace n" in log.read_text()
+    found = cluster(file)
+    assert found["objects"]["StatefulSet/score"]["metadata"]["annotations"] == {"release": "2"}
+    assert "rollout status statefulset/score --namespace n --timeout=10m" in found["calls"]
     assert "was applied again" in repo.summary()
-    lost = repo.run("deploy", "served", OVERLAY="gke", KUBECTL_LOG=str(log))
+    lost = repo.run("deploy", "served", OVERLAY="gke", CLUSTER=str(file))
     assert "the release has manifests for: aks" in lost.stderr
+
+
+SCALER = {
+    "apiVersion": "autoscaling/v2",
+    "kind": "HorizontalPodAutoscaler",
+    "metadata": {"name": "score", "namespace": "n"},
+    "spec": {"minReplicas": 2, "scaleTargetRef": {"kind": "StatefulSet", "name": "score"}},
+}
+
+
+def applied(repo: Repository, file: Path, *objects: dict[str, Any], **spec: Any) -> subprocess.CompletedProcess[str]:
+    """What ``make deploy`` does with a release of a StatefulSet and more objects."""
+    folder = repo.work / "build/release"
+    folder.mkdir(parents=True, exist_ok=True)
+    one = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "score", "namespace": "n"},
+        "spec": spec,
+    }
+    text = "---\n".join(json.dumps(each) + "\n" for each in (one, *objects))
+    (folder / "manifests-aks.yaml").write_text(text)
+    return repo.run("deploy", "apply", OVERLAY="aks", CLUSTER=str(file))
+
+
+def replicas(file: Path) -> int:
+    count: int = cluster(file)["objects"]["StatefulSet/score"]["spec"]["replicas"]
+    return count
+
+
+def test_replicas_pass_to_the_autoscaler_and_survive_a_rollback(repo: Repository) -> None:
+    """Server-side apply sets a field that nobody owns any more to its default, which is one replica."""
+    file = kubectl_of(repo)
+    assert applied(repo, file, replicas=4).returncode == 0
+    assert replicas(file) == 4
+    assert applied(repo, file, SCALER).returncode == 0
+    assert replicas(file) == 4  # now the autoscaler's
+    known = cluster(file)
+    known["objects"]["StatefulSet/score"]["spec"]["replicas"], known["owners"]["StatefulSet/score"] = 7, ["autoscaler"]
+    file.write_text(json.dumps(known))
+    assert applied(repo, file, replicas=2).returncode == 0  # a rollback to a release that had no autoscaler
+    assert replicas(file) == 7
+    assert applied(repo, file, SCALER).returncode == 0
+    assert replicas(file) == 7
+
+
+def test_a_first_release_with_an_autoscaler_starts_at_its_floor(repo: Repository) -> None:
+    file = kubectl_of(repo)
+    assert applied(repo, file, SCALER).returncode == 0
+    assert replicas(file) == 2
+
+
+def test_an_overlay_that_opens_the_service_is_refused(repo: Repository) -> None:
+    file = kubectl_of(repo)
+    container = {"name": "score", "env": [{"name": "AUTH", "value": "open"}]}
+    done = applied(repo, file, replicas=2, template={"spec": {"containers": [container]}})
+    assert done.returncode == 1
+    assert "StatefulSet score has AUTH=open" in done.stderr
+    assert cluster(file)["objects"] == {}
 
 
 class Service(BaseHTTPRequestHandler):
     """What answers like the service, with the faults that a test gives."""
 
-    answers: ClassVar[dict[str, tuple[int, dict[str, str]]]] = {}
+    answers: ClassVar[dict[str, tuple[int, dict[str, Any]]]] = {}
+    asked: ClassVar[list[bytes]] = []
 
     def do_GET(self) -> None:
         status, body = self.answers[self.path]
@@ -549,13 +761,16 @@ class Service(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(body).encode())
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append(self.rfile.read(int(self.headers["Content-Length"])))
         self.do_GET()
 
     def log_message(self, *words: Any) -> None:
         """Print nothing."""
 
 
+EXAMPLE = {"telemetry": {"temp": [61.2]}}
+BODY = {"content": {"application/json": {"schema": {"examples": [EXAMPLE]}}}}
+DOCUMENT = {"paths": {"/score": {"post": {"requestBody": BODY}}}}
 FACTS = {"bundle_digest": "sha256:b", "model_digest": "sha256:m", "commit": "c"}
 
 
@@ -571,25 +786,29 @@ FACTS = {"bundle_digest": "sha256:b", "model_digest": "sha256:m", "commit": "c"}
         ({"/readyz": (503, {"why": "disk"})}, "", ["/readyz answered 503"]),
         ({"/version": (200, FACTS | {"commit": "d"})}, "", ["/version has commit d"]),
         ({"/version": (404, {})}, "", ["bundle_digest None", "model_digest None", "commit None"]),
+        ({"/openapi.json": (404, {})}, "", ["no example of a request: 404"]),
+        ({"/openapi.json": (200, {"paths": {"/score": {}}})}, "", ["no example of a request: 200"]),
     ],
 )
 def test_the_smoke_test_finds_what_is_not_what_was_released(
     changed: dict[str, Any], token: str, says: list[str]
 ) -> None:
-    answers = {"/readyz": (200, {}), "/version": (200, FACTS), "/score": (200, {"model": "sha256:m"})} | changed
-    handler = type("Faulty", (Service,), {"answers": answers})
+    answers = {"/readyz": (200, {}), "/version": (200, FACTS), "/score": (200, {"model": "sha256:m"})}
+    answers |= {"/openapi.json": (200, DOCUMENT)} | changed
+    handler = type("Faulty", (Service,), {"answers": answers, "asked": []})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        found = deploy.objections(f"http://127.0.0.1:{server.server_port}", FACTS, b"{}", token)
+        found = deploy.objections(f"http://127.0.0.1:{server.server_port}", FACTS, token)
         server.shutdown()
         thread.join()
     assert len(says) == len(found)
     assert all(part in line for part, line in zip(says, found, strict=True))
+    assert [EXAMPLE] * ("/openapi.json" not in changed) == [json.loads(body) for body in handler.asked]  # type: ignore[attr-defined]
 
 
 def test_where_nobody_answers_every_question_is_an_objection() -> None:
-    assert len(deploy.objections("http://127.0.0.1:1", FACTS, b"{}", "")) == 5
+    assert len(deploy.objections("http://127.0.0.1:1", FACTS, "")) == 5
 
 
 # --- comments, issues and statuses ---

@@ -13,7 +13,7 @@ import httpx
 import jsonschema
 import pytest
 
-from closedloop.log import record
+from closedloop.log import record, segment
 from closedloop.log.spool import read
 from score import score
 from score.endpoints import LOGGED_POSTS, PATHS
@@ -87,14 +87,14 @@ def test_an_answer_is_logged_as_it_went_over_the_wire(ask, tmp_path):
 
 def test_no_answer_is_sent_before_its_record_is_synced(ask, tmp_path, monkeypatch):
     client = ask()
-    synced, real = [], os.fdatasync
+    synced, real = [], segment.sync_records
 
     def slow(descriptor):
         time.sleep(0.05)
         real(descriptor)
         synced.append(len(stored(tmp_path / "log")))
 
-    monkeypatch.setattr(os, "fdatasync", slow)
+    monkeypatch.setattr(segment, "sync_records", slow)
     assert client.post("/score", content=BODY, headers=JSON).status_code == 200
     assert synced == [1]
 
@@ -116,8 +116,8 @@ def test_a_disk_that_refuses_means_503_not_ready_and_alive_until_it_works_again(
     def refuse(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fdatasync", refuse)
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(segment, "sync_records", refuse)
+    monkeypatch.setattr(segment, "reserve", refuse)
     for _ in range(2):
         answer = client.post("/score", content=BODY, headers=JSON)
         assert "No space left" in problem(answer, 503)["detail"]
@@ -320,6 +320,14 @@ def test_every_documented_example_works_when_pasted(client):
             assert answer.status_code == 200, answer.text
             schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
             jsonschema.validate(answer.json(), schema)
+
+
+def test_the_example_route_gives_the_documented_example(client):
+    answer = client.get("/example")
+    assert answer.headers["content-type"] == "application/json"
+    content = client.get("/openapi.json").json()["paths"]["/score"]["post"]["requestBody"]["content"]
+    assert content["application/json"]["schema"]["examples"][0] == answer.json()
+    assert client.post("/score", content=answer.content, headers=JSON).status_code == 200
 
 
 def test_the_documented_answer_is_that_of_the_documented_example(client):

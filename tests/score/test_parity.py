@@ -9,30 +9,28 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import msgspec
 import numpy as np
 import pytest
-import yaml
 
 from closedloop.data.request import Decoder
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import HOUR_US, Schema
+from closedloop.data.schema import HOUR_US
 from closedloop.data.simulate import simulate
 from closedloop.features.kernel import compute
 from closedloop.heads.bundle import load
 from model.predict import predict
+from simulated_fleet import SCHEMA
 
-PARAMS = yaml.safe_load((Path(__file__).parents[2] / "model" / "params.yaml").read_text())
 MACHINE = 2
 
 
 @pytest.fixture(scope="module")
 def fleet():
     """Three machines, with missing hours and missing readings."""
-    tables = simulate("default", 3, 40, 9, Schema.from_dict(PARAMS["schema"])).tables
+    tables = simulate("default", 3, 40, 9, SCHEMA).tables
     rng = np.random.default_rng(1)
     tables.values[:, rng.random(len(tables.time)) < 0.03] = np.nan
     return tables.rows(rng.random(len(tables.time)) > 0.05)

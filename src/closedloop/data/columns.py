@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from time import time_ns
 from typing import Any
 
@@ -10,12 +12,18 @@ import msgspec
 import numpy as np
 from numba import njit
 
-from closedloop.data import rfc3339
+from closedloop.data import machines, rfc3339
+from closedloop.data.machines import clip
 from closedloop.data.schema import CODE_COLUMN, HOUR_US, MAX_AHEAD_US, DataError, Events, Int16, Int64
 
 Columns = dict[str, dict[str, Any]]  # the type of each column of each table
 Faults = list[dict[str, str]]
 NUMBERS = "write plain numbers, and null for a missing reading"
+_NUMBER_AS_TEXT = re.compile(r"Expected `int(?: \| null)?`, got `str` - at `\$\..*\.?machineID\[\d+\]`$")
+_WITHIN = "retracted"  # the object in feedback that has tables of its own
+_raw_tables = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw]])
+_raw_table = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_any_ids = msgspec.json.Decoder(list[int | str | None])
 
 
 class RequestError(DataError):
@@ -61,8 +69,32 @@ def _first_outside(times: Int64, last: int) -> int:
     return -1
 
 
-def machine_ids(table: str, ids: list[int], faults: Faults) -> Int64:
-    """The ids as int64. Notes a fault at the first id that does not fit."""
+class MachineNames:
+    """The machines that a body names in some columns. A machine's code is its position among the sorted ``names``."""
+
+    def __init__(self, columns: Iterable[list[str]]) -> None:
+        self.names = machines.names_in(columns)
+        self._code = {name: code for code, name in enumerate(self.names)}
+        self._wrong = {name: why for name in self.names if (why := machines.fault_of(name)) is not None}
+
+    def check(self, table: str, ids: list[Any], faults: Faults) -> None:
+        """Note a fault at the first name of a column that no machine can have."""
+        if self._wrong and (row := next((i for i, name in enumerate(ids) if name in self._wrong), None)) is not None:
+            fault(faults, f"/{table}/machineID/{row}", f"{clip(ids[row])} {self._wrong[ids[row]]}")
+
+    def codes(self, table: str, ids: list[str], faults: Faults) -> Int64:
+        """The codes of a column, which is checked."""
+        self.check(table, ids, faults)
+        if len(self.names) == 1:
+            return np.zeros(len(ids), np.int64)
+        code = self._code
+        return np.array([code[name] for name in ids], np.int64)
+
+
+def machine_ids(table: str, ids: list[Any], faults: Faults, names: MachineNames | None = None) -> Int64:
+    """The ids as int64, or their codes where machines have names. Notes a fault at the first id that cannot be one."""
+    if names is not None:
+        return names.codes(table, ids, faults)
     try:
         return np.array(ids, np.int64)
     except OverflowError:
@@ -87,20 +119,22 @@ def events(
     faults: Faults,
     max_rows: int,
     max_ahead_us: int = MAX_AHEAD_US,
+    names: MachineNames | None = None,
     within: str = "",
 ) -> Events:
     """A table of events, sorted, without repeated rows. It is empty if it was not sent or has a fault.
 
-    ``within`` comes before the table's name in pointers, for a table that is part of another object.
+    ``names`` are the machines of the body, None where machines have numbers. ``within`` comes before the table's name
+    in pointers, for a table that is part of another object.
     """
     if sent is msgspec.UNSET:
         return Events.empty()
-    columns = texts, ids, names = msgspec.structs.astuple(sent)[:3]
+    columns = texts, ids, sent_codes = msgspec.structs.astuple(sent)[:3]
     where, column = within + table, CODE_COLUMN[table]
     if not even(where, ("datetime", "machineID", column), columns, faults, max_rows) or not texts:
         return Events.empty()
-    code = codes(f"/{where}/{column}", names, known, faults)
-    time, machine = times(where, texts, faults, max_ahead_us), machine_ids(where, ids, faults)
+    code = codes(f"/{where}/{column}", sent_codes, known, faults)
+    time, machine = times(where, texts, faults, max_ahead_us), machine_ids(where, ids, faults, names)
     if faults:
         return Events.empty()
     return Events(machine, time, code) if in_order(machine, time, code) else Events.of(machine, time, code)
@@ -124,6 +158,9 @@ def in_order(machine: Int64, time: Int64, code: Int16) -> bool:
 def parse(decoder: msgspec.json.Decoder[Any], body: bytes | str, schema_columns: Columns) -> tuple[Any, bytes]:
     """The body decoded, with only its types checked, and the body in bytes.
 
+    Where machines have numbers, a body that has them as text is decoded as if it had numbers, and so it is returned:
+    what is logged of it has one form.
+
     Raises:
         RequestError: the body is not JSON, or a value has the wrong type.
     """
@@ -136,9 +173,46 @@ def parse(decoder: msgspec.json.Decoder[Any], body: bytes | str, schema_columns:
     try:
         return decoder.decode(body), body
     except msgspec.ValidationError as error:
+        if _NUMBER_AS_TEXT.match(str(error)) and (plain := _with_numbers(body)) is not None:
+            return parse(decoder, plain, schema_columns)
         raise _mistyped(str(error), schema_columns) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refusal("", _syntax_detail(body, error), syntax=True) from None
+
+
+def _with_numbers(body: bytes) -> bytes | None:
+    """The body with numbers where it has machines as text, such as ``"12"``; None where it has another fault.
+
+    Raises:
+        RequestError: a text is no number, or an object has a name twice, which could not be told afterwards.
+    """
+    try:
+        tables = _raw_tables.decode(body)
+        within = {name: _raw_table.decode(raw) for name, raw in tables.get(_WITHIN, {}).items()}
+        texts = sum(_to_numbers(f"/{name}", table) for name, table in tables.items())
+        texts += sum(_to_numbers(f"/{_WITHIN}/{name}", table) for name, table in within.items())
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    if within:
+        tables[_WITHIN] = {name: msgspec.Raw(msgspec.json.encode(table)) for name, table in within.items()}
+    plain = msgspec.json.encode(tables)
+    if body.count(b'"') != plain.count(b'"') + 2 * texts:
+        _refuse_repeated("", json.loads(body, object_pairs_hook=list))
+    return plain
+
+
+def _to_numbers(pointer: str, table: dict[str, msgspec.Raw]) -> int:
+    """Write the machines of a table as numbers; return how many were texts."""
+    if "machineID" not in table:
+        return 0
+    ids = _any_ids.decode(table["machineID"])
+    numbers = [machines.whole(found) if isinstance(found, str) else found for found in ids]
+    for row, (found, number) in enumerate(zip(ids, numbers, strict=True)):
+        if number is None and found is not None:
+            detail = f"{clip(str(found))} is no whole number of 64 bits: machines have numbers here"
+            raise refusal(f"{pointer}/machineID/{row}", detail)
+    table["machineID"] = msgspec.Raw(msgspec.json.encode(numbers))
+    return sum(isinstance(found, str) for found in ids)
 
 
 def table_type(table: str, columns: dict[str, Any], optional: frozenset[str] = frozenset()) -> type[msgspec.Struct]:
@@ -211,9 +285,18 @@ def _mistyped(message: str, columns: Columns) -> RequestError:
         return refusal(pointer, f"unknown name {clip(what[30:].strip('`'))}: leave it out; known are {known}")
     if what.startswith("Object missing required field"):
         return refusal(pointer, f"{what[30:].strip('`')!r} is missing: add it")
+    if bracket and column == "machineID":
+        return refusal(pointer, _no_machine(what, known_columns.get(column)))
     if bracket and known_columns.get(column) == list[float | None]:
         return refusal(pointer, f"{what}: {NUMBERS}")
     return refusal(pointer, f"{what}: see the request's schema at /docs")
+
+
+def _no_machine(what: str, kind: Any) -> str:
+    """Why a value is no machine, where numbers or names are expected."""
+    if kind in (list[str], list[str | None]):
+        return f"{what}: machines have names here, write them in quotes as the fleet's files do"
+    return f"{what}: machines have numbers here, write whole numbers"
 
 
 def _syntax_detail(body: bytes, error: Exception) -> str:
@@ -251,6 +334,6 @@ def escape(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def clip(text: str) -> str:
-    """The text as an error quotes it: ASCII, and at most 60 characters of it."""
-    return ascii(text if len(text) <= 60 else text[:60] + "…")
+def shown(machine: int | str) -> str:
+    """A machine as an error names it."""
+    return clip(machine) if isinstance(machine, str) else str(machine)

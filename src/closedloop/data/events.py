@@ -12,6 +12,7 @@ from closedloop.data.roles import KeyColumns
 from closedloop.data.schema import CODE_COLUMN
 
 CODES = ("text", "whole")
+MANY = 100  # rows; events of one kind are rarely so many
 WHAT = {"errors": "which error", "maint": "which component was replaced", "failures": "which component failed"}
 
 
@@ -36,6 +37,8 @@ def table_of(group: Group, asked: Asked, known: set[str] | None = None) -> str |
             for name in others
             if group.kinds[name].kind == "text" or words.rank(name, words.COLUMN_WORDS[CODE_COLUMN[table]]) is not None
         ]
+        if table == "errors" and numbers and not codes and len(group.rows) >= MANY:
+            continue  # a log of one sensor
         if (codes and not _readings(group, found)) or len({*numbers, *others}) < 2:
             return table
     if numbers or flags or any(group.kinds[name].kind == "whole" for name in others):
@@ -52,7 +55,7 @@ def _about_machines(group: Group) -> bool:
 def _readings(group: Group, found: KeyColumns) -> bool:
     """Whether most columns are readings, and rows come at even steps, so that the name of the file misleads."""
     numbers = group.of_kind("number")
-    return len(numbers) >= 2 and len(group.rows) >= 100 and found.time is not None
+    return len(numbers) >= 2 and len(group.rows) >= MANY and found.time is not None
 
 
 def add(

@@ -18,7 +18,9 @@ import pandas as pd
 from jinja2 import pass_context
 from numpy.typing import NDArray
 
+from closedloop.data import machines
 from closedloop.data.frames import (
+    FINDING,
     NAME_COLUMN,
     TWICE,
     WANTED,
@@ -31,7 +33,7 @@ from closedloop.data.frames import (
     typed,
     wanted,
 )
-from closedloop.data.schema import HOUR_US, KEYS, MAX_AHEAD_US, Schema
+from closedloop.data.schema import FINDINGS, HOUR_US, KEYS, MAX_AHEAD_US, Schema
 
 with warnings.catch_warnings():  # great_expectations imports deprecated names itself
     warnings.simplefilter("ignore")
@@ -46,6 +48,7 @@ with warnings.catch_warnings():  # great_expectations imports deprecated names i
     from great_expectations.render.view.view import DefaultJinjaPageView
 
 STEP = "minutes since the machine's previous row"  # a column added to telemetry for the rules on order and gaps
+UNNAMED = "1 where the machine has no name that it can have, 0 else"  # a column added where machines have names
 ERA = "-1 before 1970, 1 too far ahead of the clock, 0 else"  # a column added to tables with times
 _DTYPES = {"time": ["datetime64[us]"], "whole": ["int64", "Int64Dtype"], "number": ["float64"]}
 _SILENT = 0.05  # warn above this share of rows without a reading, for a sensor without a drift reference
@@ -94,7 +97,8 @@ def validate(frames: Frames, schema: Schema, usual: Mapping[str, Usual] | None =
     failures = [] if "telemetry" in frames else ["telemetry: the table is missing; it is the only one that is required"]
     warned: list[str] = []
     outcomes: dict[str, Any] = {}
-    read = {table: typed(table, frame.reset_index(drop=True)) for table, frame in frames.items() if table in KEYS}
+    kind = schema.machine_id
+    read = {table: typed(table, frame.reset_index(drop=True), kind) for table, frame in frames.items() if table in KEYS}
     sound = {table: _sound(table, frame, schema) for table, frame in read.items()}
     source = context.data_sources.add_pandas("tables")
     for table, frame in read.items():
@@ -102,7 +106,7 @@ def validate(frames: Frames, schema: Schema, usual: Mapping[str, Usual] | None =
         asset = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all rows")
         definition = gx.ValidationDefinition(name=table, data=asset, suite=context.suites.add(suite))
         outcome = context.validation_definitions.add(definition).run(
-            batch_parameters={"dataframe": _shown(table, frame, sound[table])}, result_format="SUMMARY"
+            batch_parameters={"dataframe": _shown(table, frame, sound[table], schema)}, result_format="SUMMARY"
         )
         outcomes[table] = outcome
         result: Any
@@ -111,7 +115,7 @@ def validate(frames: Frames, schema: Schema, usual: Mapping[str, Usual] | None =
                 result.result["observed_value"] = np.asarray(value).tolist()  # it cannot render NumPy 2 numbers
             if not result.success:
                 critical = result.expectation_config.severity == "critical"
-                (failures if critical else warned).append(_line(table, frame, result))
+                (failures if critical else warned).append(_line(table, frame, result, kind))
     tables = {table: outcome.describe_dict() for table, outcome in outcomes.items()}
     summary = {"ok": not failures, "failures": failures, "warnings": warned, "tables": tables}
     return Validation(not failures, failures, warned, summary, outcomes)
@@ -154,12 +158,14 @@ class _View(DefaultJinjaPageView):
 def _sound(table: str, frame: pd.DataFrame, schema: Schema) -> set[str]:
     """The expected columns that are present and of the right type. Only these are checked for their values."""
     names = [name for name in expected_columns(schema)[table] if name in frame]
-    return {name for name in names if not convert(frame[name], wanted(table, name))[1].any()}
+    return {name for name in names if not convert(frame[name], wanted(table, name, schema.machine_id))[1].any()}
 
 
-def _shown(table: str, frame: pd.DataFrame, sound: set[str]) -> pd.DataFrame:
-    """The frame for great_expectations: times without their zone, and the steps between telemetry rows."""
+def _shown(table: str, frame: pd.DataFrame, sound: set[str], schema: Schema) -> pd.DataFrame:
+    """The frame for great_expectations: times without their zone, and what rules ask that no column says."""
     shown = frame.copy(deep=False)
+    if schema.has_names and "machineID" in frame:
+        shown[UNNAMED] = convert(frame["machineID"], "id")[1].astype(np.float64)
     if "datetime" in sound:
         shown["datetime"] = frame["datetime"].dt.tz_localize(None)
         shown[ERA] = _era(frame["datetime"])
@@ -190,9 +196,14 @@ def _rules(
     """Yield the expectations of one table. A column that is missing or mistyped gets no rules about its values."""
     known = sound[table]
     for name in expected_columns(schema)[table]:
-        kind, remedy = wanted(table, name), f"add it, or map yours under columns.{table} in params.yaml"
+        kind, remedy = (
+            wanted(table, name, schema.machine_id),
+            f"add it, or map yours under columns.{table} in params.yaml",
+        )
         yield _rule("ColumnToExist", name, "the column is missing", remedy, column=name)
-        if name in frames[table] and kind in WANTED:
+        if name in frames[table] and kind == "id":
+            yield _rule("ColumnValuesToBeBetween", name, *WANTED[kind], column=UNNAMED, max_value=0)
+        elif name in frames[table] and kind in WANTED:
             yield _rule("ColumnValuesToBeInTypeList", name, *WANTED[kind], column=name, type_list=_DTYPES[kind])
     for name in [name for name in KEYS[table] if name in known]:
         yield _rule("ColumnValuesToNotBeNull", name, "is missing", "fill it in", column=name)
@@ -212,6 +223,9 @@ def _rules(
         name, names = NAME_COLUMN[table], known_names(schema)[table]
         said = (name, not_one_of(names), "correct it, or add it to the schema in params.yaml")
         yield _rule("ColumnValuesToBeInSet", *said, column=name, value_set=list(names))
+    if table == "maint" and FINDING in frames[table]:
+        said = (FINDING, not_one_of(FINDINGS), "correct it, or leave it empty where it is not known")
+        yield _rule("ColumnValuesToBeInSet", *said, column=FINDING, value_set=list(FINDINGS))
     if table == "telemetry":
         yield _rule("TableRowCountToBeBetween", "datetime", "there are no rows", "export the table again", min_value=1)
         if len(frames[table]):
@@ -272,7 +286,7 @@ def _time_rules(schema: Schema, known: set[str]) -> Iterator[Any]:
     yield _rule(kind, *said, warn=True, column=STEP, value_set=[period], ties_okay=True)
 
 
-def _line(table: str, frame: pd.DataFrame, result: Any) -> str:
+def _line(table: str, frame: pd.DataFrame, result: Any, machine_id: str = machines.NUMBER) -> str:
     """One failed expectation as one line: what is wrong, where, and how to fix it."""
     told, found = result.expectation_config.meta, result.result
     column, rule, remedy = told["column"], told["rule"], told["remedy"]
@@ -283,7 +297,7 @@ def _line(table: str, frame: pd.DataFrame, result: Any) -> str:
     if result.expectation_config.type == "expect_column_to_exist":
         return f"{table}.{column}: {rule}: the table has {', '.join(map(str, frame.columns))}; {remedy}"
     if result.expectation_config.type == "expect_column_values_to_be_in_type_list":
-        rows = np.flatnonzero(convert(frame[column], wanted(table, column))[1])
+        rows = np.flatnonzero(convert(frame[column], wanted(table, column, machine_id))[1])
         return refusal(table, column, rule, frame, rows, len(rows), remedy)
     if "unexpected_count" in found:
         rows = np.array(found.get("partial_unexpected_index_list", []), np.intp)

@@ -13,25 +13,27 @@ from typing import Any
 
 import msgspec
 
+from closedloop.data import machines
 from closedloop.data.columns import (
     Columns,
     Faults,
+    MachineNames,
     RequestError,
-    clip,
     even,
     events,
     fault,
     machine_ids,
     parse,
     refuse_repeated_names,
+    shown,
     table_type,
     times,
 )
+from closedloop.data.machines import Id, clip
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import CODE_COLUMN, MAX_AHEAD_US, Events, Int64, Schema
+from closedloop.data.schema import CODE_COLUMN, FINDINGS, MAX_AHEAD_US, Events, Int64, Schema
 
 TABLES = ("failures", "maint")
-FINDINGS = ("worn", "sound")  # what was found at a replacement: due, or too early
 _WITHIN = "retracted/"
 
 
@@ -44,14 +46,17 @@ class Feedback:
     """The events of one body, sorted, without repeated rows.
 
     ``complete_until`` is the machines and the times in microseconds UTC, where None stands for every machine. ``rows``
-    says how many rows were sent of each part.
+    says how many rows were sent of each part. ``names`` are those of the machines, as in ``Tables``. ``body`` is what
+    is to be logged: it has numbers for machines that have numbers.
     """
 
     failures: Events
     maint: Events
     retracted: dict[str, Events]
-    complete_until: list[tuple[int | None, int]]
+    complete_until: list[tuple[Id | None, int]]
     rows: dict[str, int]
+    names: tuple[str, ...] | None
+    body: bytes
 
 
 class FeedbackDecoder:
@@ -64,14 +69,16 @@ class FeedbackDecoder:
         self._max_ahead_us = max_ahead_us
         self._now_us = now_us
         self._components = {name: i for i, name in enumerate(schema.components)}
+        self._has_names = schema.has_names
+        machine, some_machine = (list[str], list[str | None]) if schema.has_names else (list[int], list[int | None])
         keys: Columns = {
-            table: {"datetime": list[str], "machineID": list[int], CODE_COLUMN[table]: list[str]} for table in TABLES
+            table: {"datetime": list[str], "machineID": machine, CODE_COLUMN[table]: list[str]} for table in TABLES
         }
         self._columns: Columns = {
             "failures": keys["failures"],
             "maint": {**keys["maint"], "finding": list[str | None]},
             "retracted": keys,
-            "complete_until": {"datetime": list[str], "machineID": list[int | None]},
+            "complete_until": {"datetime": list[str], "machineID": some_machine},
         }
         kinds: dict[str, Any] = {
             table: table_type(table, self._columns[table], frozenset({"finding"}))
@@ -94,26 +101,28 @@ class FeedbackDecoder:
         """
         raw, body = parse(self._json, body, self._columns)
         faults: Faults = []
-        sent = self._events("", raw, faults)
+        names = MachineNames(_machines_of(raw)) if self._has_names else None
+        sent = self._events("", raw, faults, names)
         findings = _check_findings(raw.maint, faults)
-        retracted = self._events(_WITHIN, raw.retracted, faults)
-        complete = _complete_until(raw.complete_until, self._now_us(), faults, self._max_rows)
+        retracted = self._events(_WITHIN, raw.retracted, faults, names)
+        complete = _complete_until(raw.complete_until, self._now_us(), faults, self._max_rows, names)
         rows = {
             **{table: _rows(getattr(raw, table)) for table in TABLES},
             "retracted": sum(_rows(getattr(raw.retracted, table, msgspec.UNSET)) for table in TABLES),
             "complete_until": len(complete),
         }
         if not faults:
-            _check_retracted(sent, retracted, faults)
+            _check_retracted(sent, retracted, faults, names)
             _check_one_finding(raw.maint, sent["maint"], faults)
         if not faults and not any(rows.values()):
             fault(faults, "", f"no rows: send at least one row of {', '.join(rows)}")
         if faults:
             raise RequestError(faults)
         self._refuse_repeated_names(raw, body, findings)
-        return Feedback(sent["failures"], sent["maint"], retracted, complete, rows)
+        named = None if names is None else names.names
+        return Feedback(sent["failures"], sent["maint"], retracted, complete, rows, named, body)
 
-    def _events(self, within: str, raw: Any, faults: Faults) -> dict[str, Events]:
+    def _events(self, within: str, raw: Any, faults: Faults, names: MachineNames | None) -> dict[str, Events]:
         """Both tables of an object."""
         return {
             table: events(
@@ -123,21 +132,33 @@ class FeedbackDecoder:
                 faults,
                 self._max_rows,
                 self._max_ahead_us,
+                names,
                 within,
             )
             for table in TABLES
         }
 
-    @staticmethod
-    def _refuse_repeated_names(raw: Any, body: bytes, findings: int) -> None:
-        tables = [(raw.failures, 2), (raw.maint, 2), (raw.complete_until, 1)]
+    def _refuse_repeated_names(self, raw: Any, body: bytes, findings: int) -> None:
+        texts = 3 if self._has_names else 2
+        tables = [(raw.failures, texts), (raw.maint, texts), (raw.complete_until, 1)]
         strings = findings
+        if self._has_names and raw.complete_until is not msgspec.UNSET:
+            strings += sum(machine is not None for machine in raw.complete_until.column_1)
         if raw.maint is not msgspec.UNSET and raw.maint.column_3 is msgspec.UNSET:
             strings -= 1  # the name of a column that was not sent
         if raw.retracted is not msgspec.UNSET:
             strings += 1
-            tables += [(getattr(raw.retracted, table), 2) for table in TABLES]
+            tables += [(getattr(raw.retracted, table), texts) for table in TABLES]
         refuse_repeated_names(body, tables, strings)
+
+
+def _machines_of(raw: Any) -> list[list[str]]:
+    """The columns of a body that hold machines."""
+    tables = [getattr(part, table, msgspec.UNSET) for part in (raw, raw.retracted) for table in TABLES]
+    columns = [table.column_1 for table in tables if table is not msgspec.UNSET]
+    if raw.complete_until is not msgspec.UNSET:
+        columns.append([machine for machine in raw.complete_until.column_1 if machine is not None])
+    return columns
 
 
 def _rows(table: Any) -> int:
@@ -160,7 +181,9 @@ def _check_findings(maint: Any, faults: Faults) -> int:
     return sum(finding is not None for finding in found)
 
 
-def _complete_until(raw: Any, now_us: int, faults: Faults, max_rows: int) -> list[tuple[int | None, int]]:
+def _complete_until(
+    raw: Any, now_us: int, faults: Faults, max_rows: int, names: MachineNames | None
+) -> list[tuple[Id | None, int]]:
     """The machines and times of ``complete_until``; none where it was not sent, or has a fault."""
     if raw is msgspec.UNSET:
         return []
@@ -168,7 +191,10 @@ def _complete_until(raw: Any, now_us: int, faults: Faults, max_rows: int) -> lis
     columns = texts, ids = msgspec.structs.astuple(raw)
     if not even(name, ("datetime", "machineID"), columns, faults, max_rows) or not texts:
         return []
-    machine_ids(name, [0 if machine is None else machine for machine in ids], faults)
+    if names is not None:
+        names.check(name, ids, faults)
+    else:
+        machine_ids(name, [0 if machine is None else machine for machine in ids], faults)
     until: Int64 = times(name, texts, faults)
     if not faults and (until > now_us).any():
         row = int((until > now_us).argmax())
@@ -177,12 +203,15 @@ def _complete_until(raw: Any, now_us: int, faults: Faults, max_rows: int) -> lis
     return list(zip(ids, until.tolist(), strict=True))
 
 
-def _check_retracted(sent: dict[str, Events], retracted: dict[str, Events], faults: Faults) -> None:
+def _check_retracted(
+    sent: dict[str, Events], retracted: dict[str, Events], faults: Faults, names: MachineNames | None
+) -> None:
     """Refuse an event that is both reported and retracted."""
     for table, events_ in retracted.items():
         if len(events_.time) and (both := _keys(sent[table]) & _keys(events_)):
             machine, time_us, _ = min(both)
-            what = f"the event of machine {machine} at {to_text(time_us)} is also reported in {table}"
+            who = shown(machine if names is None else names.names[machine])
+            what = f"the event of machine {who} at {to_text(time_us)} is also reported in {table}"
             fault(faults, f"/{_WITHIN}{table}", f"{what}: report it or retract it")
 
 
@@ -190,7 +219,7 @@ def _check_one_finding(maint: Any, sent: Events, faults: Faults) -> None:
     """Refuse a replacement with two findings; where no event is repeated, nothing can differ."""
     if maint is msgspec.UNSET or maint.column_3 is msgspec.UNSET or len(maint.column_0) == len(sent.time):
         return
-    known: dict[tuple[int, int, str], str] = {}
+    known: dict[tuple[Id, int, str], str] = {}
     times_us = times("maint", maint.column_0, faults).tolist()
     rows = zip(maint.column_1, times_us, maint.column_2, maint.column_3, strict=True)
     for row, (machine, time_us, component, finding) in enumerate(rows):
@@ -218,6 +247,7 @@ def _table(title: str, items: dict[str, Any], example: list[Any], optional: tupl
 def openapi(schema: Schema) -> dict[str, Any]:
     """The JSON Schema of feedback, with an example that can be sent as it is."""
     properties = _parts(schema)
+    shown = (*TABLES, "complete_until") if schema.components else ("complete_until",)  # without components no events
     one_row = {"properties": {"datetime": {"minItems": 1}}}
     some_row = [{"required": [name], "properties": {name: one_row}} for name in (*TABLES, "complete_until")]
     within = [{"required": [name], "properties": {name: one_row}} for name in TABLES]
@@ -228,15 +258,14 @@ def openapi(schema: Schema) -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
         "anyOf": some_row,
-        "examples": [{name: part["examples"][0] for name, part in properties.items() if name != "retracted"}],
+        "examples": [{name: properties[name]["examples"][0] for name in shown}],
     }
 
 
 def _parts(schema: Schema) -> dict[str, Any]:
     """The JSON Schema of each part of feedback."""
     at = {"type": "string", "format": "date-time"}
-    machine = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
-
+    machine, (one,) = machines.json_schema(schema.machine_id), machines.examples(schema.machine_id, 1)
     code = {"type": "string", "enum": list(schema.components)}
     some = schema.components[0] if schema.components else ""
     keys = {name: {"datetime": at, "machineID": machine, CODE_COLUMN[name]: code} for name in TABLES}
@@ -245,14 +274,14 @@ def _parts(schema: Schema) -> dict[str, Any]:
         "description": "worn: the component was about to fail. sound: it was replaced too early. null: not known.",
     }
     maint = {**keys["maint"], "finding": finding}
-    whom = {**machine, "type": ["integer", "null"], "description": "null stands for every machine."}
+    whom = {**machines.json_schema(schema.machine_id, nullable=True), "description": "null stands for every machine."}
     retracted = {
-        name: _table(f"{title} that did not happen.", keys[name], ["2015-01-05T05:00:00Z", 1, some])
+        name: _table(f"{title} that did not happen.", keys[name], ["2015-01-05T05:00:00Z", one, some])
         for name, title in (("failures", "Failures"), ("maint", "Replacements"))
     }
     return {
-        "failures": _table("Failures.", keys["failures"], ["2015-01-05T06:00:00Z", 1, some]),
-        "maint": _table("Replacements.", maint, ["2015-01-05T08:00:00Z", 1, some, "worn"], ("finding",)),
+        "failures": _table("Failures.", keys["failures"], ["2015-01-05T06:00:00Z", one, some]),
+        "maint": _table("Replacements.", maint, ["2015-01-05T08:00:00Z", one, some, "worn"], ("finding",)),
         "retracted": {
             "type": "object",
             "description": "Events that did not happen, named as they were reported. A retraction is final, and holds "

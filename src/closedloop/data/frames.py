@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from closedloop.data.schema import CODE_COLUMN, KEYS, DataError, Events, Float64, Int16, Int64, Schema, Tables
+from closedloop.data import machines
+from closedloop.data.marks import Marks
+from closedloop.data.schema import CODE_COLUMN, FINDINGS, KEYS, DataError, Events, Float64, Int16, Int64, Schema, Tables
 
 Frames = dict[str, pd.DataFrame]
 Columns = Mapping[str, Mapping[str, str]]  # your names for ours, by table
@@ -30,6 +32,8 @@ def expected_columns(schema: Schema) -> dict[str, tuple[str, ...]]:
     }
 
 
+MARKS = ("machineID", "until")  # the columns of the frame ``marks``, which accompanies tables that may be incomplete
+FINDING = "finding"  # a column that maint may have
 NAME_COLUMN = CODE_COLUMN | {"machines": "model"}  # the column of each table that holds names of the schema
 
 
@@ -78,7 +82,8 @@ def _refuse(table: str, column: str, rule: str, frame: pd.DataFrame, bad: Any, r
 
 WANTED = {
     "time": ("is not a time", "write times as 2015-01-04T06:00:00Z, or without an offset for UTC"),
-    "whole": ("is not a whole number", "number your machines"),
+    "whole": ("is not a whole number", "number your machines, or say schema.machine_id: text in params.yaml"),
+    "id": ("is no name of a machine", machines.RULE),
     "number": (
         "is not a number",
         "leave a missing value empty, or name what stands for it under read.missing in params.yaml",
@@ -90,21 +95,24 @@ WANTED = {
 TWICE = "see which column tells these rows apart, and map it under columns in params.yaml, or correct the time"
 
 
-def wanted(table: str, column: str) -> str:
-    """What a column should hold: ``time``, ``whole``, ``text`` or ``number``."""
-    if column in ("datetime", "start", "end"):
+def wanted(table: str, column: str, machine_id: str = machines.NUMBER) -> str:
+    """What a column should hold: ``time``, ``whole``, ``id``, ``text`` or ``number``."""
+    if column in ("datetime", "start", "end", "until"):
         return "time"
     if column == "machineID":
-        return "whole"
-    return "text" if column == NAME_COLUMN.get(table) else "number"
+        return "id" if machine_id == machines.TEXT else "whole"
+    return "text" if column in (NAME_COLUMN.get(table), FINDING) else "number"
 
 
 def convert(column: pd.Series, kind: str) -> tuple[pd.Series, NDArray[np.bool_]]:
     """The column converted to ``kind``, and a mask of the values that are present and cannot be converted.
 
-    Times become ``datetime64[us, UTC]``, whole numbers int64 (nullable where one is missing), numbers float64.
+    Times become ``datetime64[us, UTC]``, whole numbers int64 (nullable where one is missing), numbers float64, ids text
+    in the one form that a name has.
     """
     present = column.notna().to_numpy()
+    if kind == "id":
+        return _names(column)
     numeric, boolean = pd.api.types.is_numeric_dtype(column), pd.api.types.is_bool_dtype(column)
     if kind == "text":
         return column.where(present).astype("str"), np.zeros(len(column), bool)
@@ -129,11 +137,31 @@ def convert(column: pd.Series, kind: str) -> tuple[pd.Series, NDArray[np.bool_]]
     return values.where(whole).astype("int64" if whole.all() else "Int64"), present & ~whole
 
 
-def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
+def _names(column: pd.Series) -> tuple[pd.Series, NDArray[np.bool_]]:
+    """A column of machines as names, and a mask of the values that can be none."""
+    values = column.dropna().unique()
+    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return column, column.notna().to_numpy()
+    name = {value: _name(value) for value in values}
+    if all(isinstance(value, str) and value == text for value, text in name.items()):
+        names = column.astype("str")
+    else:
+        names = column.map(name).astype("str").where(column.notna())
+    return names, names.isin([text for text in name.values() if machines.fault_of(text)]).to_numpy()
+
+
+def _name(value: Any) -> str:
+    """A machine's name as it stands for the machine; a whole number, as Parquet and Excel have it, as 12."""
+    if isinstance(value, float | np.floating) and value == round(value):
+        value = int(value)
+    return machines.canonical(str(value))
+
+
+def typed(table: str, frame: pd.DataFrame, machine_id: str = machines.NUMBER) -> pd.DataFrame:
     """The frame with each column converted. A column with a value that cannot be converted stays as it is."""
     new = {}
     for name in frame.columns:
-        converted, unreadable = convert(frame[name], wanted(table, str(name)))
+        converted, unreadable = convert(frame[name], wanted(table, str(name), machine_id))
         if not unreadable.any():
             new[name] = converted
     return frame.assign(**new)
@@ -162,21 +190,6 @@ def rename(table: str, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     return frame.rename(columns=dict(names))
 
 
-def numbered(table: str, frame: pd.DataFrame, machine_numbers: Mapping[str, int]) -> pd.DataFrame:
-    """The frame with machine names replaced by their numbers, if any numbers are given.
-
-    Raises:
-        DataError: a machine has no number.
-    """
-    if not machine_numbers or "machineID" not in frame:
-        return frame
-    names = frame["machineID"].astype("str").where(frame["machineID"].notna())
-    numbers = names.map(dict(machine_numbers))
-    unknown = (names.notna() & numbers.isna()).to_numpy()
-    _refuse(table, "machineID", "is not in machine_numbers", frame, unknown, "give it a number there, in params.yaml")
-    return frame.assign(machineID=numbers.astype("Int64"))
-
-
 def check_mapping(columns: Columns) -> None:
     """Check a mapping of column names, by table.
 
@@ -196,7 +209,8 @@ def check_mapping(columns: Columns) -> None:
 def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables:
     """The frames as sorted and checked tables. Only telemetry is required.
 
-    Columns outside the schema are ignored. A machine's model and age may be missing.
+    Columns outside the schema are ignored. A machine's model and age may be missing, and so may the finding of a
+    replacement. A frame ``marks`` has the maturity mark of each machine, missing where nobody vouched for it.
 
     Raises:
         DataError: a column is missing; a value cannot be read, is missing in a key or is infinite; a key occurs twice;
@@ -205,9 +219,18 @@ def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables
     check_mapping(columns)
     if "telemetry" not in frames:
         raise DataError("telemetry: the table is missing; it is the only one that is required")
-    if unknown := sorted(set(frames) - set(KEYS)):
+    if unknown := sorted(set(frames) - set(KEYS) - {"marks"}):
         raise DataError(f"{unknown[0]}: not a table; known are {', '.join(KEYS)}")
-    checked = {table: _checked(table, rename(table, frame, columns), schema) for table, frame in frames.items()}
+    given = {table: frame for table, frame in frames.items() if table != "marks"}
+    checked = {table: _checked(table, rename(table, frame, columns), schema) for table, frame in given.items()}
+    if "marks" in frames:
+        checked["marks"] = _marks(frames["marks"], schema)
+    names: tuple[str, ...] | None = None
+    if schema.has_names:
+        names = tuple(sorted({name for frame in checked.values() for name in frame["machineID"].unique()}))
+        for table, frame in checked.items():
+            codes = pd.Categorical(frame["machineID"], categories=list(names)).codes.astype(np.int64)
+            checked[table] = frame.assign(machineID=codes)
     telemetry = checked["telemetry"]
     return Tables.of(
         telemetry["machineID"].to_numpy(),
@@ -217,6 +240,8 @@ def frames_to_tables(frames: Frames, schema: Schema, columns: Columns) -> Tables
         _events("maint", checked.get("maint"), schema),
         _events("failures", checked["failures"], schema) if "failures" in checked else None,
         _machines(checked.get("machines"), schema),
+        Marks.of(*(checked["marks"][name].to_numpy(np.int64) for name in MARKS)) if "marks" in checked else None,
+        names,
     )
 
 
@@ -231,7 +256,7 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
             )
     result = {}
     for name in names:
-        kind = wanted(table, name)
+        kind = wanted(table, name, schema.machine_id)
         result[name], unreadable = convert(frame[name], kind)
         if kind in WANTED:
             _refuse(table, name, WANTED[kind][0], frame, unreadable, WANTED[kind][1])
@@ -243,6 +268,10 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
             known = known_names(schema)[table]
             bad = result[name].notna() & ~result[name].isin(known)
             _refuse(table, name, not_one_of(known), frame, bad, "correct it, or add it to the schema")
+    if table == "maint" and FINDING in frame:
+        result[FINDING] = convert(frame[FINDING], "text")[0]
+        bad = result[FINDING].notna() & ~result[FINDING].isin(FINDINGS)
+        _refuse(table, FINDING, not_one_of(FINDINGS), frame, bad, "correct it, or leave it empty where it is not known")
     clean = pd.DataFrame(result)
     repeated = clean.duplicated(list(KEYS[table]))
     _refuse(table, ", ".join(KEYS[table]), "the key occurs twice", frame, repeated, TWICE)
@@ -263,7 +292,26 @@ def _events(table: str, frame: pd.DataFrame | None, schema: Schema) -> Events:
     if frame is None:
         return Events.empty()
     codes = _codes(frame[CODE_COLUMN[table]], known_names(schema)[table])
-    return Events.of(frame["machineID"].to_numpy(np.int64), _microseconds(frame["datetime"]), codes)
+    finding = _codes(frame[FINDING], FINDINGS) if FINDING in frame else None
+    return Events.of(frame["machineID"].to_numpy(np.int64), _microseconds(frame["datetime"]), codes, finding)
+
+
+def _marks(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The columns ``MARKS`` of a frame, converted and checked; ``until`` in microseconds UTC.
+
+    Raises:
+        DataError: a column is missing, or a value cannot be read.
+    """
+    columns = {}
+    for name in MARKS:
+        if name not in frame:
+            raise DataError(f"marks.{name}: the column is missing; the table needs {' and '.join(MARKS)}")
+        kind = wanted("marks", name, schema.machine_id)
+        columns[name], unreadable = convert(frame[name], kind)
+        if unreadable.any() or (name == "machineID" and columns[name].isna().any()):
+            row = int(np.flatnonzero(unreadable | columns[name].isna().to_numpy())[0]) + 1
+            raise DataError(f"marks.{name}: row {row} {WANTED[kind][0]}; correct it")
+    return pd.DataFrame({"machineID": columns["machineID"], "until": _microseconds(columns["until"])})
 
 
 def _machines(frame: pd.DataFrame | None, schema: Schema) -> tuple[Int64, Int16, Float64]:
@@ -277,7 +325,10 @@ def tables_to_frames(tables: Tables, schema: Schema) -> Frames:
     """The tables as frames: the inverse of :func:`frames_to_tables`. ``failures`` is absent if the tables have none."""
 
     def head(machine: Int64, time: Int64) -> dict[str, Any]:
-        return {"datetime": pd.DatetimeIndex(time.view("datetime64[us]"), tz="UTC"), "machineID": machine}
+        return {"datetime": pd.DatetimeIndex(time.view("datetime64[us]"), tz="UTC"), "machineID": ids(machine)}
+
+    def ids(machine: Int64) -> Any:
+        return machine if tables.names is None else pd.Series(tables.named(machine), dtype="str")
 
     def names(codes: Int16, known: tuple[str, ...]) -> pd.Series:
         return pd.Series(np.array([*known, None], object)[codes], dtype="str")  # code -1 takes the last, None
@@ -289,6 +340,27 @@ def tables_to_frames(tables: Tables, schema: Schema) -> Frames:
         if events is not None:
             codes = names(events.code, known_names(schema)[table])
             frames[table] = pd.DataFrame(head(events.machine, events.time) | {column: codes})
+            if events.finding is not None:
+                frames[table][FINDING] = names(events.finding, FINDINGS)
     models = names(tables.machine_model, schema.models)
-    frames["machines"] = pd.DataFrame({"machineID": tables.machine_ids, "model": models, "age": tables.machine_age})
+    described = {"machineID": ids(tables.machine_ids), "model": models, "age": tables.machine_age}
+    frames["machines"] = pd.DataFrame(described)
+    if tables.marks is not None:
+        until = pd.DatetimeIndex(tables.marks.until.view("datetime64[us]"), tz="UTC")
+        frames["marks"] = pd.DataFrame({"machineID": ids(tables.marks.machine), "until": until})
     return frames
+
+
+def join_marks(parts: list[Frames]) -> pd.DataFrame | None:
+    """The frame ``marks`` of a fleet that comes in several parts; None where no part has marks.
+
+    In a part without marks, each machine is reported up to its last telemetry. Of a machine that occurs in several
+    parts the latest mark counts.
+    """
+    if not any("marks" in frames for frames in parts):
+        return None
+    last = [
+        frames["telemetry"].groupby("machineID")["datetime"].max().rename("until").reset_index() for frames in parts
+    ]
+    named = [frames.get("marks", complete) for frames, complete in zip(parts, last, strict=True)]
+    return pd.concat(named, ignore_index=True).groupby("machineID")["until"].max().reset_index()

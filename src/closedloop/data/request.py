@@ -5,20 +5,21 @@ A request is a slice of the fleet's own tables (all but ``failures``), so the lo
 
 from __future__ import annotations
 
+import math
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import sleep
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from closedloop.data import rfc3339
+from closedloop.data import machines, rfc3339
 from closedloop.data.columns import (
     Columns,
     Faults,
+    MachineNames,
     RequestError,
-    clip,
     codes,
     even,
     events,
@@ -27,9 +28,11 @@ from closedloop.data.columns import (
     machine_ids,
     parse,
     refuse_repeated_names,
+    shown,
     table_type,
     times,
 )
+from closedloop.data.machines import clip
 from closedloop.data.schema import MAX_AHEAD_US, Float64, Int16, Int64, Schema, Tables
 
 __all__ = ["Decoder", "RequestError", "decode", "openapi"]
@@ -58,6 +61,8 @@ class Decoder:
         self._max_rows = max_rows
         self._max_machines = max_machines
         self._max_ahead_us = max_ahead_us
+        self._has_names = schema.has_names
+        self._texts = (2, 3) if schema.has_names else (1, 2)  # columns of text in tables without and with a code
         self._type = _request_type(schema)
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._type)
         codes = {"errors": schema.errors, "maint": schema.components}
@@ -76,18 +81,30 @@ class Decoder:
         Raises:
             RequestError: the body is not a request of this schema. The error names every faulty column.
         """
+        return self.read(body)[0]
+
+    def read(self, body: bytes | str) -> tuple[Tables, bytes]:
+        """The tables of ``body``, and the body as it is to be logged: with numbers for machines that have numbers.
+
+        Raises:
+            RequestError: the body is not a request of this schema. The error names every faulty column.
+        """
         raw, content = self._parse(body)
         faults: Faults = []
-        telemetry = self._telemetry(raw.telemetry, faults)
-        limits = self._max_rows, self._max_ahead_us
+        names = MachineNames(_machines_of(raw)) if self._has_names else None
+        telemetry = self._telemetry(raw.telemetry, faults, names)
+        limits = self._max_rows, self._max_ahead_us, names
         errors = events("errors", raw.errors, self._codes["errors"], faults, *limits)
         maint = events("maint", raw.maint, self._codes["maint"], faults, *limits)
-        machines = self._machines(raw.machines, faults)
+        described = self._machines(raw.machines, faults, names)
         if faults:
             raise RequestError(faults)
-        refuse_repeated_names(content, [(raw.telemetry, 1), (raw.errors, 2), (raw.maint, 2), (raw.machines, 1)])
+        one, two = self._texts
+        refuse_repeated_names(content, [(raw.telemetry, one), (raw.errors, two), (raw.maint, two), (raw.machines, one)])
         machine, time, values = telemetry
-        return Tables(machine, time, values, errors, maint, None, *machines)
+        called = None if names is None else names.names
+        found = Tables(machine, time, values, errors, maint, None, *described, names=called)
+        return found, content
 
     def _parse(self, body: bytes | str) -> tuple[Any, bytes]:
         if isinstance(body, bytes) and len(body) > _PARTS_BYTES and (raw := self._in_parts(body)) is not None:
@@ -112,7 +129,7 @@ class Decoder:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
             return None
 
-    def _telemetry(self, raw: Any, faults: Faults) -> tuple[Int64, Int64, Float64]:
+    def _telemetry(self, raw: Any, faults: Faults, names: MachineNames | None) -> tuple[Int64, Int64, Float64]:
         """Machine, time and values of the telemetry, sorted."""
         columns = msgspec.structs.astuple(raw)
         texts, ids, *sensors = columns
@@ -120,7 +137,8 @@ class Decoder:
             fault(faults, "/telemetry", "no rows: send at least one row of one machine")
         if not even("telemetry", self._names["telemetry"], columns, faults, self._max_rows):
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((len(sensors), 0))
-        time, machine = times("telemetry", texts, faults, self._max_ahead_us), machine_ids("telemetry", ids, faults)
+        time = times("telemetry", texts, faults, self._max_ahead_us)
+        machine = machine_ids("telemetry", ids, faults, names)
         values = np.array(sensors, np.float64) if len(texts) < _PARTS_ROWS else _columnwise(sensors)  # None becomes NaN
         if not faults and not in_order(machine, time, _NO_CODE):
             order = np.lexsort((time, machine))
@@ -128,16 +146,16 @@ class Decoder:
             again = np.flatnonzero((machine[1:] == machine[:-1]) & (time[1:] == time[:-1]))
             if len(again):
                 row = int(order[again[0] + 1])
-                key = f"machine {ids[row]} at {clip(texts[row])}"
+                key = f"machine {shown(ids[row])} at {clip(texts[row])}"
                 fault(faults, f"/telemetry/datetime/{row}", f"{key} occurs twice: send each machine and time once")
         if not faults and len(machine) > self._max_machines:  # each one costs a result
-            machines = 1 + int(np.count_nonzero(machine[1:] != machine[:-1]))
-            if machines > self._max_machines:
-                detail = f"{machines} machines, at most {self._max_machines}: send them in several requests"
+            count = 1 + int(np.count_nonzero(machine[1:] != machine[:-1]))
+            if count > self._max_machines:
+                detail = f"{count} machines, at most {self._max_machines}: send them in several requests"
                 fault(faults, "/telemetry/machineID", detail)
         return machine, time, values
 
-    def _machines(self, raw: Any, faults: Faults) -> tuple[Int64, Int16, Float64]:
+    def _machines(self, raw: Any, faults: Faults, names: MachineNames | None) -> tuple[Int64, Int16, Float64]:
         """Id, model and age of the machines, sorted by id."""
         if raw is msgspec.UNSET:
             return _NO_MACHINES
@@ -149,15 +167,22 @@ class Decoder:
         if min(ages) < 0:
             row = int(np.argmax(age < 0))
             fault(faults, f"/machines/age/{row}", "is below 0: give the machine's age in years")
-        machine = machine_ids("machines", ids, faults)
+        machine = machine_ids("machines", ids, faults, names)
         if faults or len(ids) < 2:
             return machine, model, age
         order = np.argsort(machine, kind="stable")
         again = np.flatnonzero(np.diff(machine[order]) == 0)
         if len(again):
             row = int(order[again[0] + 1])
-            fault(faults, f"/machines/machineID/{row}", f"machine {ids[row]} occurs twice: describe each machine once")
+            detail = f"machine {shown(ids[row])} occurs twice: describe each machine once"
+            fault(faults, f"/machines/machineID/{row}", detail)
         return machine[order], model[order], age[order]
+
+
+def _machines_of(raw: Any) -> list[list[str]]:
+    """The columns of a request that hold machines."""
+    columns = [table.column_1 for table in (raw.telemetry, raw.errors, raw.maint) if table is not msgspec.UNSET]
+    return columns if raw.machines is msgspec.UNSET else [*columns, raw.machines.column_0]
 
 
 def openapi(schema: Schema) -> dict[str, Any]:
@@ -165,20 +190,21 @@ def openapi(schema: Schema) -> dict[str, Any]:
     latest = 1_420_351_200_000_000  # 2015-01-04T06:00:00Z
     rows = rfc3339.to_text(latest - schema.period_us), rfc3339.to_text(latest)
     readings = {
-        name: _column({"type": ["number", "null"]}, [round(low + (high - low) * part, 1) for part in (0.42, 0.43)])
+        name: _column({"type": ["number", "null"]}, [_reading(low, high, part) for part in (0.42, 0.43)])
         for name, (low, high) in zip(schema.sensors, schema.ranges, strict=True)
     }
-    tables = {"telemetry": _table("Readings.", {"datetime": _time(*rows), "machineID": _ids(2), **readings}, 1)}
+    ids = partial(_ids, schema.machine_id)
+    tables = {"telemetry": _table("Readings.", {"datetime": _time(*rows), "machineID": ids(2), **readings}, 1)}
     if schema.errors:
-        columns = {"datetime": _time("2015-01-03T07:00:00Z"), "machineID": _ids(1), "errorID": _known(schema.errors)}
+        columns = {"datetime": _time("2015-01-03T07:00:00Z"), "machineID": ids(1), "errorID": _known(schema.errors)}
         tables["errors"] = _table("Errors of the history.", columns)
     if schema.components:
-        columns = {"datetime": _time("2014-12-13T06:00:00Z"), "machineID": _ids(1), "comp": _known(schema.components)}
+        columns = {"datetime": _time("2014-12-13T06:00:00Z"), "machineID": ids(1), "comp": _known(schema.components)}
         tables["maint"] = _table("The last replacement of each component, however old.", columns)
     if schema.models:
         age = _column({"type": "number", "minimum": 0}, [18.0])
         tables["machines"] = _table(
-            "What the machines are.", {"machineID": _ids(1), "model": _known(schema.models), "age": age}
+            "What the machines are.", {"machineID": ids(1), "model": _known(schema.models), "age": age}
         )
     return {
         "type": "object",
@@ -188,6 +214,11 @@ def openapi(schema: Schema) -> dict[str, Any]:
         "additionalProperties": False,
         "examples": [{name: properties["examples"][0] for name, properties in tables.items()}],
     }
+
+
+def _reading(low: float, high: float, part: float) -> float:
+    """A reading at a part of a sensor's range, with as few digits as the range allows."""
+    return round(low + (high - low) * part, max(1, 2 - math.floor(math.log10(high - low))))
 
 
 def _column(items: dict[str, Any], example: list) -> dict[str, Any]:
@@ -214,9 +245,9 @@ def _time(*examples: str) -> dict[str, Any]:
     return _column({"type": "string", "format": "date-time"}, list(examples))
 
 
-def _ids(count: int) -> dict[str, Any]:
-    """The JSON Schema of a column of machine ids, with ``count`` rows in the example."""
-    return _column({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, [1] * count)
+def _ids(kind: str, count: int) -> dict[str, Any]:
+    """The JSON Schema of a column of machines, with ``count`` rows in the example."""
+    return _column(machines.json_schema(kind), machines.examples(kind, 1) * count)
 
 
 def _known(names: tuple[str, ...]) -> dict[str, Any]:
@@ -245,12 +276,13 @@ def _decoder(schema: Schema, max_rows: int) -> Decoder:
 
 def _columns(schema: Schema) -> Columns:
     """The type of each column of each table."""
-    event = {"datetime": list[str], "machineID": list[int]}
+    machine = list[str] if schema.has_names else list[int]
+    event = {"datetime": list[str], "machineID": machine}
     return {
         "telemetry": {**event, **dict.fromkeys(schema.sensors, list[float | None])},
         "errors": {**event, "errorID": list[str]},
         "maint": {**event, "comp": list[str]},
-        "machines": {"machineID": list[int], "model": list[str], "age": list[float]},
+        "machines": {"machineID": machine, "model": list[str], "age": list[float]},
     }
 
 

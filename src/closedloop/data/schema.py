@@ -7,12 +7,16 @@ codes, machine models, the sampling period and plausible ranges come from ``para
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from closedloop.data import machines
+from closedloop.data.marks import Marks
 
 Int64 = NDArray[np.int64]
 Int16 = NDArray[np.int16]
@@ -28,6 +32,7 @@ KEYS = {
     "failures": ("machineID", "datetime", "failure"),
     "machines": ("machineID",),
 }
+FINDINGS = ("worn", "sound")  # what was found at a replacement: due, or too early
 CODE_COLUMN = {"errors": "errorID", "maint": "comp", "failures": "failure"}
 
 
@@ -44,7 +49,8 @@ class DataError(ValueError):
 class Schema:
     """Names, sampling period and plausible ranges of one kind of fleet.
 
-    ``ranges`` gives each sensor's plausible (low, high) in the sensor's own unit.
+    ``ranges`` gives each sensor's plausible (low, high) in the sensor's own unit. ``machine_id`` says whether machines
+    have a ``number`` or a name, ``text``.
     """
 
     sensors: tuple[str, ...]
@@ -53,6 +59,7 @@ class Schema:
     models: tuple[str, ...]
     sampling_minutes: int
     ranges: tuple[tuple[float, float], ...]
+    machine_id: str = machines.NUMBER
 
     def __hash__(self) -> int:
         return hash((self.sensors, self.sampling_minutes))  # cheap: every request looks its schema up in caches
@@ -67,6 +74,11 @@ class Schema:
         """Sampling period in microseconds."""
         return self.sampling_minutes * 60_000_000
 
+    @property
+    def has_names(self) -> bool:
+        """Whether machines have names, and no numbers."""
+        return self.machine_id == machines.TEXT
+
     @classmethod
     def from_dict(cls, raw: dict) -> Schema:
         """Read the ``schema:`` section of ``params.yaml`` or of a bundle's manifest.
@@ -75,8 +87,8 @@ class Schema:
             DataError: a key is missing or unknown, or a value has the wrong form.
         """
         known = {"sensors", "components", "errors", "models", "sampling_minutes"}
-        if unknown := set(raw) - known:
-            raise DataError(f"schema: unknown key {sorted(unknown)[0]!r}; known are {sorted(known)}")
+        if unknown := set(raw) - known - {"machine_id"}:
+            raise DataError(f"schema: unknown key {sorted(unknown)[0]!r}; known are {sorted(known | {'machine_id'})}")
         if missing := known - set(raw):
             raise DataError(f"schema: {sorted(missing)[0]!r} is missing; add it under schema: in params.yaml")
         try:
@@ -99,26 +111,35 @@ class Schema:
         minutes = raw["sampling_minutes"]
         if not isinstance(minutes, int) or isinstance(minutes, bool) or minutes < 1:
             raise DataError(f"schema.sampling_minutes: {minutes!r} is not a whole number of minutes, 1 or more")
-        return cls(sensors=sensors, ranges=ranges, sampling_minutes=minutes, **names)
+        machine_id = raw.get("machine_id", machines.NUMBER)
+        if machine_id not in machines.KINDS:
+            raise DataError(f"schema.machine_id: {machine_id!r} is unknown; choose one of {', '.join(machines.KINDS)}")
+        return cls(sensors=sensors, ranges=ranges, sampling_minutes=minutes, machine_id=machine_id, **names)
 
     def to_dict(self) -> dict[str, object]:
         """The schema as a mapping for a manifest: the inverse of :meth:`from_dict`."""
+        kind = {"machine_id": self.machine_id} if self.has_names else {}  # absent, it is a number
         return {
             "sensors": {name: list(limits) for name, limits in zip(self.sensors, self.ranges, strict=True)},
             "components": list(self.components),
             "errors": list(self.errors),
             "models": list(self.models),
             "sampling_minutes": self.sampling_minutes,
+            **kind,
         }
 
 
 @dataclass(frozen=True)
 class Events:
-    """Errors, replacements or failures, sorted by (machine, time, code); ``code`` indexes the schema's list."""
+    """Errors, replacements or failures, sorted by (machine, time, code); ``code`` indexes the schema's list.
+
+    ``finding`` indexes ``FINDINGS`` for each replacement, -1 where nothing is known; None where that holds for all.
+    """
 
     machine: Int64
     time: Int64
     code: Int16
+    finding: Int16 | None = None
 
     @classmethod
     def empty(cls) -> Events:
@@ -126,18 +147,24 @@ class Events:
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int16))
 
     @classmethod
-    def of(cls, machine: Int64, time: Int64, code: Int16) -> Events:
+    def of(cls, machine: Int64, time: Int64, code: Int16, finding: Int16 | None = None) -> Events:
         """The events sorted, with each key once."""
         order = np.lexsort((code, time, machine))
         machine, time, code = machine[order], time[order], code[order]
         new = np.ones(len(machine), bool)
         new[1:] = (np.diff(machine) != 0) | (np.diff(time) != 0) | (np.diff(code) != 0)
-        return cls(machine[new], time[new], code[new])
+        known = finding is not None and bool((finding >= 0).any())
+        return cls(machine[new], time[new], code[new], finding[order][new] if finding is not None and known else None)
+
+    def rows(self, keep: slice | NDArray[np.bool_]) -> Events:
+        """Only these events."""
+        finding = None if self.finding is None else self.finding[keep]
+        return Events(self.machine[keep], self.time[keep], self.code[keep], finding)
 
     def slice(self, machine: int) -> Events:
         """The events of one machine."""
         low, high = np.searchsorted(self.machine, [machine, machine + 1])
-        return Events(self.machine[low:high], self.time[low:high], self.code[low:high])
+        return self.rows(slice(low, high))
 
 
 @dataclass(frozen=True)
@@ -145,7 +172,7 @@ class MachineWindow:
     """The sorted arrays of one machine.
 
     ``values`` has shape (sensors, rows), NaN where a reading is missing; ``model`` is -1 and ``age`` NaN (years)
-    where the machine is not described.
+    where the machine is not described. ``until`` is its maturity mark, None where that is its last telemetry.
     """
 
     machine: int
@@ -156,6 +183,7 @@ class MachineWindow:
     failures: Events
     model: int
     age: float
+    until: int | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +191,10 @@ class Tables:
     """The tables of a fleet, or of a request, as NumPy columns.
 
     Telemetry is sorted by (machine, time), each key once; ``values`` has shape (sensors, rows). ``failures`` is None
-    where the fleet has no such table (then a run is anomaly-only). ``machine_ids`` is sorted.
+    where the fleet has no such table (then a run is anomaly-only). ``machine_ids`` is sorted. ``marks`` is None where
+    everything up to each machine's last telemetry has been reported.
+
+    A machine is its number where ``names`` is None, else its position in ``names``, which is sorted.
     """
 
     machine: Int64
@@ -175,6 +206,8 @@ class Tables:
     machine_ids: Int64
     machine_model: Int16
     machine_age: Float64
+    marks: Marks | None = None
+    names: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -185,11 +218,13 @@ class Tables:
         errors: Events,
         maint: Events,
         failures: Events | None,
-        machines: tuple[Int64, Int16, Float64],
+        described: tuple[Int64, Int16, Float64],
+        marks: Marks | None = None,
+        names: tuple[str, ...] | None = None,
     ) -> Tables:
         """The tables sorted by key. The keys must be unique: callers check that."""
         order = np.lexsort((time, machine))
-        by_id = np.argsort(machines[0], kind="stable")
+        by_id = np.argsort(described[0], kind="stable")
         return cls(
             machine[order],
             time[order],
@@ -197,10 +232,51 @@ class Tables:
             errors,
             maint,
             failures,
-            machines[0][by_id],
-            machines[1][by_id],
-            machines[2][by_id],
+            described[0][by_id],
+            described[1][by_id],
+            described[2][by_id],
+            marks,
+            names,
         )
+
+    def named(self, machine: Int64) -> Any:
+        """What these machines are called: their numbers, or their names as objects."""
+        return machines.named(self.names, machine)
+
+    def codes(self, ids: Iterable[str]) -> list[int | None]:
+        """The inverse of :meth:`named`, for ids as text; None for a machine that has no name here."""
+        if self.names is None:
+            return [int(text) for text in ids]
+        return [None if code < 0 else code for code in machines.codes_in(self.names, ids).tolist()]
+
+    def recoded(self, names: tuple[str, ...]) -> Tables:
+        """The same tables of a fleet with names, where a machine is its position in another sorted list of names."""
+        if self.names is None:
+            return self
+        new = machines.codes_in(names, self.names)
+
+        def events(table: Events) -> Events:
+            return replace(table, machine=new[table.machine])
+
+        return replace(
+            self,
+            machine=new[self.machine],
+            errors=events(self.errors),
+            maint=events(self.maint),
+            failures=None if self.failures is None else events(self.failures),
+            machine_ids=new[self.machine_ids],
+            marks=None if self.marks is None else Marks(new[self.marks.machine], self.marks.until),
+            names=names,
+        )
+
+    def _compact(self) -> Tables:
+        """The same tables with no other names than those of their machines."""
+        if self.names is None:
+            return self
+        found = (self.errors, self.maint, *([] if self.failures is None else [self.failures]))
+        ids = [self.machine, self.machine_ids, *(events.machine for events in found)]
+        used = np.unique(np.concatenate(ids if self.marks is None else [*ids, self.marks.machine]))
+        return self.recoded(tuple(self.named(used).tolist()))
 
     def bounds(self) -> tuple[Int64, Int64]:
         """The machines that have telemetry, and their row offsets, one more than machines."""
@@ -218,7 +294,9 @@ class Tables:
         """Yield each machine that has telemetry, in order of its id."""
         ids, offsets = self.bounds()
         failures = Events.empty() if self.failures is None else self.failures
-        for machine, start, stop in zip(ids.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        until = [None] * len(ids) if self.marks is None else self.marks.at(ids).tolist()
+        rows = zip(ids.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), until, strict=True)
+        for machine, start, stop, mark in rows:
             at = int(np.searchsorted(self.machine_ids, machine))
             known = at < len(self.machine_ids) and int(self.machine_ids[at]) == machine
             yield MachineWindow(
@@ -230,15 +308,15 @@ class Tables:
                 failures.slice(machine),
                 int(self.machine_model[at]) if known else -1,
                 float(self.machine_age[at]) if known else float("nan"),
+                mark,
             )
 
-    def select(self, machines: Int64) -> Tables:
+    def select(self, chosen: Int64) -> Tables:
         """The same tables, of these machines only."""
-        wanted = np.unique(machines)
+        wanted = np.unique(chosen)
 
         def events(table: Events) -> Events:
-            keep = np.isin(table.machine, wanted)
-            return Events(table.machine[keep], table.time[keep], table.code[keep])
+            return table.rows(np.isin(table.machine, wanted))
 
         rows, ids = np.isin(self.machine, wanted), np.isin(self.machine_ids, wanted)
         return Tables(
@@ -251,6 +329,8 @@ class Tables:
             self.machine_ids[ids],
             self.machine_model[ids],
             self.machine_age[ids],
+            None if self.marks is None else self.marks.select(wanted),
+            self.names,
         )
 
     def rows(self, keep: NDArray[np.bool_]) -> Tables:
@@ -259,18 +339,31 @@ class Tables:
         return replace(self, machine=self.machine[keep], time=self.time[keep], values=values)
 
     def fingerprint(self) -> str:
-        """``sha256:…`` of every column in canonical order: equal for equal data, whatever the file format."""
+        """``sha256:…`` of every column in canonical order: equal for equal data, whatever the file format.
+
+        Marks and findings count where there are any, so that tables without them keep the fingerprint they had before.
+        """
         digest = hashlib.sha256()
 
         def add(name: str, column: NDArray[np.generic]) -> None:
             digest.update(f"{name}:{column.dtype.str}:{column.shape};".encode())
             digest.update(np.ascontiguousarray(column).tobytes())
 
+        content = self._compact()
         for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, Events):
+            value = getattr(content, item.name)
+            if item.name == "names":
+                if value is not None:
+                    add("names", np.frombuffer("\0".join(value).encode(), np.uint8))
+            elif isinstance(value, Events):
                 for column in ("machine", "time", "code"):
                     add(f"{item.name}.{column}", getattr(value, column))
+                if value.finding is not None and (value.finding >= 0).any():
+                    add(f"{item.name}.finding", value.finding)
+            elif item.name == "marks":
+                if value is not None:
+                    add("marks.machine", value.machine)
+                    add("marks.until", value.until)
             elif value is None:
                 digest.update(f"{item.name}:none;".encode())
             else:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from closedloop.data import adapters, reading, tables
+from closedloop.data import adapters, machines, reading, tables
 from closedloop.data.files import matching, read_file
 from closedloop.data.frames import (
     WANTED,
@@ -21,7 +21,6 @@ from closedloop.data.frames import (
     check_mapping,
     convert,
     frames_to_tables,
-    numbered,
     tables_to_frames,
     typed,
     wanted,
@@ -47,7 +46,7 @@ def native(location: Path) -> dict[str, Path]:
         DataError: a table has two files.
     """
     found: dict[str, Path] = {}
-    for table in (*KEYS, "anomalies"):
+    for table in (*KEYS, "anomalies", "marks"):
         names = [f"{prefix}{table}{suffix}" for prefix in ("PdM_", "") for suffix in (".csv", ".parquet")]
         paths = [location / name for name in (names if table == "anomalies" else names[:2])]
         present = [path for path in paths if path.is_file()]
@@ -125,7 +124,7 @@ def read_frames(
     location: Path,
     columns: Columns,
     files: Mapping[str, str | list[str]] | None = None,
-    machine_numbers: Mapping[str, int] | None = None,
+    machine_id: str = machines.NUMBER,
     read: Mapping[str, Any] | None = None,
     done: list[str] | None = None,
 ) -> Frames:
@@ -137,14 +136,13 @@ def read_frames(
         location: folder or file.
         columns: your column names for ours, by table.
         files: the name of each table's file, a pattern or a list; without it, the names of the standard layout.
-        machine_numbers: a number for each machine, where your machines have names.
+        machine_id: ``number`` or ``text``, as ``schema.machine_id`` declares.
         read: how the files are written; a mapping, even an empty one, also has rows sorted, repeated ones read once,
             and a column of models or ages that is not there left empty. Without it the tables are read as they lie.
         done: where to add what was done to the rows.
 
     Raises:
-        DataError: nothing is recognised, a file cannot be read, ``columns`` or ``files`` names what does not exist, or
-            a machine has no number.
+        DataError: nothing is recognised, a file cannot be read, or ``columns`` or ``files`` names what does not exist.
     """
     check_mapping(columns)
     found = _find(location, files)
@@ -154,11 +152,15 @@ def read_frames(
     for table in KEYS:
         if table in found:
             how = reading.settings(read or {}, table)
-            frame = tables.read_table(location, table, found[table], columns, how, named=bool(machine_numbers))
+            frame = tables.read_table(location, table, found[table], columns, how, named=machine_id == machines.TEXT)
             if read is not None and table == "machines":
                 frame = frame.assign(**{name: None for name in ("model", "age") if name not in frame})
-            frame = typed(table, numbered(table, frame, machine_numbers or {}))
-            frames[table] = frame if read is None else tables.settled(table, frame, done if done is not None else [])
+            frame = typed(table, frame, machine_id)
+            if read is not None:
+                frame = tables.settled(table, frame, done if done is not None else [], machine_id)
+            frames[table] = frame
+    if "marks" in found:
+        frames["marks"] = typed("marks", read_file(found["marks"][0], []), machine_id)
     return frames
 
 
@@ -180,14 +182,14 @@ def machine_names(
 
 def read_tables(location: Path, schema: Schema, columns: Columns) -> Tables:
     """The tables of a location. :func:`frames_to_tables` says what is refused."""
-    return frames_to_tables(read_frames(location, columns), schema, {})
+    return frames_to_tables(read_frames(location, columns, machine_id=schema.machine_id), schema, {})
 
 
 def read_anomalies(
     location: Path,
     files: Mapping[str, str | list[str]] | None = None,
     columns: Columns | None = None,
-    machine_numbers: Mapping[str, int] | None = None,
+    machine_id: str = machines.NUMBER,
     read: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame | None:
     """The labelled anomalies of a location, with times in UTC; None if it has none."""
@@ -198,16 +200,15 @@ def read_anomalies(
         return None
     how = reading.settings(read or {}, "anomalies")
     path = found["anomalies"][0]
-    frame = read_file(path, ["sensor", "kind"])
+    named = machine_id == machines.TEXT
     if how.flag:
-        flagged = tables.read_table(
-            location, "anomalies", found["anomalies"], columns or {}, how, bool(machine_numbers)
-        )
-        frame = numbered("anomalies", flagged, machine_numbers or {})
+        frame = tables.read_table(location, "anomalies", found["anomalies"], columns or {}, how, named)
+    else:
+        frame = read_file(path, ["sensor", "kind", *(["machineID"] if named else [])])
     for name in ("machineID", "start", "end"):
         if name not in frame:
             raise DataError(f"{path}: the column {name} is missing; anomalies need machineID, start and end")
-        kind = wanted("anomalies", name)
+        kind = wanted("anomalies", name, machine_id)
         frame[name], unreadable = convert(frame[name], kind)
         if unreadable.any() or frame[name].isna().any():
             raise DataError(f"{path}: {name} is missing or {WANTED[kind][0]} in some rows; {WANTED[kind][1]}")
@@ -218,7 +219,7 @@ def write_tables(tables: Tables, schema: Schema, folder: Path) -> None:
     """Write the tables as ``PdM_<table>.parquet``. Reading them back gives the same fingerprint."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = tables_to_frames(tables, schema)
-    for table in KEYS:
+    for table in (*KEYS, "marks"):
         path = folder / f"PdM_{table}.parquet"
         if table in frames:
             frames[table].to_parquet(path, index=False)

@@ -21,8 +21,9 @@ from deltalake.exceptions import DeltaError
 
 from closedloop.data import files as formats
 from closedloop.data import reading, tables
-from closedloop.data.frames import Columns, check_mapping, convert, frames_to_tables, numbered, rename
-from closedloop.data.schema import DataError, Int64, Schema, Tables
+from closedloop.data.frames import WANTED, Columns, check_mapping, convert, frames_to_tables, rename, wanted
+from closedloop.data.machines import Id
+from closedloop.data.schema import DataError, Schema, Tables
 from closedloop.data.sources import named
 
 ROWS = 65_536  # rows of one block of a pass
@@ -41,12 +42,11 @@ class Stream:
         schema: what the tables must fit.
         columns: your column names for ours, by table.
         files: the name of each table's file or Delta table; without it the names above.
-        machine_numbers: a number for each machine, where your machines have names.
         read: how the files are written. The long format, and local times, need the telemetry in memory as a whole.
 
     Raises:
-        DataError: nothing is recognised, a file cannot be read, a column is missing, a machine has no number, or a
-            table other than telemetry does not fit the schema.
+        DataError: nothing is recognised, a file cannot be read, a column is missing, or a table other than telemetry
+            does not fit the schema.
     """
 
     def __init__(
@@ -55,7 +55,6 @@ class Stream:
         schema: Schema,
         columns: Columns,
         files: Mapping[str, str | list[str]] | None = None,
-        machine_numbers: Mapping[str, int] | None = None,
         read: Mapping[str, Any] | None = None,
     ) -> None:
         check_mapping(columns)
@@ -64,18 +63,17 @@ class Stream:
         self._read = {table: reading.settings(read or {}, table) for table in TABLES}
         self._schema = schema
         self._columns = columns
-        self._numbers = machine_numbers or {}
-        frames = {table: self._whole(table, self._blocks(table)) for table in TABLES[1:] if table in self._files}
-        counted: Counter[int] = Counter()
+        self._as_read = True  # until a file has another form of a name: only then can it not choose rows by itself
+        frames = {table: self._whole(self._blocks(table)) for table in TABLES[1:] if table in self._files}
+        counted: Counter[Any] = Counter()
         if (first := next(self._blocks("telemetry"), None)) is not None:
-            nothing = self._whole("telemetry", iter([first.head(0)]))
+            nothing = self._whole(iter([first.head(0)]))
             self._others = frames_to_tables({"telemetry": nothing, **frames}, schema, {})
             for block in self._blocks("telemetry", only=["machineID"]):
-                ids, counts = np.unique(self._ids(block), return_counts=True)
-                counted.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+                counted.update(self._ids(block).value_counts().to_dict())
         if not counted:
             raise DataError(f"{self._files['telemetry']}: no rows; give at least one row of telemetry of one machine")
-        self.rows = dict(sorted(counted.items()))
+        self.rows: dict[Id, int] = dict(sorted(counted.items()))
 
     def parts(self, rows_at_once: int) -> Iterator[Tables]:
         """Yield the fleet in order of its machines, in parts of at most ``rows_at_once`` rows, or of one machine.
@@ -83,7 +81,7 @@ class Stream:
         Raises:
             DataError: the telemetry does not fit the schema.
         """
-        machines: list[int] = []
+        machines: list[Id] = []
         held = 0
         for machine, rows in self.rows.items():
             if machines and held + rows > rows_at_once:
@@ -93,11 +91,11 @@ class Stream:
             held += rows
         yield self._part(machines)
 
-    def _part(self, machines: list[int]) -> Tables:
+    def _part(self, machines: list[Id]) -> Tables:
         """The tables of these machines."""
-        ids = np.array(machines, np.int64)
-        kept = (block[np.isin(self._ids(block), ids)] for block in self._blocks("telemetry", machines=machines))
-        frame = self._whole("telemetry", kept)
+        chosen = self._blocks("telemetry", machines=machines)
+        kept = (block[self._ids(block).isin(machines).to_numpy()] for block in chosen)
+        frame = self._whole(kept)
         if len(frame) != sum(self.rows[machine] for machine in machines):
             raise DataError(
                 f"{self._files['telemetry']}: the file changed while it was read; run again when nothing writes to it"
@@ -107,12 +105,15 @@ class Stream:
         except DataError as error:
             if len(machines) == len(self.rows):
                 raise
-            raise DataError(f"{error} (rows counted among those of machines {ids[0]} to {ids[-1]})") from None
-        known = self._others.select(ids)
+            raise DataError(f"{error} (rows counted among those of machines {machines[0]} to {machines[-1]})") from None
+        codes = self._others.codes(map(str, machines))
+        known = self._others.select(np.array([code for code in codes if code is not None], np.int64))
+        if told.names is not None:  # every machine of these tables has telemetry
+            known = known.recoded(told.names)
         return replace(known, machine=told.machine, time=told.time, values=told.values)
 
     def _blocks(
-        self, table: str, only: list[str] | None = None, machines: list[int] | None = None
+        self, table: str, only: list[str] | None = None, machines: list[Id] | None = None
     ) -> Iterator[pd.DataFrame]:
         """Yield the blocks of one table, with our column names.
 
@@ -122,7 +123,7 @@ class Stream:
         if len(paths) > 1 or (paths[0].is_file() and formats.suffix(paths[0]) not in formats.PARQUET) or read.tag:
             yield from tables.blocks(
                 self._location, table, paths, self._columns, read,
-                named=bool(self._numbers), at_once=ROWS, only=only,
+                named=self._schema.has_names, at_once=ROWS, only=only,
             )  # fmt: skip
             return
         path = paths[0]
@@ -134,7 +135,7 @@ class Stream:
             kept, wanted = None, None
             if machine in names and only is not None:
                 wanted = [machine]
-            if machines and machine in names and pa.types.is_integer(kind := data.schema.field(machine).type):
+            if machines and machine in names and self._chooses(kind := data.schema.field(machine).type):
                 kept = ds.field(machine).isin(pa.array(machines, kind))
             for batch in data.to_batches(columns=wanted, filter=kept, batch_size=ROWS, batch_readahead=1):
                 frame = formats.tidy(formats.indexed(batch.to_pandas()), read)
@@ -145,19 +146,27 @@ class Stream:
                 raise
             raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
 
-    def _whole(self, table: str, blocks: Iterator[pd.DataFrame]) -> pd.DataFrame:
-        """A table as one frame, with numbers for machines."""
-        return numbered(table, pd.concat([*blocks], ignore_index=True), self._numbers)
+    def _chooses(self, kind: pa.DataType) -> bool:
+        """Whether a file or Delta table with machines of this type can leave out rows of other machines by itself."""
+        if self._schema.has_names:
+            return self._as_read and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        return bool(pa.types.is_integer(kind))
 
-    def _ids(self, block: pd.DataFrame) -> Int64:
+    @staticmethod
+    def _whole(blocks: Iterator[pd.DataFrame]) -> pd.DataFrame:
+        """A table as one frame."""
+        return pd.concat([*blocks], ignore_index=True)
+
+    def _ids(self, block: pd.DataFrame) -> pd.Series:
         """The machine of each row of a block of telemetry."""
-        named = numbered("telemetry", block[["machineID"]], self._numbers)["machineID"]
-        ids, unreadable = convert(named, "whole")
+        read, kind = block["machineID"], wanted("telemetry", "machineID", self._schema.machine_id)
+        ids, unreadable = convert(read, kind)
         if (bad := unreadable | ids.isna().to_numpy()).any():
-            first = named[bad].iloc[0]
-            what = "is missing in some row" if pd.isna(first) else f"{str(first)[:60]!r} is not a whole number"
-            raise DataError(f"telemetry.machineID: {what}; number your machines")
-        return ids.to_numpy(np.int64)
+            first = read[bad].iloc[0]
+            what = "is missing in some row" if pd.isna(first) else f"{str(first)[:60]!r} {WANTED[kind][0]}"
+            raise DataError(f"telemetry.machineID: {what}; {WANTED[kind][1]}")
+        self._as_read = self._as_read and (not self._schema.has_names or ids.equals(read.astype(ids.dtype)))
+        return ids
 
 
 def is_delta(path: Path) -> bool:

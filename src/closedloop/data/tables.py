@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from closedloop.data import files, times
-from closedloop.data.frames import NAME_COLUMN, Columns, rename
+from closedloop.data import files, machines, times
+from closedloop.data.frames import NAME_COLUMN, Columns, convert, rename, wanted
 from closedloop.data.reading import Read
 from closedloop.data.schema import KEYS, DataError
 
@@ -212,13 +212,13 @@ def _events(table: str, frame: pd.DataFrame, flag: str) -> pd.DataFrame:
     return spans.reset_index(drop=True)
 
 
-def settled(table: str, frame: pd.DataFrame, done: list[str]) -> pd.DataFrame:
+def settled(table: str, frame: pd.DataFrame, done: list[str], machine_id: str = machines.NUMBER) -> pd.DataFrame:
     """The frame in order of machine and time, and without a row that repeats another one; ``done`` is told of both.
 
     The columns must be converted. A row that differs in any value stays.
     """
     keys = [name for name in ("machineID", "datetime") if name in frame]
-    if any(frame[name].dtype.kind not in "iuM" and not pd.api.types.is_integer_dtype(frame[name]) for name in keys):
+    if any(convert(frame[name], wanted(table, name, machine_id))[1].any() for name in keys):
         return frame
     if frame[keys].isna().any(axis=None):
         return frame  # a refusal names the rows as the files count them

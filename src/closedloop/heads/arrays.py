@@ -24,6 +24,8 @@ FORMS: dict[str, tuple[type[np.generic], int]] = {
     "day_machine": (np.int64, 1),
     "day_means": (np.float64, 2),
     "error_counts": (np.int64, 1),
+    "day_number": (np.int32, 1),
+    "week_covariance": (np.float64, 3),
 }
 
 
@@ -36,14 +38,18 @@ def to_arrays(item: Any) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def pop_fields(arrays: dict[str, NDArray[Any]], kind: type[Any]) -> Any:
+def pop_fields(arrays: dict[str, NDArray[Any]], kind: type[Any], without: str | None = None) -> Any:
     """The inverse of :func:`to_arrays`; the arrays that it uses are removed from ``arrays``.
+
+    The last field may be left ``without`` a value.
 
     Raises:
         ValueError: an array is missing, or is of another type or number of dimensions.
     """
     values: list[Any] = []
     for field in fields(kind):
+        if field.name == without:
+            continue
         if field.type == "Forest":
             values.append(pop_fields(arrays, Forest))
         elif field.type == "float":

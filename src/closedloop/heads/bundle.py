@@ -230,7 +230,7 @@ def load_drift_reference(folder: Path) -> tuple[Schema, DriftReference | None]:
     with _named(folder):
         manifest, files = _verified(folder)
         schema, found = _schema(manifest), _drift_reference(_stored(files)["drift"])
-        _check_drift_reference(found, schema, manifest.heads.anomaly is not None)
+        _check_drift_reference(found, schema, manifest.heads.anomaly is not None, manifest.training)
         return schema, found
 
 
@@ -361,7 +361,7 @@ def _check(bundle: Bundle) -> None:
     for name, array in constants.to_arrays().items():
         if array.shape != shape or not np.isfinite(array).all() or (name == "scale" and (array <= 0).any()):
             raise BundleError(f"baseline {name!r} is not {shape} usable numbers; train again")
-    _check_drift_reference(bundle.drift_reference, schema, bundle.anomaly is not None)
+    _check_drift_reference(bundle.drift_reference, schema, bundle.anomaly is not None, bundle.training)
     if bundle.anomaly is None and not bundle.failures:
         raise BundleError("it has no head at all; train on more data")
     if unknown := sorted(bundle.failures.keys() - set(schema.components)):
@@ -385,10 +385,11 @@ def _check(bundle: Bundle) -> None:
         raise BundleError(f"{where}: {error}; train again") from None
 
 
-def _check_drift_reference(found: DriftReference | None, schema: Schema, scored: bool) -> None:
-    """Raise BundleError where it does not describe the schema's sensors and codes, and the score if there is one."""
+def _check_drift_reference(found: DriftReference | None, schema: Schema, scored: bool, training: TrainedOn) -> None:
+    """Raise BundleError where it does not describe the schema's sensors, codes and machines, and the score if any."""
+    training.check(schema.machine_id)
     try:
         if found is not None:
-            found.check(len(schema.sensors) + scored, len(schema.errors))
+            found.check(len(schema.sensors) + scored, len(schema.errors), training.count if schema.has_names else None)
     except ValueError as error:
         raise BundleError(f"drift reference: {error}; train again") from None

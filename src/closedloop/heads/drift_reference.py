@@ -6,7 +6,7 @@ Training makes it with :mod:`closedloop.heads.drift_reference_fit`; whoever load
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,24 @@ MOST_DAYS = 2048  # machine-days in the sample: twice as many would not tell a s
 
 
 @dataclass(frozen=True, eq=False)
+class Weeks:
+    """How much a week of the whole fleet differs from the rest of the training tables, though nothing is wrong.
+
+    Seasons and campaigns move all machines at once, which no number of machines averages out. ``weeks`` is how many
+    whole weeks (of UTC days, counted from 1970) there were. ``day_number`` (D) is the UTC day of each machine-day in
+    the sample, counted from 1970. ``week_covariance`` (C, 10, 10) is the covariance of one week's shares of the bins,
+    ``week_missing`` (C) the variance of its share of missing readings, and ``week_errors`` (codes) the variance of its
+    error counts over their mean: 1 where errors come independently.
+    """
+
+    weeks: float
+    day_number: NDArray[np.int32]
+    week_covariance: Float64
+    week_missing: Float64
+    week_errors: Float64
+
+
+@dataclass(frozen=True, eq=False)
 class DriftReference:
     """Distributions of C columns: the schema's sensors in its order and, where there is an anomaly head, its score.
 
@@ -30,9 +48,11 @@ class DriftReference:
     always be passed. ``missing`` (C) is the share of rows without a reading.
 
     ``day_means`` (C, D) are means of machine-days (UTC; NaN where a sensor was silent for half of one), a sample of at
-    most ``MOST_DAYS``, sorted by machine, and ``day_machine`` (D) says whose.
+    most ``MOST_DAYS``, sorted by machine, and ``day_machine`` (D) says whose: the machine's number, or where machines
+    have names its position among the training machines of the manifest.
 
-    ``error_counts`` (codes of the schema) were seen in ``machine_days`` of telemetry.
+    ``error_counts`` (codes of the schema) were seen in ``machine_days`` of telemetry. ``weeks`` is None in bundles of
+    releases that did not measure it.
     """
 
     quantiles: Float64
@@ -44,10 +64,13 @@ class DriftReference:
     day_means: Float64
     error_counts: Int64
     machine_days: float
+    weeks: Weeks | None = None
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by name, as the bundle stores them."""
-        return to_arrays(self)
+        arrays = to_arrays(self)
+        arrays.pop("weeks")
+        return arrays | ({} if self.weeks is None else to_arrays(self.weeks))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> DriftReference:
@@ -57,12 +80,16 @@ class DriftReference:
             ValueError: an array is missing, unknown, or of another type or number of dimensions.
         """
         left = dict(arrays)
-        reference: DriftReference = pop_fields(left, cls)
+        weeks: Weeks | None = pop_fields(left, Weeks) if "weeks" in left else None
+        reference: DriftReference = pop_fields(left, cls, without="weeks")
         nothing_left(left)
-        return reference
+        return replace(reference, weeks=weeks)
 
-    def check(self, columns: int, codes: int) -> None:
-        """Raise ValueError where the arrays do not describe this number of columns and error codes."""
+    def check(self, columns: int, codes: int, machines: int | None = None) -> None:
+        """Raise ValueError where the arrays do not describe this number of columns, error codes and machines.
+
+        ``machines`` is None where machines have numbers.
+        """
         days = len(self.day_machine)
         if days > MOST_DAYS:
             raise ValueError(f"it has {days} machine-days, more than the {MOST_DAYS} of a sample")
@@ -75,8 +102,15 @@ class DriftReference:
             "day_means": (columns, days),
             "error_counts": (codes,),
         }
+        if self.weeks is not None:
+            shapes |= {
+                "day_number": (days,),
+                "week_covariance": (columns, BINS, BINS),
+                "week_missing": (columns,),
+                "week_errors": (codes,),
+            }
         for name, shape in shapes.items():
-            array = getattr(self, name)
+            array = getattr(self if hasattr(self, name) else self.weeks, name)
             if array.shape != shape:
                 raise ValueError(f"{name!r} has the shape {array.shape}, not {shape}")
             if np.isinf(array).any() or (name != "day_means" and np.isnan(array).any()):
@@ -95,5 +129,13 @@ class DriftReference:
             raise ValueError("'covariance' has a variance below 0")
         if (np.diff(self.day_machine) < 0).any():
             raise ValueError("'day_machine' is not sorted")
+        if machines is not None and days and not 0 <= self.day_machine[0] <= self.day_machine[-1] < machines:
+            raise ValueError(f"'day_machine' names a machine that is none of the {machines} in the manifest")
         if not 0 < self.machine_days < np.inf:
             raise ValueError("'machine_days' is not a number above 0")
+        if self.weeks is not None:
+            if not 0 <= self.weeks.weeks < np.inf:
+                raise ValueError("'weeks' is not a number from 0")
+            variances = (np.diagonal(self.weeks.week_covariance, axis1=1, axis2=2), *vars(self.weeks).values())
+            if any((np.asarray(values) < 0).any() for values in (variances[0], *variances[-2:])):
+                raise ValueError("a variance between weeks is below 0")

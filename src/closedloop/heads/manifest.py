@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from closedloop.data.machines import NUMBER, TEXT
 from closedloop.heads.storage import MANIFEST, BundleError, sha256
 
 FORMAT = "closedloop-bundle-1"
@@ -19,13 +20,26 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TrainedOn(Strict, frozen=True):
     """What the heads were fitted on: machines by source, (first, last) time in RFC 3339, fingerprint of the tables.
 
-    ``until_us`` is the time of the last training row, by source and machine; the split rule ``prefix`` needs it.
+    Machines are sorted; where they have names, arrays of the bundle hold their positions in that list. ``until_us`` is
+    the time of the last training row, by source and machine; the split rule ``prefix`` needs it.
     """
 
-    machines: dict[str, list[int]]
+    machines: dict[str, list[int | str]]
     period: tuple[str, str]
     fingerprint: str
     until_us: dict[str, dict[str, int]] = {}
+
+    @property
+    def count(self) -> int:
+        """The number of training machines."""
+        return sum(map(len, self.machines.values()))
+
+    def check(self, machine_id: str) -> None:
+        """Raise BundleError where a machine is not called as ``schema.machine_id`` says."""
+        for source, machines in self.machines.items():
+            if wrong := [machine for machine in machines if isinstance(machine, str) != (machine_id == TEXT)]:
+                said = f"the training machine {wrong[0]!r:.80} of {source!r:.80} is no {machine_id}"
+                raise BundleError(f"{said}, as schema.machine_id says; train again")
 
 
 class AnomalyEntry(Strict, frozen=True):
@@ -50,14 +64,15 @@ class Heads(Strict, frozen=True):
     failure: dict[str, FailureEntry | None]
 
 
-class SchemaEntry(Strict, frozen=True):
-    """The schema in the manifest, in the form of :meth:`Schema.to_dict`."""
+class SchemaEntry(Strict, frozen=True, omit_defaults=True):
+    """The schema in the manifest, in the form of :meth:`Schema.to_dict`: that machines have numbers is not written."""
 
     sensors: dict[str, tuple[float, float]]
     components: list[str]
     errors: list[str]
     models: list[str]
     sampling_minutes: int
+    machine_id: str = NUMBER
 
 
 class FileEntry(Strict, frozen=True):

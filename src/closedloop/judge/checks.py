@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from closedloop.data.machines import Id
 from closedloop.data.schema import DataError
 from closedloop.judge.metrics import Assessment
 from closedloop.judge.truth import ANOMALY, Aligned, Grid, PredictionTable, Truth, align
@@ -67,8 +68,8 @@ def faults(one: Candidate, on_grid: Mapping[str, Aligned], grid: Grid, truth: Tr
             continue
         if answer.missing:
             machines = [
-                int(machine)
-                for i, machine in enumerate(grid.ids)
+                machine
+                for i, machine in enumerate(grid.machines)
                 if answer.absent[grid.offsets[i] : grid.offsets[i + 1]].any()
             ]
             result.append(f"{answer.missing:,} of {rows:,} rows have no prediction of head {head} ({_some(machines)})")
@@ -86,10 +87,11 @@ def overlap(one: Candidate, grid: Grid, truth: Truth) -> list[str]:
     training = one.manifest.get("training", {})
     if not isinstance(training.get("machines"), Mapping):
         return ["its manifest does not list the machines it was trained on"]
-    both = sorted(set(training["machines"].get(truth.source, ())) & set(grid.ids.tolist()))
+    trained = set(training["machines"].get(truth.source, ()))
+    both = [machine for machine in grid.machines if machine in trained]
     if truth.rule == "prefix":
         until = training.get("until_us", {}).get(truth.source, {})
-        first = dict(zip(grid.ids.tolist(), grid.time[grid.offsets[:-1]].tolist(), strict=True))
+        first = dict(zip(grid.machines, grid.time[grid.offsets[:-1]].tolist(), strict=True))
         both = [machine for machine in both if until.get(str(machine), first[machine]) >= first[machine]]
     if not both:
         return []
@@ -97,7 +99,7 @@ def overlap(one: Candidate, grid: Grid, truth: Truth) -> list[str]:
     return [f"it was trained on {what} that judge it ({_some(both)} of {len(grid.ids)})"]
 
 
-def _some(machines: list[int]) -> str:
+def _some(machines: Sequence[Id]) -> str:
     """The first three machines, as words of a message."""
     return f"machines {', '.join(map(str, machines[:3]))}" + (f" and {len(machines) - 3} more" if machines[3:] else "")
 

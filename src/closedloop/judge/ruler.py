@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SECTIONS = ("labels", "judge", "gate", "split", "source")  # of params.yaml
+ACCESS = ("endpoint", "public", "region")  # of a part: how its place is reached
 PARTS = "parts of the data pin"
 TABLES = "tables that the data pin gives"
 Ruler = Mapping[str, str]
@@ -36,7 +37,7 @@ def ruler(package: Path, params: Mapping[str, Any], pin: Mapping[str, Any]) -> d
         result[f"code of {path.relative_to(package).as_posix()}"] = _digest(package, [path])
     for section in SECTIONS:
         result[f"{section} in params.yaml"] = json.dumps(params.get(section), sort_keys=True)
-    parts = pin.get("parts", [])
+    parts = [_data(part) for part in pin.get("parts", [])]
     result[PARTS] = json.dumps([_without_version(part) for part in parts], sort_keys=True)
     if "fingerprint" in pin:
         result[TABLES] = json.dumps({"parts": parts, "fingerprint": pin["fingerprint"]}, sort_keys=True)
@@ -58,6 +59,12 @@ def changes(one: Ruler, other: Ruler) -> list[str]:
 def _pinned_parts(one: Ruler) -> Any:
     """The parts with their versions, None where nothing is pinned."""
     return json.loads(one[TABLES])["parts"] if TABLES in one else None
+
+
+def _data(part: Mapping[str, Any]) -> dict[str, Any]:
+    """What a part says of its data. Files are known by their digests, so they may move; tables are where they lie."""
+    others = (*ACCESS, "location", "account") if part.get("kind") == "files" else ACCESS
+    return {key: value for key, value in part.items() if key not in others}
 
 
 def _without_version(part: Mapping[str, Any]) -> dict[str, Any]:

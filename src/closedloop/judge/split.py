@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from closedloop.data.machines import Id
 from closedloop.data.schema import DataError, Int64, Tables
 
 HELD_OUT_FROM = 0.7
@@ -18,7 +19,8 @@ PREFIX = 1 / 3  # of each machine's rows, where ``split.prefix`` does not say
 class Split:
     """Telemetry rows that train and rows that judge, as masks over the tables' rows; some do neither.
 
-    ``training_machines`` are the machines of the training rows; ``cut_us`` is None where time is not split.
+    ``training_machines`` are the machines of the training rows, as in the tables; ``cut_us`` is None where time is not
+    split.
     """
 
     training: NDArray[np.bool_]
@@ -27,10 +29,13 @@ class Split:
     cut_us: int | None
 
 
-def held_out(machine_ids: Int64, source: str, salt: str) -> NDArray[np.bool_]:
-    """Whether each machine is held out: its hash with salt and source lies in the last 30 % of the range."""
+def held_out(machine_ids: Int64 | NDArray[np.object_], source: str, salt: str) -> NDArray[np.bool_]:
+    """Whether each machine is held out: its hash with salt and source lies in the last 30 % of the range.
 
-    def share(machine: int) -> float:
+    ``machine_ids`` are numbers or names, as objects. The hash takes the name, so it does not depend on other machines.
+    """
+
+    def share(machine: Id) -> float:
         return int.from_bytes(hashlib.sha256(f"{salt}:{source}:{machine}".encode()).digest()[:8]) / 2**64
 
     return np.array([share(machine) >= HELD_OUT_FROM for machine in machine_ids.tolist()], bool)
@@ -68,7 +73,7 @@ def split(
     """
     ids, offsets = tables.bounds()
     rows = np.diff(offsets)
-    held = np.repeat(held_out(ids, source, salt), rows)
+    held = np.repeat(held_out(tables.named(ids), source, salt), rows)
     cut: int | None = None
     if rule == "fleet":
         cut = cut_us(tables)

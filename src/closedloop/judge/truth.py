@@ -12,11 +12,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from closedloop.data.schema import HOUR_US, DataError, Float64, Int16, Int64, MachineWindow, Schema, Tables
+from closedloop.data.machines import Id, codes_in, named
+from closedloop.data.schema import (
+    HOUR_US,
+    DataError,
+    Float64,
+    Int16,
+    Int64,
+    MachineWindow,
+    Schema,
+    Tables,
+    microseconds,
+)
 from closedloop.judge.episodes import Rules
-from closedloop.judge.labels import UNKNOWN, in_failure_hour, labels
+from closedloop.judge.labels import UNKNOWN, events_of, in_failure_hour, labels, matured, with_delay
 
 Bool = NDArray[np.bool_]
+Ids = Int64 | NDArray[np.object_]  # numbers of machines, or their names
 
 ANOMALY = "anomaly"
 YEAR_US = 8760 * HOUR_US
@@ -26,11 +38,15 @@ COSTS = ("unplanned", "planned", "false_alarm", "missed_anomaly")
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """How a commit judges: horizon and episode rules, costs (in the user's currency) and the section ``gate:``."""
+    """How a commit judges: horizon and episode rules, costs (in the user's currency) and the section ``gate:``.
+
+    ``delay_us`` is after how long silence counts as health in a log; None where only those who report can say so.
+    """
 
     rules: Rules
     costs: dict[str, float]
     gate: dict[str, Any]
+    delay_us: int | None = None
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> JudgeSettings:
@@ -42,7 +58,9 @@ class JudgeSettings:
         try:
             judge, gate = params["judge"], params["gate"]
             rules = Rules.of(judge, params["labels"]["horizon_hours"])
-            return cls(rules, {key: float(judge["costs"][key]) for key in COSTS}, dict(gate))
+            hours = params["labels"].get("reporting_delay_hours")
+            delay = None if hours is None else microseconds(hours)
+            return cls(rules, {key: float(judge["costs"][key]) for key in COSTS}, dict(gate), delay)
         except KeyError as error:
             raise DataError(
                 f"params.yaml: the judge needs the key {error}; add it under judge:, gate: or labels:"
@@ -53,21 +71,22 @@ class JudgeSettings:
 class PredictionTable:
     """``predictions.parquet``: for each machine, time and head a score and whether it is an alarm.
 
-    ``head`` is ``anomaly`` or a component. A component's score is its probability of failure within the horizon.
+    ``machine`` holds numbers, or names as objects. ``head`` is ``anomaly`` or a component. A component's score is its
+    probability of failure within the horizon.
     """
 
-    machine: Int64
+    machine: Ids
     time: Int64
     head: NDArray[np.object_]
     score: Float64
     alarm: Bool
 
     @classmethod
-    def of(cls, machine: Int64, time: Int64, heads: Mapping[str, tuple[Float64, Bool]]) -> PredictionTable:
+    def of(cls, machine: Ids, time: Int64, heads: Mapping[str, tuple[Float64, Bool]]) -> PredictionTable:
         """A table of the (score, alarm) of each head; a head that the model lacks has no rows."""
         count, n = len(heads), len(machine)
         return cls(
-            np.tile(machine, count),
+            machine[np.tile(np.arange(n), count)],
             np.tile(time, count),
             np.repeat(np.array(list(heads), object), n),
             np.concatenate([score for score, _ in heads.values()]) if count else np.empty(0),
@@ -77,7 +96,7 @@ class PredictionTable:
     def arrow(self) -> pa.Table:
         """The table in the form in which it is written."""
         columns = {
-            "machineID": pa.array(self.machine, pa.int64()),
+            "machineID": pa.array(self.machine, pa.string() if self.machine.dtype == object else pa.int64()),
             "datetime": pa.array(self.time, pa.int64()).cast(pa.timestamp("us", "UTC")),
             "head": pa.array(self.head, pa.string()),
             "score": pa.array(self.score, pa.float64(), from_pandas=False),
@@ -103,8 +122,10 @@ class PredictionTable:
                 raise DataError(
                     f"{path}: column {nulls[0]} has nulls; write the file again with python -m model.predict"
                 )
+            kind = table["machineID"].type
+            has_names = pa.types.is_string(kind) or pa.types.is_large_string(kind)
             return cls(
-                table["machineID"].cast(pa.int64()).to_numpy(),
+                table["machineID"].cast(pa.string() if has_names else pa.int64()).to_numpy(),
                 table["datetime"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy(),
                 table["head"].cast(pa.string()).to_numpy(),
                 table["score"].cast(pa.float64()).to_numpy(),
@@ -125,8 +146,11 @@ class Intervals:
     end: Int64
 
     @classmethod
-    def of(cls, table: Any) -> Intervals:
-        """From a frame with the columns ``machineID, start, end`` (no other column of ``anomalies`` is needed)."""
+    def of(cls, table: Any, names: tuple[str, ...] | None = None) -> Intervals:
+        """From a frame with the columns ``machineID, start, end`` (no other column of ``anomalies`` is needed).
+
+        ``names`` are those of the tables that these anomalies belong to; one of another machine is of none of them.
+        """
 
         def microseconds(name: str) -> Int64:
             column = table[name]
@@ -134,7 +158,9 @@ class Intervals:
                 column = column.dt.tz_convert("UTC").dt.tz_localize(None)
             return column.to_numpy().astype("datetime64[us]").astype(np.int64)
 
-        return cls(table["machineID"].to_numpy().astype(np.int64), microseconds("start"), microseconds("end"))
+        ids = table["machineID"]
+        machine = ids.to_numpy().astype(np.int64) if names is None else codes_in(names, ids.astype(str))
+        return cls(machine, microseconds("start"), microseconds("end"))
 
 
 @dataclass(frozen=True)
@@ -164,11 +190,14 @@ class Grid:
 
     ``label`` (1, 0, or -1 where unknown) and ``known`` have shape (components, rows), ``anomalous`` and
     ``anomaly_known`` (rows); ``failures`` (a tuple over components) and ``anomalies`` (start, end) hold the events of
-    each machine. ``supervised`` says that there is a failure table; ``events`` what the anomaly head is judged on:
-    ``anomalies``, ``failures`` or nothing.
+    each machine. A failure that was prevented, since a replacement found the component worn, is one of ``failures``.
+    ``years`` counts rows up to the maturity mark; of later ones nothing is known. ``supervised`` says that there is a
+    failure table; ``events`` what the anomaly head is judged on: ``anomalies``, ``failures`` or nothing. ``ids`` are
+    numbers or positions in ``names``, as in the tables.
     """
 
     ids: Int64
+    names: tuple[str, ...] | None
     offsets: Int64
     time: Int64
     model: Int16
@@ -190,21 +219,23 @@ class Grid:
             DataError: no telemetry row lies in the judged time.
         """
         supervised = truth.tables.failures is not None
-        windows = [window for window in truth.tables.windows() if (window.time >= truth.since(window.machine)).any()]
+        tables = with_delay(truth.tables, settings.delay_us)
+        windows = [window for window in tables.windows() if (window.time >= truth.since(window.machine)).any()]
         if not windows:
             raise DataError(
                 "the truth has no telemetry row in the judged time; check the cut and the held-out machines"
             )
-        times, label, known, failures, anomalous, anomalies = zip(
+        times, mature, label, known, failures, anomalous, anomalies = zip(
             *(_of_machine(window, truth, settings, supervised) for window in windows), strict=True
         )
         rows = np.array([len(time) for time in times], np.int64)
         grid = cls(
             ids=np.array([window.machine for window in windows], np.int64),
+            names=truth.tables.names,
             offsets=np.append(0, np.cumsum(rows)),
             time=np.concatenate(times),
             model=np.array([window.model for window in windows], np.int16),
-            years=rows * truth.schema.period_us / YEAR_US,
+            years=np.array([rows.sum() for rows in mature]) * truth.schema.period_us / YEAR_US,
             supervised=supervised,
             label=np.concatenate(label, axis=1),
             known=np.concatenate(known, axis=1),
@@ -220,6 +251,11 @@ class Grid:
         return replace(grid, anomalous=ahead, anomaly_known=ahead | grid.known.all(axis=0))
 
     @property
+    def machines(self) -> list[Id]:
+        """What the machines are called."""
+        return named(self.names, self.ids).tolist()
+
+    @property
     def failure_count(self) -> int:
         """Failures that are judged, over all machines and components."""
         return sum(len(of_one) for machine in self.failures for of_one in machine)
@@ -232,19 +268,20 @@ class Grid:
 
 def _of_machine(
     window: MachineWindow, truth: Truth, settings: JudgeSettings, supervised: bool
-) -> tuple[Int64, NDArray[np.int8], Bool, tuple[Int64, ...], Bool, tuple[Int64, Int64]]:
-    """One machine's part of the grid: time, label, known, failures, anomalous and anomalies."""
+) -> tuple[Int64, Bool, NDArray[np.int8], Bool, tuple[Int64, ...], Bool, tuple[Int64, Int64]]:
+    """One machine's part of the grid: time, matured rows, label, known, failures, anomalous and anomalies."""
     judged = window.time >= truth.since(window.machine)
     time, components = window.time[judged], range(len(truth.schema.components))
     label: NDArray[np.int8] = np.full((len(components), len(time)), UNKNOWN, np.int8)
     if supervised:
         label = labels(window, truth.schema, settings.rules.horizon_us)[:, judged]
-    known = (label != UNKNOWN) & ~in_failure_hour(window, truth.schema)[judged]
-    failed = [window.failures.time[window.failures.code == c] for c in components]
+    mature = matured(window)[judged]
+    known = (label != UNKNOWN) & ~in_failure_hour(window, truth.schema)[judged] & mature
+    failed = [events_of(window, c) for c in components]
     failures = tuple(_foreseeable(failed[c], time[known[c]], settings.rules) for c in components)
     start, end = _met(truth.anomalies, window.machine, time)
     anomalous: Bool = np.logical_or.reduce((time[:, None] >= start) & (time[:, None] <= end), axis=1)
-    return time, label, known, failures, anomalous, (start, end)
+    return time, mature, label, known, failures, anomalous, (start, end)
 
 
 def _met(anomalies: Intervals | None, machine: int, time: Int64) -> tuple[Int64, Int64]:
@@ -279,12 +316,25 @@ class Aligned:
         return int(self.absent.sum())
 
 
+def _coded(ids: Ids, names: tuple[str, ...] | None) -> Int64:
+    """The machines of predictions as the grid has them; -1, which is no machine with a name, for any other.
+
+    Raises:
+        DataError: the predictions call machines by numbers and the tables by names, or the other way round.
+    """
+    if (ids.dtype == object) != (names is not None):
+        kinds = ("numbers", "names") if names is not None else ("names", "numbers")
+        raise DataError(f"predictions: machines have {kinds[0]}, and in the judged tables {kinds[1]}; predict again")
+    return ids.astype(np.int64) if names is None else codes_in(names, ids.tolist())
+
+
 def align(table: PredictionTable, grid: Grid) -> dict[str, Aligned]:
     """The predictions on the grid, by head; rows outside the grid are left out."""
     low = int(grid.time.min())
     span = int(grid.time.max()) - low + 1
-    index = np.minimum(np.searchsorted(grid.ids, table.machine), len(grid.ids) - 1)
-    inside = (grid.ids[index] == table.machine) & (table.time >= low) & (table.time < low + span)
+    machine = _coded(table.machine, grid.names)
+    index = np.minimum(np.searchsorted(grid.ids, machine), len(grid.ids) - 1)
+    inside = (grid.ids[index] == machine) & (table.time >= low) & (table.time < low + span)
     key = index * span + (table.time - low)
     grid_key = np.repeat(np.arange(len(grid.ids)), np.diff(grid.offsets)) * span + (grid.time - low)
     row = np.minimum(np.searchsorted(grid_key, np.where(inside, key, 0)), len(grid_key) - 1)

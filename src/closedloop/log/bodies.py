@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -25,13 +25,13 @@ _Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _READINGS = list[float | None]
 _KINDS: dict[str, Any] = {
     "datetime": list[str],
-    "machineID": list[_Whole],
     "age": _READINGS,
     "model": list[str | None],
     **dict.fromkeys(("errorID", "comp", "failure"), list[str]),
     "finding": list[str | None],
 }
-_ANY_MACHINE = list[_Whole | None]  # where null stands for every machine
+_MACHINES = {False: list[_Whole], True: list[str]}  # by whether machines have names
+_ANY_MACHINES = {False: list[_Whole | None], True: list[str | None]}  # where null stands for every machine
 _MAINT, _FAILURES = ("datetime", "machineID", "comp"), ("datetime", "machineID", "failure")
 _COLUMNS = {
     "telemetry": ("datetime", "machineID"),
@@ -46,7 +46,8 @@ _COLUMNS = {
 _FINDING = "finding"  # an optional column of maint in feedback
 _RETRACTED = "retracted"  # in a body, the object whose tables are ours with this and _ before their names
 _decoders = {column: msgspec.json.Decoder(kind) for column, kind in _KINDS.items()}
-_any_machine = msgspec.json.Decoder(_ANY_MACHINE)
+_machines = {names: msgspec.json.Decoder(kind) for names, kind in _MACHINES.items()}
+_any_machines = {names: msgspec.json.Decoder(kind) for names, kind in _ANY_MACHINES.items()}
 _readings: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_READINGS)
 _columns = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw]])
 _raw_table = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -95,7 +96,7 @@ class Failure(msgspec.Struct):
 class Result(msgspec.Struct):
     """The answer for one machine."""
 
-    machineID: _Whole  # noqa: N815 - the data's own name
+    machineID: _Whole | str  # noqa: N815 - the data's own name
     datetime: str
     anomaly: Anomaly | None
     failure: dict[str, Failure | None]
@@ -168,12 +169,21 @@ def values_of(table: str, column: str, found: Values | msgspec.Raw) -> Values:
         return found
     if table == "telemetry" and column not in _COLUMNS[table]:
         return _readings.decode(found)
-    if table == "complete_until" and column == "machineID":
-        return _any_machine.decode(found)
+    if column == "machineID":
+        return (_any_machines if table == "complete_until" else _machines)[_is_text(found)].decode(found)
     if column not in _decoders:
         raise RecordError(f"with a column {table}.{column}, which this version does not know")
     values = _decoders[column].decode(found)
     return [_times[text] for text in values] if column == "datetime" else values
+
+
+def has_names(machines: Values) -> bool:
+    """Whether a column of machines holds names, and not numbers."""
+    return isinstance(next((machine for machine in machines if machine is not None), None), str)
+
+
+def _is_text(column: msgspec.Raw) -> bool:
+    return b'"' in bytes(column)
 
 
 def _piecewise(body: Buffer, known: tuple[str, ...], *, keep: bool) -> dict[str, Table]:
@@ -198,47 +208,60 @@ def _piecewise(body: Buffer, known: tuple[str, ...], *, keep: bool) -> dict[str,
     return tables
 
 
+class _Shape(NamedTuple):
+    """The tables that a body may have, its sensors, and whether its machines have names."""
+
+    known: tuple[str, ...]
+    sensors: tuple[str, ...]
+    names: bool
+
+
 class _Shapes:
-    """Decoders of whole bodies in one pass, one for each set of sensors that was met, the last used first."""
+    """Decoders of whole bodies in one pass, the last used first.
+
+    There is one for each set of tables and sensors, with numbers or names of machines, that was met.
+    """
 
     def __init__(self) -> None:
-        self._decoders: dict[tuple[str, ...], msgspec.json.Decoder[Any]] = {}
+        self._decoders: dict[_Shape, msgspec.json.Decoder[Any]] = {}
 
     def decode(self, body: Buffer, known: tuple[str, ...]) -> dict[str, Table] | None:
         """The tables, or None where something in the body is unusual; then it takes the long way."""
-        for key in [key for key in reversed(self._decoders) if key[: len(known)] == known]:
+        for shape in [shape for shape in reversed(self._decoders) if shape.known == known]:
             try:
-                found = self._decoders[key].decode(body)
+                found = self._decoders[shape].decode(body)
             except msgspec.ValidationError:
                 continue
-            self._decoders[key] = self._decoders.pop(key)
-            return _lists(found, known, key[len(known) :])
-        key = known + self._sensors(body)
-        if key in self._decoders:
+            self._decoders[shape] = self._decoders.pop(shape)
+            return _lists(found, known, shape.sensors)
+        shape = self._shape(body, known)
+        if shape in self._decoders:
             return None
-        self._decoders[key] = msgspec.json.Decoder(_body_type(known, key[len(known) :]))
+        self._decoders[shape] = msgspec.json.Decoder(_body_type(shape))
         if len(self._decoders) > _SHAPES:
             del self._decoders[next(iter(self._decoders))]
         return None
 
     @staticmethod
-    def _sensors(body: Buffer) -> tuple[str, ...]:
-        telemetry = _columns.decode(body).get("telemetry", {})
-        return tuple(column for column in telemetry if column not in _COLUMNS["telemetry"])
+    def _shape(body: Buffer, known: tuple[str, ...]) -> _Shape:
+        found = _columns.decode(body)
+        sensors = tuple(column for column in found.get("telemetry", {}) if column not in _COLUMNS["telemetry"])
+        tables = [*found.values(), *(_raw_table.decode(raw) for raw in found.get(_RETRACTED, {}).values())]
+        return _Shape(known, sensors, any(_is_text(table["machineID"]) for table in tables if "machineID" in table))
 
 
 _shapes = _Shapes()
 
 
-def _body_type(known: tuple[str, ...], sensors: tuple[str, ...]) -> type[msgspec.Struct]:
+def _body_type(shape: _Shape) -> type[msgspec.Struct]:
     """A struct of the known tables, each of which may be missing; a column's name may be any text."""
+    known, sensors = shape.known, shape.sensors
     tables: list[tuple[str, Any, Any]] = []
     retracted: list[tuple[str, Any, Any]] = []
     for name in known:
-        kinds = {column: _KINDS[column] for column in _COLUMNS[name]}
+        machines = _ANY_MACHINES if name == "complete_until" else _MACHINES
+        kinds = {"machineID": machines[shape.names]} | {x: _KINDS[x] for x in _COLUMNS[name] if x in _KINDS}
         names = _names(name, known, sensors)
-        if name == "complete_until":
-            kinds["machineID"] = _ANY_MACHINE
         fields: list[Any] = [(f"column_{i}", kinds.get(column, _READINGS)) for i, column in enumerate(names)]
         if name == "maint" and _FINDING in names:
             fields[-1] = (fields[-1][0], _KINDS[_FINDING] | msgspec.UnsetType, msgspec.UNSET)

@@ -6,19 +6,26 @@ On macOS ``fsync`` leaves data in the drive's own cache, and ``F_FULLFSYNC`` doe
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 from pathlib import Path
 
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+_UNKNOWN = (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY)  # of a file system that has no such call: a network share
 
 
 def sync_file(descriptor: int) -> None:
     """Bring a file to the disk."""
-    if _FULL_SYNC is None:
-        os.fsync(descriptor)
-    else:
-        fcntl.fcntl(descriptor, _FULL_SYNC)
+    if _FULL_SYNC is not None:
+        try:
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+        except OSError as error:
+            if error.errno not in _UNKNOWN:
+                raise
+        else:
+            return
+    os.fsync(descriptor)
 
 
 def sync_records(descriptor: int) -> None:

@@ -24,7 +24,10 @@ from closedloop.log.orders import Order, naming
 from closedloop.log.pins import Pin
 from closedloop.log.rewrite import Data, ScratchFolder, Table, exchange
 from closedloop.log.sink import SinkError
-from closedloop.log.tables import REJECTS, SCHEMAS, TABLES_OF
+from closedloop.log.tables import NAME, REJECTS, SCHEMAS, TABLES_OF
+
+_NUMBER = "machineID"
+_KINDS = (_NUMBER, NAME)  # the columns that say whose a row is: one of them is null
 
 
 @dataclass
@@ -126,22 +129,22 @@ def _hits(name: str, batch: pa.RecordBatch, order: Order) -> Any:
             hits |= named.to_numpy(zero_copy_only=False)
         return hits
     for column in _where(name)[1:]:
-        lists = _machines(batch[column], column)
-        record = pc.list_parent_indices(lists).to_numpy()
-        named = pc.equal(lists.flatten().cast(pa.string()), order.name).fill_null(False)
-        hits[record[named.to_numpy(zero_copy_only=False)]] = True
+        for kind in _KINDS:
+            lists = _machines(batch[column], column, kind)
+            record = pc.list_parent_indices(lists).to_numpy()
+            named = pc.equal(lists.flatten().cast(pa.string()), order.name).fill_null(False)
+            hits[record[named.to_numpy(zero_copy_only=False)]] = True
     return hits
 
 
-def _machines(column: pa.Array, name: str) -> pa.ListArray:
-    """The machines that each record names in a column: one list for each record."""
+def _machines(column: pa.Array, name: str, kind: str) -> pa.ListArray:
+    """The machines that each record names in a column, by number or by name: one list for each record."""
     if name != "results":
-        machines = column.type.get_field_index("machineID")
-        return column.flatten()[machines]
+        return column.flatten()[column.type.get_field_index(kind)]
     structs = column.flatten()
     counts = pc.fill_null(pc.list_value_length(column), 0)
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(counts).cast(pa.int32())])
-    return pa.ListArray.from_arrays(offsets, structs.flatten()[structs.type.get_field_index("machineID")])
+    return pa.ListArray.from_arrays(offsets, structs.flatten()[structs.type.get_field_index(kind)])
 
 
 def _rest(table: Table, file: Data, order: Order) -> Iterator[RecordBatch]:
@@ -178,16 +181,21 @@ def _prune(name: str, row: dict[str, Any], order: Order) -> dict[str, Any] | Non
     for table in TABLES_OF[name]:
         if row[table] is None:
             continue
-        keep = [str(machine) != order.name for machine in row[table]["machineID"] or []]
+        keep = [str(machine) != order.name for machine in row[table][_NUMBER] or row[table][NAME] or []]
         row[table] = {
             column: _sensors(values, keep) if column == "sensors" else _chosen(values, keep)
             for column, values in row[table].items()
         }
         left += sum(keep)
     if row.get("results") is not None:
-        row["results"] = [result for result in row["results"] if str(result["machineID"]) != order.name]
+        row["results"] = [result for result in row["results"] if order.name not in _called(result)]
         left += len(row["results"])
     return row if left else None
+
+
+def _called(result: dict[str, Any]) -> set[str]:
+    """What the machine of a result is called."""
+    return {str(result[kind]) for kind in _KINDS if result[kind] is not None}
 
 
 def _chosen(values: list[Any] | None, keep: list[bool]) -> list[Any] | None:

@@ -106,7 +106,7 @@ def _values(metadata: pq.FileMetaData, table: str) -> int:
     """How many rows the largest table in a file's records has in all."""
     if not TABLES_OF[table]:
         return 0
-    column = f"{TABLES_OF[table][0]}.machineID.list.element"
+    column = f"{TABLES_OF[table][0]}.datetime.list.element"
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     columns = (group.column(number) for group in groups for number in range(group.num_columns))
     return sum(found.num_values for found in columns if found.path_in_schema == column)

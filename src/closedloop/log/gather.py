@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from closedloop.data.feedback import FINDINGS
-from closedloop.data.schema import CODE_COLUMN, Float64, Int64, Schema
+from closedloop.data.machines import Id, codes_in
+from closedloop.data.schema import CODE_COLUMN, FINDINGS, Float64, Int64, Schema
 from closedloop.log.orders import Orders
-from closedloop.log.tables import TABLES_OF
+from closedloop.log.tables import NAME, TABLES_OF
 from closedloop.log.union import Union, to_bits
 
 RETRACTED = {"retracted_failures": "failures", "retracted_maint": "maint"}
 UNTIL = "complete_until"
+MACHINE = "machineID"
 _FOLD_MARKS = 1 << 21  # marks that wait before only the latest of each machine is kept
 
 
@@ -28,7 +29,7 @@ class Aside(NamedTuple):
     """
 
     column: str
-    machine: int
+    machine: Id
     time: int | None
     name: str
 
@@ -38,9 +39,9 @@ class CompleteUntil:
     """Up to when everything has been reported, in microseconds UTC: of ``every`` machine, and of those ``named``."""
 
     every: int | None
-    named: dict[int, int]
+    named: dict[Id, int]
 
-    def of(self, machine: int) -> int | None:
+    def of(self, machine: Id) -> int | None:
         """The time for a machine: the latest that covers it; None where there is none."""
         times = [time for time in (self.every, self.named.get(machine)) if time is not None]
         return max(times, default=None)
@@ -68,7 +69,12 @@ class Names:
 
 
 class Gathered:
-    """The unions of all tables. ``rows`` is how many rows of telemetry there may be."""
+    """The unions of all tables. ``rows`` is how many rows of telemetry there may be.
+
+    Where the schema's machines have names, the unions have their positions in ``machines``, in the order in which they
+    were met; :meth:`sorted_machines` gives those in the order of the names. ``foreign`` counts the rows of machines
+    that have a number where the schema's have names, or the other way round: they are in no union.
+    """
 
     def __init__(self, schema: Schema, erased: Orders, rows: int) -> None:
         self._schema, self._erased = schema, erased
@@ -80,6 +86,8 @@ class Gathered:
             "machines": Union(1, 3),
             "findings": Union(3, 4),
         }
+        self.machines = Names(()) if schema.has_names else None
+        self.foreign = 0
         self._every: int | None = None
         self._marks: list[Int64] = []
 
@@ -93,8 +101,9 @@ class Gathered:
             if name == UNTIL:
                 self._add_marks(columns)
                 continue
-            record = pc.list_parent_indices(columns["machineID"]).to_numpy()
-            added = [_flat(columns["machineID"]), *self._values(name, columns, record)]
+            columns = self._own(columns)
+            record = pc.list_parent_indices(columns[MACHINE]).to_numpy()
+            added = [self._codes(columns[MACHINE].flatten()), *self._values(name, columns, record)]
             if "finding" in columns:
                 added.append(self._findings(columns["finding"], record))
             kept = self._kept(added[0])
@@ -108,7 +117,34 @@ class Gathered:
     def complete_until(self) -> CompleteUntil:
         """The latest marks."""
         machine, time = self._folded()
-        return CompleteUntil(self._every, dict(zip(machine.tolist(), time.tolist(), strict=True)))
+        ids = machine if self.machines is None else np.array(self.machines.names, object)[machine]
+        return CompleteUntil(self._every, dict(sorted(zip(ids.tolist(), time.tolist(), strict=True))))
+
+    def sorted_machines(self) -> tuple[tuple[str, ...] | None, Int64 | None]:
+        """The names of all machines, sorted, and for each position in ``machines`` the one among them."""
+        if self.machines is None:
+            return None, None
+        names = tuple(sorted(self.machines.names))
+        return names, codes_in(names, self.machines.names)
+
+    def _own(self, columns: dict[str, pa.ListArray]) -> dict[str, pa.ListArray]:
+        """The columns of a table with ``machineID`` as the schema has it, without the rows of other machines.
+
+        A record has numbers or names, and the column of the other kind is null in it.
+        """
+        columns = dict(columns)
+        numbers, names = columns[MACHINE], columns.pop(NAME)
+        columns[MACHINE], other = (numbers, names) if self.machines is None else (names, numbers)
+        foreign = pc.list_value_length(other).fill_null(0).to_numpy()
+        if not foreign.any():
+            return columns
+        self.foreign += int(foreign.sum())
+        keep = pa.array(foreign == 0)
+        return {name: pc.if_else(keep, column, pa.scalar(None, column.type)) for name, column in columns.items()}
+
+    def _codes(self, machines: pa.Array) -> Int64:
+        """The machines as the unions have them."""
+        return machines.to_numpy() if self.machines is None else self.machines.codes(machines)
 
     def _values(self, name: str, columns: dict[str, pa.ListArray], record: Int64) -> list[np.ndarray]:
         """The columns of a table in a batch, without the machine."""
@@ -129,16 +165,22 @@ class Gathered:
         return codes
 
     def _add_marks(self, columns: dict[str, pa.ListArray]) -> None:
-        """Add marks; those of every machine name none."""
-        machine, time = columns["machineID"].flatten(), _times(columns["datetime"])
-        named = machine.is_valid().to_numpy(zero_copy_only=False)
-        if not named.all():
-            latest = int(time[~named].max())
-            self._every = latest if self._every is None else max(latest, self._every)
-        ids = machine.drop_null().to_numpy()
-        marks = np.array([ids, time[named]], np.int64)
-        kept = self._kept(ids)
-        self._marks.append(marks if kept is None else marks[:, kept])
+        """Add marks; those of every machine name none, and so are stored among the numbers."""
+        record, every_time = pc.list_parent_indices(columns["datetime"]).to_numpy(), _times(columns["datetime"])
+        for column, own in ((MACHINE, self.machines is None), (NAME, self.machines is not None)):
+            machine = columns[column].flatten()
+            time = every_time[np.isin(record, pc.list_parent_indices(columns[column]).to_numpy())]
+            named = machine.is_valid().to_numpy(zero_copy_only=False)
+            if not named.all():
+                latest = int(time[~named].max())
+                self._every = latest if self._every is None else max(latest, self._every)
+            if not own:
+                self.foreign += int(named.sum())
+                continue
+            ids = self._codes(machine.drop_null())
+            marks = np.array([ids, time[named]], np.int64)
+            kept = self._kept(ids)
+            self._marks.append(marks if kept is None else marks[:, kept])
         if sum(found.shape[1] for found in self._marks) > _FOLD_MARKS:
             self._marks = [self._folded()]
 
@@ -154,7 +196,8 @@ class Gathered:
         """Which rows no order of erasure names; None for all."""
         if not self._erased.machines:
             return None
-        return ~np.isin(machine.astype(str), sorted(self._erased.machines))
+        ids = machine.astype(str) if self.machines is None else np.array(self.machines.names, str)[machine]
+        return ~np.isin(ids, sorted(self._erased.machines))
 
 
 def _readings(sensors: pa.ListArray, record: Int64, schema: Schema) -> Iterator[Float64]:
@@ -170,10 +213,6 @@ def _readings(sensors: pa.ListArray, record: Int64, schema: Schema) -> Iterator[
         readings = np.full(len(record), np.nan)
         readings[np.isin(record, sender[chosen.to_numpy(zero_copy_only=False)])] = sent
         yield readings
-
-
-def _flat(column: pa.ListArray) -> Int64:
-    return column.flatten().to_numpy()
 
 
 def _times(column: pa.ListArray) -> Int64:

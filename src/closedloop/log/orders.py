@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from closedloop.data.machines import clip
 from closedloop.log.bodies import Table, values_of
 from closedloop.log.rows import Parts
 from closedloop.log.sink import Sink, SinkError
@@ -24,7 +25,10 @@ Subject = Literal["machine", "caller"]
 
 
 class Order(msgspec.Struct, frozen=True):
-    """Whose rows must go. ``ordered_us`` is when that was ordered, in microseconds UTC."""
+    """Whose rows must go. ``ordered_us`` is when that was ordered, in microseconds UTC.
+
+    A machine is its name, or its number in plain digits.
+    """
 
     subject: Subject
     name: str
@@ -108,8 +112,20 @@ def withdraw(sink: Sink, order: Order) -> bool:
 
 
 def naming(machine: str) -> str:
-    """A pattern, for RE2 too, of text that names a machine: its id, and not as a part of a longer one."""
-    return rf"(^|[^0-9A-Za-z_.-]){re.escape(machine)}([^0-9A-Za-z_.-]|$)"
+    """A pattern, for RE2 too, of text that names a machine: its id, and not as a part of a longer one.
+
+    JSON may write a character in several ways, and a message quotes a long name as far as :func:`clip` does.
+    """
+    written, quoted = "".join(map(_character, machine)), re.escape(clip(machine)[1:-1])
+    return rf"(^|[^0-9A-Za-z_.-])({written}|{quoted})([^0-9A-Za-z_.-]|$)"
+
+
+def _character(character: str) -> str:
+    """A pattern of one character as it is, or escaped as JSON allows."""
+    units = character.encode("utf-16-be")
+    escaped = "".join(f"\\\\u(?i:{units[i : i + 2].hex()})" for i in range(0, len(units), 2))
+    short = rf"|\\{re.escape(character)}" if character in '"\\/' else ""
+    return f"(?:{re.escape(character)}|{escaped}{short})"
 
 
 def _path(order: Order) -> str:

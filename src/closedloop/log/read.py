@@ -13,11 +13,13 @@ So what counts is what was said, and not in which order it was delivered.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from closedloop.data.machines import Id, named
 from closedloop.data.schema import CODE_COLUMN, DataError, Events, Int16, Int64, Schema, Tables
 from closedloop.log import orders
 from closedloop.log.files import files_of
@@ -37,7 +39,7 @@ class Loser(NamedTuple):
     """
 
     table: str
-    machine: int
+    machine: Id
     time: int | None
     values: tuple[Any, ...]
 
@@ -48,10 +50,11 @@ class Log:
 
     ``versions`` are those of the Delta tables that were read, None for one that is not there. ``records`` counts the
     rows of both, ``replayed`` those of them that were the same request again, ``erased`` those that an order of erasure
-    leaves out whole. ``impossible_clocks`` counts records that claim to be received more than a minute after a commit
-    that came later: the clock of their replica was ahead.
+    leaves out whole. ``foreign`` counts the rows of tables that are left out because their machines have a number where
+    the schema's have names, or the other way round. ``impossible_clocks`` counts records that claim to be received more
+    than a minute after a commit that came later: the clock of their replica was ahead.
 
-    ``findings`` has for each row of ``tables.maint`` the position in ``closedloop.data.feedback.FINDINGS``, -1 where
+    ``findings`` has for each row of ``tables.maint`` the position in ``closedloop.data.schema.FINDINGS``, -1 where
     nothing is known. ``retracted`` counts the events that were reported and are left out. ``aside`` is the distinct
     rows that name something which the schema does not have: events of such a code are in no table, and a machine of
     such a model has no model.
@@ -62,6 +65,7 @@ class Log:
     records: int
     replayed: int
     erased: int
+    foreign: int
     impossible_clocks: int
     losers: list[Loser]
     findings: Int16
@@ -70,8 +74,10 @@ class Log:
     aside: list[Aside]
 
 
-def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> Log:
+def read(sink: Sink, schema: Schema, versions: Mapping[str, int | None] | None = None) -> Log:
     """The tables of a log as they are, or as they were at the versions given for ``requests`` and ``feedback``.
+
+    A version that is None says that the table was not there yet: then its records are left out.
 
     ``failures`` is always there, and empty where none was fed back. A sensor of the schema that a request did not send
     is missing in its rows, and one that the schema does not name is left aside, as are codes and models (``aside``).
@@ -81,7 +87,11 @@ def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> 
         DeltaError, OSError, ValueError: the sink does not answer.
     """
     try:
-        found = {table: files_of(sink, table, (versions or {}).get(table)) for table in (REQUESTS, FEEDBACK)}
+        asked = {table: -1 if versions is None else versions.get(table, -1) for table in (REQUESTS, FEEDBACK)}
+        found = {
+            table: None if version is None else files_of(sink, table, None if version < 0 else version)
+            for table, version in asked.items()
+        }
         erased = orders.find(sink)
     except SinkError as error:
         raise DataError(str(error)) from None
@@ -105,6 +115,7 @@ def read(sink: Sink, schema: Schema, versions: dict[str, int] | None = None) -> 
         records=len(ranks.rank),
         replayed=ranks.replayed,
         erased=ranks.erased,
+        foreign=gathered.foreign,
         impossible_clocks=ranks.impossible,
         losers=result.losers,
         findings=result.findings,
@@ -122,8 +133,9 @@ class _Result:
         self.losers: list[Loser] = []
         self.aside: list[Aside] = []
         self.retracted = 0
-        telemetry, lost = gathered.unions["telemetry"].result()
-        readings = zip(lost[0].tolist(), lost[1].tolist(), from_bits(lost[2:]).T.tolist(), strict=True)
+        self.names, self._codes = gathered.sorted_machines()
+        telemetry, lost = gathered.unions["telemetry"].result(self._codes)
+        readings = zip(self._named(lost[0]), lost[1].tolist(), from_bits(lost[2:]).T.tolist(), strict=True)
         self.losers += [Loser("telemetry", machine, time, tuple(values)) for machine, time, values in readings]
         machines = self._machines()
         events = {table: self._events(table) for table in CODE_COLUMN}
@@ -136,25 +148,32 @@ class _Result:
             events["maint"],
             events["failures"],
             *machines,
+            names=self.names,
         )
 
+    def _named(self, machine: Int64) -> list[Id]:
+        """What machines are called."""
+        return named(self.names, machine).tolist()
+
     def _machines(self) -> tuple[Int64, Int16, np.ndarray]:
-        rows, lost = self._gathered.unions["machines"].result()
+        rows, lost = self._gathered.unions["machines"].result(self._codes)
         names = self._gathered.models
         unknown = rows[1] >= names.known
         self._set_aside("machines.model", rows[0][unknown], None, rows[1][unknown], names)
         shown = [*names.names, None]  # -1 is the last: missing
         self.losers += [
             Loser("machines", machine, None, (shown[model], age))
-            for machine, model, age in zip(lost[0].tolist(), lost[1].tolist(), from_bits(lost[2]).tolist(), strict=True)
+            for machine, model, age in zip(
+                self._named(lost[0]), lost[1].tolist(), from_bits(lost[2]).tolist(), strict=True
+            )
         ]
         return rows[0], np.where(unknown, -1, rows[1]).astype(np.int16), from_bits(rows[2])
 
     def _events(self, table: str) -> Events:
         """A table of events without those that were retracted, or of which the schema does not know the code."""
-        rows = self._gathered.unions[table].result()[0]
+        rows = self._gathered.unions[table].result(self._codes)[0]
         for name in [name for name, of in RETRACTED.items() if of == table]:
-            gone = _keys(self._gathered.unions[name].result()[0])
+            gone = _keys(self._gathered.unions[name].result(self._codes)[0])
             if gone:
                 kept = np.fromiter((key not in gone for key in zip(*rows.tolist(), strict=True)), bool, rows.shape[1])
                 self.retracted += int((~kept).sum())
@@ -167,10 +186,11 @@ class _Result:
 
     def _findings(self, maint: Events) -> Int16:
         """The finding of each replacement."""
-        rows, lost = self._gathered.unions["findings"].result()
+        rows, lost = self._gathered.unions["findings"].result(self._codes)
         names = self._gathered.findings
         self.losers += [
-            Loser("maint", machine, time, (names.names[finding],)) for machine, time, _, finding in lost.T.tolist()
+            Loser("maint", machine, time, (names.names[finding],))
+            for machine, time, finding in zip(self._named(lost[0]), lost[1].tolist(), lost[3].tolist(), strict=True)
         ]
         there = _keys(np.array([maint.machine, maint.time, maint.code], np.int64))
         unknown = rows[3] >= names.known
@@ -185,7 +205,7 @@ class _Result:
         times = [None] * len(machine) if time is None else time.tolist()
         self.aside += [
             Aside(column, who, when, names.names[what])
-            for who, when, what in zip(machine.tolist(), times, code.tolist(), strict=True)
+            for who, when, what in zip(self._named(machine), times, code.tolist(), strict=True)
         ]
 
 

@@ -11,14 +11,16 @@ from typing import Any
 import msgspec
 from arro3.core import Array, ChunkedArray, DataType, Field, RecordBatch, list_array, struct_array
 
-from closedloop.log.bodies import RecordError, Result, Table, results_of, tables_of, values_of
+from closedloop.log.bodies import RecordError, Result, Table, has_names, results_of, tables_of, values_of
 from closedloop.log.record import REJECT, Reject, View, decode_view
-from closedloop.log.tables import FEEDBACK, REJECTS, REQUESTS, SCHEMAS, TABLES_OF
+from closedloop.log.tables import FEEDBACK, NAME, REJECTS, REQUESTS, SCHEMAS, TABLES_OF
 
 _BATCH_BYTES = 4 << 20  # of payloads turned into columns at once
 _LEAF_VALUES = (
     100_000  # Python values of a column that are held before they become Arrow: those take four times as much
 )
+_MACHINE = "machineID"
+_PLACE = ("datetime", _MACHINE)  # of telemetry; its other columns are sensors
 _TABLES = {"score": REQUESTS, "feedback": FEEDBACK, REJECT: REJECTS}  # by kind of record
 _reject = msgspec.json.Decoder(Reject)
 _FLAG, _OFFSET, _WHOLE = DataType.bool(), DataType.int32(), DataType.int64()
@@ -178,25 +180,34 @@ class _Table:
     def __init__(self, name: str, kind: DataType) -> None:
         self._name, self._kind = name, kind
         self._present: list[bool] = []
-        self._columns = {part.name: _List(part.type) for part in kind.fields if part.name != "sensors"}
-        self._sensors = _Sensors(kind) if len(self._columns) < len(kind.fields) else None
+        self._lists = {part.name: _List(part.type) for part in kind.fields if part.name != "sensors"}
+        self._own = [column for column in self._lists if column not in (_MACHINE, NAME)]
+        self._sensors = _Sensors(kind) if len(self._lists) < len(kind.fields) else None
 
     def add(self, table: Table | None) -> None:
         """Add one row's table; None where it has none."""
         self._present.append(table is not None)
         found = {} if table is None else table
-        for column, rows in self._columns.items():
-            rows.add(values_of(self._name, column, found[column]) if column in found else None)
+        for column in self._own:
+            self._lists[column].add(values_of(self._name, column, found[column]) if column in found else None)
+        machines = values_of(self._name, _MACHINE, found[_MACHINE]) if _MACHINE in found else None
+        names = machines is not None and has_names(machines)
+        self._lists[_MACHINE].add(None if names else machines)
+        self._lists[NAME].add(machines if names else None)
         if self._sensors is not None:
-            others = [column for column in found if column not in self._columns]
+            others = [column for column in found if column not in _PLACE]
             self._sensors.add(None if table is None else others, self._name, found)
 
     def array(self) -> Array:
         """All rows."""
-        children = [column.array() for column in self._columns.values()]
+        arrays = {column: found.array() for column, found in self._lists.items()}
         if self._sensors is not None:
-            children.append(self._sensors.array())
-        return struct_array(children, fields=list(self._kind.fields), mask=_nulls(self._present))
+            arrays["sensors"] = self._sensors.array()
+        return struct_array(
+            [arrays[part.name] for part in self._kind.fields],
+            fields=list(self._kind.fields),
+            mask=_nulls(self._present),
+        )
 
 
 class _Sensors:
@@ -228,7 +239,8 @@ class _Results:
         self._kind = kind
         self._lengths: list[int | None] = []
         kinds = {part.name: part.type for part in _element(kind).fields}
-        self._machine, self._time = _Leaf(kinds["machineID"]), _Leaf(kinds["datetime"])
+        self._machine, self._time = _Leaf(kinds[_MACHINE]), _Leaf(kinds["datetime"])
+        self._machine_name = _Leaf(kinds[NAME])
         self._anomaly, self._failure = kinds["anomaly"], kinds["failure"]
         self._score, self._alarm = (_Leaf(part.type) for part in self._anomaly.fields)
         self._judged: list[bool] = []
@@ -244,7 +256,9 @@ class _Results:
         length = 0
         for result in results:
             length += 1
-            self._machine.values.append(result.machineID)
+            named = isinstance(result.machineID, str)
+            self._machine.values.append(None if named else result.machineID)
+            self._machine_name.values.append(result.machineID if named else None)
             self._time.values.append(result.time_us)
             anomaly = result.anomaly
             self._judged.append(anomaly is not None)
@@ -269,10 +283,11 @@ class _Results:
         failures = struct_array(chances, fields=list(_element(self._failure).fields))
         failure = _lists(self._failure, self._components, failures)
         columns = [self._machine.array(), self._time.array(), anomaly, failure, self._warnings.array()]
+        columns.append(self._machine_name.array())
         return _lists(self._kind, self._lengths, struct_array(columns, fields=list(_element(self._kind).fields)))
 
     def _settle(self) -> None:
-        for leaf in (self._machine, self._time, self._score, self._alarm):
+        for leaf in (self._machine, self._machine_name, self._time, self._score, self._alarm):
             leaf.settle()
         for leaf in (self._component, self._probability, self._rings):
             leaf.settle()

@@ -25,12 +25,17 @@ def _struct(**columns: DataType) -> DataType:
 _TEXT, _WHOLE, _NUMBER, _FLAG = DataType.string(), DataType.int64(), DataType.float64(), DataType.bool()
 _TIME = DataType.timestamp("us", tz="UTC")
 _PLACE = {"datetime": _list(_TIME), "machineID": _list(_WHOLE)}
+# Of a fleet whose machines have names, machineID is null and this column beside it has the names; of any other it is
+# null. It came later, so it is the last: where a table is older, Delta adds it there.
+NAME = "machineName"
+_NAMES = {NAME: _list(_TEXT)}
 _RESULT = _struct(
     machineID=_WHOLE,
     datetime=_TIME,
     anomaly=_struct(score=_NUMBER, alarm=_FLAG),
     failure=_list(_struct(component=_TEXT, probability=_NUMBER, alarm=_FLAG)),
     warnings=_list(_TEXT),
+    machineName=_TEXT,
 )
 _ABOUT = {
     "request_id": _TEXT,
@@ -46,18 +51,18 @@ _ABOUT = {
     "index": _WHOLE,
 }
 _SCORED = {
-    "telemetry": _struct(**_PLACE, sensors=_list(_struct(name=_TEXT, values=_list(_NUMBER)))),
-    "errors": _struct(**_PLACE, errorID=_list(_TEXT)),
-    "maint": _struct(**_PLACE, comp=_list(_TEXT)),
-    "machines": _struct(machineID=_list(_WHOLE), model=_list(_TEXT), age=_list(_NUMBER)),
+    "telemetry": _struct(**_PLACE, sensors=_list(_struct(name=_TEXT, values=_list(_NUMBER))), **_NAMES),
+    "errors": _struct(**_PLACE, errorID=_list(_TEXT), **_NAMES),
+    "maint": _struct(**_PLACE, comp=_list(_TEXT), **_NAMES),
+    "machines": _struct(machineID=_list(_WHOLE), model=_list(_TEXT), age=_list(_NUMBER), **_NAMES),
 }
-_FAILURES = _struct(**_PLACE, failure=_list(_TEXT))
+_FAILURES = _struct(**_PLACE, failure=_list(_TEXT), **_NAMES)
 _FED = {
     "failures": _FAILURES,
-    "maint": _struct(**_PLACE, comp=_list(_TEXT), finding=_list(_TEXT)),
+    "maint": _struct(**_PLACE, comp=_list(_TEXT), finding=_list(_TEXT), **_NAMES),
     "retracted_failures": _FAILURES,
     "retracted_maint": _SCORED["maint"],
-    "complete_until": _struct(**_PLACE),  # a machine that is null stands for every machine
+    "complete_until": _struct(**_PLACE, **_NAMES),  # a machine that is null stands for every machine
 }
 _REFUSED = {"route": _TEXT, "title": _TEXT, "detail": _TEXT, "body_bytes": _WHOLE, "body": _TEXT}
 TABLES_OF: dict[str, tuple[str, ...]] = {REQUESTS: tuple(_SCORED), FEEDBACK: tuple(_FED), REJECTS: ()}

@@ -51,17 +51,23 @@ class Union:
             if sum(map(len, self._losers)) > _FOLD_LOSERS:
                 self._fold()
 
-    def result(self) -> tuple[Int64, Int64]:
-        """The winning rows by key, and the distinct rows that lost with other values, both of shape (columns, rows)."""
+    def result(self, machines: Int64 | None = None) -> tuple[Int64, Int64]:
+        """The winning rows by key, and the distinct rows that lost with other values, both of shape (columns, rows).
+
+        ``machines`` are the codes that the first column shall have in place of its own.
+        """
         self._fold()
-        lost = self._lost[_order(self._lost, self._keys, unique=False)]
-        won = np.empty(len(lost), bool)
-        _equals_winner(self._rows, self._slots, self._keys, lost, won)
-        rows = self._rows[: self._count]
+        won = np.empty(len(self._lost), bool)
+        _equals_winner(self._rows, self._slots, self._keys, self._lost, won)
+        rows, lost = self._rows[: self._count], self._lost[~won]
         del self._slots, self._ranks  # free memory for the copy in order
+        if machines is not None:
+            for part in (rows, lost):
+                part[:, 0] = machines[part[:, 0]]
+        lost = lost[_order(lost, self._keys, unique=False)]
         winners = np.empty((rows.shape[1], len(rows)), np.int64)
         _turn(rows, _order(rows, self._keys, unique=True), winners)
-        return winners, np.ascontiguousarray(lost[~won, :-1].T)
+        return winners, np.ascontiguousarray(lost[:, :-1].T)
 
     def _reserve(self, most: int) -> None:
         """Reserve memory for so many rows."""

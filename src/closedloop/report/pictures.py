@@ -115,7 +115,7 @@ def machines(seen: Seen) -> list[Picture]:
     if typical == costliest:
         del chosen["Machine {}: a typical one"]
     return [
-        _picture(title.format(seen.grid.ids[number]), "", _timeline(number, seen), True)
+        _picture(title.format(seen.grid.machines[number]), "", _timeline(number, seen), True)
         for title, number in chosen.items()
     ]
 
@@ -136,4 +136,4 @@ def _timeline(number: int, seen: Seen) -> str:
             failures, intervals = grid.failures[number][c], (none, none)
             replaced = maintenance.time[since & (maintenance.code == c)]
         lanes.append(plots.Lane(head, score, outcomes[number], failures, replaced, intervals))
-    return plots.timeline(f"machine {machine}", time, lanes)
+    return plots.timeline(f"machine {grid.machines[number]}", time, lanes)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -59,14 +60,14 @@ STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
 }
 
 
-def _canvas(width: float, height: float, rows: int = 1, columns: int = 1, **keywords: Any) -> tuple[Figure, list[Axes]]:
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **keywords: Any) -> tuple[Figure, list[Axes]]:
     """A figure of this size in inches and its axes, in the report's style."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **keywords)
     return figure, list(axes.ravel())
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg(figure: Figure, title: str) -> str:
     """The figure as an SVG element whose ids no other figure of the page shares."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -74,20 +75,21 @@ def _svg(figure: Figure, title: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     prefix = re.sub(r"\W+", "-", title.lower())
+    if prefix != title.lower().replace(" ", "-"):  # two machines may differ in nothing else
+        prefix += f"-{zlib.crc32(title.encode()):08x}"
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     for color, variable in THEME.items():
         text = text.replace(color, variable)
     text = re.sub(r"'?DejaVu Sans'?[^;\"]*", "inherit", text)
-    text = re.sub(
-        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{escape(title)}">', text
-    )
+    label = f'role="img" aria-label="{escape(title)}"'
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', lambda found: f'<svg viewBox="{found[1]}" {label}>', text)
     return re.sub(r"\n\s*", "\n", text)
 
 
 def interval(estimate: float, low: float | None, high: float | None, unit: str) -> str:
     """An estimate and its bounds beside the line of no difference; a side without a bound runs off the picture."""
     with mpl.rc_context(STYLE):
-        figure, (axis,) = _canvas(9.4, 1.2)
+        figure, (axis,) = canvas(9.4, 1.2)
         known = [value for value in (low, high, estimate, 0.0) if value is not None]
         margin = 0.15 * (max(known) - min(known) or 1.0)
         left, right = min(known) - margin, max(known) + margin
@@ -99,13 +101,13 @@ def interval(estimate: float, low: float | None, high: float | None, unit: str) 
         axis.spines["left"].set_visible(False)
         axis.grid(visible=False, axis="y")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        return _svg(figure, "difference in cost")
+        return svg(figure, "difference in cost")
 
 
 def precision_recall(curves: Mapping[str, tuple[Bool, Float64]]) -> str:
     """Precision against recall of each named (truth, score), with the base rate dotted."""
     with mpl.rc_context(STYLE):
-        figure, (axis,) = _canvas(4.6, 3.5)
+        figure, (axis,) = canvas(4.6, 3.5)
         for color, (name, (truth, score)) in zip(SERIES, curves.items(), strict=False):
             precision, recall, _ = precision_recall_curve(truth, score)
             thin = _thin(recall, precision)
@@ -113,7 +115,7 @@ def precision_recall(curves: Mapping[str, tuple[Bool, Float64]]) -> str:
             axis.axhline(truth.mean(), color=color, linewidth=1, linestyle=":")
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall (rows)", ylabel="precision (rows)")
         figure.legend(loc="outside upper left", ncols=2, fontsize=8)
-        return _svg(figure, "precision and recall")
+        return svg(figure, "precision and recall")
 
 
 def _thin(x: Float64, y: Float64, steps: int = 300) -> NDArray[np.intp]:
@@ -131,19 +133,19 @@ def calibration(truth: Bool, probability: Float64) -> str:
     seen = np.bincount(bins, truth, len(count))[filled] / count[filled]
     said = np.bincount(bins, probability, len(count))[filled] / count[filled]
     with mpl.rc_context(STYLE):
-        figure, (axis, below) = _canvas(4.6, 3.5, 2, 1, sharex=True, height_ratios=(4, 1))
+        figure, (axis, below) = canvas(4.6, 3.5, 2, 1, sharex=True, height_ratios=(4, 1))
         axis.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
         axis.plot(said, seen, "o-", color=SERIES[0], markersize=5)
         axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that failed")
         below.bar(edges[:-1], count, np.diff(edges), align="edge", color=SERIES[0], alpha=0.5)
         below.set(yscale="log", xlabel="answered probability", ylabel="rows")
-        return _svg(figure, "calibration")
+        return svg(figure, "calibration")
 
 
 def lead_times(lead_hours: Float64, missed: int, minimum: float, horizon: float) -> str:
     """Hours from the first true alarm to the failure; ``lead_hours`` holds those of the detected failures."""
     with mpl.rc_context(STYLE):
-        figure, (axis,) = _canvas(4.6, 3.0)
+        figure, (axis,) = canvas(4.6, 3.0)
         axis.hist(lead_hours, bins=np.linspace(0, horizon, 13).tolist(), color=SERIES[0], alpha=0.75)
         axis.axvspan(0, minimum, color=PALE, linewidth=0)
         if len(lead_hours):
@@ -159,13 +161,13 @@ def lead_times(lead_hours: Float64, missed: int, minimum: float, horizon: float)
         axis.set_ylim(0, max(1.0, axis.get_ylim()[1]))
         axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.grid(visible=False, axis="x")
-        return _svg(figure, "lead times")
+        return svg(figure, "lead times")
 
 
 def scores(panels: Mapping[str, tuple[Bool, Float64]]) -> str:
     """Distribution of each named (truth, score): rows that should alarm against the others."""
     with mpl.rc_context(STYLE):
-        figure, axes = _canvas(4.6, 3.0, len(panels), 1)
+        figure, axes = canvas(4.6, 3.0, len(panels), 1)
         for axis, (name, (truth, score)) in zip(axes, panels.items(), strict=True):
             low, high = np.quantile(score, (0, 0.999))
             bins = np.linspace(low, max(high, low + 1e-9), 50).tolist()
@@ -178,7 +180,7 @@ def scores(panels: Mapping[str, tuple[Bool, Float64]]) -> str:
             axis.set(yscale="log", ylim=(1e-5, 1.5), yticks=[1e-4, 1e-2, 1], xlabel=name, ylabel="share of rows")
             axis.xaxis.set_major_locator(MaxNLocator(6))
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=8)
-        return _svg(figure, "score distributions")
+        return svg(figure, "score distributions")
 
 
 def importance(values: Mapping[str, Mapping[str, float]], top: int = IMPORTANT) -> str:
@@ -186,7 +188,7 @@ def importance(values: Mapping[str, Mapping[str, float]], top: int = IMPORTANT) 
     chosen = list(values.items())[:top][::-1]
     cost = np.array([losses["cost_per_machine_year"] for _, losses in chosen])
     with mpl.rc_context(STYLE):
-        figure, (axis,) = _canvas(9.4, 0.6 + 0.24 * len(chosen))
+        figure, (axis,) = canvas(9.4, 0.6 + 0.24 * len(chosen))
         names = [name for name, _ in chosen]
         axis.barh(names, cost, color=[SERIES[0] if one > 0 else MUTED for one in cost], height=0.6)
         for place, (_, losses) in enumerate(chosen):
@@ -199,7 +201,7 @@ def importance(values: Mapping[str, Mapping[str, float]], top: int = IMPORTANT) 
         axis.tick_params(axis="y", length=0)
         axis.grid(visible=False, axis="y")
         axis.axvline(0, color=MUTED, linewidth=1)
-        return _svg(figure, "feature importance")
+        return svg(figure, "feature importance")
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def operating(own: Operating, champion: Operating | None, events: str) -> str:
     end = max(20.0, 1.5 * alarms)
     ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= end]
     with mpl.rc_context(STYLE):
-        figure, (axis,) = _canvas(4.6, 3.5)
+        figure, (axis,) = canvas(4.6, 3.5)
         if champion is not None:
             other = champion.curve
             axis.plot(other.false_alarms, other.event_recall, color=MUTED, linewidth=1)
@@ -233,7 +235,7 @@ def operating(own: Operating, champion: Operating | None, events: str) -> str:
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set(xlim=(0, end), ylim=(0, 1.03), xlabel="false alarms per machine-year", ylabel=events)
         figure.legend(loc="outside upper left", ncols=2, fontsize=8)
-        return _svg(figure, f"{events} and false alarms")
+        return svg(figure, f"{events} and false alarms")
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,7 @@ class Lane:
 def timeline(title: str, time: Int64, lanes: Sequence[Lane]) -> str:
     """One machine over time, a lane for each head: score, judged alarms, anomalies, maintenance and failures."""
     with mpl.rc_context(STYLE):
-        figure, axes = _canvas(9.4, 0.45 + 0.72 * len(lanes), len(lanes), 1, sharex=True)
+        figure, axes = canvas(9.4, 0.45 + 0.72 * len(lanes), len(lanes), 1, sharex=True)
         at = _highest(time, lanes[0].score)
         for axis, lane in zip(axes, lanes, strict=True):
             keep = _highest(time, lane.score) if np.isfinite(lane.score).all() else at[:0]
@@ -274,10 +276,15 @@ def timeline(title: str, time: Int64, lanes: Sequence[Lane]) -> str:
             axis.set_ylabel(lane.name, rotation=0, ha="right", va="center", color=INK)
             axis.grid(visible=False)
             axis.spines["left"].set_visible(False)
-        locator: Any = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
-        axes[-1].xaxis.set_major_locator(locator)
-        axes[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-        return _svg(figure, title)
+        dates(axes[-1])
+        return svg(figure, title)
+
+
+def dates(axis: Axes) -> None:
+    """Write the times of the horizontal axis in few words."""
+    locator: Any = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
 def _dates(time: Int64) -> NDArray[np.datetime64]:

@@ -135,6 +135,10 @@ def _page(metrics: Mapping[str, Any], decision: Mapping[str, Any], seen: Seen) -
         tone, advice = "good", "Accepted by a code owner: merging makes it the new champion."
     elif decision["verdict"] == "inconclusive" and not decision["green"]:
         tone, advice = "bad", "params.yaml asks for a person to decide here: make accept WHY=…"
+    elif decision["verdict"] in ("first", "better") and not decision["becomes_champion"]:
+        advice = "It does not become the champion; the reason above says what that takes."
+    elif decision["becomes_champion"] and _of_machine(decision):
+        advice = "Nothing to do: it is the champion on this machine now."
     holdout, delta = decision["holdout"], decision["delta"]["cost_per_machine_year"]
     other = {} if theirs is None else theirs.metrics
     known = "the known anomalies" if grid.events == "anomalies" else "failures, since no anomalies are known"
@@ -169,12 +173,31 @@ def _page(metrics: Mapping[str, Any], decision: Mapping[str, Any], seen: Seen) -
 
 def _facts(decision: Mapping[str, Any], holdout: Mapping[str, Any], grid: Grid) -> list[tuple[str, str]]:
     events = f"{holdout['failures']:,} failures" if grid.supervised else f"{grid.event_count:,} anomalies"
-    champion = decision["champion"]
+    champion, origin = decision["champion"], _origin(decision.get("champion_from") or {})
     return [
         ("This model", _name(decision["challenger"])),
         ("Champion", "none yet" if champion is None else _name(champion)),
+        *([("The champion's bundle", origin)] if origin else []),
         ("Judged on", f"{holdout['machines']:,} machines, {events}, {holdout['machine_years']:.1f} machine-years"),
     ]
+
+
+def _of_machine(decision: Mapping[str, Any]) -> bool:
+    """Whether a decision is of a person's machine, which met the champion kept there or none."""
+    own = (decision.get("champion_from") or {"from": "machine"})["from"] == "machine"
+    return decision.get("ci", {}) is None and own
+
+
+def _origin(origin: Mapping[str, str]) -> str:
+    """Where the champion's bundle comes from; empty where none was needed."""
+    match origin.get("from"):
+        case "release":
+            return f"from its release {origin['tag']}, verified {origin['verified']}"
+        case "training":
+            return f"trained again: {origin['why']}"
+        case "machine":
+            return "kept on this machine by an earlier run"
+    return ""
 
 
 def _name(model: Mapping[str, Any]) -> str:

@@ -1,0 +1,176 @@
+"""``model.monitor``: a log with requests, answers and feedback becomes figures, a list of machines and an issue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from closedloop.data.rfc3339 import to_text
+from closedloop.data.schema import HOUR_US, DataError
+from closedloop.log.record import Record, encode
+from closedloop.log.ship import Shipper
+from closedloop.log.sink import Sink
+from closedloop.log.spool import Spool
+from model import monitor
+
+START_US = 1_420_092_000_000_000
+HOURS, MACHINES = 24 * 30, 12
+FAILS = dict.fromkeys(range(1, 9), 24 * 20)  # hour of a failure of comp1
+
+
+def request(machine: int, hour: int) -> dict:
+    return {
+        "telemetry": {
+            "datetime": [to_text(START_US + hour * HOUR_US)], "machineID": [machine],
+            "volt": [170.0], "rotate": [450.0], "pressure": [100.0], "vibration": [40.0],
+        },
+        "machines": {"machineID": [machine], "model": [f"model{machine % 2 + 1}"], "age": [3]},
+    }  # fmt: skip
+
+
+def answer(machine: int, hour: int, alarm: bool) -> dict:
+    chance = {"probability": 0.9 if alarm else 0.01, "alarm": alarm}
+    failure = {"comp1": chance, "comp2": {"probability": 0.01, "alarm": False}, "comp3": None, "comp4": None}
+    result = {
+        "machineID": machine, "datetime": to_text(START_US + hour * HOUR_US),
+        "anomaly": {"score": 0.5, "alarm": False}, "failure": failure, "warnings": [],
+    }  # fmt: skip
+    return {"request_id": "r", "model": "sha256:aa", "results": [result]}
+
+
+def record(kind: str, number: int, body: dict, reply: dict, model: str) -> bytes:
+    received = START_US + HOURS * HOUR_US + number
+    return encode(
+        Record(
+            kind=kind, caller="anonymous", status=200, model=model, image="", answer=json.dumps(reply).encode(),
+            request_id=f"{kind}{number}", received_us=received, answered_us=received + 250,
+            request=json.dumps(body).encode(),
+        )
+    )  # fmt: skip
+
+
+def alarms(machine: int, hour: int, foreseen: int) -> bool:
+    """The first machines' failures are foreseen ten hours before; machine 12 alarms now."""
+    return (machine <= foreseen and hour == FAILS[machine] - 10) or (machine == 12 and hour == HOURS - 2)
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """A log of an older and a newer model, of which the newer foresaw so many of the eight failures."""
+
+    def go(foreseen: int) -> str:
+        records = []
+        for machine in range(1, MACHINES + 1):
+            for hour in range(0, HOURS, 2):
+                model = "sha256:old" if hour < 24 * 10 else "sha256:new"
+                reply = answer(machine, hour, alarms(machine, hour, foreseen))
+                records.append(record("score", len(records), request(machine, hour), reply, model))
+        when = [to_text(START_US + hour * HOUR_US) for hour in FAILS.values()]
+        feedback = {
+            "failures": {"datetime": when, "machineID": list(FAILS), "failure": ["comp1"] * len(FAILS)},
+            "complete_until": {"datetime": [to_text(START_US + (HOURS - 24) * HOUR_US)], "machineID": [None]},
+        }
+        records.append(record("feedback", len(records), feedback, {}, ""))
+
+        async def append(spool):
+            await asyncio.gather(*[spool.append(payload) for payload in records])
+
+        spool = Spool(tmp_path / "log")
+        asyncio.run(append(spool))
+        spool.close()
+        shipper = Shipper(tmp_path / "log", Sink.at(str(tmp_path / "sink"), os.environ), print)
+        shipper.round()
+        shipper.close()
+        return str(tmp_path / "sink")
+
+    return go
+
+
+@pytest.fixture
+def release(tmp_path):
+    """A folder that says what the newer model promised."""
+    folder = tmp_path / "release"
+    folder.mkdir()
+    figures = {"event_recall": 0.9, "false_alarms_per_machine_year": 2.0}
+    metrics = {"failure": figures, "holdout": {"failures": 60, "machine_years": 20.0, "machines": 30}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "decision.json").write_text(json.dumps({"challenger": {"model_digest": "sha256:new"}}))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run the command: the JSON, the page, and what it printed."""
+
+    def go(*words: str) -> tuple[dict, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monitor.main([*words, "--out", "out"])
+        page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+        return json.loads((tmp_path / "out/monitor.json").read_text()), page, capsys.readouterr().out
+
+    return go
+
+
+def test_each_model_is_judged_on_its_own_answers_beside_what_was_promised(shipped, release, run):
+    found, page, said = run("--log", shipped(8), "--promised", str(release))
+    old, new = found["models"]
+    assert ["sha256:old", "sha256:new"] == [old["model"], new["model"]]
+    assert [0, 8] == [one["figures"]["failures"] for one in (old, new)]
+    assert 1.0 == new["figures"]["event_recall"]["estimate"]
+    assert 10 == new["figures"]["lead_time_hours"]["median"]
+    assert new["figures"]["machine_years"] == pytest.approx(12 * (19 * 24 + 2) / 8760, rel=0.01)  # up to the marks
+    assert {"model1": 6, "model2": 6} == {k: v["machines"] for k, v in new["figures"]["by_machine_model"].items()}
+    assert (None, 0.9) == (old["promised"], new["promised"]["event_recall"])
+    assert {"action": "none"} == found["issue"]
+    assert "too little data" in said  # eight failures, but of half a machine-year
+    assert "Each model version" in page
+    assert not any(word in page for word in ("<script", "<link", 'src="http', "@import"))
+
+
+def test_a_model_that_does_worse_opens_an_issue_and_an_open_one_is_kept(shipped, release, run, monkeypatch):
+    monkeypatch.setattr("closedloop.watch.promise.MINIMUM_YEARS", 0.5)
+    place = shipped(1)
+    found, page, said = run("--log", place, "--promised", str(release))
+    assert "open" == found["issue"]["action"]
+    assert "foresaw 12% of 8 failures, promised were 90%" in found["issue"]["body"]
+    assert said.startswith("worse: ")
+    assert "<h1>Worse in service than promised</h1>" in page
+    assert "keep" == run("--log", place, "--promised", str(release), "--issue")[0]["issue"]["action"]
+
+
+def test_machines_that_alarm_now_are_listed_with_their_answers(shipped, run):
+    found, page, _ = run("--log", shipped(8))
+    (listed,) = found["attention"]
+    assert (12, ["comp1 fails soon, probability 0.90"]) == (listed["machine"], listed["reasons"])
+    assert "Machines that need attention now" in page
+    assert 'aria-label="machine 12 answers"' in page
+
+
+def test_a_log_that_is_not_there_or_not_named_is_one_line(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("LOG_SINK", raising=False)
+    with pytest.raises(DataError, match="no log is named; set LOG_SINK"):
+        run()
+    with pytest.raises(DataError, match="there is no log"):
+        run("--log", str(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"decision\.json is missing; name a folder"):
+        run("--log", str(tmp_path / "none"), "--promised", str(tmp_path))
+
+
+def test_what_nobody_vouches_for_is_not_judged(shipped, run, monkeypatch):
+    """Without marks the same log has no matured hour."""
+    fetched = monitor.fetch
+
+    def silent(place, params):
+        tables, given = fetched(place, params)
+        return replace(tables, marks=replace(tables.marks, until=np.full(len(tables.marks.until), -(2**62)))), given
+
+    monkeypatch.setattr(monitor, "fetch", silent)
+    found, page, said = run("--log", shipped(8))
+    assert [0.0, 0.0] == [one["figures"]["machine_years"] for one in found["models"]]
+    assert "Too little is known yet" in page
+    assert said.startswith("too little data")
