@@ -155,12 +155,11 @@ def _rest(table: Table, file: Data, order: Order) -> Iterator[RecordBatch]:
     part = DataFile(file.path, file.first if file.raw else None)
     for batch in files.of(part, names):
         hits = _hits(table.name, batch, order)
-        if file.raw:
-            bound = table.bounds.at(file.first)
-            known = batch["received"].cast(pa.int64())
-            limit = known if bound is None else pa.scalar(bound, pa.int64())
-            bounded = pc.min_element_wise(known, limit).cast(EXTRA[BOUNDED])
-            batch = batch.set_column(len(names) - 1, schema.field(BOUNDED), bounded)
+        bound = table.bounds.at(file.last)
+        known = batch["received" if file.raw else BOUNDED].cast(pa.int64())
+        limit = known if bound is None else pa.scalar(bound, pa.int64())
+        bounded = pc.min_element_wise(known, limit).cast(EXTRA[BOUNDED])
+        batch = batch.set_column(len(names) - 1, schema.field(BOUNDED), bounded)
         if not hits.any():
             yield RecordBatch.from_arrow(batch)
             continue

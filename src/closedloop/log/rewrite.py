@@ -142,11 +142,10 @@ class ScratchFolder:
 
         Columns of ``emptied`` are null in the rows for which the condition ``of`` holds.
         """
-        bound = self._table.bounds.at(file.first)
-        extra = f"arrival, {BOUNDED}"
-        if file.raw:
-            until = "received" if bound is None else f"least(received, {_time(bound)})"
-            extra = f"CAST({file.first} AS BIGINT) AS {ARRIVAL}, {until} AS {BOUNDED}"
+        bound = self._table.bounds.at(file.last)  # whoever wrote the file knew all commits before that one
+        known = "received" if file.raw else BOUNDED
+        until = known if bound is None else f"least({known}, {_time(bound)})"
+        extra = f"{f'CAST({file.first} AS BIGINT) AS ' if file.raw else ''}{ARRIVAL}, {until} AS {BOUNDED}"
         names = ", ".join(
             f'CASE WHEN NOT ({of}) THEN "{name}" END AS "{name}"' if name in emptied else f'"{name}"'
             for name in SCHEMAS[self._table.name].names
