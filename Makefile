@@ -46,7 +46,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check data-pin retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests azure azure-down test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run data-check data-pin retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -150,13 +150,6 @@ image-same: engine $(WHEEL) $(BUNDLE) ## build the image twice without a cache a
 manifests: $(INSTALLED) ## render the Kubernetes manifests of every overlay to build/manifests, and validate them
 	$(FROM_CI) $(BIN)/python -m pipeline.manifests
 	$(BIN)/pytest -q tests/repo/test_manifests.py
-
-# On Azure, once: k8s/azure/README.md.
-azure:
-	@python3 k8s/azure/azure.py up $(if $(DRY_RUN),--dry-run)
-
-azure-down:
-	@python3 k8s/azure/azure.py down $(if $(DRY_RUN),--dry-run)
 
 ##@ Tests and checks
 

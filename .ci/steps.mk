@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan champion summary bundle-digest lock-check sbom required comment status issue head scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror rollback-hold rollback-move retrain-judge propose
+.PHONY: engine plan champion summary bundle-digest lock-check sbom required comment status issue head scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down rollback-hold rollback-move retrain-judge propose
 
 # --- ci.yml, and what it calls ---
 
@@ -106,3 +106,11 @@ scans: ## which of GitHub's scanners this repository can have
 
 zizmor: $(INSTALLED) ## check the workflows against zizmor's online audits; needs GH_TOKEN
 	$(BIN)/zizmor --strict-collection --persona auditor --no-progress --quiet .github
+
+# --- once, by hand: k8s/azure/README.md ---
+
+azure: ## make what a release needs on Azure; GITHUB_REPOSITORY=owner/name, DRY_RUN=1
+	@python3 k8s/azure/azure.py up $(if $(DRY_RUN),--dry-run)
+
+azure-down: ## delete what make azure made, with the log; CONFIRM=the resource group
+	@python3 k8s/azure/azure.py down $(if $(DRY_RUN),--dry-run)
