@@ -71,7 +71,8 @@ def test_a_target_that_only_workflows_call_is_a_step(root: Path, files: list[Pat
     called = set(re.findall(r"\brun: make ([a-z-]+)", flows))
     made = "".join((root / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/steps.mk"))
     needed = set(re.findall(r"(?<=: )([a-z-]+)(?= )", made)) | {"lint", "types", "lock-check", "policy"}
-    assert steps - called - needed == set()
+    once = {"azure", "azure-down"}  # by hand, and the help has no room for them
+    assert steps - called - needed == once
 
 
 @pytest.mark.parametrize(("told", "passed"), [("CHAMPION_COMMIT", "c1 c1"), ("OTHER", "none none")])
