@@ -86,8 +86,8 @@ def report(bundle: Bundle, frames: Frames) -> tuple[drift.Drift, list[dict[str, 
     Raises:
         DataError: the bundle has no drift reference, or the tables have no telemetry.
     """
-    schema, reference = bundle.schema, bundle.drift_reference
-    if reference is None:
+    schema, drift_reference = bundle.schema, bundle.drift_reference
+    if drift_reference is None:
         raise DataError("the bundle has no drift reference; train it again")
     kept, names = known_only(frames, schema)
     tables = sources.frames_to_tables(kept, schema, {})
@@ -101,7 +101,7 @@ def report(bundle: Bundle, frames: Frames) -> tuple[drift.Drift, list[dict[str, 
     for start, end in spans:
         week, rows = during(recent, start, end)
         own = None if score is None else score[rows]
-        looks.append(drift.look(reference, week, own, schema))
+        looks.append(drift.look(drift_reference, week, own, schema))
         seen.append((week, own))
     found = drift.decide(looks, new_machines(bundle, tables), names)
     return found, pictures(found, bundle, *seen[-1])
@@ -109,15 +109,15 @@ def report(bundle: Bundle, frames: Frames) -> tuple[drift.Drift, list[dict[str, 
 
 def pictures(found: drift.Drift, bundle: Bundle, week: Tables, score: Float64 | None) -> list[dict[str, Any]]:
     """Return the machine-day means of each column that moved, before and now."""
-    reference, schema = bundle.drift_reference, bundle.schema
+    drift_reference, schema = bundle.drift_reference, bundle.schema
     names = [*schema.sensors, "anomaly score"]
     moved = sorted({test.subject for test in found.moved} & set(names), key=names.index)
-    if reference is None or not moved:
+    if drift_reference is None or not moved:
         return []
     values = [*week.values, *([] if score is None else [score])]
     _, _, means = day_means(week, values, schema)
     return [
-        monitor_page.before_and_now(name, reference.day_means[names.index(name)], means[names.index(name)])
+        monitor_page.before_and_now(name, drift_reference.day_means[names.index(name)], means[names.index(name)])
         for name in moved
     ]
 

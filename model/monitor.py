@@ -78,7 +78,7 @@ def promised(folder: Path | None) -> dict[str, promise.Promise | None]:
 
 def judged(
     tables: Tables, given: Answers, params: Params, promises: dict[str, promise.Promise | None], *, is_open: bool
-) -> tuple[list[dict[str, Any]], promise.Decision | None]:
+) -> tuple[list[dict[str, Any]], promise.LiveDecision | None]:
     """Return the figures of each model, the newest last, and the decision on the newest."""
     settings = JudgeSettings.from_params(params.raw)
     entries: list[dict[str, Any]] = []
@@ -100,7 +100,7 @@ def since(tables: Tables) -> int:
 
 
 def entry(
-    one: Answered, found: Live, recent: Live, told: promise.Promise | None, decision: promise.Decision
+    one: Answered, found: Live, recent: Live, told: promise.Promise | None, decision: promise.LiveDecision
 ) -> dict[str, Any]:
     """Return what the JSON says of one model."""
     return {

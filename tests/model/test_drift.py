@@ -35,11 +35,11 @@ def model(fleet, tiny_bundle, tmp_path_factory):
     end = int(fleet.time.min()) + 90 * DAY_US
     trained = fleet.rows(fleet.time < end)
     score = loaded.predict(trained).anomaly_score
-    reference = fit_drift_reference(trained, loaded.schema, score)
+    drift_reference = fit_drift_reference(trained, loaded.schema, score)
     period = ("2015-01-01T06:00:00Z", str(np.datetime64(end, "us")) + "Z")
     training = structs.replace(loaded.training, period=(period[0], period[1][:19] + "Z"))
     folder = tmp_path_factory.mktemp("drift") / "bundle"
-    bundle.write(replace(loaded, drift_reference=reference, training=training), folder)
+    bundle.write(replace(loaded, drift_reference=drift_reference, training=training), folder)
     return folder
 
 

@@ -60,7 +60,7 @@ def alarms(machine: int, hour: int, foreseen: int) -> bool:
 
 
 @pytest.fixture
-def shipped(tmp_path):
+def logged(tmp_path):
     """A log of an older and a newer model, of which the newer foresaw so many of the eight failures."""
 
     def go(foreseen: int) -> str:
@@ -116,8 +116,8 @@ def run(tmp_path, monkeypatch, capsys):
     return go
 
 
-def test_each_model_is_judged_on_its_own_answers_beside_what_was_promised(shipped, release, run):
-    found, page, said = run("--log", shipped(8), "--promised", str(release))
+def test_each_model_is_judged_on_its_own_answers_beside_what_was_promised(logged, release, run):
+    found, page, said = run("--log", logged(8), "--promised", str(release))
     old, new = found["models"]
     assert ["sha256:old", "sha256:new"] == [old["model"], new["model"]]
     assert [0, 8] == [one["figures"]["failures"] for one in (old, new)]
@@ -132,9 +132,9 @@ def test_each_model_is_judged_on_its_own_answers_beside_what_was_promised(shippe
     assert not any(word in page for word in ("<script", "<link", 'src="http', "@import"))
 
 
-def test_a_model_that_does_worse_opens_an_issue_and_an_open_one_is_kept(shipped, release, run, monkeypatch):
+def test_a_model_that_does_worse_opens_an_issue_and_an_open_one_is_kept(logged, release, run, monkeypatch):
     monkeypatch.setattr("closedloop.watch.promise.MINIMUM_YEARS", 0.5)
-    place = shipped(1)
+    place = logged(1)
     found, page, said = run("--log", place, "--promised", str(release))
     assert "open" == found["issue"]["action"]
     assert "foresaw 12% of 8 failures, promised were 90%" in found["issue"]["body"]
@@ -143,8 +143,8 @@ def test_a_model_that_does_worse_opens_an_issue_and_an_open_one_is_kept(shipped,
     assert "keep" == run("--log", place, "--promised", str(release), "--issue")[0]["issue"]["action"]
 
 
-def test_machines_that_alarm_now_are_listed_with_their_answers(shipped, run):
-    found, page, _ = run("--log", shipped(8))
+def test_machines_that_alarm_now_are_listed_with_their_answers(logged, run):
+    found, page, _ = run("--log", logged(8))
     (listed,) = found["attention"]
     assert (12, ["comp1 fails soon, probability 0.90"]) == (listed["machine"], listed["reasons"])
     assert "Machines that need attention now" in page
@@ -161,7 +161,7 @@ def test_a_log_that_is_not_there_or_not_named_is_one_line(run, tmp_path, monkeyp
         run("--log", str(tmp_path / "none"), "--promised", str(tmp_path))
 
 
-def test_what_nobody_vouches_for_is_not_judged(shipped, run, monkeypatch):
+def test_what_nobody_vouches_for_is_not_judged(logged, run, monkeypatch):
     """Without marks the same log has no matured hour."""
     fetched = monitor.fetch
 
@@ -170,7 +170,7 @@ def test_what_nobody_vouches_for_is_not_judged(shipped, run, monkeypatch):
         return replace(tables, marks=replace(tables.marks, until=np.full(len(tables.marks.until), -(2**62)))), given
 
     monkeypatch.setattr(monitor, "fetch", silent)
-    found, page, said = run("--log", shipped(8))
+    found, page, said = run("--log", logged(8))
     assert [0.0, 0.0] == [one["figures"]["machine_years"] for one in found["models"]]
     assert "Too little is known yet" in page
     assert said.startswith("too little data")

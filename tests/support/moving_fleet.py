@@ -38,20 +38,20 @@ class World:
 
     tables: Tables
     score: np.ndarray
-    reference: DriftReference
+    drift_reference: DriftReference
 
     def week(self, number: int) -> drift.Look:
         """The look at a week, the first after training being 0."""
         start = START_US + (TRAINED_DAYS + 7 * number) * DAY_US
-        return look(self.reference, between(self.tables, start, start + 7 * DAY_US), self.score_of(start))
+        return look(self.drift_reference, between(self.tables, start, start + 7 * DAY_US), self.score_of(start))
 
     def score_of(self, start: int) -> np.ndarray:
         """The anomaly score of the rows of a week."""
         return self.score[(self.tables.time >= start) & (self.tables.time < start + 7 * DAY_US)]
 
 
-def look(reference: DriftReference, tables: Tables, score: np.ndarray) -> drift.Look:
-    return drift.look(reference, tables, score, SCHEMA)
+def look(drift_reference: DriftReference, tables: Tables, score: np.ndarray) -> drift.Look:
+    return drift.look(drift_reference, tables, score, SCHEMA)
 
 
 def between(tables: Tables, start: int, end: int) -> Tables:

@@ -6,27 +6,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from closedloop.watch.live import Counts
-from closedloop.watch.promise import WINDOW_DAYS, Decision, Promise, decide
+from closedloop.watch.live import LiveCounts
+from closedloop.watch.promise import WINDOW_DAYS, LiveDecision, Promise, decide
 
 FLOORS = {"event_recall": 0.5}
 
 
 @dataclass(frozen=True)
 class Service:
-    """Counts for each day and machine (days, machines), and what the release promised."""
+    """LiveCounts for each day and machine (days, machines), and what the release promised."""
 
     events: np.ndarray
     detected: np.ndarray
     false_alarms: np.ndarray
     promise: Promise
 
-    def decision(self, day: int, is_open: bool = False) -> Decision:
+    def decision(self, day: int, is_open: bool = False) -> LiveDecision:
         """The decision of a day, on the days of the window up to it."""
         window = slice(max(day + 1 - WINDOW_DAYS, 0), day + 1)
         days = window.stop - window.start
         totals = (part[window].sum(axis=0).astype(float) for part in (self.detected, self.events, self.false_alarms))
-        counts = Counts(*totals, np.full(self.events.shape[1], days / 365))
+        counts = LiveCounts(*totals, np.full(self.events.shape[1], days / 365))
         return decide(counts, self.promise, FLOORS, is_open=is_open)
 
 

@@ -73,11 +73,11 @@ def test_too_little_data_is_an_answer(steady) -> None:
     start = moving_fleet.START_US + moving_fleet.TRAINED_DAYS * moving_fleet.DAY_US
     week = moving_fleet.between(steady.tables, start, start + 7 * moving_fleet.DAY_US)
     few = week.select(np.unique(week.machine)[:4])
-    look = moving_fleet.look(steady.reference, few, np.zeros(len(few.time)))
+    look = moving_fleet.look(steady.drift_reference, few, np.zeros(len(few.time)))
     assert ([], 1) == (look.tests, len(look.too_little))
     assert "4 machines of the drift reference" in drift.in_words(drift.decide([look, look]))
-    for weeks in (None, replace(steady.reference.weeks, weeks=5.0)):
-        look = moving_fleet.look(replace(steady.reference, weeks=weeks), week, np.zeros(len(week.time)))
+    for weeks in (None, replace(steady.drift_reference.weeks, weeks=5.0)):
+        look = moving_fleet.look(replace(steady.drift_reference, weeks=weeks), week, np.zeros(len(week.time)))
         assert [] == look.tests
         assert "6 are needed" in look.too_little[0]
 
@@ -93,8 +93,8 @@ def test_machines_that_join_are_named_and_move_nothing(steady) -> None:
         values=np.hstack([week.values, strange.values]),
     )
     score = steady.score_of(start)
-    one = moving_fleet.look(steady.reference, week, score)
-    assert one == moving_fleet.look(steady.reference, both, np.append(score, score + 1e4))
+    one = moving_fleet.look(steady.drift_reference, week, score)
+    assert one == moving_fleet.look(steady.drift_reference, both, np.append(score, score + 1e4))
     assert [7] == drift.decide([one, one], [7], ["errors.errorID 'x'"]).new_machines
     assert "1 new machines; not in the schema: errors.errorID 'x'" in drift.in_words(
         drift.decide([one, one], [7], ["errors.errorID 'x'"])
@@ -108,13 +108,13 @@ def test_the_verdict_is_json_that_declares_its_false_alarms(steady) -> None:
 
 
 def test_an_older_bundle_has_no_weeks_and_a_newer_one_keeps_them(steady) -> None:
-    arrays = unpack("reference", pack(steady.reference.to_arrays()))
+    arrays = unpack("drift", pack(steady.drift_reference.to_arrays()))
     back = DriftReference.from_arrays(arrays)
     back.check(5, 3)
     assert back.weeks is not None
-    assert np.array_equal(back.weeks.day_number, steady.reference.weeks.day_number)
+    assert np.array_equal(back.weeks.day_number, steady.drift_reference.weeks.day_number)
     assert 35 == back.weeks.weeks
-    older = {name: array for name, array in arrays.items() if name not in vars(steady.reference.weeks)}
+    older = {name: array for name, array in arrays.items() if name not in vars(steady.drift_reference.weeks)}
     DriftReference.from_arrays(older).check(5, 3)
     assert DriftReference.from_arrays(older).weeks is None
 
@@ -129,7 +129,7 @@ def test_an_older_bundle_has_no_weeks_and_a_newer_one_keeps_them(steady) -> None
     ],
 )
 def test_weeks_that_cannot_be_are_refused(steady, name: str, value, says: str) -> None:
-    forged = replace(steady.reference, weeks=replace(steady.reference.weeks, **{name: value}))
+    forged = replace(steady.drift_reference, weeks=replace(steady.drift_reference.weeks, **{name: value}))
     with pytest.raises(ValueError, match=says):
         forged.check(5, 3)
 

@@ -14,7 +14,7 @@ from closedloop.judge.episodes import Rules
 from closedloop.judge.truth import ANOMALY, JudgeSettings
 from closedloop.log.answers import Answers
 from closedloop.watch import attention
-from closedloop.watch.live import Answered, Counts, live
+from closedloop.watch.live import Answered, LiveCounts, live
 from closedloop.watch.promise import Promise, decide, issue
 from random_fleets import START_US, make_schema
 
@@ -119,13 +119,13 @@ TOLD_LITTLE = replace(PROMISE, failures=2)
 FLOORS = {"event_recall": 0.5}
 
 
-def counts(detected: int, failures: int, false_alarms: int, machines: int = 40, years: float = 0.25) -> Counts:
-    """Counts that are spread evenly over machines."""
+def counts(detected: int, failures: int, false_alarms: int, machines: int = 40, years: float = 0.25) -> LiveCounts:
+    """LiveCounts that are spread evenly over machines."""
 
     def spread(total: int) -> np.ndarray:
         return np.bincount(np.arange(total) % machines, minlength=machines).astype(float)
 
-    return Counts(spread(detected), spread(failures), spread(false_alarms), np.full(machines, years))
+    return LiveCounts(spread(detected), spread(failures), spread(false_alarms), np.full(machines, years))
 
 
 @pytest.mark.parametrize(

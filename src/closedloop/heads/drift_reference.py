@@ -37,6 +37,14 @@ class Weeks:
     week_missing: Float64
     week_errors: Float64
 
+    def check(self) -> None:
+        """Raise ValueError where a number cannot be."""
+        if not 0 <= self.weeks < np.inf:
+            raise ValueError("'weeks' is not a number from 0")
+        variances = np.diagonal(self.week_covariance, axis1=1, axis2=2)
+        if any((values < 0).any() for values in (variances, self.week_missing, self.week_errors)):
+            raise ValueError("a variance between weeks is below 0")
+
 
 @dataclass(frozen=True, eq=False)
 class DriftReference:
@@ -134,8 +142,4 @@ class DriftReference:
         if not 0 < self.machine_days < np.inf:
             raise ValueError("'machine_days' is not a number above 0")
         if self.weeks is not None:
-            if not 0 <= self.weeks.weeks < np.inf:
-                raise ValueError("'weeks' is not a number from 0")
-            variances = (np.diagonal(self.weeks.week_covariance, axis1=1, axis2=2), *vars(self.weeks).values())
-            if any((np.asarray(values) < 0).any() for values in (variances[0], *variances[-2:])):
-                raise ValueError("a variance between weeks is below 0")
+            self.weeks.check()

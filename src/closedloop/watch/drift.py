@@ -77,18 +77,18 @@ class Drift:
         }
 
 
-def look(reference: DriftReference, tables: Tables, score: Float64 | None, schema: Schema) -> Look:
+def look(drift_reference: DriftReference, tables: Tables, score: Float64 | None, schema: Schema) -> Look:
     """DriftTest one week.
 
     ``tables`` holds the week's rows alone, ``score`` the anomaly score of each row where the model has one.
     """
-    known = np.unique(reference.day_machine)
+    known = np.unique(drift_reference.day_machine)
     rows = np.isin(tables.machine, known)
     tables, score = tables.select(known), None if score is None else score[rows]
     machines = len(tables.bounds()[0])
     days = len(tables.time) * schema.period_us / DAY_US
     start, end = (int(tables.time.min()), int(tables.time.max())) if len(tables.time) else (0, 0)
-    weeks, too_little = reference.weeks, []
+    weeks, too_little = drift_reference.weeks, []
     if weeks is None or weeks.weeks < MINIMUM_WEEKS:
         there = "none" if weeks is None else f"{weeks.weeks:.0f}"
         too_little.append(f"the drift reference tells how {there} whole weeks differed, {MINIMUM_WEEKS} are needed")
@@ -101,10 +101,10 @@ def look(reference: DriftReference, tables: Tables, score: Float64 | None, schem
         return Look(start, end, machines, days, [], too_little)
     values = [*tables.values, *([] if score is None else [score])]
     names = [*schema.sensors, *([] if score is None else ["anomaly score"])]
-    tests = _levels(reference, weeks, tables, values, names, schema, too_little)
-    tests += _distributions(reference, weeks, tables, values, names)
-    tests += _missing(reference, weeks, tables, schema)
-    tests += _rates(reference, weeks, tables, schema)
+    tests = _levels(drift_reference, weeks, tables, values, names, schema, too_little)
+    tests += _distributions(drift_reference, weeks, tables, values, names)
+    tests += _missing(drift_reference, weeks, tables, schema)
+    tests += _rates(drift_reference, weeks, tables, schema)
     rejected = drift_tests.benjamini_hochberg(np.array([test.p for test in tests]), FALSE_ALARMS_PER_LOOK)
     of_consequence = [test.kind != "missing" or test.effect >= LEAST_SHARE for test in tests]
     found = [
@@ -114,12 +114,12 @@ def look(reference: DriftReference, tables: Tables, score: Float64 | None, schem
     return Look(start, end, machines, days, found, too_little)
 
 
-def _gone(reference: DriftReference, tables: Tables) -> float:
+def _gone(drift_reference: DriftReference, tables: Tables) -> float:
     """By how much the machines that are left say less of all of them than the drift reference did; 0 where all are.
 
     The mean of G machines drawn from N differs from that of all by the variance of the mean of N, times N / G - 1.
     """
-    return len(np.unique(reference.day_machine)) / len(tables.bounds()[0]) - 1
+    return len(np.unique(drift_reference.day_machine)) / len(tables.bounds()[0]) - 1
 
 
 def decide(looks: Sequence[Look], new_machines: Iterable[Id] = (), new_names: Iterable[str] = ()) -> Drift:
@@ -148,8 +148,8 @@ def _direction(test: DriftTest) -> int:
 
 
 def _levels(
-    reference: DriftReference, weeks: Weeks, tables: Tables, values: list[Float64], names: list[str], schema: Schema,
-    too_little: list[str],
+    drift_reference: DriftReference, weeks: Weeks, tables: Tables, values: list[Float64], names: list[str],
+    schema: Schema, too_little: list[str],
 ) -> list[DriftTest]:  # fmt: skip
     """The tests of each column's level, and of all columns together."""
     week = weeks.day_number.astype(np.int64) // LOOK_DAYS
@@ -158,20 +158,20 @@ def _levels(
     together = np.zeros((len(values), len(week))), np.zeros((len(values), len(machine)))
     for c, (name, now) in enumerate(zip(names, means, strict=True)):
         before, after, of_before, of_now = drift_tests.centred(
-            reference.day_means[c], reference.day_machine, now, machine
+            drift_reference.day_means[c], drift_reference.day_machine, now, machine
         )
         known = len(np.unique(machine[of_now]))
         if known < MINIMUM_MACHINES or len(after) < MINIMUM_DAYS:
             too_little.append(f"{name}: {known} machines that the drift reference knows, {MINIMUM_MACHINES} are needed")
             continue
         distance, p = drift_tests.kolmogorov_smirnov(before, week[of_before], after)
-        usual = float(np.nanmean(reference.day_means[c]))
+        usual = float(np.nanmean(drift_reference.day_means[c]))
         tests.append(DriftTest(name, "level", usual, usual + float(after.mean() - before.mean()), distance, p))
         together[0][c, of_before], together[1][c, of_now] = before, after
     if len(tests) > 1:
-        shared = np.isin(reference.day_machine, machine), np.isin(machine, reference.day_machine)
+        shared = np.isin(drift_reference.day_machine, machine), np.isin(machine, drift_reference.day_machine)
         area, p = drift_tests.classifier(
-            together[0][:, shared[0]], reference.day_machine[shared[0]], week[shared[0]],
+            together[0][:, shared[0]], drift_reference.day_machine[shared[0]], week[shared[0]],
             together[1][:, shared[1]], machine[shared[1]],
         )  # fmt: skip
         tests.append(DriftTest("all sensors", "together", 0.5, area, area, p))
@@ -179,43 +179,43 @@ def _levels(
 
 
 def _distributions(
-    reference: DriftReference, weeks: Weeks, tables: Tables, values: list[Float64], names: list[str]
+    drift_reference: DriftReference, weeks: Weeks, tables: Tables, values: list[Float64], names: list[str]
 ) -> list[DriftTest]:
     """The tests of each column's bins."""
-    clusters, gone, tests = clusters_of(tables), _gone(reference, tables), []
+    clusters, gone, tests = clusters_of(tables), _gone(drift_reference, tables), []
     for c, (name, value) in enumerate(zip(names, values, strict=True)):
         if np.isnan(value).all():
             continue
-        counts, _ = shares(value, reference.edges[c], clusters)
-        covariance = weeks.week_covariance[c] * (1 + 1 / weeks.weeks) + reference.covariance[c] * gone
-        effect, p = drift_tests.rao_scott(reference.counts[c], counts, covariance, weeks.weeks)
+        counts, _ = shares(value, drift_reference.edges[c], clusters)
+        covariance = weeks.week_covariance[c] * (1 + 1 / weeks.weeks) + drift_reference.covariance[c] * gone
+        effect, p = drift_tests.rao_scott(drift_reference.counts[c], counts, covariance, weeks.weeks)
         tests.append(DriftTest(name, "distribution", None, None, effect, p))
     return tests
 
 
-def _missing(reference: DriftReference, weeks: Weeks, tables: Tables, schema: Schema) -> list[DriftTest]:
+def _missing(drift_reference: DriftReference, weeks: Weeks, tables: Tables, schema: Schema) -> list[DriftTest]:
     """The tests of each sensor's share of missing readings."""
     clusters, tests = clusters_of(tables), []
     rows = np.bincount(clusters).astype(np.float64)
     for c, (name, value) in enumerate(zip(schema.sensors, tables.values, strict=True)):
         gone: Float64 = np.bincount(clusters, np.isnan(value)).astype(np.float64)
-        before, now = float(reference.missing[c]), float(gone.sum() / rows.sum())
+        before, now = float(drift_reference.missing[c]), float(gone.sum() / rows.sum())
         p = drift_tests.share_test(before, gone, rows, float(weeks.week_missing[c]), weeks.weeks)
         tests.append(DriftTest(name, "missing", before, now, abs(now - before), p))
     return tests
 
 
-def _rates(reference: DriftReference, weeks: Weeks, tables: Tables, schema: Schema) -> list[DriftTest]:
+def _rates(drift_reference: DriftReference, weeks: Weeks, tables: Tables, schema: Schema) -> list[DriftTest]:
     """The tests of each error's rate for each machine-day."""
     counts: Int64 = error_counts(tables, len(schema.errors))
     days: Float64 = np.diff(tables.bounds()[1]) * schema.period_us / DAY_US
     tests = []
     for code, name in enumerate(schema.errors):
-        total, dispersion = int(reference.error_counts[code]), float(weeks.week_errors[code])
+        total, dispersion = int(drift_reference.error_counts[code]), float(weeks.week_errors[code])
         p = drift_tests.poisson(
-            total, reference.machine_days, counts[:, code], days, dispersion, _gone(reference, tables)
+            total, drift_reference.machine_days, counts[:, code], days, dispersion, _gone(drift_reference, tables)
         )
-        before, now = total / reference.machine_days, float(counts[:, code].sum() / days.sum())
+        before, now = total / drift_reference.machine_days, float(counts[:, code].sum() / days.sum())
         tests.append(DriftTest(name, "rate", before, now, now / before if before else float(now > 0), p))
     return tests
 

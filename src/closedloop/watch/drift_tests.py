@@ -167,7 +167,9 @@ def classifier(
     usual = whole_weeks(week)
     usual = usual[np.linspace(0, len(usual) - 1, min(PSEUDO_LOOKS, len(usual))).astype(int)]
     size = int(np.median(np.unique(week, return_counts=True)[1]))
-    picked = np.random.default_rng(0).permutation(new.shape[1])[:size]  # as many days as a week of the reference has
+    picked = np.random.default_rng(0).permutation(new.shape[1])[
+        :size
+    ]  # as many days as a week of the drift reference has
     chance = []
     for one in usual:
         mine = week == one

@@ -43,11 +43,11 @@ class Live:
 
     model: str
     figures: dict[str, Any]
-    counts: Counts | None
+    counts: LiveCounts | None
 
 
 @dataclass(frozen=True)
-class Counts:
+class LiveCounts:
     """What the failure heads did on each machine, all components together."""
 
     detected: Float64
@@ -140,7 +140,7 @@ def _figures(found: Assessment, machines: NDArray[np.bool_]) -> dict[str, Any]:
     return result
 
 
-def _counts(found: Assessment) -> Counts | None:
+def _counts(found: Assessment) -> LiveCounts | None:
     """What the failure heads did; None where failures are not known."""
     chosen = [outcomes for head, outcomes in found.outcomes.items() if head != ANOMALY]
     if not chosen:
@@ -151,7 +151,7 @@ def _counts(found: Assessment) -> Counts | None:
 
     detected = total(lambda outcome: outcome.detected)
     events = detected + total(lambda outcome: outcome.missed)
-    return Counts(detected, events, total(lambda outcome: outcome.false_alarms), found.years)
+    return LiveCounts(detected, events, total(lambda outcome: outcome.false_alarms), found.years)
 
 
 def _lead_times(found: Assessment) -> dict[str, float] | None:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from closedloop.data.schema import Float64
 from closedloop.judge.compare import holm
-from closedloop.watch.live import Counts
+from closedloop.watch.live import LiveCounts
 
 WINDOW_DAYS = 90  # of matured answers that are judged each day
 OPENS_BELOW = 0.01  # of all tests of a day together; tests/bench/live_rates.py shows what that means for a year
@@ -49,7 +49,7 @@ class Promise:
 
 
 @dataclass(frozen=True)
-class Decision:
+class LiveDecision:
     """What becomes of the issue on a model: ``action`` is ``open``, ``keep``, ``close`` or ``none``.
 
     ``verdict`` is ``worse``, ``as promised``, ``too little data`` or ``no promise``; ``reasons`` say what is worse, one
@@ -63,8 +63,8 @@ class Decision:
 
 
 def decide(
-    counts: Counts | None, promise: Promise | None, floors: Mapping[str, float], *, is_open: bool = False
-) -> Decision:
+    counts: LiveCounts | None, promise: Promise | None, floors: Mapping[str, float], *, is_open: bool = False
+) -> LiveDecision:
     """Whether a model is significantly worse than promised, or below the floor of its recall.
 
     Args:
@@ -79,23 +79,23 @@ def decide(
             f"{there[0]} matured failures in {there[1]:.2f} machine-years; "
             f"{MINIMUM_EVENTS} and {MINIMUM_YEARS:g} are needed"
         )
-        return Decision("keep" if is_open else "none", "too little data", [reason], {})
+        return LiveDecision("keep" if is_open else "none", "too little data", [reason], {})
     tests = _tests(counts, promise, floors)
     if not tests:
-        return Decision("keep" if is_open else "none", "no promise", ["what its release promised is not known"], {})
+        return LiveDecision("keep" if is_open else "none", "no promise", ["what its release promised is not known"], {})
     p = {name: value for name, (value, _) in tests.items()}
     rejected, _ = holm(list(p.values()), [1.0] * len(p), OPENS_BELOW)
     reasons = [said for (_, said), reject in zip(tests.values(), rejected, strict=True) if reject]
     recovered = min(p.values()) * len(p) > CLOSES_ABOVE
     if reasons:
-        return Decision("keep" if is_open else "open", "worse", reasons, p)
+        return LiveDecision("keep" if is_open else "open", "worse", reasons, p)
     if is_open and not recovered:
-        return Decision("keep", "worse", ["it has not recovered yet"], p)
-    return Decision("close" if is_open else "none", "as promised", [], p)
+        return LiveDecision("keep", "worse", ["it has not recovered yet"], p)
+    return LiveDecision("close" if is_open else "none", "as promised", [], p)
 
 
 def _tests(
-    counts: Counts, promise: Promise | None, floors: Mapping[str, float]
+    counts: LiveCounts, promise: Promise | None, floors: Mapping[str, float]
 ) -> dict[str, tuple[float, str]]:  # fmt: skip
     """The p-value of each test, and what it says where it rejects."""
     recall = counts.detected.sum() / counts.events.sum()
@@ -122,7 +122,7 @@ def _tests(
     return tests
 
 
-def _fewer(counts: Counts, recall: float, failures: int) -> float:
+def _fewer(counts: LiveCounts, recall: float, failures: int) -> float:
     """The p-value of so few foreseen failures, for a recall that is known from so many failures (beta-binomial)."""
     over = _overdispersion(counts.detected, recall * counts.events, counts.events * recall * (1 - recall))
     a, b = recall * failures + 0.5, (1 - recall) * failures + 0.5  # Jeffreys' prior
@@ -130,7 +130,7 @@ def _fewer(counts: Counts, recall: float, failures: int) -> float:
     return float(stats.betabinom.cdf(np.floor(counts.detected.sum() / over + 1e-9), n, a, b))
 
 
-def _more(counts: Counts, promise: Promise) -> float:
+def _more(counts: LiveCounts, promise: Promise) -> float:
     """The p-value of so many false alarms, for a rate that is known from so many machine-years (negative binomial)."""
     rate = max(counts.false_alarms.sum() / counts.years.sum(), promise.false_alarms_per_machine_year)
     over = _overdispersion(counts.false_alarms, rate * counts.years, rate * counts.years)
@@ -151,7 +151,7 @@ def _overdispersion(found: Float64, expected: Float64, variance: Float64) -> flo
     return max(1.0, float(np.sum(excess**2) / np.sum(variance[met]) * met.sum() / (met.sum() - 1)))
 
 
-def issue(model: str, decision: Decision) -> dict[str, str]:
+def issue(model: str, decision: LiveDecision) -> dict[str, str]:
     """Title and text of the issue on a model."""
     name = model.removeprefix("sha256:")[:12]
     lines = [f"- {reason}" for reason in decision.reasons]
