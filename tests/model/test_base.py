@@ -158,7 +158,7 @@ def test_the_champion_answers_from_the_bundle_of_its_release_also_when_its_pin_i
     data = copy / "model/data.py"
     good = data.read_text()
     gone = 'import os\n\nif os.environ.get("PIN_IS_GONE"):\n    raise SystemExit("the pin is gone")\n'
-    data.write_text(good.replace("import shutil\n", f"{gone}import shutil\n", 1))
+    data.write_text(good.replace("import annotations\n", f"import annotations\n\n{gone}", 1))
     champion = commit(copy, "champion")
     succeed(copy, "data", "validate", "train")
     shutil.rmtree(copy / "build/released", ignore_errors=True)

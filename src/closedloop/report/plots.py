@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ PIECE = {TRUE: GOOD, NEUTRAL: MUTED, FALSE: BAD, UNKNOWN: LINE}
 STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",
     "svg.hashsalt": "closedloop",
+    "text.parse_math": False,  # a name may have a $
     "font.size": 8.5,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
@@ -70,7 +72,9 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **keywo
 def svg(figure: Figure, title: str) -> str:
     """The figure as an SVG element whose ids no other figure of the page shares."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the browser's fonts show it
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
