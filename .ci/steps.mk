@@ -117,7 +117,7 @@ head: ## check that main's newest commit has its release
 	@$(FROM_CI) python3 -m pipeline.notices head
 
 fleet: $(INSTALLED) ## adopt a fleet that the template was not made for, in a copy below build/fleets, and run and test that (FLEET=: one of three)
-	@$(FROM_CI) $(BIN)/python -m dev.fleets $(FLEET)
+	@$(FROM_CI) $(BIN)/python -m dev.fleets $${FLEET:+"$$FLEET"}
 
 scans: ## which of GitHub's scanners this repository can have
 	@$(FROM_CI) python3 -m pipeline.notices scans

@@ -90,7 +90,7 @@ def begins(commit: str, data: Mapping[str, Any]) -> bool:
     """
     if data["local"] or any(part["kind"] == "simulator" for part in data["parts"]):
         return False
-    pinned = provenance.git("show", f"{commit}:{provenance.PIN.relative_to(provenance.ROOT).as_posix()}")
+    pinned = provenance.git("show", f"{commit}:{provenance.PIN_NAME}")
     try:
         return pinned is not None and is_simulated(json.loads(pinned)["parts"])
     except (ValueError, KeyError, TypeError, AttributeError):

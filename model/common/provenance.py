@@ -15,7 +15,8 @@ import closedloop
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = Path(closedloop.__file__).resolve().parent
 LIBRARY_IN_COMMIT = Path("src") / "closedloop"
-PIN = ROOT / "model" / "data.lock.json"
+PIN_NAME = "model/data.lock.json"  # in every commit
+PIN = ROOT / PIN_NAME
 ACCEPTED = ROOT / "model" / "accepted.json"
 VERSIONED = ("numba", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
 

@@ -85,6 +85,8 @@ def clone(root: Path, tmp_path: Path) -> Clone:
     folder, there = tmp_path / "copy", tmp_path / "someone/fleet.git"
     for name in (".ci", ".github"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "model").mkdir()
+    shutil.copy(root / "tests/golden/data.lock.json", folder / "model")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/git-alone").mkdir()
     (tmp_path / "bin/git-alone/git").symlink_to(str(shutil.which("git")))

@@ -72,7 +72,7 @@ KEPT = [
     Kept("src/closedloop/log/*", r"(?i)ship", LOG),
     Kept("score/log/*", r"(?i)ship", LOG),
     Kept("score/s*.py score/metrics.py score/README.md", r"(?i)ship", LOG),
-    Kept("tests/log/* tests/chaos/* tests/bench/ship_rate.py", r"(?i)ship", LOG),
+    Kept("tests/log/* tests/chaos/* tests/bench/ship_rate.py tests/bench/named_machines.py", r"(?i)ship", LOG),
     Kept("tests/bench/__main__.py", r"ship_rate", "the name of a bench of the log"),
     Kept("tests/bench/*serve.py", r"(?i)shipping", LOG),
     Kept("src/closedloop/heads/* tests/heads/*", r"(?i)reference", DRIFT),

@@ -149,7 +149,7 @@ def _full(*_):
 
 def test_what_nobody_foresaw_is_a_problem_too_and_shows_nothing(ask, monkeypatch, caplog):
     client = ask()
-    monkeypatch.setattr(score.scorer, "decode", lambda _: 1 / 0)
+    monkeypatch.setattr(score.scorer.decode, "read", lambda _: 1 / 0)
     body = problem(client.post("/score", content=BODY, headers=JSON), 500)
     assert "ZeroDivisionError" not in json.dumps(body)
     assert f"request {body['request_id']} failed" in caplog.text

@@ -125,14 +125,14 @@ def test_the_longest_answer_fits_into_the_queue_however_little_may_be_in_flight(
 def test_the_event_loop_answers_what_is_cheap_and_a_thread_the_rest(machines, hours, cheap):
     body = request(machines, hours)
     assert len(body) < service_module._THREAD_BYTES * 2
-    assert cheap == service_module._is_cheap(body)
+    assert cheap == service_module._is_cheap(body, texts=1)
 
 
 def test_the_estimate_is_not_fooled_by_a_decoy():
     """Machines under an escaped name, and a few under the name as text, are counted where the decoder finds them."""
     body = request(1500).replace(b'"machineID"', b'"machine\\u0049D"', 1)
     decoy = b'{"errors": {"machineID": [1], "datetime": ["2015-01-01T00:00:00Z"], "errorID": ["error1"]}, ' + body[1:]
-    assert not service_module._is_cheap(decoy)
+    assert not service_module._is_cheap(decoy, texts=1)
 
 
 def test_the_estimate_costs_little_of_the_answer(tiny_bundle):
@@ -147,4 +147,4 @@ def test_the_estimate_costs_little_of_the_answer(tiny_bundle):
         return min(once() for _ in range(20))
 
     for body in (request(1, 72), request(32, 72), request(150)):
-        assert cost(service_module._is_cheap, body) < 0.2 * cost(scorer.answer, body, "x")
+        assert cost(service_module._is_cheap, body, 1) < 0.2 * cost(scorer.answer, body, "x")

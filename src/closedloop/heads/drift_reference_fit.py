@@ -117,7 +117,7 @@ def _weeks(tables: Tables, values: list[Float64], edges: Float64, day: Int64, co
     at = np.searchsorted(numbers, tables.errors.time // WEEK_US)
     met = (at < len(numbers)) & (numbers[np.minimum(at, len(numbers) - 1)] == tables.errors.time // WEEK_US)
     errors = np.bincount(at[met] * codes + tables.errors.code[met], minlength=len(numbers) * codes)
-    rates = errors.reshape(-1, codes)[whole] * (np.median(rows) / rows[whole])[:, None]
+    rates = errors.reshape(len(numbers), codes)[whole] * (np.median(rows) / rows[whole])[:, None]
     mean = rates.mean(axis=0)
     spread = rates.var(axis=0, ddof=1) if count > 1 else np.zeros(codes)
     dispersion = np.divide(spread, mean, out=np.ones(codes), where=mean > 0)
