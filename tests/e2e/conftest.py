@@ -35,7 +35,8 @@ def bodies_of(manifest: dict[str, Any]) -> dict[str, bytes]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes ``case`` with each request of the corpus, valid and hostile: (status, body)."""
     if "case" in metafunc.fixturenames:
-        bodies = bodies_of(read_manifest())
+        there = (BUNDLE / "manifest.json").is_file()  # a checkout without a bundle is collected, and red when it runs
+        bodies = bodies_of(read_manifest()) if there else {"200-no-bundle": b""}
         metafunc.parametrize("case", [(int(name[:3]), body) for name, body in bodies.items()], ids=list(bodies))
 
 

@@ -35,6 +35,11 @@ def box(objects: list[Object]) -> Object:
     return pod(objects)["containers"][0]
 
 
+def admission(objects: list[Object]) -> Object:
+    """The spec of the policy of images, whose name is the project's."""
+    return next(one["spec"] for one in objects if one["kind"] == "ClusterImagePolicy")
+
+
 def port(objects: list[Object]) -> Object:
     """The port of the first rule of the service's policy."""
     return spec(objects, "NetworkPolicy")["ingress"][0]["ports"][0]
@@ -360,12 +365,8 @@ FULL: dict[str, Plant] = {
         ),
     ),
     # admission
-    "admission that only warns": Plant(
-        "only warns", lambda o: spec(o, "ClusterImagePolicy", ADMISSION).update(mode="warn")
-    ),
-    "admission of every image": Plant(
-        "everyone else", lambda o: spec(o, "ClusterImagePolicy", ADMISSION)["images"][0].update(glob="**")
-    ),
+    "admission that only warns": Plant("only warns", lambda o: admission(o).update(mode="warn")),
+    "admission of every image": Plant("everyone else", lambda o: admission(o)["images"][0].update(glob="**")),
     "admission of anyone": Plant("anyone signed", lambda o: authority(o)["keyless"].pop("identities")),
     "admission of every branch": Plant(
         "another workflow or branch",
@@ -375,7 +376,6 @@ FULL: dict[str, Plant] = {
     ),
     "admission of old signatures": Plant("GitHub's attestations", lambda o: authority(o).pop("signatureFormat")),
 }
-ADMISSION = "closedloop-released"
 
 
 def rule(objects: list[Object]) -> Object:
@@ -386,7 +386,7 @@ def rule(objects: list[Object]) -> Object:
 
 def authority(objects: list[Object]) -> Object:
     """Whom the admission believes."""
-    return spec(objects, "ClusterImagePolicy", ADMISSION)["authorities"][0]
+    return admission(objects)["authorities"][0]
 
 
 # What the API server refuses.
