@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # for faults.py and writer.py: tests are no package
+sys.path.insert(0, str(HERE))  # for faults.py, stores.py and writer.py: tests are no package
 
 import faults  # noqa: E402
+import stores  # noqa: E402
 
 WRITER = HERE / "writer.py"
 FILE_SYSTEMS = {"ext4": (["mkfs.ext4", "-q"], 64 << 20), "xfs": (["mkfs.xfs", "-q"], 320 << 20)}
@@ -26,6 +27,22 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents:
             item.add_marker("chaos")
+
+
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory):
+    with stores.azure(tmp_path_factory.mktemp("azurite")) as port:
+        if port is None:
+            pytest.skip("azurite is not on PATH, and npm cannot install it")
+        yield port, "az://fleet", stores.azure_environ
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    with stores.s3(tmp_path_factory.mktemp("moto"), Path(sys.executable).with_name("uv")) as port:
+        if port is None:
+            pytest.skip("moto_server is not on PATH, and uv cannot install moto")
+        yield port, "s3://fleet", stores.s3_environ
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -29,22 +28,6 @@ def load(path):
 
 kit = load(HERE.parent / "log" / "conftest.py")
 stores = load(HERE / "stores.py")
-
-
-@pytest.fixture(scope="module")
-def azure(tmp_path_factory):
-    with stores.azure(tmp_path_factory.mktemp("azurite")) as port:
-        if port is None:
-            pytest.skip("azurite is not on PATH, and npm cannot install it")
-        yield port, "az://fleet", stores.azure_environ
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory):
-    with stores.s3(tmp_path_factory.mktemp("moto"), Path(sys.executable).with_name("uv")) as port:
-        if port is None:
-            pytest.skip("moto_server is not on PATH, and uv cannot install moto")
-        yield port, "s3://fleet", stores.s3_environ
 
 
 @pytest.fixture(params=["azure", "s3"])

@@ -169,22 +169,6 @@ def test_a_lost_volume_leaves_what_was_shipped_whole(tmp_path):
 # --- object stores ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def azure(tmp_path_factory):
-    with stores.azure(tmp_path_factory.mktemp("azurite")) as port:
-        if port is None:
-            pytest.skip("azurite is not on PATH, and npm cannot install it")
-        yield port, "az://fleet", stores.azure_environ
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory):
-    with stores.s3(tmp_path_factory.mktemp("moto"), Path(sys.executable).with_name("uv")) as port:
-        if port is None:
-            pytest.skip("moto_server is not on PATH, and uv cannot install moto")
-        yield port, "s3://fleet", stores.s3_environ
-
-
 @pytest.fixture(params=["azure", "s3"])
 def store(request, monkeypatch, tmp_path):
     """A place of its own in a store behind a proxy: (its address, its options, the proxy)."""
