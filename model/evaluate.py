@@ -1,7 +1,8 @@
 """Judge the predictions, compare them with the champion's, decide, report, and record the run.
 
 Writes build/metrics.json, build/importance.json, build/decision.json, build/report/ and, in MLflow, one run
-(build/mlflow.db, or where MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red.
+(build/mlflow.db, or where MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red. A model of a pin that is only
+proposed (python -m model.retrain) is not recorded and does not become this machine's champion.
 
 BASE_COMMIT names the commit whose model is met and whose rules judge; CHAMPION_COMMIT, where it is set, names the
 commit whose model is met instead. Without them the model of build/champion/<source> is met.
@@ -55,7 +56,8 @@ def base_rules(
     """
     base = commits.base()
     another = data["local"] and path.resolve() != params.PARAMS.resolve()
-    if base is None or another or (base == provenance.commit() and provenance.is_clean()):
+    own_pin = "candidate" not in data
+    if base is None or another or (own_pin and base == provenance.commit() and provenance.is_clean()):
         return JudgeSettings.from_params(own), own_ruler
     if champion.begins(base, data):
         cli.say(f"judged by the own rules of this commit: its base {base[:12]} pins the simulator alone")
@@ -119,12 +121,13 @@ def main(words: list[str]) -> int:
         cli.say("shuffling each family of features, to measure what it is worth")
         worth = importance(bundle, truth, settings, asked.seed)
 
-    digest = provenance.inputs_digest(args.params, data["fingerprint"])
+    proposed = Path(data["candidate"]) if "candidate" in data else None
+    digest = provenance.inputs_digest(args.params, data["fingerprint"], pin=proposed)
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
     met = the_champion(data, digest, args.holdout)
     accepted = acceptance()
     decision = gate.decide(met.candidate, challenger, truth, settings, base_ruler=base_ruler, accepted=accepted)
-    of_machine = met.of_machine and not provenance.in_actions()
+    of_machine = met.of_machine and not provenance.in_actions() and proposed is None
     if of_machine:
         decision = champion.settle(decision, data, args.params)
     decision |= {"ci": provenance.ci(), "champion_from": met.origin}
@@ -136,7 +139,9 @@ def main(words: list[str]) -> int:
     report.write(page.parent, metrics, decision, predictions, truth, settings, met.candidate, worth, model, quick=quick)
     if of_machine and decision["becomes_champion"]:
         champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])
-    run = tracking.log(args.params, args.bundle, data, metrics, decision, args.out, quick=quick)
+    run = None
+    if proposed is None:
+        run = tracking.log(args.params, args.bundle, data, metrics, decision, args.out, quick=quick)
     print("\n".join(closing.lines(metrics, decision, run, page, data=data, quick=quick)))
     return gate.exit_code(decision)
 

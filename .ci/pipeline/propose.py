@@ -14,6 +14,8 @@ PIN = "model/data.lock.json"
 
 def objection() -> str:
     """Return why there is nothing to propose, or an empty text where there is."""
+    if not EVIDENCE.exists():
+        return "there is no log, or it has nothing new"
     verdict = json.loads((EVIDENCE / "decision.json").read_text(encoding="utf-8"))["verdict"]
     if (EVIDENCE / "data.lock.json").read_bytes() == Path(PIN).read_bytes():
         return f"the data pin is unchanged, so a pull request would change nothing (verdict: {verdict})"
