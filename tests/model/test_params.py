@@ -11,7 +11,7 @@ import pytest
 from closedloop.data.schema import DataError
 from model import evaluate, validate
 from model.common import cli
-from model.common.params import PARAMS, load
+from model.common.params import PARAMS, ParamsError, load, parse
 
 
 def changed(folder: Path, pattern: str, by: str) -> Path:
@@ -44,3 +44,21 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch
     said = capsys.readouterr().err
     assert said.startswith(f"error: {tmp_path / 'file'}")
     assert 1 == said.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("loop", "says"),
+    [
+        ({"untouched_share": 1.0}, "untouched_share"),
+        ({"untouched_share": -0.1}, "untouched_share"),
+        ({"untouched": 0.1}, "untouched"),
+    ],
+)
+def test_a_wrong_share_of_untouched_machines_is_named(loop, says):
+    with pytest.raises(ParamsError, match=says):
+        parse(load().raw | {"loop": loop})
+
+
+def test_no_machine_is_untouched_unless_a_share_is_set():
+    assert 0.0 == load().untouched_share
+    assert 0.05 == parse(load().raw | {"loop": {"untouched_share": 0.05}}).untouched_share
