@@ -71,12 +71,12 @@ class Story:
 
 def tell(copy: Copy, life: Life, asked: Params, found: Mapping[str, Any]) -> Story:
     """Return the story of a demonstration that has run; ``found`` is what its scenes collected."""
-    seen = _seen(copy, life, asked)
+    seen = _seen(copy, life)
     settings, plan = JudgeSettings.from_params(asked.raw), life.plan
     of_weeks = _of_weeks(copy, seen, life, asked, settings)
-    days, levels = _levels(seen.tables, life)
+    days, levels = _levels(seen, life)
     holdout = _holdout(copy, seen, settings)
-    moved, last = -(-plan.moved // 7), -(-plan.retrained // 7)
+    still, moved, last = plan.moved // 7, -(-plan.moved // 7), -(-plan.retrained // 7)  # whole weeks
     digests = {name: bundle.manifest.model_digest for name, bundle in seen.bundles.items() if bundle.manifest}
     content = {
         "plan": asdict(plan),
@@ -86,13 +86,13 @@ def tell(copy: Copy, life: Life, asked: Params, found: Mapping[str, Any]) -> Sto
         "windows": found["machines_asked"],
         "promise": {key: found["promise"]["failure"][key] for key in SHOWN},
         "drift": {"verdict": found["drift"]["verdict"], "subjects": _subjects(found["drift"])},
-        "drift_by_week": _drift_by_week(seen, life, asked.schema),
+        "drift_by_week": _drift_by_week(seen, life),
         "issue": found["monitor"]["issue"],
         "decision": found["decision"],
         "replay": {key: found["replay"][key] for key in ("records", "alarms", "since", "until")},
         "pull_request": found["pull_request"],
         "live": {
-            "before": of_weeks["first"].total(slice(0, moved)),
+            "before": of_weeks["first"].total(slice(0, still)),
             "after_the_move": of_weeks["first"].total(slice(moved, last)),
             "second": of_weeks["second"].total(slice(last, None)),
             "first_in_its_place": of_weeks["shadow"].total(slice(last, None)),
@@ -102,10 +102,11 @@ def tell(copy: Copy, life: Life, asked: Params, found: Mapping[str, Any]) -> Sto
     return Story(content, days, levels, of_weeks, _machine(seen, life, asked))
 
 
-def _seen(copy: Copy, life: Life, asked: Params) -> Seen:
-    tables = request_log.vouched(read(Sink.at(str(copy.sink), {}), asked.schema))
-    tables = tables.select(tables.bounds()[0])  # whole columns, as the compiled kernel takes them
+def _seen(copy: Copy, life: Life) -> Seen:
     bundles = {name: load(copy.build / name) for name in ("first", "second")}
+    schema = bundles["first"].schema  # the sensors in the order in which the models know them
+    tables = request_log.vouched(read(Sink.at(str(copy.sink), {}), schema))
+    tables = tables.select(tables.bounds()[0])  # whole columns, as the compiled kernel takes them
     given = {}
     for name, bundle in bundles.items():
         cli.say(f"  the {name} model answers for all {len(tables.time):,} rows of the log")
@@ -147,21 +148,23 @@ def _answered(given: Predictions, bundle: Bundle, rows: NDArray[np.bool_]) -> An
     )
 
 
-def _levels(tables: Tables, life: Life) -> tuple[Int64, Float64]:
+def _levels(seen: Seen, life: Life) -> tuple[Int64, Float64]:
     """The fleet's mean of each sensor, day by day, in deviations from what it was in the history."""
+    tables, known = seen.tables, seen.bundles["first"].schema.sensors
+    ours = tables.values[[known.index(sensor) for sensor in life.schema.sensors]]
     history = life.history().values
     middle, spread = history.mean(axis=1), history.std(axis=1)
     day = (tables.time - life.at(0)) // DAY_US
     count = life.plan.end
     kept = (day >= 0) & (day < count)
     number = np.maximum(np.bincount(day[kept], minlength=count), 1)
-    sums = np.array([np.bincount(day[kept], values[kept], count) for values in tables.values])
+    sums = np.array([np.bincount(day[kept], values[kept], count) for values in ours])
     return life.at(0) + DAY_US * np.arange(count), (sums / number - middle[:, None]) / spread[:, None]
 
 
-def _drift_by_week(seen: Seen, life: Life, schema: Schema) -> list[str]:
+def _drift_by_week(seen: Seen, life: Life) -> list[str]:
     """What ``make drift`` would have said at the end of each week."""
-    drift_reference = seen.bundles["first"].drift_reference
+    drift_reference, schema = seen.bundles["first"].drift_reference, seen.bundles["first"].schema
     score = seen.given["first"].anomaly_score
     looks, said = [], []
     for number in range(life.plan.end // 7):

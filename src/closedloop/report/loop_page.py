@@ -60,8 +60,8 @@ def write(path: Path, content: Mapping[str, Any], pictures: Mapping[str, str]) -
 def _live(live: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     """The table of what the served models did."""
     rows = {
-        "before": f"First model, days 0 to {plan['moved']}: the world it learned from",
-        "after_the_move": f"First model, to day {plan['retrained']}: the world has moved",
+        "before": f"First model, whole weeks before day {plan['moved']}: the world it learned from",
+        "after_the_move": f"First model, after it, to day {plan['retrained']}: the world has moved",
         "second": f"Second model, days {plan['retrained']} to {plan['end']}",
         "first_in_its_place": "The same days, had the first model stayed",
     }
