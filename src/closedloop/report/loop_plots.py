@@ -71,7 +71,7 @@ def by_week(weeks: Mapping[str, Weeks], marks: Mapping[str, int]) -> str:
                 below.plot(middle, rate, "o-", color=_COLORS[name], markersize=6, label=NAMES[name])
         above.set(ylabel="failures a week")
         below.set(ylabel="false alarms per machine-year", ylim=(0, None))
-        below.legend(loc="upper left", fontsize=8)
+        figure.legend(*below.get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=8)
         above.grid(visible=False, axis="x")
         for axis in (above, below):
             _mark(axis, marks, label=axis is above)
