@@ -15,11 +15,13 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+HERE = Path(__file__).parent
 _ROOT = "root"
 _DURABLE = {"sync_file", "sync_records", "sync_disk"}  # of durable.py: a sync is named by what calls them
 
@@ -59,6 +61,19 @@ def install(root, shadow, without=(), cut=("", 0)):
 
     os.fsync = os.fdatasync = sync
     ctypes.CDLL = lambda *_, **__: SimpleNamespace(syncfs=syncfs)  # only durable.py loads a library after this
+
+
+def cut_power(program, words, place, cut, without, luck):
+    """Run a program of this folder in ``place`` until its power is cut; the folder as it is after that.
+
+    It works in ``disk``, which may be any folder there, and has ``words`` before its other arguments.
+    """
+    disk, shadow, after = place / "disk", place / "shadow", place / "after"
+    command = [sys.executable, HERE / program, *words, "--cut", *cut, "--without", *without.split()]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr + done.stdout
+    rebuild(shadow, after, disk, luck)
+    return after
 
 
 def rebuild(shadow, target, now=None, luck=""):
