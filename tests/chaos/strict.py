@@ -83,7 +83,7 @@ def rebuild(shadow, target, now=None, luck=""):
     replaced or removed an old one; with ``removed`` it kept each removal, though no new name; with ``replaced`` it kept
     what replaced an old one, though no new name.
     """
-    _fill(shadow, int((shadow / _ROOT).read_text()), target, now, luck)
+    _fill(shadow, int((shadow / _ROOT).read_text()), target, now, luck, {})
 
 
 def calls(shadow):
@@ -117,7 +117,8 @@ def _entries(folder):
     return {entry.name: [entry.inode(), entry.is_dir()] for entry in os.scandir(folder)}
 
 
-def _fill(shadow, inode, target, now, luck):
+def _fill(shadow, inode, target, now, luck, files):
+    """Fill a folder; ``files`` has by inode what is there: a file with two names is one after the cut too."""
     target.mkdir()
     kept = shadow / f"names-{inode}"
     names = json.loads(kept.read_text()) if kept.exists() else {}
@@ -130,7 +131,10 @@ def _fill(shadow, inode, target, now, luck):
         names = {name: present.get(name, entry) for name, entry in names.items()}
     for name, (number, is_folder) in names.items():
         if is_folder:
-            _fill(shadow, number, target / name, None if now is None else now / name, luck)
+            _fill(shadow, number, target / name, None if now is None else now / name, luck, files)
+        elif number in files:
+            (target / name).hardlink_to(files[number])
         else:
+            files[number] = target / name
             content = shadow / f"inode-{number}"
             (target / name).write_bytes(content.read_bytes() if content.exists() else b"")

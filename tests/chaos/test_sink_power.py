@@ -13,7 +13,7 @@ from closedloop.log.sink import Sink
 
 LUCKS = ["", "added", "removed", "replaced"]  # what the disk keeps unasked, see strict.rebuild
 DONE = ("", 0)
-UNDONE = ("_replace_unreadable>sync_folder", 1)  # the undoing is there, and what it undoes is about to be replaced
+UNDONE = ("replace_unreadable>sync_folder", 1)  # the undoing is there, and what it undoes is about to be replaced
 
 
 # What is done, the sync that is left out, what the disk keeps unasked, where it is cut, and what is lost then.
@@ -31,7 +31,7 @@ LOSSES = [
 # Their absence costs nothing, and why.
 COVERED = [
     ("lift", "lift>sync_folder"),  # the halt comes back, and is lifted again
-    ("repair", "_replace_unreadable>sync_folder"),  # the next repair finishes it
+    ("repair", "replace_unreadable>sync_folder"),  # the next repair finishes it
     ("checkpoint", "_remove_torn_checkpoints>sync_folder"),  # it comes back, and is removed again
     ("aside", "make_folder>sync_folder"),  # the sync of the disk covers it
 ]
