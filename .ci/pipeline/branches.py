@@ -135,7 +135,9 @@ def check(branch: str) -> None:
 
 
 def check_once(branch: str, commit: str) -> None:
-    """Start ci.yml on a branch, unless it was started for this commit."""
+    """Start ci.yml on a branch, unless it was started for this commit, or a push with an App's token has started it."""
+    if os.environ.get("AS_APP") == "true":
+        return
     found = github.gh("api", f"repos/{github.repository()}/actions/workflows/ci.yml/runs?head_sha={commit}")
     if not json.loads(found)["total_count"]:
         check(branch)

@@ -1,6 +1,6 @@
 """Open or update the one pull request of a retraining. It changes the data pin alone, and only for a better model.
 
-Where a log joins the pin for the first time, nothing can be compared: then the model is proposed for a person to decide.
+Where a log joins the pin for the first time, nothing can be compared: then a person decides on the proposal.
 The pull request's branch is always BRANCH. Where it has a person's commit, such as an acceptance, it stays as it is.
 Each step can be run again after a run that died: what is done already is found, and not done twice.
 """

@@ -15,9 +15,7 @@ import pytest
 from pipeline import branches, propose, release_facts
 
 PIN = "model/data.lock.json"
-CALLS = (
-    5  # what a proposal asks of GitHub: which pull requests there are, the push, the pull request, which runs, a run
-)
+CALLS = 5  # of a proposal: which pull requests there are, the push, the pull request, which runs there are, a run
 
 
 def lock(*versions: int) -> str:
