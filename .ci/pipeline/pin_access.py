@@ -55,6 +55,13 @@ def clouds(parts: Iterable[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
+def unreadable(place: str) -> str:
+    """Return why Actions cannot read a log that is shipped to a folder."""
+    return (
+        f"LOG_SINK is the folder {place}, on a volume that Actions cannot read; ship the log to az://, s3:// or gs://"
+    )
+
+
 def stranger(event: str, actor: str, payload: dict[str, Any], repository: str) -> str | None:
     """Return whose run gets no login from GitHub: ``a fork``, ``Dependabot``, or None."""
     if event in ("push", "pull_request") and actor == DEPENDABOT:
@@ -113,13 +120,15 @@ def cache_key(parts: list[dict[str, Any]], private: bool) -> str:
 def main() -> None:
     """Set the outputs, and say on the summary page which login is missing."""
     parts = pinned()
-    found = clouds([*parts, *also(os.environ.get(name, "") for name in ("BASE_COMMIT", "CHAMPION_COMMIT"))])
+    own_log = [{"location": os.environ["LOG_SINK"]}] if os.environ.get("LOG_SINK") else []  # it may join the pin
+    found = clouds([*parts, *own_log, *also(os.environ.get(name, "") for name in ("BASE_COMMIT", "CHAMPION_COMMIT"))])
     for name, place in found.items():
         lacking = [variable for variable in VARIABLES[name] if not os.environ.get(variable)]
         if lacking and os.environ.get("GITHUB_ACTIONS") == "true":
             github.tell(f"{place} takes a login to {name}: set {' and '.join(lacking)} (.github/README.md says how).")
     private = os.environ.get("PRIVATE") == "true"
-    github.output(**{name: name in found for name in VARIABLES}, cache=cache_key(parts, private))
+    has_log = any(part.get("kind") == "log" for part in parts)
+    github.output(**{name: name in found for name in VARIABLES}, cache=cache_key(parts, private), log=has_log)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,8 @@ def skipped(pin: Mapping[str, Any], place: str) -> str:
     if not place and all(part["kind"] != "log" for part in pin["parts"]):
         return NO_LOG
     if place and provenance.in_actions() and not places.is_remote(place):
-        return (
-            f"LOG_SINK is the folder {place}, which GitHub Actions cannot read; ship the log to az://, s3:// or gs://"
-        )
+        where = "on a volume that Actions cannot read; ship the log to az://, s3:// or gs://"
+        return f"LOG_SINK is the folder {place}, {where}"
     return ""
 
 
