@@ -17,7 +17,7 @@ import numpy as np
 from closedloop.data.machines import Id
 from closedloop.data.request import Decoder
 from closedloop.data.schema import DataError, Schema, Tables
-from closedloop.watch.logged_requests import LoggedRequest, Heads, Requests
+from closedloop.watch.logged_requests import Heads, LoggedRequest, Requests
 
 EXAMPLES = 20  # of mismatches
 _LARGEST = 2**31  # rows and hours: what was accepted once is not measured against today's limits and clock
