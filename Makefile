@@ -94,12 +94,8 @@ monitor: $(INSTALLED) ## say how well the served models did, from the log at LOG
 	@[ -n "$(LOG_SINK)" ] || { echo 'make monitor: LOG_SINK is not set; name the log: make monitor LOG_SINK=place [PROMISED=build]' >&2; exit 2; }
 	@$(strip $(BIN)/python -m model.monitor --log "$(LOG_SINK)" $(if $(PROMISED),--promised "$(PROMISED)") $(WITH))
 
-retrain: $(INSTALLED) ## train the next model and write its evidence to build/evidence; until the log can be read, on the pinned data
-	@echo 'retrain: the request log cannot be read yet, so this trains on the data that model/data.lock.json pins'
-	@rm -f build/decision.json
-	@$(MAKE) run || grep -q '"verdict": "worse"' build/decision.json # a worse model is a result, and the evidence says why
-	@mkdir -p build/evidence
-	cp model/data.lock.json build/decision.json build/report/summary.md build/evidence
+retrain: $(INSTALLED) ## train on the pinned data and the newest log at LOG_SINK=place, meet the champion, collect the evidence in build/evidence; VERSIONS=requests=12,feedback=3; QUICK=1
+	@$(strip $(BIN)/python -m model.retrain $(if $(LOG_SINK),--log "$(LOG_SINK)") $(if $(VERSIONS),--versions "$(VERSIONS)") $(if $(QUICK),--quick) $(WITH))
 
 accept: $(INSTALLED) ## accept a red verdict of CI: WHY="…"; writes model/accepted.json for review (DECISION=path: CI's decision.json)
 	$(strip $(BIN)/python -m model.accept --why "$$WHY" $(if $(DECISION),--decision "$(DECISION)"))

@@ -137,6 +137,8 @@ def configured(here: Origin, places: list[str]) -> Iterator[Line]:
         for place, address in addresses.items():
             for entry in here.api(f"{address}?per_page=100")[path]:
                 there.setdefault(entry["name"], []).append(place)
+                if entry["name"] == "LOG_SINK" and pin_access.cloud({"location": entry["value"]}) is None:
+                    yield "skip", "retraining", f"in Actions: {pin_access.unreadable(entry['value'])}"
         for name, flows in sorted(settings()[kind].items()):
             if name in there:
                 yield "ok", f"{word} {name}", "set in " + ", ".join(there[name])

@@ -56,6 +56,13 @@ def clouds(parts: Iterable[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
+def unreadable(place: str) -> str:
+    """Return why Actions cannot read a log that is shipped to a folder."""
+    return (
+        f"LOG_SINK is the folder {place}, on a volume that Actions cannot read; ship the log to az://, s3:// or gs://"
+    )
+
+
 def stranger(event: str, actor: str, payload: dict[str, Any], repository: str) -> str | None:
     """Return whose run gets no login from GitHub: ``a fork``, ``Dependabot``, or None."""
     if event in ("push", "pull_request") and actor == DEPENDABOT:
@@ -140,14 +147,16 @@ def main() -> None:
         PipelineError: the login to the data of this commit is missing.
     """
     parts = pinned()
+    own_log = [{"location": os.environ["LOG_SINK"]}] if os.environ.get("LOG_SINK") else []  # it may join the pin
     variables = variables_of_run()
-    if why := not_judged(clouds(parts), None, {}, variables):
+    if why := not_judged(clouds([*parts, *own_log]), None, {}, variables):
         raise github.PipelineError(why)
-    found = clouds([*parts, *also(os.environ.get(name, "") for name in ("BASE_COMMIT", "CHAMPION_COMMIT"))])
+    found = clouds([*parts, *own_log, *also(os.environ.get(name, "") for name in ("BASE_COMMIT", "CHAMPION_COMMIT"))])
     for sentence in [] if variables is None else lacking(found, variables):
         github.tell(f"{sentence}.")
     private = os.environ.get("PRIVATE") == "true"
-    github.output(**{name: name in found for name in VARIABLES}, cache=cache_key(parts, private))
+    has_log = any(part.get("kind") == "log" for part in parts)
+    github.output(**{name: name in found for name in VARIABLES}, cache=cache_key(parts, private), log=has_log)
 
 
 if __name__ == "__main__":

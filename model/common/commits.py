@@ -11,7 +11,7 @@ from pathlib import Path
 
 from closedloop.data.schema import DataError
 from model.common import cli, pinned_files
-from model.common.provenance import ROOT, git
+from model.common.provenance import LIBRARY, LIBRARY_IN_COMMIT, ROOT, git
 
 LOCK = "requirements/train.txt"
 
@@ -57,7 +57,22 @@ def worktree(commit: str) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if git("worktree", "add", "--quiet", "--detach", str(folder.resolve()), commit) is None:
             raise DataError(f"this clone has no commit {commit[:12]}; run: git fetch --unshallow")
+        _share_compiled_code(folder / LIBRARY_IN_COMMIT)
     return folder
+
+
+def _share_compiled_code(library: Path) -> None:
+    """Copy what Numba compiled of our library to another commit's, where every file of Python is the same.
+
+    Compiling takes most of a small fleet's training. Numba itself looks at one file only, and at its own version.
+    """
+    ours = {path.relative_to(LIBRARY): path.read_bytes() for path in LIBRARY.rglob("*.py")}
+    if ours != {path.relative_to(library): path.read_bytes() for path in library.rglob("*.py")}:
+        return
+    for compiled in LIBRARY.rglob("__pycache__/*.nb[ic]"):
+        copy = library / compiled.relative_to(LIBRARY)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(compiled, copy)
 
 
 def run(commit: str, *words: str) -> None:

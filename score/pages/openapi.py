@@ -140,12 +140,16 @@ def _score_examples(example: dict[str, Any], two_machines: list[Id]) -> dict[str
     missing = telemetry | {sensors[0]: [None, *telemetry[sensors[0]][1:]]}
     two = {name: column * 2 for name, column in telemetry.items()}
     two["machineID"] = [machine for machine in two_machines for _ in telemetry["machineID"]]
-    return {
+    examples = {
         "one machine with all its tables": example,
         "telemetry only": {"telemetry": telemetry},
         "a missing reading": {"telemetry": missing},
         "two machines": {"telemetry": two},
     }
+    if "maint" in example:
+        found = {**example["maint"], "finding": ["worn"]}
+        examples["what was found at a replacement"] = example | {"maint": found}
+    return examples
 
 
 def _feedback_examples(example: dict[str, Any]) -> dict[str, Any]:

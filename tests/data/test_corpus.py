@@ -48,7 +48,7 @@ def test_every_body_gets_the_status_in_its_name(case):
 
 
 EVENTS = {f"200-{name}" for name in ("a-repeated-event", "events-in-the-future", "events-of-others", "telemetry-only")}
-EVENTS.add("200-the-first-moment-of-1970")
+EVENTS |= {"200-the-first-moment-of-1970", "200-findings"}
 
 
 @pytest.mark.parametrize("fleet", FLEETS)

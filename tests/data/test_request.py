@@ -93,6 +93,17 @@ def test_an_event_sent_twice_is_one_event():
     assert len(errors.time) == len(errors.machine) == 2
 
 
+def test_a_finding_is_checked_and_kept_in_the_body_and_changes_no_table():
+    found = {**EXAMPLE, "maint": {**EXAMPLE["maint"], "finding": ["worn"]}}
+    tables, body = Decoder(SCHEMA, 10).read(json.dumps(found))
+    assert decode(json.dumps(EXAMPLE), SCHEMA, 10).fingerprint() == tables.fingerprint()
+    assert found == json.loads(body)
+    assert "/maint/finding/0" == pointer_of(changed("maint", "finding", ["rusty"]))
+    assert "/maint/finding" == pointer_of(changed("maint", "finding", []))
+    twice = {name: column * 2 for name, column in EXAMPLE["maint"].items()}
+    assert "/maint/finding/1" == pointer_of({**EXAMPLE, "maint": {**twice, "finding": ["worn", "sound"]}})
+
+
 def test_machines_may_be_described_in_any_order():
     machines = {"machineID": [9, 1, 4], "model": ["model4", "model1", "model2"], "age": [9.0, 1.0, 4.0]}
     tables = decode(json.dumps({**EXAMPLE, "machines": machines}), SCHEMA, 10)

@@ -44,7 +44,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
 
 def _even(table: dict[str, list], example: dict[str, list], keys: tuple[str, ...]) -> dict[str, list]:
     rows = max(map(len, table.values()))
-    even = {name: list(islice(cycle(column or example[name]), rows)) for name, column in table.items()}
+    even = {name: list(islice(cycle(column or example.get(name, [None])), rows)) for name, column in table.items()}
     even["machineID"] = [machine if machine is None else int(machine) for machine in even["machineID"]]
     if "datetime" in even:
         even["datetime"] = [_within(text) for text in even["datetime"]]

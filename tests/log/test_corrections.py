@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closedloop.data.feedback import FINDINGS
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import HOUR_US, Schema
+from closedloop.data.schema import FINDINGS, HOUR_US, Schema
 from closedloop.log import expire, gather, rows, ship, tables, upkeep
 from closedloop.log import sink as sinks
 from closedloop.log.lease import Lease
@@ -135,6 +134,17 @@ def test_a_finding_is_kept_beside_its_replacement_and_beats_none(back):
     assert [] == log.losers
 
 
+def test_a_finding_that_a_request_brings_counts_as_one_of_feedback(kit, back, folder, sink):
+    """A request is a slice of the same tables; requests from before have no such column."""
+    worn, none = {**kit.request, "maint": event("maint", finding=["worn"])}, {**kit.request, "maint": event("maint")}
+    later = {**kit.request, "maint": event("maint", hour=2, finding=["sound"])}
+    kit.fill(folder, [kit.scored("a", worn, kit.noon - 2), kit.scored("b", none), kit.scored("c", later)])
+    log = back({"maint": event("maint", hour=1)}, {"maint": event("maint", hour=2, finding=["worn"])})
+    assert [(1, 0, 0), (1, 1, 0), (1, 2, 0)] == keys(log.tables.maint)
+    assert [FINDINGS.index("worn"), -1, FINDINGS.index("worn")] == log.findings.tolist()
+    assert [Loser("maint", 1, FIRST_US + 2 * HOUR_US, ("sound",))] == log.losers
+
+
 def test_of_two_findings_the_later_wins_and_the_other_is_kept_apart(back):
     log = back({"maint": event("maint", finding=["worn"])}, {"maint": event("maint", finding=["sound"])})
     assert [FINDINGS.index("sound")] == log.findings.tolist()
@@ -150,7 +160,7 @@ def test_a_table_from_before_these_columns_is_read_and_then_grows(kit, back, fol
     """The first release's shipper made the table; its rows lack the columns, and those after it have them."""
     old = {name: schema for name, schema in tables.SCHEMAS.items() if name != tables.FEEDBACK}
     fed = tables.SCHEMAS[tables.FEEDBACK]
-    maint = fed.field("maint").with_type(tables.SCHEMAS[tables.REQUESTS].field("maint").type)
+    maint = fed.field("maint").with_type(fed.field("retracted_maint").type)
     names = [name for name in fed.names if not name.startswith(("retracted", "complete"))]
     old[tables.FEEDBACK] = type(fed)([maint if name == "maint" else fed.field(name) for name in names])
     with monkeypatch.context() as earlier:

@@ -57,7 +57,7 @@ def plain(body, kind):
     for name in NAMES[kind]:
         columns = {column: list(values) for column, values in found[name].items()} if name in found else None
         if columns is not None:
-            if kind == "feedback" and name == "maint":
+            if name == "maint":
                 columns.setdefault("finding", None)
             for column in columns.keys() - {"datetime", "machineID", "errorID", "comp", "failure", "model", "finding"}:
                 columns[column] = [None if value is None else float(value) for value in columns[column]]
@@ -147,6 +147,10 @@ def event(rng, column, names, count):
     }
 
 
+def found_at(rng, maint):
+    return {"finding": [rng.choice(["worn", "sound", None]) for _ in maint["comp"]]} if rng.random() < 0.5 else {}
+
+
 def request(rng):
     count = rng.randint(1, 6)
     telemetry = {"datetime": [time(rng) for _ in range(count)], "machineID": [whole(rng) for _ in range(count)]}
@@ -156,6 +160,7 @@ def request(rng):
         body["errors"] = event(rng, "errorID", SCHEMA.errors, rng.randint(0, 3))
     if rng.random() < 0.6:
         body["maint"] = event(rng, "comp", SCHEMA.components, rng.randint(0, 3))
+        body["maint"] |= found_at(rng, body["maint"])
     if rng.random() < 0.6:
         ids = list({whole(rng) for _ in range(rng.randint(0, 3))})
         models = [rng.choice(SCHEMA.models) for _ in ids]
@@ -168,8 +173,7 @@ def feedback(rng):
         "failures": event(rng, "failure", SCHEMA.components, rng.randint(0, 3)),
         "maint": event(rng, "comp", SCHEMA.components, rng.randint(0, 3)),
     }
-    if rng.random() < 0.5:
-        body["maint"]["finding"] = [rng.choice(["worn", "sound", None]) for _ in body["maint"]["comp"]]
+    body["maint"] |= found_at(rng, body["maint"])
     if rng.random() < 0.5:
         names = {"failures": "failure", "maint": "comp"}
         some = rng.sample(list(names), rng.randint(0, 2))

@@ -3,11 +3,15 @@
 import json
 
 import arro3.core as arrow
+import pyarrow.parquet as pq
 import pytest
 from arro3.core import DataType
 from deltalake import DeltaTable
 
-from closedloop.log import rows, ship, sink, tables
+from closedloop.log import rows, ship, tables, upkeep
+from closedloop.log import sink as sinks
+from closedloop.log.read import read
+from simulated_fleet import SCHEMA
 
 TEXT = DataType.string()
 
@@ -46,6 +50,30 @@ class _Later(rows._Builder):
         return arrow.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def narrowed(schema):
+    """The columns of the release before requests had findings."""
+    fields = [schema.field(name) for name in schema.names]
+    if "telemetry" in schema.names:
+        at = schema.names.index("maint")
+        kept = [part for part in fields[at].type.fields if part.name != "finding"]
+        fields[at] = arrow.Field("maint", DataType.struct(kept))
+    return arrow.Schema(fields)
+
+
+class _Earlier(rows._Builder):
+    """Rows as that release makes them."""
+
+    def batch(self):
+        wide = super().batch()
+        schema = narrowed(wide.schema)
+        columns = [wide.column(name) for name in schema.names]
+        if schema != wide.schema:
+            at, fields = schema.names.index("maint"), list(schema.field("maint").type.fields)
+            parts = [arrow.struct_field(columns[at], [i]) for i in range(len(fields))]
+            columns[at] = arrow.struct_array(parts, fields=fields)
+        return arrow.RecordBatch.from_arrays(columns, schema=schema)
+
+
 def nulls(kind, count):
     return arrow.list_array(
         arrow.Array([0] * (count + 1), DataType.int32()),
@@ -56,35 +84,39 @@ def nulls(kind, count):
 
 
 @pytest.fixture
-def later(monkeypatch):
-    """Let a later release ship; call it again to go back to this one."""
+def other(monkeypatch):
+    """Let another release ship; called with None it is this one again."""
 
-    def switch(on):
-        if not on:
+    def switch(release):
+        if release is None:
             monkeypatch.undo()
             return
-        wide = {name: widened(schema) for name, schema in tables.SCHEMAS.items()}
-        monkeypatch.setattr(rows, "_Builder", _Later)
-        monkeypatch.setattr(ship, "SCHEMAS", wide)
-        monkeypatch.setattr(sink, "SCHEMAS", wide)
+        builder, columns = release
+        schemas = {name: columns(schema) for name, schema in tables.SCHEMAS.items()}
+        monkeypatch.setattr(rows, "_Builder", builder)
+        monkeypatch.setattr(ship, "SCHEMAS", schemas)
+        monkeypatch.setattr(sinks, "SCHEMAS", schemas)
 
     return switch
+
+
+LATER, EARLIER = (_Later, widened), (_Earlier, narrowed)
 
 
 def columns(place, table):
     return [field["name"] for field in json.loads(DeltaTable(place / table).schema().to_json())["fields"]]
 
 
-def test_releases_by_turns_ship_into_one_table(kit, folder, sink, later):
+def test_releases_by_turns_ship_into_one_table(kit, folder, sink, other):
     """A rollback and a roll forward: an older shipper goes on with a wider table, a newer one widens a narrow one."""
     names = []
     for turn in range(6):
-        later(turn % 2 == 1)
+        other(LATER if turn % 2 else None)
         names.append(f"{turn}")
         kit.fill(folder, [kit.scored(names[-1]), kit.fed(names[-1], {"maint": kit.request["maint"]})])
         status, said = kit.ship(folder, sink)
         assert ([], 0) == (said, status.unsent_segments)
-    later(False)
+    other(None)
     for table in ("requests", "feedback"):
         assert names == kit.ids(sink, table)
         assert ([None, "north"] * 3) == [row["region"] for row in kit.rows(sink, table)]
@@ -92,14 +124,58 @@ def test_releases_by_turns_ship_into_one_table(kit, folder, sink, later):
         assert "region" == columns(sink, table)[-1]
 
 
-def test_a_shipper_that_runs_while_another_release_widens_the_table_goes_on(kit, folder, sink, later, tmp_path):
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_release_without_findings_in_requests_goes_on_with_a_table_that_has_them(
+    kit, folder, sink, other, place, first
+):
+    """Replicas are updated one by one, and a rollback goes back: neither shipper stops, and each finding is read."""
+    maint = {"datetime": ["2014-12-13T06:00:00Z"], "machineID": [1], "comp": ["comp2"]}
+    for turn in range(first, 4 + first):
+        other(EARLIER if turn % 2 == 0 else None)
+        hour = {**maint, "datetime": [f"2014-12-13T0{turn}:00:00Z"]}
+        found = {"finding": ["worn"]} if turn % 2 else {}
+        kit.fill(folder, [kit.scored(f"{turn}", {**kit.request, "maint": hour | found})])
+        status, said = kit.ship(folder, sink)
+        assert ([], 0) == (said, status.unsent_segments)
+        assert ("finding" in maint_of(sink)) == (turn > 0)
+    other(None)
+    assert [None if turn % 2 == 0 else ["worn"] for turn in range(first, 4 + first)] == [
+        row["maint"]["finding"] for row in kit.rows(sink)
+    ]
+    assert [-1 if turn % 2 == 0 else 0 for turn in range(first, 4 + first)] == read(place, SCHEMA).findings.tolist()
+
+
+def maint_of(place):
+    """The columns of ``maint`` in the table of requests."""
+    fields = json.loads(DeltaTable(place / "requests").schema().to_json())["fields"]
+    (maint,) = (field for field in fields if field["name"] == "maint")
+    return [part["name"] for part in maint["type"]["fields"]]
+
+
+def test_a_compaction_keeps_the_columns_of_a_later_release(kit, folder, sink, other, place):
+    """Replicas are updated one by one, and any of them may be the one that compacts."""
+    other(LATER)
+    for number in range(3):
+        kit.fill(folder, [kit.scored(f"{number}"), kit.fed(f"{number}", {"maint": kit.request["maint"]})])
+        kit.ship(folder, sink)
+    other(None)
+    kit.ship(kit.fill(folder, [kit.scored("3")]), sink)
+    upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True, clean_up=False))
+    for table, regions in (("requests", ["north"] * 3 + [None]), ("feedback", ["north"] * 3)):
+        (file,) = DeltaTable(sink / table).file_uris()
+        assert regions == pq.read_table(file).column("region").to_pylist()
+        assert regions == [row["region"] for row in kit.rows(sink, table)]
+        assert "region" == columns(sink, table)[-1]
+
+
+def test_a_shipper_that_runs_while_another_release_widens_the_table_goes_on(kit, folder, sink, other, tmp_path):
     kit.fill(folder, [kit.scored("a")])
     said = []
     running = ship.Shipper(folder, ship.Sink.at(str(sink), {}), said.append)
     assert running.round()
-    later(True)
+    other(LATER)
     kit.ship(kit.fill(tmp_path / "other", [kit.scored("b")]), sink)
-    later(False)
+    other(None)
     kit.fill(folder, [kit.scored("c")])
     assert running.round()
     running.close()

@@ -326,6 +326,13 @@ def test_only_another_repositorys_branch_is_a_fork_to_the_scanners(
     assert fork == evaluate(told, {"github": github})
 
 
+def test_without_a_log_nothing_is_trained(root: Path) -> None:
+    jobs = run(root, "retrain.yml", World("schedule", ref="refs/heads/main", outputs={"log": {"log": "false"}}))
+    assert {"log": "success", "retrain": "skipped", "propose": "skipped"} == {
+        name: facts["result"] for name, facts in jobs.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("event", "worth", "asked", "proposes"),
     [
@@ -337,7 +344,9 @@ def test_only_another_repositorys_branch_is_a_fork_to_the_scanners(
 )
 def test_when_a_retraining_proposes(root: Path, event: str, worth: str, asked: bool | None, proposes: bool) -> None:
     inputs = {} if asked is None else {"propose": asked}
-    world = World(event, ref="refs/heads/main", inputs=inputs, outputs={"retrain": {"worth": worth}})
+    world = World(
+        event, ref="refs/heads/main", inputs=inputs, outputs={"log": {"log": "true"}, "retrain": {"worth": worth}}
+    )
     assert proposes == (run(root, "retrain.yml", world)["propose"]["result"] == "success")
 
 

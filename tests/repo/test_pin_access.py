@@ -170,11 +170,11 @@ def test_the_training_job_is_told_what_to_log_in_to_for_every_commit_that_it_tra
     git("commit", "--quiet", "--message", "base")
     base = git("rev-parse", "HEAD")
     (copy / "model/data.lock.json").write_text(json.dumps({"fingerprint": "", "parts": [AWS]}))
-    assert "azure=false\naws=true\ngcp=false\ncache=\n" == run(copy, "pin_access")[1]
+    assert "azure=false\naws=true\ngcp=false\ncache=\nlog=false\n" == run(copy, "pin_access")[1]
     champion = {"BASE_COMMIT": base, "CHAMPION_COMMIT": ""}
     own = {"GITHUB_ACTIONS": "true", "DATA_AWS_ROLE": "r"}
     code, told, said = run(copy, "pin_access", **own, DATA_AWS_REGION="e", **champion)
-    assert (0, "azure=true\naws=true\ngcp=false\ncache=\n") == (code, told)
+    assert (0, "azure=true\naws=true\ngcp=false\ncache=\nlog=false\n") == (code, told)
     lacks = "az://fleet/log takes a login to azure: set the repository's variables DATA_AZURE_CLIENT_ID and DATA_AZURE"
     assert lacks in said  # the champion then cannot be trained again, which its judge says
     code, told, said = run(copy, "pin_access", **own, **champion)

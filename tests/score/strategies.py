@@ -31,15 +31,21 @@ def cell(schema):
 
 @st.composite
 def table(draw, name, schema, few):
-    """A table with columns of equal length, without duplicate keys where the service refuses them."""
+    """A table with columns of equal length, without duplicate keys where the service refuses them.
+
+    A replacement has one finding, so those have no duplicates either.
+    """
     columns = schema["properties"]
     fewest = columns["machineID"]["minItems"]
     ids = st.sampled_from(few) if "datetime" in columns else st.integers(-(2**63), 2**63 - 1)
     times = st.datetimes(dt.datetime(1970, 1, 2), dt.datetime(2025, 12, 31))
     keys = st.tuples(ids, times) if "datetime" in columns else st.tuples(ids)
-    rows = draw(st.lists(keys, min_size=fewest, max_size=8, unique=name in ("telemetry", "machines")))
+    rows = draw(st.lists(keys, min_size=fewest, max_size=8, unique=name in ("telemetry", "machines", "maint")))
+    left_out = {column for column in columns if column not in schema["required"] and draw(st.booleans())}
     drawn = {}
     for column, items in columns.items():
+        if column in left_out:
+            continue
         if column == "machineID":
             drawn[column] = [key[0] for key in rows]
         elif column == "datetime":

@@ -85,6 +85,13 @@ def test_a_whole_request_has_no_warning(scorer):
     assert warnings(scorer, FULL) == []
 
 
+def test_a_finding_changes_no_bit_of_the_answer(scorer):
+    """It says what a replacement found, and a model foresees failures: the label knows it, no feature does."""
+    found = {**FULL, "maint": {**FULL["maint"], "finding": ["worn", None, "sound", "worn"]}}
+    with_it, without_it = (json.dumps(scorer.answer(json.dumps(body), "")) for body in (found, FULL))
+    assert without_it == with_it
+
+
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [

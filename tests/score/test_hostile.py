@@ -122,11 +122,12 @@ def faults(tiny_bundle):
         made.append((f"{name} with one column more", changed(lambda body, name=name: body[name].update(extra=[1]))))
         for column, about in table["properties"].items():
             kind = about["items"]["type"]
-            kind = kind[0] if isinstance(kind, list) else kind
-            values = [*WRONG[kind], *([None] if column == "age" else [])]
+            kind, *null = kind if isinstance(kind, list) else [kind]
+            allowed = [None] if null else []
+            values = [value for value in [*WRONG[kind], *([None] if column == "age" else [])] if value not in allowed]
 
             def put(body, value, name=name, column=column):
-                body[name][column] = [value] * len(body[name][column])
+                body[name][column] = [value] * len(body[name]["machineID"])
 
             made += [
                 (f"{name}.{column} all {value!r}", changed(lambda body, value=value, put=put: put(body, value)))
@@ -137,9 +138,11 @@ def faults(tiny_bundle):
                 del body[name][column]
 
             def longer(body, name=name, column=column):
-                body[name][column].append(body[name][column][0])
+                column_ = body[name].setdefault(column, [None] * len(body[name]["machineID"]))
+                column_.append(column_[0])
 
-            made.append((f"{name} without {column}", changed(without)))
+            if column in table["required"]:
+                made.append((f"{name} without {column}", changed(without)))
             made.append((f"{name}.{column} longer than the others", changed(longer)))
     made.append(("an empty batch", changed(lambda body: body.update(telemetry={k: [] for k in body["telemetry"]}))))
     made.append(("one table more", changed(lambda body: body.update(extra={}))))

@@ -129,6 +129,8 @@ def _good(schema: Schema, example: Body) -> Iterator[tuple[str, bytes]]:
         bodies["a-repeated-event"] = _changed(example, "errors", **twice)
     if "maint" in events:
         bodies["the-first-moment-of-1970"] = _changed(example, "maint", datetime=["1970-01-01T00:00:00Z"])
+        both = {name: column * 2 for name, column in events["maint"].items()}
+        bodies["findings"] = _changed(example, "maint", **both, finding=["worn", None])
     if events:
         late = {"errors": "2015-06-01T23:59:59Z", "maint": "2016-01-01T00:00:00Z"}
         body = example
@@ -173,6 +175,7 @@ def _refused(schema: Schema, example: Body) -> Iterator[tuple[str, Any]]:
     def errors(**columns: Any) -> Body:
         return _changed(coded, "errors", **columns)
 
+    replaced = example.get("maint") or {"datetime": times[:1], "machineID": one, "comp": [""]}
     yield from {"array": [], "null": None, "number": 1, "string": "telemetry", "true": True, "empty-object": {}}.items()
     yield "a-thousand-names", {f"n{n}": n for n in range(1000)}
     for name, age in (("as-text", "18"), ("negative", -1), ("null", None)):
@@ -189,6 +192,8 @@ def _refused(schema: Schema, example: Body) -> Iterator[tuple[str, Any]]:
     yield "empty-batch", example | {"telemetry": {name: [] for name in telemetry}}
     yield "event-in-the-year-9999", errors(datetime=["9999-12-31T23:59:59.999999Z"])
     yield "events-of-unequal-length", errors(machineID=[machine_id(schema, 1), machine_id(schema, 2)])
+    for name, finding in (("as-number", [1]), ("null-column", None), ("shorter", []), ("unknown", ["rusty"])):
+        yield f"finding-{name}", example | {"maint": replaced | {"finding": finding}}
     yield "failures-are-no-request", example | {"failures": {"datetime": [], "machineID": [], "failure": []}}
     yield "id-as-bool", named([True, True])
     yield "id-as-float", named([*one, 1.0])
@@ -215,8 +220,9 @@ def _refused(schema: Schema, example: Body) -> Iterator[tuple[str, Any]]:
     for name, text in TIMES.items():
         yield name, _changed(example, "telemetry", datetime=[times[0], text])
     yield "unknown-column", example | {"telemetry": {**telemetry, _unknown("humidity", schema.sensors): [1, 2]}}
-    parts = example.get("maint") or {"datetime": times[:1], "machineID": one, "comp": [""]}
-    yield "unknown-component", example | {"maint": parts | {"comp": [_unknown("comp9", schema.components)]}}
+    both = {name: column * 2 for name, column in replaced.items()}
+    yield "two-findings", example | {"maint": both | {"finding": ["worn", "sound"]}}
+    yield "unknown-component", example | {"maint": replaced | {"comp": [_unknown("comp9", schema.components)]}}
     yield "unknown-error", errors(errorID=[_unknown("error6", schema.errors)])
     yield "unknown-model", _changed(described, "machines", model=[_unknown("model5", schema.models)])
     yield "unknown-table", example | {"weather": {}}

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from closedloop.data import machines
+from closedloop.data import findings, machines
 from closedloop.data.columns import (
     Columns,
     Faults,
@@ -31,7 +31,7 @@ from closedloop.data.columns import (
 )
 from closedloop.data.machines import Id, clip
 from closedloop.data.rfc3339 import to_text
-from closedloop.data.schema import CODE_COLUMN, FINDINGS, MAX_AHEAD_US, Events, Int64, Schema
+from closedloop.data.schema import CODE_COLUMN, MAX_AHEAD_US, Events, Int64, Schema
 
 TABLES = ("failures", "maint")
 _WITHIN = "retracted/"
@@ -76,13 +76,12 @@ class FeedbackDecoder:
         }
         self._columns: Columns = {
             "failures": keys["failures"],
-            "maint": {**keys["maint"], "finding": list[str | None]},
+            "maint": {**keys["maint"], findings.COLUMN: findings.TYPE},
             "retracted": keys,
             "complete_until": {"datetime": list[str], "machineID": some_machine},
         }
         kinds: dict[str, Any] = {
-            table: table_type(table, self._columns[table], frozenset({"finding"}))
-            for table in (*TABLES, "complete_until")
+            table: table_type(table, self._columns[table], findings.OPTIONAL) for table in (*TABLES, "complete_until")
         }
         retracted = [
             (table, table_type(table, columns) | msgspec.UnsetType, msgspec.UNSET) for table, columns in keys.items()
@@ -103,7 +102,7 @@ class FeedbackDecoder:
         faults: Faults = []
         names = MachineNames(_machines_of(raw)) if self._has_names else None
         sent = self._events("", raw, faults, names)
-        findings = _check_findings(raw.maint, faults)
+        findings.check(raw.maint, faults)
         retracted = self._events(_WITHIN, raw.retracted, faults, names)
         complete = _complete_until(raw.complete_until, self._now_us(), faults, self._max_rows, names)
         rows = {
@@ -113,12 +112,12 @@ class FeedbackDecoder:
         }
         if not faults:
             _check_retracted(sent, retracted, faults, names)
-            _check_one_finding(raw.maint, sent["maint"], faults)
+            findings.check_one(raw.maint, sent["maint"], faults)
         if not faults and not any(rows.values()):
             fault(faults, "", f"no rows: send at least one row of {', '.join(rows)}")
         if faults:
             raise RequestError(faults)
-        self._refuse_repeated_names(raw, body, findings)
+        self._refuse_repeated_names(raw, body)
         named = None if names is None else names.names
         return Feedback(sent["failures"], sent["maint"], retracted, complete, rows, named, body)
 
@@ -138,14 +137,12 @@ class FeedbackDecoder:
             for table in TABLES
         }
 
-    def _refuse_repeated_names(self, raw: Any, body: bytes, findings: int) -> None:
+    def _refuse_repeated_names(self, raw: Any, body: bytes) -> None:
         texts = 3 if self._has_names else 2
         tables = [(raw.failures, texts), (raw.maint, texts), (raw.complete_until, 1)]
-        strings = findings
+        strings = findings.strings(raw.maint)
         if self._has_names and raw.complete_until is not msgspec.UNSET:
             strings += sum(machine is not None for machine in raw.complete_until.column_1)
-        if raw.maint is not msgspec.UNSET and raw.maint.column_3 is msgspec.UNSET:
-            strings -= 1  # the name of a column that was not sent
         if raw.retracted is not msgspec.UNSET:
             strings += 1
             tables += [(getattr(raw.retracted, table), texts) for table in TABLES]
@@ -163,22 +160,6 @@ def _machines_of(raw: Any) -> list[list[str]]:
 
 def _rows(table: Any) -> int:
     return 0 if table is msgspec.UNSET else len(table.column_0)
-
-
-def _check_findings(maint: Any, faults: Faults) -> int:
-    """Check the column ``finding``; return how many texts it holds."""
-    if maint is msgspec.UNSET or maint.column_3 is msgspec.UNSET:
-        return 0
-    found: list[str | None] = maint.column_3
-    if len(found) != len(maint.column_0):
-        detail = f"{len(found)} values, but datetime has {len(maint.column_0)}: give every column one value a row"
-        fault(faults, "/maint/finding", detail)
-    for row, finding in enumerate(found):
-        if finding is not None and finding not in FINDINGS:
-            known = f"known are {list(FINDINGS)}, and null where it is not known"
-            fault(faults, f"/maint/finding/{row}", f"unknown name {clip(finding)}: {known}")
-            break
-    return sum(finding is not None for finding in found)
 
 
 def _complete_until(
@@ -213,19 +194,6 @@ def _check_retracted(
             who = shown(machine if names is None else names.names[machine])
             what = f"the event of machine {who} at {to_text(time_us)} is also reported in {table}"
             fault(faults, f"/{_WITHIN}{table}", f"{what}: report it or retract it")
-
-
-def _check_one_finding(maint: Any, sent: Events, faults: Faults) -> None:
-    """Refuse a replacement with two findings; where no event is repeated, nothing can differ."""
-    if maint is msgspec.UNSET or maint.column_3 is msgspec.UNSET or len(maint.column_0) == len(sent.time):
-        return
-    known: dict[tuple[Id, int, str], str] = {}
-    times_us = times("maint", maint.column_0, faults).tolist()
-    rows = zip(maint.column_1, times_us, maint.column_2, maint.column_3, strict=True)
-    for row, (machine, time_us, component, finding) in enumerate(rows):
-        if finding is not None and known.setdefault((machine, time_us, component), finding) != finding:
-            fault(faults, f"/maint/finding/{row}", "an earlier row has another finding for this replacement: send one")
-            return
 
 
 def _keys(table: Events) -> set[tuple[int, int, int]]:
@@ -269,11 +237,7 @@ def _parts(schema: Schema) -> dict[str, Any]:
     code = {"type": "string", "enum": list(schema.components)}
     some = schema.components[0] if schema.components else ""
     keys = {name: {"datetime": at, "machineID": machine, CODE_COLUMN[name]: code} for name in TABLES}
-    finding = {
-        "enum": [*FINDINGS, None],
-        "description": "worn: the component was about to fail. sound: it was replaced too early. null: not known.",
-    }
-    maint = {**keys["maint"], "finding": finding}
+    maint = {**keys["maint"], findings.COLUMN: findings.JSON_SCHEMA}
     whom = {**machines.json_schema(schema.machine_id, nullable=True), "description": "null stands for every machine."}
     retracted = {
         name: _table(f"{title} that did not happen.", keys[name], ["2015-01-05T05:00:00Z", one, some])
@@ -281,7 +245,7 @@ def _parts(schema: Schema) -> dict[str, Any]:
     }
     return {
         "failures": _table("Failures.", keys["failures"], ["2015-01-05T06:00:00Z", one, some]),
-        "maint": _table("Replacements.", maint, ["2015-01-05T08:00:00Z", one, some, "worn"], ("finding",)),
+        "maint": _table("Replacements.", maint, ["2015-01-05T08:00:00Z", one, some, "worn"], (findings.COLUMN,)),
         "retracted": {
             "type": "object",
             "description": "Events that did not happen, named as they were reported. A retraction is final, and holds "

@@ -44,6 +44,7 @@ def guess(location: Path, asked: Asked | None = None) -> Guess:
         tables["telemetry"] = telemetry
         known = fleets.machines_of(telemetry, location)
         rest = [group for group in groups if group is not telemetry.group]
+        known = events.bare_names(telemetry, rest, known, result)
         events.add(tables, rest, layout, asked, known, result)
     elif not result.faults:
         result.faults.append(
@@ -200,11 +201,11 @@ def _write(tables: dict[str, FoundTable], layout: Mapping[str, str], asked: Aske
         others += [name for name in every if name not in group.names]
         result.files[table] = fleets.pattern(group.names, others)
         result.names[table] = group.name
-        form = sniff.as_keys(group.form, group.read) if group.form is not None else {}
+        form = sniff.as_keys(group.form, group.read)
         used[table] = form | found.own
         if group.missing and table == "telemetry":
             used[table]["missing"] = group.missing
-        if group.form is not None and (told := sniff.said(group.form, group.read)):
+        if told := sniff.said(group.form, group.read):
             result.said[table] = told
     result.read = _merged(used) | asked.read
     if "missing" in asked.read and "missing" in used.get("telemetry", {}):

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from closedloop.data import machines, rfc3339
+from closedloop.data import findings, machines, rfc3339
 from closedloop.data.columns import (
     Columns,
     Faults,
@@ -68,7 +68,10 @@ class Decoder:
         codes = {"errors": schema.errors, "maint": schema.components}
         self._columns = _columns(schema)
         self._parts = {
-            table: (table_type(table, columns), {name: msgspec.json.Decoder(kind) for name, kind in columns.items()})
+            table: (
+                table_type(table, columns, _optional(table)),
+                {name: msgspec.json.Decoder(kind) for name, kind in columns.items()},
+            )
             for table, columns in self._columns.items()
         }
         self._names = {table: tuple(columns) for table, columns in self._columns.items()}
@@ -96,11 +99,15 @@ class Decoder:
         limits = self._max_rows, self._max_ahead_us, names
         errors = events("errors", raw.errors, self._codes["errors"], faults, *limits)
         maint = events("maint", raw.maint, self._codes["maint"], faults, *limits)
+        findings.check(raw.maint, faults)
         described = self._machines(raw.machines, faults, names)
+        if not faults:
+            findings.check_one(raw.maint, maint, faults)
         if faults:
             raise RequestError(faults)
         one, two = self._texts
-        refuse_repeated_names(content, [(raw.telemetry, one), (raw.errors, two), (raw.maint, two), (raw.machines, one)])
+        tables = [(raw.telemetry, one), (raw.errors, two), (raw.maint, two), (raw.machines, one)]
+        refuse_repeated_names(content, tables, findings.strings(raw.maint))
         machine, time, values = telemetry
         called = None if names is None else names.names
         found = Tables(machine, time, values, errors, maint, None, *described, names=called)
@@ -121,7 +128,12 @@ class Decoder:
             tables = {}
             for name, sent in _raw_tables.decode(body).items():
                 kind, decoders = self._parts[name]
-                columns = [_decode_and_pause(decoder, sent.pop(column)) for column, decoder in decoders.items()]
+                left_out = _optional(name) - set(sent)
+                columns = [
+                    _decode_and_pause(decoder, sent.pop(column))
+                    for column, decoder in decoders.items()
+                    if column not in left_out
+                ]
                 if sent:
                     return None
                 tables[name] = kind(*columns)
@@ -201,6 +213,7 @@ def openapi(schema: Schema) -> dict[str, Any]:
     if schema.components:
         columns = {"datetime": _time("2014-12-13T06:00:00Z"), "machineID": ids(1), "comp": _known(schema.components)}
         tables["maint"] = _table("The last replacement of each component, however old.", columns)
+        tables["maint"]["properties"][findings.COLUMN] = {"type": "array", "items": findings.JSON_SCHEMA}
     if schema.models:
         age = _column({"type": "number", "minimum": 0}, [18.0])
         tables["machines"] = _table(
@@ -281,12 +294,17 @@ def _columns(schema: Schema) -> Columns:
     return {
         "telemetry": {**event, **dict.fromkeys(schema.sensors, list[float | None])},
         "errors": {**event, "errorID": list[str]},
-        "maint": {**event, "comp": list[str]},
+        "maint": {**event, "comp": list[str], findings.COLUMN: findings.TYPE},
         "machines": {"machineID": machine, "model": list[str], "age": list[float]},
     }
 
 
+def _optional(table: str) -> frozenset[str]:
+    """The columns that a table need not have; a sensor may have such a name too."""
+    return findings.OPTIONAL if table == "maint" else frozenset()
+
+
 def _request_type(schema: Schema) -> type[msgspec.Struct]:
-    tables = {table: table_type(table, columns) for table, columns in _columns(schema).items()}
+    tables = {table: table_type(table, columns, _optional(table)) for table, columns in _columns(schema).items()}
     optional = [(name, tables[name] | msgspec.UnsetType, msgspec.UNSET) for name in (*_EVENT_TABLES, "machines")]
     return msgspec.defstruct("Request", [("telemetry", tables["telemetry"]), *optional], forbid_unknown_fields=True)

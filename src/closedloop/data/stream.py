@@ -148,6 +148,8 @@ class Stream:
 
     def _chooses(self, kind: pa.DataType) -> bool:
         """Whether a file or Delta table with machines of this type can leave out rows of other machines by itself."""
+        if self._read["telemetry"].machine_prefix:
+            return False
         if self._schema.has_names:
             return self._as_read and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
         return bool(pa.types.is_integer(kind))

@@ -43,7 +43,7 @@ _COLUMNS = {
     "retracted_maint": _MAINT,
     "complete_until": ("datetime", "machineID"),
 }
-_FINDING = "finding"  # an optional column of maint in feedback
+_FINDING = "finding"  # an optional column of maint
 _RETRACTED = "retracted"  # in a body, the object whose tables are ours with this and _ before their names
 _decoders = {column: msgspec.json.Decoder(kind) for column, kind in _KINDS.items()}
 _machines = {names: msgspec.json.Decoder(kind) for names, kind in _MACHINES.items()}
@@ -198,7 +198,7 @@ def _piecewise(body: Buffer, known: tuple[str, ...], *, keep: bool) -> dict[str,
         lengths = set()
         tables[name] = {}
         for column, raw in columns.items():
-            if name != "telemetry" and column not in _names(name, known, ()):
+            if name != "telemetry" and column not in _names(name, ()):
                 raise RecordError(f"with a column {name}.{column}, which this version does not know")
             values = values_of(name, column, raw)
             lengths.add(len(values))
@@ -261,9 +261,9 @@ def _body_type(shape: _Shape) -> type[msgspec.Struct]:
     for name in known:
         machines = _ANY_MACHINES if name == "complete_until" else _MACHINES
         kinds = {"machineID": machines[shape.names]} | {x: _KINDS[x] for x in _COLUMNS[name] if x in _KINDS}
-        names = _names(name, known, sensors)
+        names = _names(name, sensors)
         fields: list[Any] = [(f"column_{i}", kinds.get(column, _READINGS)) for i, column in enumerate(names)]
-        if name == "maint" and _FINDING in names:
+        if name == "maint":
             fields[-1] = (fields[-1][0], _KINDS[_FINDING] | msgspec.UnsetType, msgspec.UNSET)
         rename = {f"column_{i}": column for i, column in enumerate(names)}
         table = msgspec.defstruct(name, fields, rename=rename, forbid_unknown_fields=True, gc=False)
@@ -275,13 +275,11 @@ def _body_type(shape: _Shape) -> type[msgspec.Struct]:
     return msgspec.defstruct("Body", tables, forbid_unknown_fields=True)
 
 
-def _names(table: str, known: tuple[str, ...], sensors: tuple[str, ...]) -> tuple[str, ...]:
+def _names(table: str, sensors: tuple[str, ...]) -> tuple[str, ...]:
     """The columns that a table of a body may have."""
     if table == "telemetry":
         return _COLUMNS[table] + sensors
-    if table == "maint" and "failures" in known:  # of feedback
-        return (*_COLUMNS[table], _FINDING)
-    return _COLUMNS[table]
+    return (*_COLUMNS[table], _FINDING) if table == "maint" else _COLUMNS[table]
 
 
 def _lists(found: Any, known: tuple[str, ...], sensors: tuple[str, ...]) -> dict[str, Table]:
@@ -293,7 +291,7 @@ def _lists(found: Any, known: tuple[str, ...], sensors: tuple[str, ...]) -> dict
         struct = getattr(found if inner == name else retracted, inner, msgspec.UNSET)
         if struct is msgspec.UNSET:
             continue
-        names = _names(name, known, sensors)
+        names = _names(name, sensors)
         table: Table = {
             column: values
             for column, values in zip(names, msgspec.structs.astuple(struct), strict=True)

@@ -161,6 +161,8 @@ class Gathered:
     def _findings(self, column: pa.ListArray, record: Int64) -> Int64:
         """The finding of each row, -1 where there is none; a record without the column is null in it."""
         codes = np.full(len(record), -1, np.int64)
+        if column.null_count == len(column):
+            return codes
         codes[np.isin(record, pc.list_parent_indices(column).to_numpy())] = self.findings.codes(column.flatten())
         return codes
 

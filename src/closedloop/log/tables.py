@@ -29,6 +29,7 @@ _PLACE = {"datetime": _list(_TIME), "machineID": _list(_WHOLE)}
 # null. It came later, so it is the last: where a table is older, Delta adds it there.
 NAME = "machineName"
 _NAMES = {NAME: _list(_TEXT)}
+_REPLACED = {**_PLACE, "comp": _list(_TEXT)}
 _RESULT = _struct(
     machineID=_WHOLE,
     datetime=_TIME,
@@ -53,15 +54,15 @@ _ABOUT = {
 _SCORED = {
     "telemetry": _struct(**_PLACE, sensors=_list(_struct(name=_TEXT, values=_list(_NUMBER))), **_NAMES),
     "errors": _struct(**_PLACE, errorID=_list(_TEXT), **_NAMES),
-    "maint": _struct(**_PLACE, comp=_list(_TEXT), **_NAMES),
+    "maint": _struct(**_REPLACED, **_NAMES, finding=_list(_TEXT)),  # the finding came later still
     "machines": _struct(machineID=_list(_WHOLE), model=_list(_TEXT), age=_list(_NUMBER), **_NAMES),
 }
 _FAILURES = _struct(**_PLACE, failure=_list(_TEXT), **_NAMES)
 _FED = {
     "failures": _FAILURES,
-    "maint": _struct(**_PLACE, comp=_list(_TEXT), finding=_list(_TEXT), **_NAMES),
+    "maint": _struct(**_REPLACED, finding=_list(_TEXT), **_NAMES),
     "retracted_failures": _FAILURES,
-    "retracted_maint": _SCORED["maint"],
+    "retracted_maint": _struct(**_REPLACED, **_NAMES),
     "complete_until": _struct(**_PLACE, **_NAMES),  # a machine that is null stands for every machine
 }
 _REFUSED = {"route": _TEXT, "title": _TEXT, "detail": _TEXT, "body_bytes": _WHOLE, "body": _TEXT}
