@@ -91,7 +91,7 @@ def svg(figure: Figure, title: str) -> str:
 
 
 def _plain(axis: Axes) -> None:
-    """Write the numbers of a logarithmic axis as numbers: matplotlib would write formulas, which STYLE leaves as text."""
+    """Write numbers on a logarithmic axis: matplotlib would write formulas, which STYLE leaves as text."""
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.10f}".rstrip("0"))
     axis.yaxis.set_minor_formatter(NullFormatter())
 
