@@ -60,11 +60,11 @@ def windows(first: int, count: int, hours: int, machines: int, spool: str, segme
         [pa.array([*SENSORS] * count), inner.cast(sensor.field("values").type)], fields=list(sensor)
     )
     each = pa.array(np.arange(0, 4 * count + 1, 4), pa.int32())
-    telemetry = [
-        pa.ListArray.from_arrays(at, pa.array(time_us, pa.timestamp("us", "UTC"))),
-        pa.ListArray.from_arrays(at, pa.array(np.repeat(machine, hours))),
-        pa.ListArray.from_arrays(each, sensors),
-    ]
+    telemetry = {
+        "datetime": pa.ListArray.from_arrays(at, pa.array(time_us, pa.timestamp("us", "UTC"))),
+        "machineID": pa.ListArray.from_arrays(at, pa.array(np.repeat(machine, hours))),
+        "sensors": pa.ListArray.from_arrays(each, sensors),
+    }
     received = pa.array(received_us + np.arange(count), pa.timestamp("us", "UTC"))
     columns = {
         "request_id": pa.array([f"r{n}" for n in number]),
@@ -77,7 +77,8 @@ def windows(first: int, count: int, hours: int, machines: int, spool: str, segme
         "segment": pa.array(np.full(count, segment)),
         "index": pa.array(np.arange(count)),
         "telemetry": pa.StructArray.from_arrays(
-            [part.cast(field.type) for part, field in zip(telemetry, kind, strict=True)], fields=list(kind)
+            [telemetry[f.name].cast(f.type) if f.name in telemetry else pa.nulls(count, f.type) for f in kind],
+            fields=list(kind),
         ),
     }
     arrays = [columns[f.name] if f.name in columns else pa.nulls(count, f.type) for f in SCHEMA]
@@ -138,7 +139,7 @@ def live(sink: Sink, days: float, months: float) -> list[Point]:
     with tempfile.TemporaryDirectory() as folder:
         once = Path(folder) / "one"
         shutil.copytree(sink.place, once)
-        shutil.rmtree(once / "_pins")
+        shutil.rmtree(once / "_pins", ignore_errors=True)
         upkeep.keep(Sink(str(once)), lambda _: None, upkeep.UpkeepSettings(everything=True, grace_seconds=0))
         one = sum(f["size_bytes"] for f in pa.table(DeltaTable(once / "requests").get_add_actions()).to_pylist())
     return [

@@ -3,11 +3,12 @@
 import json
 
 import arro3.core as arrow
+import pyarrow.parquet as pq
 import pytest
 from arro3.core import DataType
 from deltalake import DeltaTable
 
-from closedloop.log import rows, ship, tables
+from closedloop.log import rows, ship, tables, upkeep
 from closedloop.log import sink as sinks
 from closedloop.log.read import read
 from simulated_fleet import SCHEMA
@@ -149,6 +150,22 @@ def maint_of(place):
     fields = json.loads(DeltaTable(place / "requests").schema().to_json())["fields"]
     (maint,) = (field for field in fields if field["name"] == "maint")
     return [part["name"] for part in maint["type"]["fields"]]
+
+
+def test_a_compaction_keeps_the_columns_of_a_later_release(kit, folder, sink, other, place):
+    """Replicas are updated one by one, and any of them may be the one that compacts."""
+    other(LATER)
+    for number in range(3):
+        kit.fill(folder, [kit.scored(f"{number}"), kit.fed(f"{number}", {"maint": kit.request["maint"]})])
+        kit.ship(folder, sink)
+    other(None)
+    kit.ship(kit.fill(folder, [kit.scored("3")]), sink)
+    upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True, clean_up=False))
+    for table, regions in (("requests", ["north"] * 3 + [None]), ("feedback", ["north"] * 3)):
+        (file,) = DeltaTable(sink / table).file_uris()
+        assert regions == pq.read_table(file).column("region").to_pylist()
+        assert regions == [row["region"] for row in kit.rows(sink, table)]
+        assert "region" == columns(sink, table)[-1]
 
 
 def test_a_shipper_that_runs_while_another_release_widens_the_table_goes_on(kit, folder, sink, other, tmp_path):

@@ -177,9 +177,9 @@ def _excel(path: Path, read: Read, rows: int | None) -> pd.DataFrame:
     skip = read.skip_lines
     if skip is None:  # the names of the columns are the first row that is as full as most
         skip = int((filled >= filled.median()).to_numpy().argmax())
+    body = cells.iloc[skip + 1 :].dropna(how="all").reset_index(drop=True)
     heads = [f"Unnamed: {at}" if pd.isna(name) else str(name) for at, name in enumerate(cells.iloc[skip])]
-    names = [f"Unnamed: {at}" if pd.isna(name) else str(name) for at, name in enumerate(cells.iloc[skip])]
-    return body.set_axis(names, axis=1).infer_objects()
+    return body.set_axis(heads, axis=1).infer_objects()
 
 
 def _is_table(cells: pd.DataFrame) -> bool:
