@@ -17,6 +17,7 @@ from typing import Any
 from pipeline import branches, comment, github, pin_access
 
 EVIDENCE = Path("build/evidence")
+PARTS = (EVIDENCE / "summary.md", EVIDENCE / "replay.md")  # for a person; the alarms gained and lost where replayed
 PIN = pin_access.PIN
 BRANCH = "retrain"
 TITLE = "Retrain on newer data"
@@ -82,9 +83,8 @@ def overtaken() -> str:
 
 
 def text() -> str:
-    """Return the text of the pull request: the evidence for a person, and the alarms gained and lost where replayed."""
-    parts = [EVIDENCE / name for name in ("summary.md", "replay.md")]
-    told = [comment.harmless(part.read_text(encoding="utf-8", errors="replace")) for part in parts if part.exists()]
+    """Return the text of the pull request: the evidence for a person."""
+    told = [comment.harmless(part.read_text(encoding="utf-8", errors="replace")) for part in PARTS if part.exists()]
     told.append(
         f"This changes `{PIN}` alone, and is kept up to date until someone merges or closes it, or adds a commit. "
         f"The evidence is in [the run]({github.run_url()}#artifacts)."
@@ -114,8 +114,9 @@ def judge() -> None:
     The summary page gets the evidence, or why there is none.
     """
     found = Proposal.now()
-    if (EVIDENCE / "summary.md").exists():
-        github.tell((EVIDENCE / "summary.md").read_text(encoding="utf-8"))
+    for part in PARTS:
+        if part.exists():
+            github.tell(part.read_text(encoding="utf-8"))
     why = objection() or found.waits
     github.tell(f"Nothing to propose: {why}." if why else "This is worth a pull request, which follows.")
     github.output(worth=not why, open=found.number is not None)
