@@ -4,8 +4,8 @@
 
 Name the sets that you have, with the folder of each. For ``azure-pdm`` the model is trained on the simulator's
 ``azure`` profile alone and judged on all real machines and rows. The others train and judge by their own split: SKAB
-and NAB train on the first rows of each file, C-MAPSS splits by unit. Parameters and pin are those of the reference
-fleet, whatever fleet this copy has.
+and NAB train on the first rows of each file, C-MAPSS splits by unit. Parameters and pin are those of the
+reference fleet, whatever fleet this copy has.
 """
 
 from __future__ import annotations
