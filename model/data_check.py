@@ -329,7 +329,11 @@ def main(words: list[str]) -> int:
         flags.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), type=kind, help=what)
     args = flags.parse_args(words)
     asked, check = params.load(args.params), Check()
-    target, again = args.params, f"make data-check DATA={shlex.quote(str(args.source))}"
+    data = f"DATA={shlex.quote(str(args.source))}"
+    told = "".join(
+        f" {name.upper()}={shlex.quote(str(value))}" for name in FLAGS if (value := getattr(args, name)) is not None
+    )
+    target, again = args.params, f"make data-check {data}{told}"
     if args.params.resolve() == params.PARAMS.resolve():
         target = args.out / "params.yaml"
         fleet = propose(args.source, starting_params.load(), _earlier(target, check), check, _told(args))
@@ -337,7 +341,7 @@ def main(words: list[str]) -> int:
             asked = proposed_params.write(fleet, target)
             judge(check, asked, fleet.source)
     else:
-        again += f" PARAMS={args.params}"
+        again += f" PARAMS={shlex.quote(str(args.params))}"
         check.frames = sources.read_frames(
             args.source, asked.columns, asked.files, asked.schema.machine_id, asked.read, check.lines
         )
@@ -350,13 +354,12 @@ def main(words: list[str]) -> int:
     if fixes:
         print(f"\nwhat to fix{f', the first {SHOWN} of {len(fixes)}' * (len(fixes) > SHOWN)}:")
         print("\n".join(f"  {number}. {fix}" for number, fix in enumerate(fixes[:SHOWN], start=1)))
-    where = f"DATA={shlex.quote(str(args.source))} PARAMS={shlex.quote(str(target))}"
+    also = f" PARAMS={shlex.quote(str(target))}"
     if check.faults:
         print(f"\nrefused: a run would stop. Fix it, then: {again}")
         return cli.REFUSED
-    told = "".join(f' {name.upper()}="{value}"' for name in FLAGS if (value := getattr(args, name)) is not None)
-    also = f" PARAMS={args.params}" if target == args.params else told
-    print(f"\nfits: make adopt DATA={args.source}{also} makes it this copy's fleet; to only try it: make run {where}")
+    adopted = also if target == args.params else told
+    print(f"\nfits: make adopt {data}{adopted} makes it this copy's fleet; to only try it: make run {data}{also}")
     return cli.DONE
 
 

@@ -130,17 +130,32 @@ def as_json(found: drift.Drift, bundle_digest: str) -> dict[str, Any]:
     return result
 
 
+def compare(folder: Path, data: Path, out: Path) -> dict[str, str]:
+    """Write drift.json and its page into ``out``; return the ``verdict`` and, as ``words``, what moved.
+
+    Args:
+        folder: of the bundle.
+        data: folder of the tables.
+        out: folder to write to.
+
+    Raises:
+        DataError: the bundle or the tables cannot be read, or cannot be compared.
+    """
+    bundle = load(folder)
+    found, shown = report(bundle, sources.read_frames(data, {}))
+    manifest = cli.read_json(folder / "manifest.json", "train again")
+    content = as_json(found, manifest["bundle_digest"])
+    cli.write_json(out / "drift.json", content)
+    monitor_page.write(out / "index.html", drift=content, pictures=shown)
+    return {"verdict": found.verdict, "words": drift.in_words(found)}
+
+
 def main(words: list[str]) -> None:
     """Write drift.json and its page, and print what moved."""
     flags = cli.parser(__doc__, out=cli.BUILD / "drift", writes="folder to write to")
     args = flags.parse_args(words)
-    bundle = load(args.bundle)
-    found, shown = report(bundle, sources.read_frames(Path(args.data), {}))
-    manifest = cli.read_json(args.bundle / "manifest.json", "train again")
-    content = as_json(found, manifest["bundle_digest"])
-    cli.write_json(args.out / "drift.json", content)
-    monitor_page.write(args.out / "index.html", drift=content, pictures=shown)
-    print(f"{found.verdict}: {drift.in_words(found)}")
+    found = compare(args.bundle, args.data, args.out)
+    print(f"{found['verdict']}: {found['words']}")
     print(f"page: {args.out / 'index.html'}")
 
 

@@ -1,7 +1,8 @@
 """Judge the predictions, compare them with the champion's, decide, report, and record the run.
 
 Writes build/metrics.json, build/importance.json, build/decision.json, build/report/ and, in MLflow, one run
-(build/mlflow.db, or where MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red.
+(build/mlflow.db, or where MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red. A model of a pin that is only
+proposed (python -m model.retrain) is not recorded and does not become this machine's champion.
 
 BASE_COMMIT names the commit whose model is met and whose rules judge; CHAMPION_COMMIT, where it is set, names the
 commit whose model is met instead. Without them the model of build/champion/<source> is met.
@@ -9,6 +10,7 @@ commit whose model is met instead. Without them the model of build/champion/<sou
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,8 @@ def base_rules(
     """
     base = commits.base()
     another = data["local"] and path.resolve() != params.PARAMS.resolve()
-    if base is None or another or (base == provenance.commit() and provenance.is_clean()):
+    own_pin = "candidate" not in data
+    if base is None or another or (own_pin and base == provenance.commit() and provenance.is_clean()):
         return JudgeSettings.from_params(own), own_ruler
     if champion.begins(base, data):
         cli.say(f"judged by the own rules of this commit: its base {base[:12]} pins the simulator alone")
@@ -89,6 +92,15 @@ def acceptance() -> dict[str, Any] | None:
     return decisions.with_todays_keys(cli.read_json(provenance.ACCEPTED, "restore it from git"))
 
 
+def record(
+    args: argparse.Namespace, data: dict[str, Any], metrics: dict[str, Any], decision: dict[str, Any]
+) -> str | None:
+    """Record the run in MLflow and return its id; None for a pin that is only proposed, which nobody records."""
+    if "candidate" in data:
+        return None
+    return tracking.log(args.params, args.bundle, data, metrics, decision, args.out, quick=args.quick)
+
+
 def main(words: list[str]) -> int:
     """Write the verdict, the figures and the report, and record the run."""
     flags = cli.parser(__doc__, out=cli.BUILD, writes="folder to write to")
@@ -119,12 +131,12 @@ def main(words: list[str]) -> int:
         cli.say("shuffling each family of features, to measure what it is worth")
         worth = importance(bundle, truth, settings, asked.seed)
 
-    digest = provenance.inputs_digest(args.params, data["fingerprint"])
+    digest = provenance.inputs_digest(args.params, data["fingerprint"], pin=data.get("candidate"))
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
     met = the_champion(data, digest, args.holdout)
     accepted = acceptance()
     decision = gate.decide(met.candidate, challenger, truth, settings, base_ruler=base_ruler, accepted=accepted)
-    of_machine = met.of_machine and not provenance.in_actions()
+    of_machine = met.of_machine and not provenance.in_actions() and "candidate" not in data
     if of_machine:
         decision = champion.settle(decision, data, args.params)
     decision |= {"ci": provenance.ci(), "champion_from": met.origin}
@@ -136,7 +148,7 @@ def main(words: list[str]) -> int:
     report.write(page.parent, metrics, decision, predictions, truth, settings, met.candidate, worth, model, quick=quick)
     if of_machine and decision["becomes_champion"]:
         champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])
-    run = tracking.log(args.params, args.bundle, data, metrics, decision, args.out, quick=quick)
+    run = record(args, data, metrics, decision)
     print("\n".join(closing.lines(metrics, decision, run, page, data=data, quick=quick)))
     return gate.exit_code(decision)
 

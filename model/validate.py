@@ -73,6 +73,8 @@ def check(frames: Frames, schema: Schema, seen: dict[str, Usual], build: Path) -
 def compare_with_pin(fingerprint: str, about: dict[str, Any], tables: Tables, move: bool) -> None:
     """Check that these are the pinned tables, or with ``move`` write their parts and fingerprint into the pin.
 
+    Tables of a pin that is only proposed are compared with nothing.
+
     Raises:
         DataError: the pin cannot be moved to tables of this machine only.
         RefusedError: the tables are not those that the pin names.
@@ -83,6 +85,8 @@ def compare_with_pin(fingerprint: str, about: dict[str, Any], tables: Tables, mo
                 "--pin: only this machine has these tables; pin the place they come from: make data-pin DATA="
             )
         print(data_pin.moved(about, tables, fingerprint))
+    elif "candidate" in about:
+        return  # the pin of a retraining says what the tables are, and not the other way round
     elif not about["local"] and about["pinned"] != fingerprint:
         raise cli.RefusedError(
             f"not judged: the tables are {fingerprint}, and model/data.lock.json pins {about['pinned']}; "

@@ -52,7 +52,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
 def lines(
     metrics: Mapping[str, Any],
     decision: Mapping[str, Any],
-    run: str,
+    run: str | None,
     report: Path,
     *,
     data: Mapping[str, Any],
@@ -63,7 +63,7 @@ def lines(
     Args:
         metrics: content of ``metrics.json``.
         decision: content of ``decision.json``.
-        run: the id of the recorded run.
+        run: the id of the recorded run; None for a proposed pin, whose run nobody records.
         report: the page of the report.
         data: content of ``build/data/data.json``: the fleet, and whether it is this machine's only.
         quick: whether ablations and importance were left out.
@@ -78,7 +78,10 @@ def lines(
                 said.append(f"  {label:<50}{number(found[key], digits):>10}{beside}")
     if quick:
         said.append("quick run: ablations and feature importance were left out; make run computes them")
-    said += [f"report: {report}", f"run: {run[:12]} (make mlflow, make compare RUN={run[:12]},…)"]
+    said.append(f"report: {report}")
+    if run is None:
+        return said
+    said.append(f"run: {run[:12]} (make mlflow, make compare RUN={run[:12]},…)")
     verdict = decision["verdict"]
     lost = verdict in ("first", "better") and not decision["becomes_champion"]
     said.append(f"next: {NOT_KEPT if lost else NEXT[verdict].format(report=report)}")

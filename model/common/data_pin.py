@@ -42,9 +42,15 @@ def load(path: Path | None = None) -> dict[str, Any]:
     return pin
 
 
-def write(parts: list[dict[str, Any]], fingerprint: str = "", holds: Mapping[str, Any] | None = None) -> None:
+def write(
+    parts: list[dict[str, Any]],
+    fingerprint: str = "",
+    holds: Mapping[str, Any] | None = None,
+    path: Path | None = None,
+) -> None:
     """Write the pin of these parts; ``python -m model.validate --pin`` fills in what their tables hold."""
-    cli.write_json(PIN, {"fingerprint": fingerprint, "parts": parts} | ({"holds": dict(holds)} if holds else {}))
+    content = {"fingerprint": fingerprint, "parts": parts} | ({"holds": dict(holds)} if holds else {})
+    cli.write_json(path or PIN, content)
 
 
 def fetch(parts: list[dict[str, Any]], asked: Params) -> tuple[Frames, pd.DataFrame | None]:

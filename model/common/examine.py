@@ -32,6 +32,7 @@ def sentinels(telemetry: pd.DataFrame, sensors: Iterable[str]) -> tuple[dict[str
     usual: dict[str, tuple[float, float]] = {}
     columns = {name: _numbers(telemetry[name]) for name in sensors if name in telemetry}
     odd: list[tuple[str, float, int]] = []
+    alike: dict[str, list[tuple[str, int]]] = {}
     for name, values in columns.items():
         counts = values.value_counts()
         rest = values
@@ -51,11 +52,21 @@ def sentinels(telemetry: pd.DataFrame, sensors: Iterable[str]) -> tuple[dict[str
             )
             continue
         found[text] = found.get(text, 0) + count
+        alike.setdefault(text, []).append((name, count))
+    for text, sensors_of in alike.items():
+        (name, count), others = sensors_of[0], [other for other, _ in sensors_of[1:]]
         said.append(
-            f"{name} is {text} in {count:,} rows ({count / len(telemetry):.1%}), far from its other readings: proposed "
-            "as missing; take it out of read.missing if it is a reading"
+            f"{name} is {text} in {count:,} rows ({count / len(telemetry):.1%}), far from its other readings"
+            f"{f', and so it is with {_listed(others)}' if others else ''}: proposed as missing; take it out of "
+            "read.missing if it is a reading"
         )
     return found, said
+
+
+def _listed(names: list[str]) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = len(names) - 4
+    return ", ".join(names[:4]) + (f" and {more} more" if more > 0 else "")
 
 
 def _stands_apart(value: float, count: int, others: pd.Series) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from closedloop.data import sources
+from closedloop.data.files import file_of
 from closedloop.data.schema import DataError
 from model.common import cli, places
 from model.common.provenance import PIN, ROOT
@@ -84,7 +85,7 @@ def entry(folder: Path, name: str) -> dict[str, Any]:
 def of_fleet(folder: Path, files: Mapping[str, str | list[str]]) -> list[Path]:
     """Return the files of a folder that belong to the fleet."""
     if files:
-        return sorted({path for paths in sources.named(folder, files).values() for path in paths})
+        return sorted({file_of(path) for paths in sources.named(folder, files).values() for path in paths})
     native = sources.native(folder)
     if "telemetry" in native:
         return sorted(native.values())

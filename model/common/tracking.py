@@ -199,7 +199,7 @@ def _signature(schema: Schema) -> Any:
             column: Array(kinds.get(_first(values["items"]["type"]), any_type))
             for column, values in table["properties"].items()
         }
-        properties = [Property(column, kind) for column, kind in columns.items()]
+        properties = [Property(column, kind, required=column in table["required"]) for column, kind in columns.items()]
         inputs.append(ColSpec(Object(properties), name, required=name in request["required"]))
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string if schema.has_names else DataType.long, "machineID"),

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from closedloop.data import sources
+from closedloop.data.schema import DataError
 from model import data_check
 from model.common import cli, params, proposed_params
 
@@ -623,3 +624,135 @@ def test_what_no_setting_can_know_is_refused_with_column_count_rows_and_fix(case
     assert first.startswith(what), said
     assert fix in first
     assert "drop the row" not in said
+
+
+# --- workbooks with several sheets, and names that differ between files -----------------------------------------------
+
+
+def workbook(place, name="book.xlsx", **sheets):
+    """Write a workbook with these sheets."""
+    place.mkdir(exist_ok=True)
+    with pd.ExcelWriter(place / name) as book:
+        for sheet, frame in sheets.items():
+            frame.to_excel(book, sheet_name=sheet, index=False)
+    return place
+
+
+def german():
+    """Readings as text with decimal commas, and as a German export calls them."""
+    frame = times_as("%d.%m.%Y %H:%M", machines=("Süd/1", "Köln #7", "Weiß & Söhne"))
+    for name in ("temp", "vib", "press"):
+        frame[name] = frame[name].astype("str").str.replace(".", ",")
+    return frame.rename(columns={"time": "Zeitstempel", "machine": "Maschine"})
+
+
+def test_the_sheets_of_a_workbook_are_tables_of_their_own(put, check, tmp_path):
+    broken = failures(("Süd/1", "Köln #7", "Weiß & Söhne"))
+    broken.columns = ["Störung am", "Anlage", "Baugruppe"]
+    notes = pd.DataFrame({"Blatt": ["Messwerte", "Störungen"], "Inhalt": ["Sensoren", "Ausfälle"]})
+    place = workbook(tmp_path / "plant", Info=notes, Messwerte=german(), Störungen=broken)
+    outcome = check(place)
+    asked = fits(outcome)
+    assert asked.files == {"telemetry": "book.xlsx/Messwerte", "failures": "book.xlsx/Störungen"}
+    assert asked.read["telemetry"]["decimal"] == ","
+    assert asked.schema.components == ("bearing", "seal")
+    assert "book.xlsx/Info is not used" in outcome[1]
+    assert machines(place) == machines(place, "failures") == {"Süd/1", "Köln #7", "Weiß & Söhne"}
+
+
+def test_sheets_of_several_workbooks_are_one_table(put, check, tmp_path):
+    place = tmp_path / "plant"
+    for month, start in (("2024-01", "2024-01-01"), ("2024-02", "2024-02-01")):
+        workbook(
+            place,
+            f"{month}.xlsx",
+            Data=fleet(hours=120, start=start),
+            Alarms=failures().rename(columns={"component": "code"}),
+        )
+    outcome = check(place)
+    assert f"{3 * 240} rows of 3 machines" in outcome[1]
+    assert fits(outcome).files["telemetry"] == "*/Data"
+
+
+def test_a_sheet_for_each_machine_names_the_machine(put, check, tmp_path):
+    rows = {name: fleet((name,)).drop(columns="machine") for name in ("P-1", "P-2", "P-3")}
+    place = workbook(tmp_path / "plant", **rows)
+    fits(check(place))
+    assert machines(place) == {"P-1", "P-2", "P-3"}
+
+
+def test_a_sheet_that_is_gone_is_named(put, check, tmp_path):
+    place = workbook(tmp_path / "plant", Readings=fleet(), Failures=failures())
+    asked = fits(check(place))
+    workbook(place, Measured=fleet(), Failures=failures())
+    with pytest.raises(DataError, match=r"has no sheet 'Readings', only Measured, Failures; correct it in params.yaml"):
+        sources.read_frames(place, asked.columns, asked.files, asked.schema.machine_id, asked.read)
+
+
+def test_cells_that_are_numbers_stand_beside_cells_with_a_decimal_comma(put, check, tmp_path):
+    frame = fleet()
+    frame["temp"] = [str(value).replace(".", ",") if k % 3 else value for k, value in enumerate(frame["temp"])]
+    place = workbook(tmp_path / "plant", Readings=frame)
+    asked = fits(check(place))
+    got = sources.read_frames(place, asked.columns, asked.files, asked.schema.machine_id, asked.read)["telemetry"]
+    assert got["temp"].tolist() == fleet()["temp"].tolist()
+
+
+def test_files_that_cover_the_same_weeks_are_machines_though_no_time_stands_twice(put, check):
+    files = {}
+    for k in (1, 2, 3):  # seconds apart, so that no two machines share a time
+        at = pd.date_range("2024-01-15", periods=HOURS, freq="h") + pd.to_timedelta(
+            np.arange(HOURS) % 50 + 60 * k, unit="s"
+        )
+        files[f"WT{k:02d}"] = fleet((k,)).drop(columns="machine").assign(time=at.astype("str"))
+    broken = failures(("WT01", "WT02", "WT03")).rename(columns={"machine": "turbine"})
+    place = put(**files, failures=broken)
+    fits(check(place))
+    assert machines(place) == machines(place, "failures") == {"WT01", "WT02", "WT03"}
+
+
+def test_a_machine_column_of_events_beside_readings_without_one_is_asked_about(put, check):
+    """One file of readings at different times, and failures of three machines: they are not one machine's."""
+    at = pd.date_range("2024-01-15", periods=HOURS, freq="h").astype("str")
+    place = put(readings=one(time=at), failures=failures(("A", "B", "C")))
+    code, _, first = check(place)
+    assert code == cli.REFUSED
+    assert "failures.csv has a column of machines, machine (A, B, C)" in first
+    assert "MACHINE=one" in first
+    fits(check(place, "--machine", "one"), machines=1)
+
+
+def test_a_prefix_that_one_file_leaves_out_is_left_out_of_all(put, check):
+    for readings, events in (("UNIT4.P-10{}", "P-10{}"), ("P-10{}", "plant/P-10{}")):
+        names = [readings.format(k) for k in (1, 2, 3)]
+        broken = failures(tuple(events.format(k) for k in (1, 2, 3)))
+        place = put(readings=fleet(tuple(names)), failures=broken)
+        outcome = check(place)
+        assert fits(outcome).schema.components == ("bearing", "seal")
+        assert machines(place) == machines(place, "failures") == {"P-101", "P-102", "P-103"}
+
+
+def test_machines_of_other_names_are_shown_with_both(put, check):
+    code, _, first = check(put(readings=fleet(("A1", "A2", "A3")), failures=failures(("Z1", "Z2", "Z3"))))
+    assert code == cli.REFUSED
+    assert "its column machine has Z1, Z2, Z3, and the readings are of A1, A2, A3; give both the same names" in first
+
+
+def test_a_value_that_stands_for_missing_in_many_sensors_is_one_remark(put, check):
+    frame = fleet()
+    frame.loc[::9, ["temp", "vib", "press"]] = -999
+    outcome = check(put(readings=frame))
+    assert fits(outcome).read["missing"] == [-999]
+    assert "temp is -999 in 80 rows (11.1%), far from its other readings, and so it is with vib, press: " in outcome[1]
+
+
+def test_the_next_command_can_be_typed_as_it_stands(put, check, tmp_path):
+    place = put(readings=fleet()).rename(tmp_path / "hall 3 (old)")
+    outcome = check(place, "--sensors", "temp,vib,press", "--time-format", "%Y-%m-%d %H:%M:%S")
+    fits(outcome)
+    last = outcome[1].strip().splitlines()[-1]
+    told = "SENSORS=temp,vib,press TIME_FORMAT='%Y-%m-%d %H:%M:%S'"
+    assert f"make adopt DATA='{place}' {told} makes" in last
+    (place / "readings.csv").write_text(table(fleet().assign(temp=np.inf)))
+    said = check(place, "--sensors", "temp,vib,press", "--time-format", "%Y-%m-%d %H:%M:%S")[1]
+    assert said.strip().endswith(f"make data-check DATA='{place}' {told}")

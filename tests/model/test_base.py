@@ -12,9 +12,11 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import closedloop
 from model.common.params import load
 
 # The last commit before judge/, report/ and model/common/ took their places: its model.train is one large module beside
@@ -38,6 +40,11 @@ def command(
     environment |= {"GITHUB_ACTIONS": str(on_github).lower(), "ACT": "", "GITHUB_RUN_ID": "7"} | extra
     words = (sys.executable, "-m", f"model.{name}", *words)
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def judge(folder: Path, **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run ``evaluate``; without ablations and importance, which another test's runs have."""
+    return command(folder, "evaluate", "--quick", **how)
 
 
 def succeed(folder: Path, *names: str) -> None:
@@ -68,6 +75,11 @@ def copy_parts(folder: Path) -> None:
         if (top() / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((top() / name).read_bytes())
+    library = Path(closedloop.__file__).parent
+    for compiled in library.rglob("__pycache__/*.nb[ic]"):  # compiling takes longer than all else
+        copied = folder / "src/closedloop" / compiled.relative_to(library)
+        copied.parent.mkdir(exist_ok=True)
+        copied.write_bytes(compiled.read_bytes())
 
 
 def pin_a_small_fleet(folder: Path) -> None:
@@ -104,20 +116,52 @@ def copy(copy_checkout, tmp_path_factory):
 
 def test_a_change_meets_the_model_of_its_base_and_an_untouched_commit_is_identical(copy):
     base = git(copy, "rev-parse", "HEAD")
-    done = command(copy, "evaluate", base=base)
+    done = judge(copy, base=base)
     assert done.stdout.startswith("identical: "), done.stderr
 
     params = copy / "model/params.yaml"
     params.write_text(re.sub(r"(?<=alarms_per_machine_year: )\d+", "3", params.read_text()))
     head = commit(copy, "fewer alarms")
     succeed(copy, "train", "predict")
-    done = command(copy, "evaluate", base=base)
+    done = judge(copy, base=base)
     decision = json.loads((copy / "build/decision.json").read_text())
     assert decision["verdict"] in {"inconclusive", "worse", "better"}, done.stderr
     assert base == decision["champion"]["commit"]
     assert head == decision["challenger"]["commit"]
     assert decision["ci"] is None
     assert decision["champion"]["model_digest"] != decision["challenger"]["model_digest"]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_another_commits_worktree_takes_what_is_compiled_where_the_library_is_the_same(copy, tmp_path, changed):
+    folder = tmp_path / "project"
+    subprocess.run(["git", "clone", "--quiet", str(copy), str(folder)], check=True, capture_output=True)
+    compiled = folder / "src/closedloop/heads/__pycache__/trees.walk.nbc"
+    compiled.parent.mkdir()
+    compiled.write_bytes(b"machine code")
+    if changed:
+        (folder / "src/closedloop/heads/trees.py").write_text("")
+    program = "import sys; from model.common import commits; print(commits.worktree(sys.argv[1]))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)])}
+    words = [sys.executable, "-c", program, git(folder, "rev-parse", "HEAD")]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    found = list((folder / done.stdout.strip()).rglob("trees.walk.nbc"))
+    assert [b"machine code"] * (not changed) == [path.read_bytes() for path in found]
+
+
+def test_a_worktree_whose_making_was_killed_is_made_again(copy, tmp_path):
+    """Git writes the files in the order of their names; a part of them is no commit."""
+    folder = tmp_path / "project"
+    subprocess.run(["git", "clone", "--quiet", str(copy), str(folder)], check=True, capture_output=True)
+    head = git(folder, "rev-parse", "HEAD")
+    git(folder, "worktree", "add", "--quiet", "--detach", f"build/commits/{head[:12]}", head)
+    shutil.rmtree(folder / "build/commits" / head[:12] / "src")
+    program = "import sys; from model.common import commits; print(commits.worktree(sys.argv[1]))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)])}
+    for _ in range(2):
+        words = [sys.executable, "-c", program, head]
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        assert "" == git(folder / done.stdout.strip(), "status", "--porcelain")
 
 
 def test_a_base_that_cannot_be_trained_is_incomparable_until_a_person_accepts_it(copy):
@@ -127,24 +171,24 @@ def test_a_base_that_cannot_be_trained_is_incomparable_until_a_person_accepts_it
     base = commit(copy, "broken")
     broken.write_text(good)
     commit(copy, "fixed")
-    done = command(copy, "evaluate", base=base)
+    done = judge(copy, base=base)
     assert done.returncode == 1
     assert done.stdout.startswith("incomparable: ")
     assert "this commit cannot train" in done.stdout
 
     champion = git(copy, "rev-list", "--max-parents=0", "HEAD")
-    command(copy, "evaluate", base=base, champion=champion)  # the rules are the base's, and another model is met
+    judge(copy, base=base, champion=champion)  # the rules are the base's, and another model is met
     assert champion == json.loads((copy / "build/decision.json").read_text())["champion"]["commit"]
-    assert command(copy, "evaluate", base=base).returncode == 1
+    assert judge(copy, base=base).returncode == 1
 
     words = ("--why", "the base is broken", "--decision", "build/decision.json")
     refused = command(copy, "accept", *words)
     assert refused.returncode == 1
     assert "on a person's machine" in refused.stderr  # where it was just judged
-    assert command(copy, "evaluate", base=base, on_github=True).returncode == 1
+    assert judge(copy, base=base, on_github=True).returncode == 1
     assert command(copy, "accept", *words).returncode == 0
     assert base == json.loads((copy / "model/accepted.json").read_text())["champion"]
-    done = command(copy, "evaluate", base=base, on_github=True)
+    done = judge(copy, base=base, on_github=True)
     assert done.returncode == 0, done.stderr
     assert "Accepted by a code owner: the base is broken." in done.stdout
     decision = json.loads((copy / "build/decision.json").read_text())
@@ -172,7 +216,7 @@ def test_the_champion_answers_from_the_bundle_of_its_release_also_when_its_pin_i
     succeed(copy, "train", "predict")
 
     def judged(**extra: str) -> dict:
-        command(copy, "evaluate", "--quick", base=champion, champion=champion, **extra)
+        judge(copy, base=champion, champion=champion, **extra)
         return json.loads((copy / "build/decision.json").read_text())
 
     decision = judged(PIN_IS_GONE="1")
@@ -255,7 +299,7 @@ def test_a_model_becomes_this_machines_champion_if_a_commit_can_make_it_again(
 
 
 def test_a_base_that_is_not_in_the_clone_is_one_clear_line(copy):
-    done = command(copy, "evaluate", base="f" * 40)
+    done = judge(copy, base="f" * 40)
     assert done.returncode == 2
     assert "git fetch --unshallow" in done.stderr.splitlines()[-1]
 
@@ -292,7 +336,7 @@ def test_a_champion_from_before_the_moves_is_trained_by_its_own_code_and_only_th
     """The commands data, validate, train and predict, their flags and paths are frozen, so that this works for ever."""
     folder, base = moved
     succeed(folder, "data", "validate", "train", "predict")  # the pin holds: the tables are still the same
-    done = command(folder, "evaluate", base=base)
+    done = judge(folder, base=base)
     assert done.stdout.startswith("incomparable: "), done.stderr
     assert done.returncode == 1
     decision = json.loads((folder / "build/decision.json").read_text())
@@ -320,7 +364,7 @@ def test_a_fleet_of_ones_own_in_place_of_the_simulator_is_the_first_and_then_the
     assert command(copy, "validate", "--pin").returncode == 0
     adopted = commit(copy, "adopt a fleet")
     succeed(copy, "train", "predict")
-    done = command(copy, "evaluate", base=base, champion=base)
+    done = judge(copy, base=base, champion=base)
     assert done.stdout.startswith("first: "), done.stderr
     decision = json.loads((copy / "build/decision.json").read_text())
     assert (None, True, True) == (decision["champion"], decision["green"], decision["becomes_champion"])
@@ -328,5 +372,5 @@ def test_a_fleet_of_ones_own_in_place_of_the_simulator_is_the_first_and_then_the
     params.write_text(params.read_text().replace("source: plant", "source: press"))
     commit(copy, "another name")
     succeed(copy, "data", "validate", "train", "predict")
-    done = command(copy, "evaluate", base=adopted, champion=adopted)
+    done = judge(copy, base=adopted, champion=adopted)
     assert done.stdout.startswith("incomparable: The ruler changed (source in params.yaml)"), done.stdout

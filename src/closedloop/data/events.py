@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from closedloop.data import reading, roles, times, words
+from closedloop.data import fleets, roles, words
 from closedloop.data.kinds import Group, texts_of
 from closedloop.data.proposed import Asked, FoundTable, Guess, time_settings
 from closedloop.data.roles import KeyColumns
@@ -111,10 +111,15 @@ def _table(
     found = FoundTable(group, heads, own=dict(own or {}))
     lacking: list[str] = []
     taken = {name for name in (heads.time, heads.clock, heads.machine, *(found.own.get("only") or {})) if name}
+    if heads.machine is None and asked.machine != "one":
+        heads = _prefixed(found, known) or heads
+        found.heads = heads
     if heads.machine is None and (table == "machines" or "machine" not in tables["telemetry"].own):
-        lacking.append("a column that says which machine")
+        lacking.append(_other_names(group, taken, known) or "a column that says which machine")
     elif heads.machine is None:
         found.own["machine"] = tables["telemetry"].own["machine"]
+        if asked.machine != "one":
+            _ask_whose(group, tables["telemetry"].group.name, taken, result)
     if table == "machines":
         _machines(found, tables, lacking)
     else:
@@ -140,6 +145,70 @@ def _table(
         result.aside.setdefault(group.names[0], []).append(f"not needed: {', '.join(unused)}")
 
 
+def _ask_whose(group: Group, telemetry: str, taken: set[str], result: Guess) -> None:
+    """Add a fault where a group tells machines apart and the rows of telemetry do not."""
+    if (name := _named_machines(group, taken)) is None:
+        return
+    result.faults.append(
+        f"{group.name} has a column of machines, {name} ({_few(group, name)}), and nothing says which machine each row "
+        f"of {telemetry} is of: name its column with MACHINE=, or MACHINE=file where each file is a machine; "
+        "MACHINE=one where all are one machine"
+    )
+
+
+def _named_machines(group: Group, taken: set[str]) -> str | None:
+    """The column that is called after machines and has several of them, each in several rows or all at once."""
+    vague = words.COLUMN_WORDS["machineID"].index("serial")
+    found = group.pick("machineID", CODES, taken)
+    if found is None or (words.rank(found, words.COLUMN_WORDS["machineID"]) or 0) >= vague:
+        return None
+    return found if texts_of(group.rows[found]).nunique() > 1 else None
+
+
+def _few(group: Group, name: str) -> str:
+    """The first values of a column."""
+    values = texts_of(group.rows[name]).dropna().unique()
+    return f"{', '.join(values[:3])}{', …' * (len(values) > 3)}"
+
+
+def _other_names(group: Group, taken: set[str], known: set[str]) -> str | None:
+    """What is lacking where a column names machines, and the readings have others."""
+    if (name := _named_machines(group, taken)) is None:
+        return None
+    readings = sorted(known)
+    return (
+        f"machines that have readings: its column {name} has {_few(group, name)}, and the readings are of "
+        f"{', '.join(readings[:3])}{', …' * (len(readings) > 3)}; give both the same names"
+    )
+
+
+def _prefixed(found: FoundTable, known: set[str]) -> KeyColumns | None:
+    """The heads of a table whose machines have a prefix that those of the readings lack; None where none has."""
+    group, heads = found.group, found.heads
+    for name in group.of_kind("text"):
+        if name in (heads.time, heads.clock):
+            continue
+        if start := fleets.prefix_of(set(texts_of(group.rows[name]).dropna()), known):
+            found.own["machine_prefix"] = start
+            return KeyColumns(heads.time, heads.clock, name)
+    return None
+
+
+def bare_names(telemetry: FoundTable, groups: list[Group], known: set[str], result: Guess) -> set[str]:
+    """The machines of the readings, without a prefix that other files leave out; the settings then say so."""
+    for group in groups:
+        for name in group.of_kind("text", "whole"):
+            others = set(texts_of(group.rows[name]).dropna())
+            if not others & known and (start := fleets.prefix_of(known, others)):
+                telemetry.own["machine_prefix"] = start
+                result.said.setdefault("machines", []).append(
+                    f"{start} stands before each machine, and {group.name} leaves it out: so do we "
+                    "(read.machine_prefix)"
+                )
+                return {one.removeprefix(start) for one in known}
+    return known
+
+
 def _machines(found: FoundTable, tables: dict[str, FoundTable], lacking: list[str]) -> None:
     """Map the columns of the machines: model and age, or the year built."""
     group, taken = found.group, {found.heads.machine or ""}
@@ -147,23 +216,11 @@ def _machines(found: FoundTable, tables: dict[str, FoundTable], lacking: list[st
     age = group.pick("age", ("whole", "number"), {*taken, model or ""})
     if age is None and (built := group.pick("built", ("whole", "time", "number"), {*taken, model or ""})) is not None:
         telemetry = tables["telemetry"]
-        found.own["age_in"] = _last_year(telemetry)
+        found.own["age_in"] = fleets.last_year(telemetry)
         age = built
     found.columns |= {name: ours for name, ours in ((model, "model"), (age, "age")) if name}
     if not found.columns:
         lacking.append("a column of machine models or of ages in years")
-
-
-def _last_year(found: FoundTable) -> int:
-    """The year of the last readings, in which ages are counted."""
-    keys: dict[str, Any] = {key: value for key, value in found.own.items() if key in ("time_format", "epoch")}
-    column = found.group.rows[str(found.heads.time)]
-    if found.heads.clock:
-        column = column.astype("str") + " " + found.group.rows[found.heads.clock].astype("str")
-    if "epoch" in keys:
-        column = column.astype("float64")
-    told = times.parsed(column, reading.settings(keys, "telemetry"))
-    return int(max(time for time in told.dropna() if hasattr(time, "year")).year)
 
 
 def _asked_for(text: str | None, group: Group) -> tuple[str, list[str]] | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import re
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,26 @@ SPACES = "\u00a0\u202f "
 
 
 def suffix(path: Path) -> str:
-    """The ending of a file's name, in lower case."""
-    return path.suffix.lower()
+    """The ending of a file's name, in lower case; of a sheet, that of its workbook."""
+    return file_of(path).suffix.lower()
+
+
+def file_of(path: Path) -> Path:
+    """The file that a path names: the workbook where the path goes on to one of its sheets, as in book.xlsx/Sheet."""
+    book = path.parent
+    return book if book.suffix.lower() in EXCEL and book.is_file() else path
+
+
+def tables_in(path: Path) -> list[Path]:
+    """The tables in a file: its sheets where it is a workbook with several that hold one, else the file itself.
+
+    Raises:
+        DataError: the workbook cannot be read.
+    """
+    if suffix(path) not in EXCEL:
+        return [path]
+    names = [name for name in _sheets(path) if _is_table(_cells(path, name, *_state(path)))]
+    return [path / name for name in names] if len(names) > 1 else [path]
 
 
 def readable(path: Path) -> bool:
@@ -44,6 +64,9 @@ def matching(location: Path, named: str | Collection[str], others: Collection[st
             found[location / name] = None
             continue
         paths = sorted(path for path in location.glob(name) if path.is_file() and readable(path))
+        book, _, sheet = name.rpartition("/")  # a sheet of the workbooks that the rest of the pattern fits
+        books = sorted(path for path in location.glob(book) if suffix(path) in EXCEL and path.is_file()) if book else []
+        paths += [path / own for path in books for own in _sheets(path) if fnmatchcase(own, sheet)]
         found |= dict.fromkeys(path for path in paths if str(path.relative_to(location)) not in others)
     return list(found)
 
@@ -76,7 +99,7 @@ def blocks(
     Raises:
         DataError: the file cannot be read.
     """
-    try:
+    with _worded(path):
         if suffix(path) in PARQUET:
             frame = pd.read_parquet(path)
             frame = indexed(frame if rows is None else frame.head(rows))
@@ -85,6 +108,13 @@ def blocks(
             yield tidy(_excel(path, read, rows), read, texts)
         else:
             yield from _text_blocks(path, texts, read, rows, at_once, only)
+
+
+@contextmanager
+def _worded(path: Path) -> Iterator[None]:
+    """Raise DataError, in one line that names the file, for what the libraries that read it raise."""
+    try:
+        yield
     except DataError:
         raise
     except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
@@ -131,21 +161,53 @@ ALL = _All()
 
 
 def _excel(path: Path, read: Read, rows: int | None) -> pd.DataFrame:
-    """The first sheet of a workbook that holds a table."""
-    with pd.ExcelFile(io.BytesIO(path.read_bytes()), engine="openpyxl") as book:
-        for name in book.sheet_names:
-            cells = pd.read_excel(book, sheet_name=name, header=None, nrows=rows)
-            if cells.shape[0] > 1 and cells.shape[1] > 1:
-                break
-        else:
+    """The sheet that a path names, or the first sheet of its workbook that holds a table."""
+    book = file_of(path)
+    if book == path:
+        sheets = (_cells(book, name, *_state(book)) for name in _sheets(book))
+        cells = next((sheet for sheet in sheets if _is_table(sheet)), None)
+        if cells is None:
             raise DataError(f"{path}: no sheet holds a table; export it again")
+    elif path.name in (names := _sheets(book)):
+        cells = _cells(book, path.name, *_state(book))
+    else:
+        raise DataError(f"{book}: has no sheet {path.name!r}, only {', '.join(names)}; correct it in params.yaml")
+    cells = cells if rows is None else cells.head(rows)
     filled = cells.notna().sum(axis=1)
     skip = read.skip_lines
     if skip is None:  # the names of the columns are the first row that is as full as most
         skip = int((filled >= filled.median()).to_numpy().argmax())
     body = cells.iloc[skip + 1 :].dropna(how="all").reset_index(drop=True)
-    names = [f"Unnamed: {at}" if pd.isna(name) else str(name) for at, name in enumerate(cells.iloc[skip])]
-    return body.set_axis(names, axis=1).infer_objects()
+    heads = [f"Unnamed: {at}" if pd.isna(name) else str(name) for at, name in enumerate(cells.iloc[skip])]
+    return body.set_axis(heads, axis=1).infer_objects()
+
+
+def _is_table(cells: pd.DataFrame) -> bool:
+    return cells.shape[0] > 1 and cells.shape[1] > 1
+
+
+def _state(book: Path) -> tuple[int, int]:
+    """What changes when a file does."""
+    about = book.stat()
+    return about.st_mtime_ns, about.st_size
+
+
+def _sheets(book: Path) -> tuple[str, ...]:
+    """The names of a workbook's sheets."""
+    with _worded(book):
+        return _sheet_names(book, *_state(book))
+
+
+@functools.lru_cache(maxsize=32)
+def _sheet_names(book: Path, *_: int) -> tuple[str, ...]:
+    with pd.ExcelFile(book, engine="openpyxl") as opened:
+        return tuple(str(name) for name in opened.sheet_names)
+
+
+@functools.lru_cache(maxsize=32)  # a minute for a hundred thousand rows, and a fleet is read several times
+def _cells(book: Path, sheet: str, *_: int) -> pd.DataFrame:
+    """The cells of a sheet."""
+    return pd.read_excel(book, sheet_name=sheet, header=None, engine="openpyxl")
 
 
 def indexed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -179,6 +241,14 @@ def _is_text(column: pd.Series) -> bool:
     return isinstance(column.dtype, pd.StringDtype) or column.dtype == object
 
 
+def text_in(column: pd.Series) -> pd.Series:
+    """The values of a column that are text, without the numbers that a workbook holds as such."""
+    present = column.dropna()
+    if not _is_text(present):
+        return pd.Series([], dtype="str")
+    return present[present.map(lambda value: isinstance(value, str))].astype("str")
+
+
 def number_pattern(decimal: str, thousands: str | None) -> str:
     """A regular expression of a number with these marks."""
     whole = r"\d+"
@@ -189,7 +259,7 @@ def number_pattern(decimal: str, thousands: str | None) -> str:
 
 
 def to_numbers(column: pd.Series, decimal: str, thousands: str | None) -> pd.Series:
-    """The numbers of a column of text, missing where the text is none by these marks."""
+    """The numbers of a column of text, missing where the text is none by these marks; a number stays what it is."""
     texts = column.astype("str").str.strip()
     fits = texts.str.fullmatch(number_pattern(decimal, thousands)).fillna(False).astype(bool)
     if thousands:
@@ -198,7 +268,11 @@ def to_numbers(column: pd.Series, decimal: str, thousands: str | None) -> pd.Ser
             texts = texts.str.replace(mark, "", regex=False)
     if decimal != ".":
         texts = texts.str.replace(decimal, ".", regex=False)
-    return pd.to_numeric(texts.where(fits), errors="coerce")
+    numbers = pd.to_numeric(texts.where(fits), errors="coerce")
+    if column.dtype != object:
+        return numbers
+    given = column.map(lambda value: type(value) in (int, float))
+    return numbers.where(~given, pd.to_numeric(column.where(given)))
 
 
 def as_missing(column: pd.Series, missing: Collection[str]) -> pd.Series:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from closedloop.data import files
+from closedloop.data import files, reading, times
 from closedloop.data.kinds import texts_of
 from closedloop.data.proposed import Asked, FoundTable, Guess
 from closedloop.data.roles import FEW, stamp
@@ -26,15 +29,16 @@ def settle(found: FoundTable, asked: Asked, result: Guess) -> bool:
     of = group.of[apart.to_numpy()]
     if asked.machine != "one" and (len(group.names) > 1 or asked.machine == "file"):
         patterns = _patterns(group.names)
-        if asked.machine == "file" or float(frame.duplicated().mean()) > FEW:
+        told_by_file = asked.machine == "file" or float(frame.duplicated().mean()) > FEW
+        if told_by_file or _at_once(found, apart.to_numpy()):
             for machine_from, of_name in patterns.items():
                 machines = pd.Series([of_name(name) for name in group.names]).iloc[of].set_axis(frame.index)
                 if len(set(machines)) > 1 and float(frame.assign(machine=machines).duplicated().mean()) <= FEW:
                     found.own["machine_from"] = machine_from
                     names = list(dict.fromkeys(of_name(name) for name in group.names))
                     result.said.setdefault("machines", []).append(
-                        f"no column names the machine, and the files hold the same times: the name of each file does, "
-                        f"such as {', '.join(names[:3])} (read.machine_from; MACHINE=one if they are one machine)"
+                        "no column names the machine, and the files hold times of the same period: the name of each "
+                        f"does, such as {', '.join(names[:3])} (read.machine_from; MACHINE=one if they are one machine)"
                     )
                     return True
     if asked.machine == "one" or float(frame.duplicated().mean()) <= FEW:
@@ -50,6 +54,41 @@ def settle(found: FoundTable, asked: Asked, result: Guess) -> bool:
         f"MACHINE=column, one of {columns}; where there is no such column, add one"
     )
     return False
+
+
+def _at_once(found: FoundTable, apart: NDArray[np.bool_]) -> bool:
+    """Whether most of the time lies within several files, as where each is one machine, and not each a day."""
+    spans = _times(found)[apart].groupby(found.group.of[apart]).agg(["min", "max"]).dropna().sort_values("min")
+    if len(spans) < 2:
+        return False
+    whole = spans["max"].max() - spans["min"].min()
+    return bool((spans["max"] - spans["min"]).sum() > 1.5 * whole)
+
+
+def _times(found: FoundTable) -> pd.Series:
+    """The times of the rows that can be read."""
+    keys: dict[str, Any] = {key: value for key, value in found.own.items() if key in ("time_format", "epoch")}
+    column = found.group.rows[str(found.heads.time)]
+    if found.heads.clock:
+        column = column.astype("str") + " " + found.group.rows[found.heads.clock].astype("str")
+    if "epoch" in keys:
+        column = pd.to_numeric(column, errors="coerce")
+    return pd.to_datetime(times.parsed(column, reading.settings(keys, "telemetry")), utc=True, errors="coerce")
+
+
+def last_year(found: FoundTable) -> int:
+    """The year of the last readings, in which ages are counted."""
+    return int(_times(found).max().year)
+
+
+def prefix_of(names: Collection[str], others: Collection[str]) -> str | None:
+    """What stands before the machine in all of ``names``, where most of ``others`` name machines without it."""
+    shared = _shared([*names]) if names else ""
+    for end in (mark.end() for mark in re.finditer(r"[\W_]", shared)):
+        bare = {name[end:] for name in names}
+        if len(bare & {*others}) > min(len(bare), len({*others})) / 2:
+            return shared[:end]
+    return None
 
 
 def _patterns(names: list[str]) -> dict[str, Callable[[str], str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,11 @@ def groups_of(
     A ``.txt`` file that cannot be read as a table is a note, and no broken one.
     """
     found: dict[Any, list[tuple[str, pd.DataFrame, sniff.Form | None]]] = {}
-    for path in paths:
+    for path, unreadable in _tables_in(paths):
         name = path.relative_to(location).as_posix()
         try:
+            if unreadable is not None:
+                raise unreadable
             form = None
             if files.suffix(path) not in (*files.PARQUET, *files.EXCEL):
                 form = sniff.form_of(path, read)
@@ -100,6 +103,15 @@ def groups_of(
         key = (path.suffix in files.PARQUET, *_events_named(path, len(rows.columns)), *sorted(rows.columns))
         found.setdefault(key, []).append((name, rows, form))
     return [_group(members, read) for members in found.values()]
+
+
+def _tables_in(paths: list[Path]) -> Iterator[tuple[Path, DataError | None]]:
+    """Yield the tables in files, sheets of workbooks too, each with the error of a file that cannot be read."""
+    for path in paths:
+        try:
+            yield from ((table, None) for table in files.tables_in(path))
+        except DataError as error:
+            yield path, error
 
 
 def _events_named(path: Path, columns: int) -> list[str]:
@@ -188,9 +200,9 @@ DOTTED = r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+"
 
 def marks_of(group: Group) -> None:
     """Find the decimal and the thousands mark of a group's numbers, or the question that a person must answer."""
-    if group.form is None or group.read.decimal != "." or group.read.thousands:
+    if group.read.decimal != "." or group.read.thousands:
         return
-    cells = [group.rows[name].dropna().astype("str").str.strip().drop_duplicates() for name in group.rows]
+    cells = [files.text_in(group.rows[name]).str.strip().drop_duplicates() for name in group.rows]
     columns = [
         texts for texts in cells if len(texts) and texts.str.fullmatch(r"[+-]?[\d.,'\u00a0\u202f ]*\d").mean() > ENOUGH
     ]
@@ -220,7 +232,7 @@ def marks_of(group: Group) -> None:
             )
             return
         group.read = replace(group.read, decimal=",", thousands=space or ("." if len(point) else None))
-    elif several.any() or len(point) or group.form.separator == ",":
+    elif several.any() or len(point) or (group.form is not None and group.form.separator == ","):
         group.read = replace(group.read, thousands=",")
     else:
         group.question = _which_mark(group, str(comma.iloc[0]), str(comma.iloc[-1]))

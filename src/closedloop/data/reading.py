@@ -39,6 +39,7 @@ class Read:
         missing: values that stand for a missing reading, such as -999.
         machine: the one machine, where no column names it.
         machine_from: the path of a file, with ``{machine}`` where it names the machine and ``*`` for other text.
+        machine_prefix: what stands before the name of each machine, and is left out.
         tag, value: in the long format, the column that names the sensor and that of the reading.
         tag_separator: what parts the machine from the sensor in a tag, at its last place.
         only: a column, and those of its values whose rows belong to this table.
@@ -58,6 +59,7 @@ class Read:
     missing: tuple[str, ...] = ()
     machine: str | None = None
     machine_from: str | None = None
+    machine_prefix: str | None = None
     tag: str | None = None
     value: str | None = None
     tag_separator: str | None = None

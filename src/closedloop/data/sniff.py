@@ -32,6 +32,9 @@ class Form:
     separator: str
 
 
+PLAIN = Form("utf-8", 0, ",")
+
+
 def opened(path: Path) -> IO[bytes]:
     """A file, open for reading; a gzip or zip archive is unpacked.
 
@@ -123,9 +126,10 @@ def _rows(lines: list[str], separator: str) -> list[list[str]]:
     return [next(csv.reader([line], delimiter=separator), []) for line in lines]
 
 
-def said(form: Form, read: Read) -> list[str]:
-    """What is worth saying of how a file is written."""
+def said(form: Form | None, read: Read) -> list[str]:
+    """What is worth saying of how a file is written; ``form`` is None of a workbook or Parquet file."""
     words = []
+    form = form or PLAIN
     if form.separator != ",":
         words.append(f"separator {'tab' if form.separator == chr(9) else form.separator}")
     if form.encoding not in ("utf-8", "utf-8-sig"):
@@ -139,9 +143,10 @@ def said(form: Form, read: Read) -> list[str]:
     return words
 
 
-def as_keys(form: Form, read: Read) -> dict[str, Any]:
+def as_keys(form: Form | None, read: Read) -> dict[str, Any]:
     """The keys of ``read:`` for a file whose form differs from a plain CSV file's."""
     keys: dict[str, Any] = {}
+    form = form or PLAIN
     if form.separator != ",":
         keys["separator"] = form.separator
     if read.decimal != ".":

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from closedloop.data import adapters, machines, reading, tables
-from closedloop.data.files import matching, read_file
+from closedloop.data.files import file_of, matching, read_file
 from closedloop.data.frames import (
     WANTED,
     Columns,
@@ -69,7 +69,7 @@ def named(location: Path, files: Mapping[str, str | list[str]]) -> dict[str, lis
             name for other, of in files.items() if other != table for name in ([of] if isinstance(of, str) else of)
         }
         found[table] = matching(location, names, others)
-        lost = next((path for path in found[table] if not path.exists()), None)
+        lost = next((path for path in found[table] if not file_of(path).exists()), None)
         if lost is not None:
             raise DataError(f"files.{table}: {lost} is not there; correct the name in params.yaml")
         if not found[table]:

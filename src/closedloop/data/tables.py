@@ -131,6 +131,9 @@ def finished(table: str, frame: pd.DataFrame, read: Read) -> pd.DataFrame:
     """The frame with its values converted, in the shape of the table."""
     if read.tag and table == "telemetry":
         frame = _by_tag(frame, read)
+    if read.machine_prefix and "machineID" in frame:
+        bare = frame["machineID"].astype("str").str.strip().str.removeprefix(read.machine_prefix)
+        frame = frame.assign(machineID=bare.where(frame["machineID"].notna()))
     machines = frame.get("machineID")
     new: dict[str, pd.Series] = {}
     for name in frame.columns:
