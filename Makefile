@@ -49,7 +49,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else ech
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run data-check adopt unadopt data-pin drift monitor retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test image-same manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run loop data-check adopt unadopt data-pin drift monitor retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -68,6 +68,9 @@ run: $(INSTALLED) ## make the data, train a model, judge it and write a report; 
 	$(strip $(BIN)/python -m model.train $(WITH) $(if $(QUICK),--quick))
 	$(BIN)/python -m model.predict
 	$(strip $(BIN)/python -m model.evaluate $(WITH) $(if $(QUICK),--quick))
+
+loop: $(INSTALLED) ## show the whole loop on a simulated fleet in six minutes: serve, drift, retrain, pull request, serve the better model; build/loop/index.html
+	@$(BIN)/python -m model.loop
 
 # What a person says of their files, on the command line alone: a variable of the shell with such a name means something else.
 SAID := TIME MACHINE SENSORS FAILURES MAINT TIME_ZONE TIME_FORMAT EPOCH SEPARATOR DECIMAL THOUSANDS ENCODING SKIP_LINES MISSING
@@ -156,9 +159,6 @@ image: engine $(WHEEL) $(BUNDLE) ## build the container image closedloop:dev (IM
 image-test: engine $(INSTALLED) ## run that image without privileges, call every route, kill it, and check its log
 	@$(DOCKER) image inspect $(IMAGE) >/dev/null || { echo 'make $@: there is no image $(IMAGE); build it with: make image' >&2; exit 2; }
 	DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(BIN)/pytest tests/e2e/test_image.py
-
-image-same: engine $(WHEEL) $(BUNDLE) ## build the image twice without a cache and compare every file; takes minutes
-	DOCKER=$(DOCKER) DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/pytest tests/e2e/test_image_same.py
 
 manifests: $(INSTALLED) ## render the Kubernetes manifests of every overlay to build/manifests, and validate them
 	$(FROM_CI) $(BIN)/python -m pipeline.manifests

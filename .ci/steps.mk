@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down rollback-hold rollback-move retrain-log retrain-judge propose log-pins
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins
 
 # --- ci.yml, and what it calls ---
 
@@ -114,8 +114,8 @@ log-pins: $(INSTALLED) ## pin in the log's sinks what main, the open proposal an
 
 # --- daily.yml and security.yml ---
 
-readme: $(WHEEL) ## run the README's commands for your own fleet, on a fresh copy of this commit
-	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_readme.py
+readme: $(WHEEL) ## run the README's commands for your own fleet on a fresh copy of this commit, and a small make loop
+	$(AS_BUILT) $(BIN)/pytest tests/e2e/test_readme.py tests/e2e/test_loop.py
 
 wheels: $(INSTALLED) ## check that every library of the locks has a wheel for macOS and Linux on arm64
 	WHEELS=1 $(BIN)/pytest -q -rs tests/repo/test_machines.py
@@ -139,3 +139,8 @@ azure: ## make what a release needs on Azure; GITHUB_REPOSITORY=owner/name, DRY_
 
 azure-down: ## delete what make azure made, with the log; CONFIRM=the resource group
 	@python3 k8s/azure/azure.py down $(if $(DRY_RUN),--dry-run)
+
+# --- by hand, and the help has no room for it ---
+
+image-same: engine $(WHEEL) $(BUNDLE) ## build the image twice without a cache and compare every file; takes minutes
+	DOCKER=$(DOCKER) DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/pytest tests/e2e/test_image_same.py

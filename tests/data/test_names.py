@@ -78,6 +78,12 @@ def test_a_name_that_no_request_can_have_is_refused_before_anything_is_trained(n
         Schema.from_dict(SCHEMA.to_dict() | {"sensors": {name: [0, 1]}})
 
 
+def test_a_component_that_is_called_as_the_anomaly_head_is_refused():
+    """Predictions, answers in the log and metrics tell the heads apart by their names alone."""
+    with pytest.raises(DataError, match="'anomaly' is what the head beside the components is called"):
+        Schema.from_dict(SCHEMA.to_dict() | {"components": ["seal", "anomaly"]})
+
+
 ROWS = 48
 UNWRITABLE = {'the "hot" end': "the 'hot' end", "C:\\temp": "C:/temp", "a\tb": "a b"}
 

@@ -16,7 +16,7 @@ from closedloop.data.frames import tables_to_frames
 from closedloop.data.simulate import simulate
 from simulated_fleet import SCHEMA
 
-JOBS = {"make run": "train.yml", "make test": "test.yml"}  # too long to run twice
+JOBS = {"make run": "train.yml", "make test": "test.yml", "make loop": "daily.yml"}  # too long to run twice
 ANYWHERE = "path/to/folder"
 SERVED = "make serve"  # in a sentence, for another terminal
 PORT = "8000"

@@ -102,6 +102,27 @@ AR1 = 0.85
 
 
 @dataclass(frozen=True)
+class Move:
+    """A world that is another one from a day on: what sensors read, how wear shows, and which code an error has.
+
+    Nothing of it is drawn, so everything before that day, and every failure and visit after it, stays as it was.
+
+    ``level`` moves the mean of each sensor, in its deviations. ``wear`` multiplies the step of each component's wear,
+    and ``code`` gives the new code of each error.
+    """
+
+    from_day: int
+    level: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    wear: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    code: tuple[int, int, int, int, int] = (0, 1, 2, 3, 4)
+
+    @property
+    def hour(self) -> int:
+        """The first hour of it."""
+        return 24 * self.from_day
+
+
+@dataclass(frozen=True)
 class Simulation:
     """A fleet and its ground truth.
 
@@ -128,8 +149,8 @@ class _Shown:
 class _Machine:
     """One simulated machine. Times are whole hours since the first row."""
 
-    def __init__(self, profile: Profile, hours: int, seed: int, machine: int) -> None:
-        self.profile, self.hours = profile, hours
+    def __init__(self, profile: Profile, hours: int, seed: int, machine: int, move: Move | None) -> None:
+        self.profile, self.hours, self.move = profile, hours, move
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, machine])))
         self.model = int(self.rng.choice(len(MODELS), p=MODEL_SHARE))
         self.age = int(self.rng.integers(0, MAX_AGE_YEARS, endpoint=True))
@@ -141,6 +162,8 @@ class _Machine:
         self._decoys()
         self._random_errors()
         self._faults()
+        if move is not None:
+            self.errors = [(hour, code if hour < move.hour else move.code[code]) for hour, code in self.errors]
         self.readings = self._readings()
 
     def _between(self, limits: tuple[int, int]) -> int:
@@ -243,6 +266,8 @@ class _Machine:
         units += profile.offset * rng.standard_normal((len(SENSORS), 1))
         units += profile.load * np.sin(2 * np.pi / 24 * (np.arange(self.hours) + rng.uniform(0, 24)))
         values: Float64 = MEAN[:, None] + DEVIATION[:, None] * units
+        if self.move is not None:
+            values[:, self.move.hour :] += (DEVIATION * self.move.level)[:, None]
         for shown in self.shown:
             sensor, length = shown.sensor, shown.end - shown.start + 1
             row = values[sensor]
@@ -257,7 +282,10 @@ class _Machine:
             else:
                 ramp = max(1.0, profile.ramp * length)
                 rise = np.minimum(np.arange(1, length + 1) / ramp, 1.0)
-                row[stretch] += (shown.severity * STEP[sensor] * rise)[stretch.start - shown.start :]
+                step = STEP[sensor]
+                if self.move is not None and shown.kind == "degradation" and shown.start >= self.move.hour:
+                    step = step * self.move.wear[sensor]
+                row[stretch] += (shown.severity * step * rise)[stretch.start - shown.start :]
         clipped: Float64 = np.maximum(values, MINIMUM)
         return clipped.round(6)
 
@@ -315,8 +343,8 @@ def _anomalies(fleet: list[_Machine]) -> pd.DataFrame:
     )
 
 
-def simulate(profile: str, machines: int, days: int, seed: int, schema: Schema) -> Simulation:
-    """Simulate machines 1 to ``machines``, hourly for ``days`` days from 2015-01-01T06:00Z.
+def simulate(profile: str, machines: int, days: int, seed: int, schema: Schema, move: Move | None = None) -> Simulation:
+    """Simulate machines 1 to ``machines``, hourly for ``days`` days from 2015-01-01T06:00Z, in a world that may move.
 
     Raises:
         DataError: the profile is unknown, a size is too small, or the schema is not that of the reference data: the
@@ -335,7 +363,7 @@ def simulate(profile: str, machines: int, days: int, seed: int, schema: Schema) 
                 "restore it in params.yaml, or bring your own tables with DATA=path"
             )
     hours = 24 * days
-    fleet = [_Machine(PROFILES[profile], hours, seed, machine) for machine in range(1, machines + 1)]
+    fleet = [_Machine(PROFILES[profile], hours, seed, machine, move) for machine in range(1, machines + 1)]
     ids: Int64 = np.arange(1, machines + 1, dtype=np.int64)
     model: Int16 = np.array([life.model for life in fleet], np.int16)
     tables = Tables(

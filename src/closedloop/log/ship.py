@@ -25,7 +25,7 @@ from arro3.core import DataType, RecordBatchReader, Schema
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from closedloop.log import ledger, orders, quarantine
+from closedloop.log import ledger, orders, pins, quarantine
 from closedloop.log.attempts import Attempts
 from closedloop.log.budget import STATUS, SinkSize
 from closedloop.log.commits import SegmentId
@@ -112,7 +112,7 @@ class Shipper:
         self._lock = lock(folder / "ship.lock")
         self._noted = float("-inf")
         self._unwritten = False
-        self._looked = False
+        self._looked = self._guarded = False
         self._sink_size = SinkSize(folder, sink.folder)
         self.status = Status(pid=os.getpid())
         self._note()
@@ -244,6 +244,9 @@ class Shipper:
     def _write(self, opened: DeltaTable, table: str, segment: _Segment) -> None:
         spool, number, sha256 = segment.spool, segment.number, segment.sha256
         self._require_fit(opened, table)
+        if segment.rows.later and not self._guarded:
+            pins.guard(self._sink)  # before the first row that another release's upkeep would spoil
+            self._guarded = True
         if self._sink.folder is not None:
             with contextlib.suppress(OSError):  # on a full disk only shipping makes room; without it repair may halt
                 Attempts(self._folder).note(table, opened.version() + 1, SegmentId(spool, number, sha256))

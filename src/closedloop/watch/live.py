@@ -69,7 +69,7 @@ def live(
         settings: rules and costs.
         since_us: answers for earlier rows do not count.
     """
-    rows = _answered_rows(answers, tables) & (tables.time >= since_us)
+    rows = answered_rows(answers, tables) & (tables.time >= since_us)
     figures: dict[str, Any] = {"answers": int(rows.sum()), "machines": len(np.unique(tables.machine[rows]))}
     if not rows.any():
         return Live(answers.model, figures, None)
@@ -90,7 +90,7 @@ def live(
     return Live(answers.model, figures, _counts(found))
 
 
-def _answered_rows(answers: Answered, tables: Tables) -> NDArray[np.bool_]:
+def answered_rows(answers: Answered, tables: Tables) -> NDArray[np.bool_]:
     """Which telemetry rows the model answered for."""
     given = np.unique(np.array([answers.machine, answers.time]), axis=1)
     rows = np.zeros(len(tables.time), bool)

@@ -1,0 +1,176 @@
+"""What an operator who acts on alarms does to the next models, and what findings are worth.
+
+    python tests/bench/operator_bias.py [--quick] [--seeds 3] [--generations 10] [--machines 60] [--judges 400]
+
+A model is served, and an operator acts on a share of its alarms: the failures that it foresaw do not happen. The next
+model learns from what the log then holds, is served in its turn, and so on. Each generation is judged on the same
+held-out fleet, which nobody touches: on failures that really happen. Three ways to label the log are compared: *naive*
+(no replacement prevented anything), *censoring* (what a replacement prevented is unknown) and *findings* (each
+replacement says whether the component was worn).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import Point, finish, say
+
+from closedloop.data.schema import HOUR_US, Tables
+from closedloop.data.simulate import simulate
+from closedloop.features.kernel import Features, compute
+from closedloop.features.spec import Constants, FeatureSpec, fit_constants
+from closedloop.heads.bundle import Bundle, TrainedOn
+from closedloop.judge.labels import UNKNOWN, in_failure_hour, labels
+from closedloop.judge.metrics import assess
+from closedloop.judge.truth import Aligned, Grid, JudgeSettings, Truth
+from closedloop.watch.label_counts import label_counts, mostly_censored
+from model.common import params as parameters
+from model.common.training import TrainingSet, anomaly_head, failure_heads
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+from acting_operator import Operator, act, seen_as
+from simulated_fleet import PARAMS_FILE, SCHEMA
+
+PROFILE, SHARES, WAYS = "default", (0.0, 0.5, 0.9), ("naive", "censoring", "findings")
+KEPT = 0.05  # of the recall may be lost with findings
+
+
+@dataclass(frozen=True)
+class World:
+    """What all generations of a seed share: features' constants, the detector, and the fleet that judges."""
+
+    params: parameters.Params
+    spec: FeatureSpec
+    constants: Constants
+    anomaly: Any
+    judges: Features
+    grid: Grid
+    settings: JudgeSettings
+
+
+def training_set(world_: tuple[Any, ...], tables: Tables, X: Any) -> TrainingSet:
+    """The training set of a generation's tables, with features that were computed already."""
+    params, spec, constants, settings = world_
+    y = np.concatenate(
+        [
+            np.where(in_failure_hour(window, SCHEMA), np.int8(UNKNOWN), labels(window, SCHEMA, params.horizon_us))
+            for window in tables.windows()
+        ],
+        axis=1,
+    )
+    every_us = int(params.failure["negatives_every_hours"] * HOUR_US)
+    grid = Grid.of(Truth(tables, SCHEMA, params.source), settings)
+    return TrainingSet(tables, spec, constants, X, y, tables.time % every_us < SCHEMA.period_us, grid)
+
+
+def first_world(params: parameters.Params, seed: int, machines: int, days: int, judges: int) -> tuple[World, Bundle]:
+    """The world of a seed, and the model that learned from a fleet which nobody touched."""
+    settings = JudgeSettings.from_params(params.raw)
+    tables = seen_as(simulate(PROFILE, machines, days, 1000 * seed, SCHEMA).tables, "naive")
+    spec = FeatureSpec.from_params(params.features, SCHEMA)
+    constants = fit_constants(tables, SCHEMA, int(tables.time.max()), spec.history_us)
+    common = params, spec, constants, settings
+    training = training_set(common, tables, compute(tables, spec, constants, SCHEMA).X)
+    anomaly = anomaly_head(training, SCHEMA, params)
+    untouched = simulate(PROFILE, judges, days, 1000 * seed + 999, SCHEMA).tables
+    world = World(
+        params, spec, constants, anomaly, compute(untouched, spec, constants, SCHEMA),
+        Grid.of(Truth(untouched, SCHEMA, params.source), settings), settings,
+    )  # fmt: skip
+    return world, bundle_of(world, training)
+
+
+def bundle_of(world: World, training: TrainingSet) -> Bundle:
+    heads = failure_heads(training, SCHEMA, world.params, world.anomaly)
+    about = TrainedOn({}, ("", ""), "")
+    return Bundle(SCHEMA, world.spec, world.constants, world.anomaly, heads, about, {})
+
+
+def judged(world: World, bundle: Bundle) -> dict[str, float]:
+    """Recall and false alarms on failures that nobody prevented."""
+    given = bundle.answer(world.judges)
+    heads = {
+        name: Aligned(given.probability[c], given.alarm[c], np.zeros(len(world.grid.time), bool), 0)
+        for c, name in enumerate(SCHEMA.components)
+        if name in bundle.failures
+    }
+    figures = assess(heads, world.grid, world.settings, SCHEMA).metrics["failure"]
+    return {name: figures[name] or 0.0 for name in ("event_recall", "false_alarms_per_machine_year")}
+
+
+def generation(
+    world: World, bundle: Bundle, share: float, way: str, number: int, seed: int, size: tuple[int, int]
+) -> tuple[Bundle, dict[str, Any]]:
+    """The model that learns from what one model's operator leaves, and what became of that generation."""
+    made = simulate(PROFILE, *size, 1000 * seed + number, SCHEMA)
+    features = compute(made.tables, world.spec, world.constants, SCHEMA)
+    acted = act(made, PROFILE, bundle.answer(features).alarm, Operator(share), np.random.default_rng([seed, number]))
+    tables = seen_as(acted.tables, way)
+    X = compute(tables, world.spec, world.constants, SCHEMA).X
+    common = world.params, world.spec, world.constants, world.settings
+    following = bundle_of(world, training_set(common, tables, X))
+    counts = label_counts(tables, SCHEMA, world.params.horizon_us)
+    about = {"prevented": acted.prevented, "acted": len(acted.actions), "left": len(acted.tables.failures.time),
+             "warned": mostly_censored(counts)}  # fmt: skip
+    return following, about | judged(world, following)
+
+
+def main() -> int:
+    """Run all generations, print the table and write build/bench/operator_bias.json."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--quick", action="store_true", help="one seed, three generations, smaller fleets and models")
+    flags.add_argument("--seeds", type=int, default=3)
+    flags.add_argument("--generations", type=int, default=10)
+    flags.add_argument("--machines", type=int, default=60, help="of each generation (default: %(default)s)")
+    flags.add_argument("--judges", type=int, default=400, help="machines that judge (default: %(default)s)")
+    flags.add_argument("--days", type=int, default=150, help="of each generation (default: %(default)s)")
+    args = flags.parse_args()
+    params = parameters.load(PARAMS_FILE)
+    if args.quick:
+        args.seeds, args.generations, args.machines, args.judges, args.days = 1, 3, 40, 60, 120
+        params = replace(
+            params, failure=params.failure | {"parameters": params.failure["parameters"] | {"max_iter": 25}}
+        )
+    rows, started = [], time.monotonic()
+    for seed in range(1, args.seeds + 1):
+        world, first = first_world(params, seed, args.machines, args.days, args.judges)
+        rows.append({"seed": seed, "share": None, "way": "", "generation": 0} | judged(world, first))
+        say(f"seed {seed}: {world.grid.failure_count} failures judge; the first model foresees "
+            f"{rows[-1]['event_recall']:.1%}")  # fmt: skip
+        for share in SHARES:
+            for way in WAYS if share else ("findings",):
+                bundle = first
+                for number in range(1, args.generations + 1):
+                    size = args.machines, args.days
+                    bundle, found = generation(world, bundle, share, way, number, seed, size)
+                    rows.append({"seed": seed, "share": share, "way": way, "generation": number} | found)
+                say(f"  {share:.0%} acted on, {way}: {rows[-1]['event_recall']:.1%} after {args.generations} "
+                    f"({time.monotonic() - started:,.0f} s)")  # fmt: skip
+    return finish("operator_bias", points(rows, args.generations), rows=rows, arguments=vars(args))
+
+
+def points(rows: list[dict[str, Any]], last: int) -> list[Point]:
+    """The recall of the last generations: the mean over seeds and the last three, beside that without an operator."""
+
+    def recall(share: float, way: str) -> float:
+        of = [r["event_recall"] for r in rows if (r["share"], r["way"]) == (share, way) and r["generation"] > last - 3]
+        return float(np.mean(of))
+
+    untouched = recall(0.0, "findings")
+    found = [Point("operator, recall where nobody acts", untouched, "")]
+    for share in SHARES[1:]:
+        for way in WAYS:
+            least = untouched - KEPT if way == "findings" else None
+            found.append(Point(f"operator, recall at {share:.0%} acted on, {way}", recall(share, way), "", least=least))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
