@@ -81,8 +81,8 @@ def look_for_drift(bundle: Path | None) -> dict[str, Any]:
         return {"verdict": "not looked for", "words": f"the champion's bundle cannot be compared with: {error}"}
 
 
-def judge(asked_for: list[str], quick: bool) -> dict[str, Any]:
-    """Train and judge the challenger; return ``decision.json``.
+def judge(asked_for: list[str], quick: bool) -> str:
+    """Train and judge the challenger; return the verdict.
 
     A machine without a champion compares it with the model of this commit.
 
@@ -101,7 +101,7 @@ def judge(asked_for: list[str], quick: bool) -> dict[str, Any]:
     decision: dict[str, Any] = cli.read_json(cli.BUILD / "decision.json", "run: make retrain")
     if decision["verdict"] == "refused":
         raise cli.RefusedError(decision["reason"])
-    return decision
+    return str(decision["verdict"])
 
 
 def replay_requests(log: dict[str, Any], served: Path | None, asked_for: list[str]) -> int:
@@ -121,9 +121,8 @@ def replay_requests(log: dict[str, Any], served: Path | None, asked_for: list[st
     return int(found["records"]["mismatched"])
 
 
-def collect(found: dict[str, Any], decision: dict[str, Any], out: Path) -> None:
+def collect(about: dict[str, Any], out: Path) -> None:
     """Put the evidence into ``out``, whole or not at all."""
-    about = found | {"verdict": decision["verdict"]}
     cli.write_json(CANDIDATE / "retrain.json", about)
     report = cli.BUILD / "report"
     shutil.copytree(report, CANDIDATE / "report", dirs_exist_ok=True)
@@ -162,13 +161,13 @@ def main(words: list[str]) -> None:
         return
     served = bundle_of_champion(asked.source)
     found["drift"] = look_for_drift(served)
-    decision = judge(asked_for, args.quick)
+    found["verdict"] = judge(asked_for, args.quick)
     log = next(part for part in reversed(parts) if part["kind"] == "log")
     mismatched = replay_requests(log, served, asked_for)
-    collect(found, decision, args.out)
+    collect(found, args.out)
     if mismatched:
         raise cli.RefusedError(f"{mismatched:,} logged answers are not those of their model: see {args.out}/replay.md")
-    print("\n".join(retraining.closing(decision, args.out)))
+    print("\n".join(retraining.closing(found, args.out)))
 
 
 if __name__ == "__main__":

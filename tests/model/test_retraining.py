@@ -121,6 +121,20 @@ def test_it_warns_where_censoring_ate_most_of_the_failures():
     assert "no row is known to be healthy" in text
 
 
+@pytest.mark.parametrize(
+    ("verdict", "before", "says"),
+    [
+        ("better", {"requests": 3}, "retrain.yml opens a pull request"),
+        ("incomparable", None, "retrain.yml opens a pull request"),
+        ("incomparable", {"requests": 3}, "nothing to propose, since the verdict is incomparable"),
+        ("inconclusive", None, "nothing to propose"),
+    ],
+)
+def test_its_last_line_says_what_is_next(verdict, before, says):
+    about = {"verdict": verdict, "logs": [{"before": before}]}
+    assert says in retraining.closing(about, retraining.Path("build/evidence"))[-1]
+
+
 # --- what the sinks keep ---
 
 
