@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from closedloop.data import sources
+from closedloop.data import sources, untouched
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import Schema, Tables
 from closedloop.heads.bundle import Bundle, TrainedOn, write
@@ -52,6 +52,7 @@ def train(tables: Tables, schema: Schema, params: Params, about: dict[str, Any])
             "commit": provenance.commit(),
             "libraries": provenance.libraries(),
             "learned_from": {"rows": len(tables.time), "failures": known_failures(training, schema)},
+            **({untouched.KEY: params.untouched_share} if params.untouched_share else {}),
         },
         drift_reference=fit_drift_reference(tables, schema, anomaly.score(training.X)),
     )

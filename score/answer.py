@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from closedloop.data import machines
+from closedloop.data import machines, untouched
 from closedloop.data.request import Decoder, openapi
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, MAX_AHEAD_US, Float64, Int64, Schema, Tables, microseconds
@@ -53,6 +53,7 @@ class Scorer:
         self.manifest = bundle.manifest
         self.max_rows = max_rows
         self.max_ahead_us = max_ahead_us
+        self._untouched_share = untouched.share_of(bundle.manifest.provenance)
         self.result_bytes = _longest_result(bundle.schema, bundle.spec.history_us)
         self.max_machines = min(max_machines, max(max_answer_bytes // self.result_bytes, 1))
         self.decode = Decoder(bundle.schema, max_rows, self.max_machines, max_ahead_us)
@@ -61,21 +62,40 @@ class Scorer:
         self.answer_schema = _answer_schema(bundle.schema, self.answer(msgspec.json.encode(self.example), "example"))
 
     def answer(self, body: bytes | str, request_id: str) -> dict[str, Any]:
-        """One result for each machine, at its last telemetry row.
+        """One result for each machine, at its last telemetry row, as people are to see it.
 
         Raises:
             RequestError: the body was refused.
         """
-        return self.answer_tables(self.decode(body), request_id)
+        answer = self.answer_tables(self.decode(body), request_id)
+        return answer | {"results": self.shown(answer["results"])}
 
     def answer_tables(self, tables: Tables, request_id: str) -> dict[str, Any]:
-        """The answer to a request that was decoded."""
+        """The answer to a request that was decoded, as it is logged."""
         predictions = self.bundle.predict(tables, last_only=True)
         return {
             "request_id": request_id,
             "model": self.manifest.model_digest,
             "results": results(tables, predictions, self.bundle.schema, self.bundle.spec.history_us),
         }
+
+    def shown(self, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The results as people are to see them: without the alarms of machines that are kept untouched."""
+        if not self._untouched_share:
+            return results
+        return [
+            _without_alarms(result) if untouched.is_untouched(result["machineID"], self._untouched_share) else result
+            for result in results
+        ]
+
+
+def _without_alarms(result: dict[str, Any]) -> dict[str, Any]:
+    def quiet(head: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if head is None else head | {"alarm": False}
+
+    failure = {component: quiet(head) for component, head in result["failure"].items()}
+    warnings = [*result["warnings"], untouched.WARNING]
+    return result | {"anomaly": quiet(result["anomaly"]), "failure": failure, "warnings": warnings}
 
 
 def results(tables: Tables, predictions: Predictions, schema: Schema, history_us: int) -> list[dict[str, Any]]:
@@ -190,6 +210,7 @@ def _longest_result(schema: Schema, history_us: int) -> int:
     warnings = [_SHORT.format(figure, history_us / HOUR_US), _GAPS.format(count, count), _UNDESCRIBED]
     for sensor, (low, high) in zip(schema.sensors, schema.ranges, strict=True):
         warnings += [_MISSING.format(count, count, sensor), _OUTSIDE.format(count, count, sensor, low, high)]
+    warnings.append(untouched.WARNING)
     warnings.append(_NO_REPLACEMENT.format(", ".join(schema.components)))
     longest = {
         "machineID": "\U0010ffff" * machines.LONGEST if schema.has_names else -(2**63),

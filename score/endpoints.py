@@ -49,14 +49,14 @@ async def score_machines(scope: types.Scope, receive: types.Receive) -> tuple[by
     service: Service = scope["state"]["service"]
     caller = _admit(scope, "score")
     body = scope["state"]["body"] = await _body(receive)
-    results, content, logged = await service.work(service.score, body, scope["state"]["request_id"])
-    await _keep(scope["state"], "score", received, caller, logged, content)
+    scored = await service.work(service.score, body, scope["state"]["request_id"])
+    await _keep(scope["state"], "score", received, caller, scored.body, scored.content)
     dry_run = scope["state"]["dry_run"]
-    service.status.scored(results, show=not dry_run)
+    service.status.scored(scored.shown, show=not dry_run)
     if not dry_run:
-        await service.count(results)
+        await service.count(scored.results)
     headers = [(b"x-model-digest", service.scorer.manifest.model_digest.encode())]
-    return content, [*headers, _DRY_RUN] if dry_run else headers
+    return scored.seen, [*headers, _DRY_RUN] if dry_run else headers
 
 
 async def take_feedback(scope: types.Scope, receive: types.Receive) -> tuple[bytes, Headers]:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -43,6 +43,19 @@ class _Machines(msgspec.Struct):
 
 
 _machines = msgspec.json.Decoder(_Machines)
+
+
+class Scored(NamedTuple):
+    """The results of a request, its answer in JSON, and its body, as they are logged.
+
+    ``shown`` and ``seen`` are the results and the answer that people get: there no machine alarms that is untouched.
+    """
+
+    results: list[dict[str, Any]]
+    content: bytes
+    body: bytes
+    shown: list[dict[str, Any]]
+    seen: bytes
 
 
 @dataclass(frozen=True)
@@ -110,8 +123,8 @@ class Service:
         digest = await asyncio.get_running_loop().run_in_executor(self.large, hashlib.sha256, body)
         return digest.hexdigest()
 
-    def score(self, body: bytes, request_id: str) -> tuple[list[dict[str, Any]], bytes, bytes]:
-        """The results of a request, its answer in JSON, and its body as it is to be logged.
+    def score(self, body: bytes, request_id: str) -> Scored:
+        """The answer to a request, as it is logged and as people are to see it.
 
         Raises:
             RequestError: the body was refused.
@@ -121,7 +134,10 @@ class Service:
         machines = 1 + int(np.count_nonzero(tables.machine[1:] != tables.machine[:-1]))
         self.journal.admit(len(body) + machines * self.scorer.result_bytes)
         answer = self.scorer.answer_tables(tables, request_id)
-        return answer["results"], msgspec.json.encode(answer), logged
+        content, shown = msgspec.json.encode(answer), self.scorer.shown(answer["results"])
+        hidden = shown is not answer["results"]
+        seen = msgspec.json.encode(answer | {"results": shown}) if hidden else content
+        return Scored(answer["results"], content, logged, shown, seen)
 
     def take(self, body: bytes, request_id: str) -> Feedback:
         """The feedback in a body.

@@ -111,5 +111,6 @@ COLUMNS = {  # of each table, beside its keys and, for telemetry, the sensors
     "machines": ("machineID", "model", "age"),
     "anomalies": ("machineID", "datetime", "start", "end", "sensor", "kind", "severity", "leads_to_failure"),
 }
-OPTIONAL = ("files", "read")
+LOOP = {"untouched_share": Rule(float, 0, 1, "left", example=0.05)}
+OPTIONAL = ("files", "read", "loop")
 TOP = ("source", "schema", "columns", "features", *SECTIONS, "seed")

@@ -46,6 +46,11 @@ class Params:
         hours = self.labels.get("reporting_delay_hours")
         return None if hours is None else microseconds(hours)
 
+    @property
+    def untouched_share(self) -> float:
+        """The share of machines whose alarms are logged and not shown; 0 where that is not set."""
+        return float((self.raw.get("loop") or {}).get("untouched_share", 0.0))
+
     def of(self, about: Mapping[str, Any]) -> Params:
         """Return these parameters for the fetched fleet; ``about`` is the content of ``build/data/data.json``."""
         return parse(of_fleet(self.raw, about))

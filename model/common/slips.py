@@ -150,6 +150,10 @@ def check(raw: Mapping[str, Any]) -> list[Slip]:
             for key in rules:
                 if key in section:
                     to.value((name, key), section[key], rules[key])
+    if "loop" in raw:
+        for key, value in to.keys(("loop",), raw["loop"], param_rules.LOOP, ()).items():
+            if key in param_rules.LOOP:
+                to.value(("loop", key), value, param_rules.LOOP[key])
     if "schema" in raw:
         _schema(to, raw["schema"])
     if "features" in raw:

@@ -8,9 +8,10 @@ import jsonschema
 import numpy as np
 import pytest
 
+from closedloop.data import untouched
 from closedloop.data.request import RequestError, decode
 from closedloop.data.schema import HOUR_US, Schema
-from closedloop.heads.bundle import Predictions, load
+from closedloop.heads.bundle import Predictions, load, write
 from score.answer import Scorer, results
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -162,3 +163,46 @@ def test_the_documented_schema_refuses_what_the_service_refuses(scorer):
         body = json.loads((GOLDEN / "requests" / f"422-{name}.json").read_bytes())
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(body, scorer.request_schema)
+
+
+@pytest.fixture(scope="module")
+def untouched_bundle(tiny_bundle, tmp_path_factory):
+    """The tiny bundle as training writes it with loop.untouched_share: 0.3, and with heads that always alarm."""
+    bundle = load(tiny_bundle)
+    failures = {name: replace(head, threshold=0.0) for name, head in bundle.failures.items()}
+    folder = tmp_path_factory.mktemp("untouched") / "bundle"
+    write(replace(bundle, failures=failures, provenance=bundle.provenance | {untouched.KEY: 0.3}), folder)
+    return folder
+
+
+def of_machine(machine):
+    return json.dumps({**FULL, **{name: {**table, "machineID": [machine] * len(table["machineID"])}
+                                  for name, table in FULL.items()}})  # fmt: skip
+
+
+def test_alarms_of_machines_that_are_kept_untouched_are_not_shown(untouched_bundle):
+    scorer, shown = Scorer(load(untouched_bundle), 1000), {}
+    for machine in range(1, 41):
+        (result,) = scorer.answer(of_machine(machine), "")["results"]
+        (logged,) = scorer.answer_tables(scorer.decode(of_machine(machine)), "")["results"]
+        assert logged["failure"]["comp1"]["alarm"]
+        assert result["failure"]["comp1"]["probability"] == logged["failure"]["comp1"]["probability"]
+        shown[machine] = result["failure"]["comp1"]["alarm"]
+        assert (untouched.WARNING in result["warnings"]) == (not shown[machine])
+        assert untouched.WARNING not in logged["warnings"]
+    assert shown == {machine: not untouched.is_untouched(machine, 0.3) for machine in shown}
+    assert 4 < sum(not alarm for alarm in shown.values()) < 22
+
+
+def test_without_the_option_every_alarm_is_shown(tiny_bundle, untouched_bundle):
+    scorer = Scorer(load(tiny_bundle), 1000)
+    found = scorer.answer_tables(scorer.decode(of_machine(1)), "")["results"]
+    assert scorer.shown(found) is found
+
+
+@pytest.mark.parametrize("share", [2, -0.1, "0.1", True])
+def test_a_share_that_is_none_is_refused_at_the_start(tiny_bundle, tmp_path, share):
+    bundle = load(tiny_bundle)
+    write(replace(bundle, provenance=bundle.provenance | {untouched.KEY: share}), tmp_path / "bundle")
+    with pytest.raises(ValueError, match="untouched_share"):
+        Scorer(load(tmp_path / "bundle"), 1000)

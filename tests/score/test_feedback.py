@@ -2,12 +2,15 @@
 
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from closedloop.data import untouched
+from closedloop.heads.bundle import load, write
 from closedloop.log import record
 from closedloop.log.spool import read
 from score import auth
@@ -136,6 +139,21 @@ def test_only_the_fields_that_are_allowed_are_kept(serve, tokens):
     sent = json.loads(REQUEST)
     assert json.loads(score.request) == {name: sent[name] for name in ("telemetry", "machines")}
     assert feedback.request == BOTH
+
+
+def test_the_log_has_the_alarms_that_are_not_shown(serve, tiny_bundle, tmp_path, monkeypatch):
+    """With loop.untouched_share every machine may be one whose alarms nobody sees."""
+    bundle = load(tiny_bundle)
+    failures = {name: replace(head, threshold=0.0) for name, head in bundle.failures.items()}
+    write(replace(bundle, failures=failures, provenance=bundle.provenance | {untouched.KEY: 1.0}), tmp_path / "bundle")
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path / "bundle"))
+    server = serve()
+    (shown,) = httpx.post(f"{server.url}/score", content=REQUEST, headers=JSON).json()["results"]
+    (kept,) = stored(server.log_dir)
+    (logged,) = json.loads(kept.answer)["results"]
+    assert (False, True) == (shown["failure"]["comp1"]["alarm"], logged["failure"]["comp1"]["alarm"])
+    assert untouched.WARNING in shown["warnings"]
+    assert untouched.WARNING not in logged["warnings"]
 
 
 def test_feedback_needs_its_own_scope_and_refusals_are_counted(serve, tmp_path):
