@@ -5,6 +5,7 @@ writes it, and each later one like it: its file and its commit are put there dir
 the product's own. It runs after each hour of the log's time, with a grace of 0 s and a table that remembers removed
 files for 0 s, since a second of the bench is hours. In the log's own time there is more, and the figures include it: an
 hour's grace adds four files a minute, and the checkpoint of a pin names what was removed in the week before it.
+With ``TMPDIR=/dev/shm`` it takes ten minutes of a calm machine: of disks it measures bytes, and no speed.
 Then ``--read``: 140,000 windows of 72 hours read back.
 """
 
