@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down image-same rollback-hold rollback-move retrain-judge propose
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins
 
 # --- ci.yml, and what it calls ---
 
@@ -99,11 +99,18 @@ rollback-move: ## mark RELEASE as served, and later ones as withdrawn
 
 # --- retrain.yml ---
 
+retrain-log: ## whether there is a log to train on
+	@$(FROM_CI) python3 -m pipeline.propose log
+
 retrain-judge: ## whether the evidence is worth a pull request
 	@$(FROM_CI) python3 -m pipeline.propose judge
 
-propose: ## open the pull request of a retraining
+propose: ## open the pull request of a retraining, or update it
 	@$(FROM_CI) python3 -m pipeline.propose
+
+log-pins: $(INSTALLED) ## pin in the log's sinks what main, the open proposal and the releases name
+	@$(FROM_CI) python3 -m pipeline.log_pins
+	@$(strip $(BIN)/python -m model.log_pins $(if $(LOG_SINK),--log "$(LOG_SINK)"))
 
 # --- daily.yml and security.yml ---
 

@@ -133,7 +133,7 @@ def pin_bytes(parts: list[dict[str, Any]], fingerprint: str) -> bytes:
     return path.read_bytes()
 
 
-def say_next(part: dict[str, Any], edited: list[Path]) -> None:
+def say_next(part: dict[str, Any], edited: dict[Path, Path]) -> None:
     """Print which files are the fleet's now, and what to do with them."""
     asked = params.load()
     lines = {
@@ -152,9 +152,8 @@ def say_next(part: dict[str, Any], edited: list[Path]) -> None:
         return
     wide = max(map(len, changed))
     print("\n".join(f"  {name:{wide}}  {said}" for name, said in changed.items()))
-    for path in edited:
-        name = path.relative_to(ROOT)
-        print(f"{name} had changes that were not committed; as it was, it is {adopting.REPLACED / name}")
+    for path, old in sorted(edited.items()):
+        print(f"{path.relative_to(ROOT)} had changes that were not committed; as it was, it is {old}")
     print(f'commit them together:\n  git add {" ".join(changed)}\n  git commit -m "Adopt the fleet {asked.source}"')
     print("next: make run, then push (make pr); to take it back before the commit: make unadopt")
 
@@ -175,10 +174,11 @@ def undo() -> int:
     parts = data_pin.load()["parts"]
     folder = next((ROOT / part["location"] for part in parts if part.get("kind") == "files"), None)
     copies = folder if folder is not None and folder.is_relative_to(ROOT / adopting.FOLDER) else None
-    done, stay = adopting.take_back([params.PARAMS, PIN, starting_params.SIMULATED], copies)
+    files = [params.PARAMS, PIN, starting_params.SIMULATED]
+    done, stay = adopting.take_back(files, copies)
     print("\n".join(done) or "nothing to take back: every file is as committed; a commit is taken back with git revert")
-    if done:
-        print(f"what was taken back is in {adopting.UNDONE}")
+    if done and (earlier := adopting.earlier(files)):
+        print("adoptions had replaced what was not committed either:", *earlier, sep="\n  ")
     if stay:
         print("\n".join(stay))
     return cli.DONE
@@ -206,7 +206,7 @@ def main(words: list[str]) -> int:
             if checked
             else adopt_simulator(args.profile, changes)
         )
-    say_next(part, sorted(edited & changes.changed))
+    say_next(part, {path: old for path, old in changes.replaced.items() if path in edited})
     return cli.DONE
 
 

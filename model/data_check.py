@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from closedloop.data import adapters, expectations, reading, sources
-from closedloop.data.frames import Frames, convert, wanted
+from closedloop.data.frames import Frames, convert, one_line, wanted
 from closedloop.data.guess import guess
 from closedloop.data.kinds import plain_id
 from closedloop.data.machines import NUMBER, TEXT
@@ -168,9 +168,8 @@ def _machine_id(location: Path, found: Guess, said: str | None, check: Check) ->
     kind = said or (NUMBER if all(plain_id(name) for name in names) else TEXT)
     if kind == TEXT:
         why = "as declared" if said else "not all of them are plain whole numbers"
-        check.lines.append(
-            f"machines have names (schema.machine_id: text), {why}: {', '.join(names[:4])}{', …' * (len(names) > 4)}"
-        )
+        few = ", ".join(one_line(name, 60) for name in names[:4]) + ", …" * (len(names) > 4)
+        check.lines.append(f"machines have names (schema.machine_id: text), {why}: {few}")
     return kind
 
 
@@ -349,8 +348,8 @@ def main(words: list[str]) -> int:
             args.source, asked.files, asked.columns, asked.schema.machine_id, asked.read
         )
         judge(check, asked, asked.source)
-    print("\n".join(check.lines))
-    fixes = check.faults + check.advice
+    print("\n".join(map(one_line, check.lines)))
+    fixes = [*map(one_line, check.faults + check.advice)]
     if fixes:
         print(f"\nwhat to fix{f', the first {SHOWN} of {len(fixes)}' * (len(fixes) > SHOWN)}:")
         print("\n".join(f"  {number}. {fix}" for number, fix in enumerate(fixes[:SHOWN], start=1)))

@@ -10,6 +10,7 @@ commit whose model is met instead. Without them the model of build/champion/<sou
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,15 @@ def acceptance() -> dict[str, Any] | None:
     return decisions.with_todays_keys(cli.read_json(provenance.ACCEPTED, "restore it from git"))
 
 
+def record(
+    args: argparse.Namespace, data: dict[str, Any], metrics: dict[str, Any], decision: dict[str, Any]
+) -> str | None:
+    """Record the run in MLflow and return its id; None for a pin that is only proposed, which nobody records."""
+    if "candidate" in data:
+        return None
+    return tracking.log(args.params, args.bundle, data, metrics, decision, args.out, quick=args.quick)
+
+
 def main(words: list[str]) -> int:
     """Write the verdict, the figures and the report, and record the run."""
     flags = cli.parser(__doc__, out=cli.BUILD, writes="folder to write to")
@@ -121,13 +131,12 @@ def main(words: list[str]) -> int:
         cli.say("shuffling each family of features, to measure what it is worth")
         worth = importance(bundle, truth, settings, asked.seed)
 
-    proposed = Path(data["candidate"]) if "candidate" in data else None
-    digest = provenance.inputs_digest(args.params, data["fingerprint"], pin=proposed)
+    digest = provenance.inputs_digest(args.params, data["fingerprint"], pin=data.get("candidate"))
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
     met = the_champion(data, digest, args.holdout)
     accepted = acceptance()
     decision = gate.decide(met.candidate, challenger, truth, settings, base_ruler=base_ruler, accepted=accepted)
-    of_machine = met.of_machine and not provenance.in_actions() and proposed is None
+    of_machine = met.of_machine and not provenance.in_actions() and "candidate" not in data
     if of_machine:
         decision = champion.settle(decision, data, args.params)
     decision |= {"ci": provenance.ci(), "champion_from": met.origin}
@@ -139,9 +148,7 @@ def main(words: list[str]) -> int:
     report.write(page.parent, metrics, decision, predictions, truth, settings, met.candidate, worth, model, quick=quick)
     if of_machine and decision["becomes_champion"]:
         champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])
-    run = None
-    if proposed is None:
-        run = tracking.log(args.params, args.bundle, data, metrics, decision, args.out, quick=quick)
+    run = record(args, data, metrics, decision)
     print("\n".join(closing.lines(metrics, decision, run, page, data=data, quick=quick)))
     return gate.exit_code(decision)
 

@@ -22,7 +22,7 @@ from closedloop.data import sources
 from closedloop.report import loop_page
 from model.common import cli, loop_story, params
 from model.common.loop_copy import Copy
-from model.common.loop_life import SMALL, Life, Plan
+from model.common.loop_life import SMALL, Life, LifePlan
 
 SCENES = 9
 
@@ -170,7 +170,7 @@ def main(words: list[str]) -> None:
     flags.add_argument("--out", type=Path, default=cli.BUILD / "loop", help="folder to write to (default: %(default)s)")
     flags.add_argument("--small", action="store_true", help="a smaller fleet and fewer days, as the tests run it")
     args = flags.parse_args(words)
-    plan = SMALL if args.small else Plan()
+    plan = SMALL if args.small else LifePlan()
     asked = params.load()
     show = Show(Copy(args.out / "copy"), Life(plan, asked.schema), asked)
     for scene in (show.train_first, show.serve_first, show.retrain, show.propose, show.serve_second):

@@ -4,9 +4,11 @@ The log is the one at --log (default: LOG_SINK) and those that model/data.lock.j
 ones of --versions, make a candidate pin: today's parts with the log's part moved, or added. From there it is an
 ordinary run: tables, expectations, labels, training, gate. Drift is looked for before the training.
 
-build/evidence gets data.lock.json (the candidate pin), decision.json, retrain.json, summary.md, report/ and drift/.
-Nothing of the checkout is changed, and whatever the verdict on the model the exit code is 0, unless it is refused.
-Where no log is configured, or the log has nothing new, it says so and ends.
+Last week's requests are replayed with the challenger afterwards.
+
+build/evidence gets data.lock.json (the candidate pin), decision.json, retrain.json, summary.md, replay.md, report/ and
+drift/. Nothing of the checkout is changed, and the exit code is 0 whatever the verdict on the model, unless it is
+refused. Where no log is configured, or the log has nothing new, it says so and ends.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from closedloop.data import sources
 from closedloop.data.schema import DataError, Schema
 from closedloop.judge.labels import with_delay
 from closedloop.watch.label_counts import label_counts
-from model import drift, evaluate, predict, train, validate
-from model.common import champion, cli, commits, data_pin, params, provenance, retraining
+from model import drift, evaluate, predict, replay, train, validate
+from model.common import champion, cli, commits, data_pin, params, places, provenance, retraining
 
 EVIDENCE = cli.BUILD / "evidence"
 CANDIDATE = cli.BUILD / "candidate"  # what is collected until the evidence is whole
@@ -59,14 +61,19 @@ def describe(parts: list[dict[str, Any]], pin: dict[str, Any], asked: params.Par
     return {"logs": read, "holds": holds, "pinned": pin.get("holds") or {}, "labels": labels}
 
 
-def look_for_drift(source: str) -> dict[str, Any]:
+def bundle_of_champion(source: str) -> Path | None:
+    """Return the champion's bundle, that of its release or of this machine; None where none is at hand."""
+    commit = commits.asked("CHAMPION_COMMIT")
+    bundle = champion.released(commit)[0] if commit else champion.folder(source) / "bundle"
+    return bundle if bundle is not None and bundle.exists() else None
+
+
+def look_for_drift(bundle: Path | None) -> dict[str, Any]:
     """Compare the last two weeks with the champion's training; return the verdict and, in words, what moved.
 
     Drift stops nothing, so where it cannot be looked for, the words say why.
     """
-    commit = commits.asked("CHAMPION_COMMIT")
-    bundle = champion.released(commit)[0] if commit else champion.folder(source) / "bundle"
-    if bundle is None or not bundle.exists():
+    if bundle is None:
         return {"verdict": "not looked for", "words": "no bundle of the champion is at hand"}
     try:
         return drift.compare(bundle, cli.DATA, CANDIDATE / "drift")
@@ -74,8 +81,8 @@ def look_for_drift(source: str) -> dict[str, Any]:
         return {"verdict": "not looked for", "words": f"the champion's bundle cannot be compared with: {error}"}
 
 
-def judge(asked_for: list[str], quick: bool) -> dict[str, Any]:
-    """Train and judge the challenger; return ``decision.json``.
+def judge(asked_for: list[str], quick: bool) -> str:
+    """Train and judge the challenger; return the verdict.
 
     A machine without a champion compares it with the model of this commit.
 
@@ -94,12 +101,28 @@ def judge(asked_for: list[str], quick: bool) -> dict[str, Any]:
     decision: dict[str, Any] = cli.read_json(cli.BUILD / "decision.json", "run: make retrain")
     if decision["verdict"] == "refused":
         raise cli.RefusedError(decision["reason"])
-    return decision
+    return str(decision["verdict"])
 
 
-def collect(found: dict[str, Any], decision: dict[str, Any], out: Path) -> None:
+def replay_requests(log: dict[str, Any], served: Path | None, asked_for: list[str]) -> int:
+    """Let the challenger answer last week's requests, after the model that answered them; write replay.md.
+
+    Returns how many answers their own model does not give again. Where nothing can be replayed the text says why.
+    """
+    words = ["--log", places.sink(log).place, "--version", str(log["versions"]["requests"]), "--out", str(CANDIDATE)]
+    words += ["--served", str(served)] if served else []
+    try:
+        replay.main([*asked_for, *words])
+    except DataError as error:
+        said = f"### Replayed requests\n\nNot replayed: {error}.\n"
+        (CANDIDATE / "replay.md").write_text(said, encoding="utf-8")
+        return 0
+    found = cli.read_json(CANDIDATE / "replay.json", "run: make retrain")
+    return int(found["records"]["mismatched"])
+
+
+def collect(about: dict[str, Any], out: Path) -> None:
     """Put the evidence into ``out``, whole or not at all."""
-    about = found | {"verdict": decision["verdict"]}
     cli.write_json(CANDIDATE / "retrain.json", about)
     report = cli.BUILD / "report"
     shutil.copytree(report, CANDIDATE / "report", dirs_exist_ok=True)
@@ -136,10 +159,15 @@ def main(words: list[str]) -> None:
     if found is None:
         print("nothing new: the log's newer versions hold the tables that model/data.lock.json pins")
         return
-    found["drift"] = look_for_drift(asked.source)
-    decision = judge(asked_for, args.quick)
-    collect(found, decision, args.out)
-    print("\n".join(retraining.closing(decision, args.out)))
+    served = bundle_of_champion(asked.source)
+    found["drift"] = look_for_drift(served)
+    found["verdict"] = judge(asked_for, args.quick)
+    log = next(part for part in reversed(parts) if part["kind"] == "log")
+    mismatched = replay_requests(log, served, asked_for)
+    collect(found, args.out)
+    if mismatched:
+        raise cli.RefusedError(f"{mismatched:,} logged answers are not those of their model: see {args.out}/replay.md")
+    print("\n".join(retraining.closing(found, args.out)))
 
 
 if __name__ == "__main__":

@@ -87,30 +87,39 @@ def locked():
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory):
-    """A bundle with an anomaly head, and failure heads for comp1 and comp2 only."""
-    schema = SCHEMA
-    tables = simulate("azure", 12, 200, 3, schema).tables
-    spec = FeatureSpec.from_params(PARAMS["features"], schema)
-    constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
-    X = compute(tables, spec, constants, schema).X
-    telemetry = np.flatnonzero(np.array(spec.groups) == "telemetry").astype(np.int32)
-    anomaly = fit_anomaly_head(X[:, ::6], telemetry, "mean_chart", {}, seed=0)
-    anomaly = replace(anomaly, threshold=float(np.quantile(anomaly.score(X), 0.99)))
-    X = np.vstack([X, anomaly.score(X)])
-    y = np.concatenate([labels(window, schema, 24 * HOUR_US) for window in tables.windows()], axis=1)
-    everything = np.arange(len(X), dtype=np.int32)
-    trees = {"max_iter": 5, "max_leaf_nodes": 4, "min_samples_leaf": 20}
-    failures = {}
-    for c in (0, 1):
-        keep = (y[c] == 1) | (np.arange(len(y[c])) % 12 == 0)
-        head, _ = fit_failure_head(
-            X[:, keep], y[c][keep] == 1, np.ones(keep.sum()), tables.machine[keep], everything, trees, seed=0, folds=2
-        )
-        failures[schema.components[c]] = replace(head, threshold=0.5)
-    training = TrainedOn(
-        {"simulated": list(range(1, 13))}, ("2015-01-01T06:00:00Z", "2015-07-20T05:00:00Z"), "sha256:0"
-    )
-    folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    write(Bundle(schema, spec, constants, anomaly, failures, training, {"commit": "0" * 40}), folder)
-    return folder
+def tiny_of(tmp_path_factory):
+    """Make a bundle for a schema of the reference fleet's shape: an anomaly head, and heads of two components."""
+    tables = simulate("azure", 12, 200, 3, SCHEMA).tables
+
+    def make(schema, machines):
+        spec = FeatureSpec.from_params(PARAMS["features"], schema)
+        constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
+        X = compute(tables, spec, constants, schema).X
+        telemetry = np.flatnonzero(np.array(spec.groups) == "telemetry").astype(np.int32)
+        anomaly = fit_anomaly_head(X[:, ::6], telemetry, "mean_chart", {}, seed=0)
+        anomaly = replace(anomaly, threshold=float(np.quantile(anomaly.score(X), 0.99)))
+        X = np.vstack([X, anomaly.score(X)])
+        y = np.concatenate([labels(window, schema, 24 * HOUR_US) for window in tables.windows()], axis=1)
+        everything = np.arange(len(X), dtype=np.int32)
+        trees = {"max_iter": 5, "max_leaf_nodes": 4, "min_samples_leaf": 20}
+        failures = {}
+        for c in (0, 1):
+            keep = (y[c] == 1) | (np.arange(len(y[c])) % 12 == 0)
+            head, _ = fit_failure_head(
+                X[:, keep], y[c][keep] == 1, np.ones(keep.sum()), tables.machine[keep], everything, trees, seed=0,
+                folds=2,
+            )  # fmt: skip
+            failures[schema.components[c]] = replace(head, threshold=0.5)
+        period = ("2015-01-01T06:00:00Z", "2015-07-20T05:00:00Z")
+        training = TrainedOn({"simulated": machines}, period, "sha256:0")
+        folder = tmp_path_factory.mktemp("bundle") / "bundle"
+        write(Bundle(schema, spec, constants, anomaly, failures, training, {"commit": "0" * 40}), folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_of):
+    """The tiny bundle of the reference fleet."""
+    return tiny_of(SCHEMA, list(range(1, 13)))

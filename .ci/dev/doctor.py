@@ -137,12 +137,17 @@ def configured(here: Origin, places: list[str]) -> Iterator[Line]:
         for place, address in addresses.items():
             for entry in here.api(f"{address}?per_page=100")[path]:
                 there.setdefault(entry["name"], []).append(place)
+                if entry["name"] == "LOG_SINK" and not pin_access.cloud({"location": entry.get("value", "")}):
+                    yield "skip", "retraining", pin_access.unreadable(entry.get("value", ""))
         for name, flows in sorted(settings()[kind].items()):
             if name in there:
                 yield "ok", f"{word} {name}", "set in " + ", ".join(there[name])
             elif name in logins():
                 fix = f"not set, and training needs it to read {logins()[name]}: .github/README.md says what it is"
                 yield "MISS", f"{word} {name}", fix
+            elif name == "LOG_SINK":
+                why = "not set: retraining is skipped; Actions cannot read a log on a pod's own volume, so ship it to "
+                yield "skip", f"{word} {name}", f"{why}az://, s3:// or gs://"
             else:
                 yield "skip", f"{word} {name}", f"not set: what needs it is skipped in {', '.join(sorted(flows))}"
 

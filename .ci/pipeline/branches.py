@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -59,6 +60,57 @@ def push(tree: str, branch: str, message: str) -> str:
     return commit
 
 
+def head(branch: str) -> str:
+    """Return the newest commit of a branch of ``origin`` as it was fetched; an empty text where there is none."""
+    return git("for-each-ref", "--format=%(objectname)", f"refs/remotes/origin/{branch}")
+
+
+def content(commit: str, path: str) -> str:
+    """Return the content of a file in a commit; an empty text where it has no such file."""
+    return git("show", f"{commit}:{path}") if git("ls-tree", commit, "--", path) else ""
+
+
+def history(branch: str) -> list[str]:
+    """Return the commits that a branch has had, the newest first, without those that were merged into it."""
+    return git("rev-list", "--first-parent", branch).split()
+
+
+def by_people(branch: str, path: str) -> list[str]:
+    """Return the commits of a branch, shortened, that the author of bots did not make.
+
+    A merge of ``main`` into the branch does not count, as long as it leaves everything but ``path`` as on ``main``.
+    """
+    found = []
+    for line in git("log", "--format=%h %ae %P", f"{MAIN}..origin/{branch}").splitlines():
+        commit, author, *parents = line.split()
+        if author == AUTHOR["GIT_AUTHOR_EMAIL"]:
+            continue
+        of_main = len(parents) == 2 and not git("rev-list", "-1", parents[1], f"^{MAIN}")
+        if not of_main or git("diff", "--name-only", parents[1], commit) != path:
+            found.append(commit)
+    return found
+
+
+def renew(tree: str, branch: str, message: str, seen: str) -> str:
+    """Make a branch one commit with that tree on top of ``main``; return the commit. It is pushed unless it is there.
+
+    Raises:
+        PipelineError: the branch is not at ``seen`` any more: someone has pushed to it. It stays as it is.
+    """
+    if seen and git("rev-parse", f"{seen}^{{tree}}", f"{seen}^@") == "\n".join([tree, git("rev-parse", MAIN)]):
+        return seen
+    commit = git("commit-tree", tree, "-p", MAIN, "-m", message)
+    lease = f"--force-with-lease=refs/heads/{branch}:{seen}"
+    git("-c", LOGIN, "push", lease, "origin", f"{commit}:refs/heads/{branch}")
+    return commit
+
+
+def update(number: int, title: str, body: str) -> None:
+    """Give a pull request another title and text."""
+    words = ["--method", "PATCH", f"repos/{github.repository()}/pulls/{number}", "--input", "-"]
+    github.gh("api", *words, stdin=json.dumps({"title": title, "body": body}))
+
+
 def propose(branch: str, title: str, body: str) -> None:
     """Open the pull request of a branch; where runs may not, say on the summary page how a person can."""
     words = ["--repo", github.repository(), "--head", branch, "--base", "main", "--title", title, "--body-file", "-"]
@@ -80,3 +132,12 @@ def check(branch: str) -> None:
     """
     if os.environ.get("AS_APP") != "true":
         github.gh("workflow", "run", "ci.yml", "--repo", github.repository(), "--ref", branch)
+
+
+def check_once(branch: str, commit: str) -> None:
+    """Start ci.yml on a branch, unless it was started for this commit, or a push with an App's token has started it."""
+    if os.environ.get("AS_APP") == "true":
+        return
+    found = github.gh("api", f"repos/{github.repository()}/actions/workflows/ci.yml/runs?head_sha={commit}")
+    if not json.loads(found)["total_count"]:
+        check(branch)

@@ -1,7 +1,8 @@
 """Tell which clouds a run must log in to, to read the data that model/data.lock.json names.
 
 Parts that lie in an object store and are not pinned as public need a login. Runs of forks and of Dependabot get none
-from GitHub, so they cannot judge a model of such data: the plan skips their training, and ``required`` says so, once.
+from GitHub, and no run gets one where the repository's variables for it are not set. Such a run cannot judge a model:
+the plan skips its training, and ``required`` says so, once.
 
 ``make pin-access`` sets for the training job the outputs ``azure``, ``aws`` and ``gcp``, and ``cache``: the key under
 which downloads may be kept for later runs, or an empty text. A public repository keeps only what is public: the pull
@@ -15,7 +16,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def clouds(parts: Iterable[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
+def unreadable(place: str) -> str:
+    """Return why Actions cannot read a log that is shipped to a folder."""
+    return (
+        f"LOG_SINK is the folder {place}, on a volume that Actions cannot read; ship the log to az://, s3:// or gs://"
+    )
+
+
 def stranger(event: str, actor: str, payload: dict[str, Any], repository: str) -> str | None:
     """Return whose run gets no login from GitHub: ``a fork``, ``Dependabot``, or None."""
     if event in ("push", "pull_request") and actor == DEPENDABOT:
@@ -65,10 +73,27 @@ def stranger(event: str, actor: str, payload: dict[str, Any], repository: str) -
     return None
 
 
-def not_judged(found: dict[str, str], who: str | None, payload: dict[str, Any]) -> str:
-    """Return why this run cannot judge, and who can; an empty text where it can."""
-    if not found or who is None:
+def lacking(found: dict[str, str], variables: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each cloud whose login has variables that are not set."""
+    sentences = []
+    for name, place in found.items():
+        if unset := [variable for variable in VARIABLES[name] if not variables.get(variable)]:
+            how = f"set the repository's {'variables' if unset[1:] else 'variable'} {' and '.join(unset)}"
+            sentences.append(f"{place} takes a login to {name}: {how} (.github/README.md says how)")
+    return sentences
+
+
+def not_judged(
+    found: dict[str, str], who: str | None, payload: dict[str, Any], variables: Mapping[str, str] | None = None
+) -> str:
+    """Return why this run cannot judge, and who can; an empty text where it can.
+
+    ``variables`` are those of the repository; None: not in a run of GitHub, where credentials come from elsewhere.
+    """
+    if not found:
         return ""
+    if who is None:
+        return "; ".join(lacking(found, variables)) if variables is not None else ""
     number = payload.get("pull_request", {}).get("number")
     fetch = f"gh pr checkout {number}" if number else "git fetch origin and git checkout its branch"
     return (
@@ -110,16 +135,28 @@ def cache_key(parts: list[dict[str, Any]], private: bool) -> str:
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:32]
 
 
+def variables_of_run() -> Mapping[str, str] | None:
+    """Return where this run's variables stand; None outside GitHub Actions."""
+    return os.environ if os.environ.get("GITHUB_ACTIONS") == "true" else None
+
+
 def main() -> None:
-    """Set the outputs, and say on the summary page which login is missing."""
+    """Set the outputs, and say on the summary page which login to the data of other commits is missing.
+
+    Raises:
+        PipelineError: the login to the data of this commit is missing.
+    """
     parts = pinned()
-    found = clouds([*parts, *also(os.environ.get(name, "") for name in ("BASE_COMMIT", "CHAMPION_COMMIT"))])
-    for name, place in found.items():
-        lacking = [variable for variable in VARIABLES[name] if not os.environ.get(variable)]
-        if lacking and os.environ.get("GITHUB_ACTIONS") == "true":
-            github.tell(f"{place} takes a login to {name}: set {' and '.join(lacking)} (.github/README.md says how).")
+    own_log = [{"location": os.environ["LOG_SINK"]}] if os.environ.get("LOG_SINK") else []  # it may join the pin
+    variables = variables_of_run()
+    if why := not_judged(clouds([*parts, *own_log]), None, {}, variables):
+        raise github.PipelineError(why)
+    found = clouds([*parts, *own_log, *also(os.environ.get(name, "") for name in ("BASE_COMMIT", "CHAMPION_COMMIT"))])
+    for sentence in [] if variables is None else lacking(found, variables):
+        github.tell(f"{sentence}.")
     private = os.environ.get("PRIVATE") == "true"
-    github.output(**{name: name in found for name in VARIABLES}, cache=cache_key(parts, private))
+    has_log = any(part.get("kind") == "log" for part in parts)
+    github.output(**{name: name in found for name in VARIABLES}, cache=cache_key(parts, private), log=has_log)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ def main() -> None:
     found = pin_access.clouds(pin_access.pinned())
     actor, repository = os.environ.get("GITHUB_ACTOR", ""), os.environ.get("GITHUB_REPOSITORY", "")
     who = pin_access.stranger(event, actor, payload, repository) if found else None
-    github.output(**outputs(jobs, bool(found), pin_access.not_judged(found, who, payload)))
+    why = pin_access.not_judged(found, who, payload, pin_access.variables_of_run())
+    github.output(**outputs(jobs, bool(found), why))
 
 
 if __name__ == "__main__":

@@ -1,51 +1,139 @@
-"""Open the pull request of a retraining: only where the model is better, and changing the data pin alone."""
+"""Open or update the one pull request of a retraining. It changes the data pin alone, and only for a better model.
+
+Where a log joins the pin for the first time, nothing can be compared: then a person decides on the proposal.
+The pull request's branch is always BRANCH. Where it has a person's commit, such as an acceptance, it stays as it is.
+Each step can be run again after a run that died: what is done already is found, and not done twice.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pipeline import branches, comment, github
+from pipeline import branches, comment, github, pin_access
 
 EVIDENCE = Path("build/evidence")
-PIN = "model/data.lock.json"
+PARTS = (EVIDENCE / "summary.md", EVIDENCE / "replay.md")  # for a person; the alarms gained and lost where replayed
+PIN = pin_access.PIN
+BRANCH = "retrain"
+TITLE = "Retrain on newer data"
+NO_LOG = "skipped: no log is configured (set the variable LOG_SINK: .github/README.md says how)"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What GitHub knows of the proposal: the branch's newest commit, and its open pull request.
+
+    ``head`` is empty where there is no branch, ``number`` is None where no pull request is open. ``by_people`` are the
+    commits on the branch that a person made and that would be lost if it was overwritten.
+    """
+
+    head: str
+    number: int | None
+    by_people: list[str]
+
+    @classmethod
+    def now(cls) -> Proposal:
+        """Return the proposal as it is."""
+        head = branches.head(BRANCH)
+        owner = github.repository().partition("/")[0]
+        pulls = github.objects(f"pulls?state=all&base=main&head={owner}:{BRANCH}&per_page=100")
+        number = next((one["number"] for one in pulls if one["state"] == "open"), None)
+        # GitHub keeps the commits of a pull request that was merged or closed, so they are not lost
+        kept = number is None and any(one["head"]["sha"] == head for one in pulls)
+        return cls(head, number, [] if kept or not head else branches.by_people(BRANCH, PIN))
+
+    @property
+    def waits(self) -> str:
+        """Why the branch stays as it is, or an empty text where it may be overwritten."""
+        if not self.by_people:
+            return ""
+        where = f"#{self.number}" if self.number else f"the branch `{BRANCH}`"
+        do = "merge or close it" if self.number else "delete the branch"
+        return f"{where} has commits of a person ({', '.join(self.by_people)}), so it stays as it is; first {do}"
 
 
 def objection() -> str:
-    """Return why there is nothing to propose, or an empty text where there is."""
+    """Return why the evidence is not worth a pull request, or an empty text where it is."""
     if not EVIDENCE.exists():
-        return "there is no log, or it has nothing new"
-    verdict = json.loads((EVIDENCE / "decision.json").read_text(encoding="utf-8"))["verdict"]
+        return "the log has nothing new"
+    verdict = read("decision.json")["verdict"]
     if (EVIDENCE / "data.lock.json").read_bytes() == Path(PIN).read_bytes():
         return f"the data pin is unchanged, so a pull request would change nothing (verdict: {verdict})"
+    if verdict == "incomparable" and any(log["before"] is None for log in read("retrain.json")["logs"]):
+        return ""
     return "" if verdict == "better" else f"the verdict is {verdict}, and only a better model is proposed"
 
 
+def read(name: str) -> Any:
+    """Return the content of a JSON file of the evidence."""
+    return json.loads((EVIDENCE / name).read_text(encoding="utf-8"))
+
+
+def overtaken() -> str:
+    """Return why the evidence is out of date: ``main`` pins other data than the run began with."""
+    commit = github.setting("GITHUB_SHA")
+    if branches.content(commit, PIN) == branches.content(branches.MAIN, PIN):
+        return ""
+    return "main pins other data than when this run began; the next run starts from there"
+
+
+def text() -> str:
+    """Return the text of the pull request: the evidence for a person."""
+    told = [comment.harmless(part.read_text(encoding="utf-8", errors="replace")) for part in PARTS if part.exists()]
+    told.append(
+        f"This changes `{PIN}` alone, and is kept up to date until someone merges or closes it, or adds a commit. "
+        f"The evidence is in [the run]({github.run_url()}#artifacts)."
+    )
+    return "\n\n".join(told)
+
+
 def main() -> None:
-    """Open the pull request, or say on the summary page why there is none."""
-    if why := objection():
+    """Open or update the pull request, or say on the summary page why not."""
+    found = Proposal.now()
+    if why := objection() or found.waits or overtaken():
         github.tell(f"Nothing proposed: {why}.")
         return
-    branch = f"retrain/{github.setting('GITHUB_RUN_ID')}"
-    summary = (EVIDENCE / "summary.md").read_text(encoding="utf-8", errors="replace")
-    title = "Retrain on newer data"
-    branches.push(
-        branches.changed(PIN, EVIDENCE / "data.lock.json"), branch, f"{title}\n\nEvidence: {github.run_url()}"
-    )
-    branches.propose(
-        branch, title, f"{comment.harmless(summary)}\n\nThe evidence is in [the run]({github.run_url()}#artifacts)."
-    )
-    branches.check(branch)
-    github.tell(f"Proposed: the pull request of `{branch}`.")
+    message = f"{TITLE}\n\nEvidence: {github.run_url()}"
+    commit = branches.renew(branches.changed(PIN, EVIDENCE / "data.lock.json"), BRANCH, message, found.head)
+    if found.number is None:
+        branches.propose(BRANCH, TITLE, text())
+    else:
+        branches.update(found.number, TITLE, text())
+    branches.check_once(BRANCH, commit)
+    github.tell(f"Proposed: the pull request of `{BRANCH}`{f', #{found.number}' * bool(found.number)}.")
 
 
 def judge() -> None:
-    """Set the output ``worth``: whether a pull request follows. The summary page says why not."""
-    why = objection()
-    github.tell(f"Nothing to propose: {why}." if why else "A better model: its pull request follows.")
-    github.output(worth=not why)
+    """Set the outputs ``worth``: whether a pull request follows, and ``open``: whether there is one.
+
+    The summary page gets the evidence, or why there is none.
+    """
+    found = Proposal.now()
+    for part in PARTS:
+        if part.exists():
+            github.tell(part.read_text(encoding="utf-8"))
+    why = objection() or found.waits
+    github.tell(f"Nothing to propose: {why}." if why else "This is worth a pull request, which follows.")
+    github.output(worth=not why, open=found.number is not None)
+
+
+def log() -> None:
+    """Set the output ``log``: whether there is a log that Actions can read. The summary page says why not."""
+    place = os.environ.get("LOG_SINK", "")
+    pinned = any(part.get("kind") == "log" for part in pin_access.pinned())
+    why = ""
+    if place and pin_access.cloud({"location": place}) is None:
+        why = f"skipped: {pin_access.unreadable(place)}"
+    elif not place and not pinned:
+        why = NO_LOG
+    github.tell(why or "There is a log to train on.")
+    github.output(log=not why)
 
 
 if __name__ == "__main__":
-    sys.exit(github.main({"": main, "judge": judge}))
+    sys.exit(github.main({"": main, "judge": judge, "log": log}))

@@ -1,6 +1,6 @@
 """What ``model.adopt`` does to files: a fleet's copy in the repository, and changes that all happen or none.
 
-Nothing is ever deleted: what is replaced or taken back lies below build/adopt afterwards.
+Nothing is ever deleted: what is replaced or taken back lies below build/adopt afterwards, and is not overwritten there.
 """
 
 from __future__ import annotations
@@ -63,8 +63,12 @@ class Changes:
     """Changes of files of the repository; :meth:`undo` takes back all that were made, in reverse order."""
 
     def __init__(self) -> None:
-        self.changed: set[Path] = set()
         self._back: list[tuple[Path, Path | None]] = []  # a changed path, and where it was moved to
+
+    @property
+    def replaced(self) -> dict[Path, Path]:
+        """Where each changed path lies that was there before."""
+        return {path: old for path, old in self._back if old is not None}
 
     def write(self, path: Path, content: bytes | None) -> bool:
         """Write a file, or take it away where there is no content; return whether that changes anything."""
@@ -100,11 +104,9 @@ class Changes:
                 shutil.move(old, path)
 
     def _swap(self, path: Path, new: Path | None) -> None:
-        self.changed.add(path)
         old = None
         if path.exists():
-            old = REPLACED / path.relative_to(ROOT)
-            _remove(old)
+            old = spare(REPLACED / path.relative_to(ROOT))
             old.parent.mkdir(parents=True, exist_ok=True)
             self._back.append((path, old))
             shutil.move(path, old)
@@ -142,15 +144,20 @@ def take_back(paths: list[Path], copies: Path | None) -> tuple[list[str], list[s
         known, changed = git("ls-files", name) != "", git("status", "--porcelain", "--", name) != ""
         if not changed:
             continue
+        was = ""
         if path.exists():
-            kept = UNDONE / name
+            kept = spare(UNDONE / name)
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, kept)
             path.unlink()
+            was = f"; what it was is {kept}"
         if known:
             git("checkout", "HEAD", "--", name)
-        done.append(f"{name} is as committed" if known else f"{name} is gone")
-    for path in sorted(copies.rglob("*")) if copies is not None else []:
+        done.append(f"{name} is {'as committed' if known else 'gone'}{was}")
+    copied = {ROOT / name for name in _copied()}
+    if copies is not None:
+        copied |= set(copies.rglob("*"))
+    for path in sorted(copied):
         name = _name(path)
         if not path.is_file() or git("ls-files", name) != "":
             continue
@@ -160,9 +167,29 @@ def take_back(paths: list[Path], copies: Path | None) -> tuple[list[str], list[s
             done.append(f"{name} is gone; it is still in {origin.parent}")
         else:
             stay.append(f"{name} stays: its original is gone or has changed; delete it if you do not need it")
-    if copies is not None:
-        _remove_empty(copies)
+    for folder in sorted({path.parent for path in copied}, reverse=True):
+        _remove_empty(folder)
     return done, stay
+
+
+def earlier(paths: list[Path]) -> list[Path]:
+    """Return what adoptions have replaced of these files and git does not have: a person's own changes, too."""
+    found: list[Path] = []
+    for path in paths:
+        name = _name(path)
+        committed, place = (git("show", f"HEAD:{name}") or "").strip(), REPLACED / name
+        kept = sorted(place.parent.glob(f"{place.name}*")) if place.parent.is_dir() else []
+        found += [old for old in kept if old.read_text(encoding="utf-8").strip() != committed]
+    return found
+
+
+def spare(place: Path) -> Path:
+    """Return the place, or one with a number beside it where something lies there already."""
+    free, number = place, 1
+    while free.exists():
+        number += 1
+        free = place.with_name(f"{place.name}~{number}")
+    return free
 
 
 def uncommitted(path: Path) -> bool:

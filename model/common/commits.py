@@ -14,6 +14,7 @@ from model.common import cli, pinned_files
 from model.common.provenance import LIBRARY, LIBRARY_IN_COMMIT, ROOT, git
 
 LOCK = "requirements/train.txt"
+WHOLE = ".whole"  # end of the name of a file beside a worktree or an environment that was made to the end, not killed
 
 
 def asked(variable: str) -> str | None:
@@ -51,13 +52,15 @@ def worktree(commit: str) -> Path:
         DataError: the clone has no such commit.
     """
     folder = cli.BUILD / "commits" / commit[:12]
-    if not (folder / "pyproject.toml").exists():
+    whole = folder.with_suffix(WHOLE)
+    if not whole.exists() or not folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
         git("worktree", "prune")
         folder.parent.mkdir(parents=True, exist_ok=True)
         if git("worktree", "add", "--quiet", "--detach", str(folder.resolve()), commit) is None:
             raise DataError(f"this clone has no commit {commit[:12]}; run: git fetch --unshallow")
         _share_compiled_code(folder / LIBRARY_IN_COMMIT)
+        whole.touch()
     return folder
 
 
@@ -90,13 +93,14 @@ def run(commit: str, *words: str) -> None:
     if lock != (ROOT / LOCK).read_bytes():
         environment = (cli.BUILD / "commits" / f"env-{hashlib.sha256(lock).hexdigest()[:12]}").resolve()
         python = environment / "bin" / "python"
-        if not python.exists():
+        if not environment.with_suffix(WHOLE).exists():
             cli.say(f"making the environment that commit {commit[:12]} locks")
             uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
             if uv is None:
                 raise DataError(f"commit {commit[:12]} locks other libraries; install uv, which is needed to get them")
-            _call([uv, "venv", "--quiet", "--python", sys.executable, str(environment)], folder)
+            _call([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)], folder)
             _call([uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(python), LOCK], folder)
+            environment.with_suffix(WHOLE).touch()
     _call([str(python), "-m", *words], folder)
 
 

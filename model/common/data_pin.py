@@ -90,7 +90,8 @@ def _fetch_part(part: dict[str, Any], asked: Params) -> tuple[Frames, pd.DataFra
         return request_log.fetch(part["location"], asked.schema, part)[0], None
     if part["kind"] == "delta":
         return pinned_delta.fetch(part, asked), None
-    cli.say(f"reading {len(part['files'])} files of {part['location']}")
+    count = len(part["files"])
+    cli.say(f"reading {count} file{'s' * (count != 1)} of {part['location']}")
     folder = pinned_files.fetch(part)
     frames = sources.read_frames(folder, asked.columns, asked.files, asked.schema.machine_id, asked.read)
     return frames, sources.read_anomalies(folder, asked.files, asked.columns, asked.schema.machine_id, asked.read)

@@ -114,7 +114,7 @@ class Copy:
 
     def _environment(self, **settings: str) -> dict[str, str]:
         """The environment of the copy's programs, in which nothing names this checkout."""
-        ours = ("GIT_", "CHAMPION_COMMIT", "BASE_COMMIT", "LOG_", "MLFLOW_", "GITHUB_", "AUTH", "REFERENCE_COMMIT")
+        ours = ("GIT_", "CHAMPION_COMMIT", "BASE_COMMIT", "LOG_", "MLFLOW_", "GITHUB_", "AUTH")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         path = os.pathsep.join([str(self.folder / "src"), str(self.folder)])
         return kept | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"} | settings

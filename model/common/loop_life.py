@@ -25,7 +25,7 @@ LATEST_REPORT_DAYS = 9
 
 
 @dataclass(frozen=True)
-class Plan:
+class LifePlan:
     """How large the demonstration is, and on which day of the service what happens.
 
     Machines are asked every ``every_hours``, ``at_once`` of them in a request. On day ``pinned`` the log joins the
@@ -45,13 +45,13 @@ class Plan:
     seed: int = 7
 
 
-SMALL = Plan(machines=60, end=97, every_hours=12, at_once=60)  # as the tests run it
+SMALL = LifePlan(machines=60, end=97, every_hours=12, at_once=60)  # as the tests run it
 
 
 class Life:
     """What happens to the fleet, whoever watches. Days count from the day on which it is served first."""
 
-    def __init__(self, plan: Plan, schema: Schema) -> None:
+    def __init__(self, plan: LifePlan, schema: Schema) -> None:
         self.plan, self.schema = plan, schema
         move = Move(plan.history + plan.moved, LEVEL, WEAR, CODE)
         days = plan.history + plan.end

@@ -25,7 +25,7 @@ from closedloop.log.sink import Sink
 from closedloop.report import loop_plots, plots
 from closedloop.watch import drift
 from closedloop.watch.live import Answered
-from closedloop.watch.weeks import WEEK_US, Weeks, weeks
+from closedloop.watch.weeks import WEEK_US, ByWeek, weeks
 from model.common import cli, request_log
 from model.common.loop_copy import Copy
 from model.common.loop_life import Life
@@ -38,7 +38,7 @@ SHOWN = ("event_recall", "false_alarms_per_machine_year", "cost_per_machine_year
 
 
 @dataclass(frozen=True)
-class Seen:
+class Watched:
     """The log at its end, and what both models say of every row of it."""
 
     tables: Tables
@@ -65,7 +65,7 @@ class Story:
     content: dict[str, Any]
     days: Int64
     levels: Float64  # (sensors, days), in deviations of the training readings
-    weeks: dict[str, Weeks]
+    weeks: dict[str, ByWeek]
     machine: OneMachine
 
 
@@ -102,7 +102,7 @@ def tell(copy: Copy, life: Life, asked: Params, found: Mapping[str, Any]) -> Sto
     return Story(content, days, levels, of_weeks, _machine(seen, life, asked))
 
 
-def _seen(copy: Copy, life: Life) -> Seen:
+def _seen(copy: Copy, life: Life) -> Watched:
     bundles = {name: load(copy.build / name) for name in ("first", "second")}
     schema = bundles["first"].schema  # the sensors in the order in which the models know them
     tables = request_log.vouched(read(Sink.at(str(copy.sink), {}), schema))
@@ -112,10 +112,10 @@ def _seen(copy: Copy, life: Life) -> Seen:
         cli.say(f"  the {name} model answers for all {len(tables.time):,} rows of the log")
         given[name] = bundle.predict(tables)
     step = life.plan.every_hours * HOUR_US
-    return Seen(tables, bundles, given, np.arange(life.at(0) + step - HOUR_US, life.at(life.plan.end), step))
+    return Watched(tables, bundles, given, np.arange(life.at(0) + step - HOUR_US, life.at(life.plan.end), step))
 
 
-def _of_weeks(copy: Copy, seen: Seen, life: Life, asked: Params, settings: JudgeSettings) -> dict[str, Weeks]:
+def _of_weeks(copy: Copy, seen: Watched, life: Life, asked: Params, settings: JudgeSettings) -> dict[str, ByWeek]:
     """The weeks of the answers that each model gave, and of those that the first would have given in the end."""
     sink, plan = Sink.at(str(copy.sink), dict(os.environ)), life.plan
     given = answers(sink, names=seen.tables.names)
@@ -148,7 +148,7 @@ def _answered(given: Predictions, bundle: Bundle, rows: NDArray[np.bool_]) -> An
     )
 
 
-def _levels(seen: Seen, life: Life) -> tuple[Int64, Float64]:
+def _levels(seen: Watched, life: Life) -> tuple[Int64, Float64]:
     """The fleet's mean of each sensor, day by day, in deviations from what it was in the history."""
     tables, known = seen.tables, seen.bundles["first"].schema.sensors
     ours = tables.values[[known.index(sensor) for sensor in life.schema.sensors]]
@@ -162,7 +162,7 @@ def _levels(seen: Seen, life: Life) -> tuple[Int64, Float64]:
     return life.at(0) + DAY_US * np.arange(count), (sums / number - middle[:, None]) / spread[:, None]
 
 
-def _drift_by_week(seen: Seen, life: Life) -> list[str]:
+def _drift_by_week(seen: Watched, life: Life) -> list[str]:
     """What ``make drift`` would have said at the end of each week."""
     drift_reference, schema = seen.bundles["first"].drift_reference, seen.bundles["first"].schema
     score = seen.given["first"].anomaly_score
@@ -182,7 +182,7 @@ def _subjects(found: Mapping[str, Any]) -> list[str]:
     return sorted({test["subject"] for test in found["moved"]})
 
 
-def _holdout(copy: Copy, seen: Seen, settings: JudgeSettings) -> dict[str, dict[str, float | None]]:
+def _holdout(copy: Copy, seen: Watched, settings: JudgeSettings) -> dict[str, dict[str, float | None]]:
     """The figures of both models on the machines and the time by which the gate judged them."""
     about = json.loads((copy.build / "data/data.json").read_text(encoding="utf-8"))
     schema = Schema.from_dict(about["schema"])
@@ -199,7 +199,7 @@ def _holdout(copy: Copy, seen: Seen, settings: JudgeSettings) -> dict[str, dict[
     return figures
 
 
-def _machine(seen: Seen, life: Life, asked: Params) -> OneMachine:
+def _machine(seen: Watched, life: Life, asked: Params) -> OneMachine:
     """The held-out machine on which the two models differ most after the world moved, judged by its failures."""
     tables, moved = seen.tables, life.at(life.plan.moved)
     ids, offsets = tables.bounds()

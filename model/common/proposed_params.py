@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from closedloop.data.frames import Frames
+from closedloop.data.frames import Frames, one_line
 from closedloop.data.machines import TEXT
 from closedloop.data.schema import CODE_COLUMN, DataError, Schema, microseconds
 from closedloop.features.names import label
@@ -172,7 +172,7 @@ def render(fleet: Fleet) -> str:
         content.insert(2, "files", _flow(fleet.files), comment="your file of each table")
     for key, note in fleet.notes.items():
         section, name = key.split(".")
-        content[section].yaml_add_eol_comment(note, name)
+        content[section].yaml_add_eol_comment(one_line(note), name)
     out = io.StringIO()
     editor.dump(content, out)
     body = re.sub(r"\A(#.*\n|\s)*", "", out.getvalue())
@@ -181,7 +181,8 @@ def render(fleet: Fleet) -> str:
         said = f"\\1\n  prefix: {prefix:g} # first rows of each machine that train: a share of them, or their number"
         body = re.sub(r"^(  rule: prefix.*)$", said, body, count=1, flags=re.MULTILINE)
     return (
-        f"# Proposed by make data-check for the fleet in {fleet.source}: read it, and correct what was guessed wrong.\n"
+        f"# Proposed by make data-check for the fleet in {one_line(fleet.source)}: "
+        "read it, and correct what was guessed wrong.\n"
         f"# Every key is described in model/README.md. An unknown key is an error, so a typo does not pass.\n"
         f"# Lengths of time are those of model/{starting_params.path().name} times "
         f"{fleet.history_hours / own['features']['history_hours']:.3g}.\n\n{body}"

@@ -65,9 +65,7 @@ def libraries() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in VERSIONED}
 
 
-def inputs_digest(
-    params: Path, tables: str, root: Path = ROOT, library: Path = LIBRARY, pin: Path | None = None
-) -> str:
+def inputs_digest(params: Path, tables: str, root: Path = ROOT, library: Path = LIBRARY, pin: str | None = None) -> str:
     """Return ``sha256:…`` of everything that decides a model and its verdict.
 
     These are the locks, the code of ``closedloop``, every file below ``model/`` except the acceptance, the parameters
@@ -78,13 +76,13 @@ def inputs_digest(
         tables: the fingerprint of the tables.
         root: the folder of the commit.
         library: the folder of the commit's ``closedloop``.
-        pin: a data pin that is proposed in place of the commit's own.
+        pin: the file of a data pin that is proposed in place of the commit's own.
     """
     accepted = root / ACCEPTED.relative_to(ROOT)  # about a model, so no input of it
     found = [*root.glob("requirements/*.txt"), *(path for path in _files(root / "model") if path != accepted)]
     named = {path.relative_to(root).as_posix(): path for path in found}
     named |= {f"closedloop/{path.relative_to(library).as_posix()}": path for path in library.rglob("*.py")}
-    named |= {} if pin is None else {PIN_NAME: pin}
+    named |= {} if pin is None else {PIN_NAME: Path(pin)}
     digest = hashlib.sha256()
     for name, path in sorted(named.items()):
         content = path.read_bytes()

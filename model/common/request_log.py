@@ -88,9 +88,13 @@ def fetch(
     return frames, {"kind": "log", "location": source, "versions": log.versions}
 
 
-def pin_id(part: Mapping[str, Any]) -> str:
-    """Return the id of a part's pin in the sink: equal versions have an equal id, whoever pins them."""
-    return "data-" + hashlib.sha256(json.dumps(part["versions"], sort_keys=True).encode()).hexdigest()[:12]
+def pin_id(part: Mapping[str, Any], kind: str = "data") -> str:
+    """Return the id of a part's pin in the sink: equal versions have an equal id, whoever pins them.
+
+    A person pins ``data-…`` with make data-pin; ``python -m model.log_pins`` keeps ``main-…``, ``proposal-…`` and
+    ``release-…`` up to date.
+    """
+    return f"{kind}-" + hashlib.sha256(json.dumps(part["versions"], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def keep(part: Mapping[str, Any]) -> None:

@@ -14,7 +14,6 @@ from model.common import pin_making, pinned_files, places, provenance
 from model.common.params import Params
 
 NO_LOG = "no log is configured"
-PROPOSED = ("better", "incomparable")  # the latter only where a log joins the pin
 HOLDS = {"rows": "rows", "machines": "machines", "failures": "failures", "first": "from", "last": "until"}
 VERSIONS = re.compile(rf"(?:{REQUESTS}|{FEEDBACK})=\d+")
 
@@ -24,9 +23,8 @@ def skipped(pin: Mapping[str, Any], place: str) -> str:
     if not place and all(part["kind"] != "log" for part in pin["parts"]):
         return NO_LOG
     if place and provenance.in_actions() and not places.is_remote(place):
-        return (
-            f"LOG_SINK is the folder {place}, which GitHub Actions cannot read; ship the log to az://, s3:// or gs://"
-        )
+        where = "on a volume that Actions cannot read; ship the log to az://, s3:// or gs://"
+        return f"LOG_SINK is the folder {place}, {where}"
     return ""
 
 
@@ -139,14 +137,14 @@ def _shown(value: Any) -> str:
     return "not known" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def closing(decision: Mapping[str, Any], out: Path) -> list[str]:
-    """Return what a person does next."""
-    lines = [f"evidence: {out / 'summary.md'}"]
-    if decision["verdict"] in PROPOSED:
+def closing(about: Mapping[str, Any], out: Path) -> list[str]:
+    """Return what a person does next, from ``retrain.json`` with the verdict."""
+    lines, verdict = [f"evidence: {out / 'summary.md'}"], about["verdict"]
+    if verdict == "better" or (verdict == "incomparable" and joins(about)):
         lines.append(
             f"next: retrain.yml opens a pull request with it; by hand: cp {out / provenance.PIN.name} model/, commit, "
             "make pr"
         )
     else:
-        lines.append(f"next: nothing to propose, since the verdict is {decision['verdict']}")
+        lines.append(f"next: nothing to propose, since the verdict is {verdict}")
     return lines

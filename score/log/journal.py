@@ -35,7 +35,7 @@ class Journal:
     @property
     def stored(self) -> int:
         """Records of answers that were stored. What was refused is stored too, and counted for itself."""
-        return self.spool.counts.records - self.rejects.stored
+        return self.spool.counts.records
 
     def admit(self, longest: int) -> None:
         """Refuse, before the work, a request whose record could never be written.

@@ -45,13 +45,18 @@ class Rejects:
 
     def __init__(self, spool: Spool, settings: Settings) -> None:
         self.on = settings.log_rejects
-        self.stored = self.left_out = self.failed = 0
+        self.left_out = self.failed = 0
         self._spool = spool
         self._fields = settings.log_fields
         self._image = settings.image
         self._limit_bytes = settings.log_max_bytes
         self._bytes = _Allowance(_BYTES_PER_SECOND, _BYTES_AT_ONCE)
         self._statuses: dict[int, _Allowance] = {}
+
+    @property
+    def stored(self) -> int:
+        """How many are in the log."""
+        return self._spool.counts.asides
 
     def admit(self, status: int) -> bool:
         """Whether a refusal is in the sample; counts it if it is not."""
@@ -87,7 +92,7 @@ class Rejects:
         payload = encode(record)
         self._bytes.left -= len(payload)
         try:
-            self._spool.append(payload).add_done_callback(self._settle)
+            self._spool.append(payload, aside=True).add_done_callback(self._settle)
         except SpoolError:
             self.failed += 1
 
@@ -99,5 +104,3 @@ class Rejects:
     def _settle(self, written: Future[None]) -> None:
         if written.cancelled() or written.exception() is not None:
             self.failed += 1
-        else:
-            self.stored += 1

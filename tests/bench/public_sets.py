@@ -4,7 +4,8 @@
 
 Name the sets that you have, with the folder of each. For ``azure-pdm`` the model is trained on the simulator's
 ``azure`` profile alone and judged on all real machines and rows. The others train and judge by their own split: SKAB
-and NAB train on the first rows of each file, C-MAPSS splits by unit.
+and NAB train on the first rows of each file, C-MAPSS splits by unit. Parameters and pin are those of the
+reference fleet, whatever fleet this copy has.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from closedloop.data import sources
 from closedloop.heads.bundle import load
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import JudgeSettings, Truth
-from model.common import params
+from model.common import cli, data_pin, params
 from model.predict import predict
 from model.train import ABLATIONS
 
@@ -48,11 +50,29 @@ def run(folder: Path, *words: str) -> None:
         raise SystemExit(f"{' '.join(words)} exited with {done.returncode}:\n{done.stderr}")
 
 
+def named(folder: Path, source: str) -> str:
+    """Write the reference fleet's parameters under another fleet's name; the path."""
+    text = PARAMS.read_text(encoding="utf-8")
+    asked = re.sub("^source: simulated", f"source: {source}", text, flags=re.MULTILINE)
+    (folder / "params.yaml").write_text(asked, encoding="utf-8")
+    return str(folder / "params.yaml")
+
+
+def simulated(folder: Path) -> None:
+    """Write the reference fleet's tables, simulated with the profile ``azure``, as model.data does."""
+    asked = params.load(PARAMS)
+    pin = cli.read_json(PARAMS.with_name("data.lock.json"), "restore it from git")
+    parts = [part | {"profile": "azure"} for part in pin["parts"]]
+    frames, anomalies = data_pin.fetch(parts, asked)
+    about = {"source": f"{asked.source}-azure", "schema": asked.schema.to_dict(), "rule": asked.split["rule"]}
+    data_pin.store(folder / cli.DATA, frames, anomalies, about | {"parts": parts, "local": True})
+
+
 def simulated_judged_on(location: Path, folder: Path) -> dict[str, Any]:
     """The figures on all real tables of a model that was trained on the simulator's ``azure`` profile."""
-    run(folder, "model.data", "--profile", "azure")
+    simulated(folder)
     for command in ("model.validate", "model.train"):
-        run(folder, command)
+        run(folder, command, "--params", str(PARAMS))
     bundle = load(folder / "build" / "bundle")
     tables = sources.read_tables(location, bundle.schema, {})
     without = {name: predict(load(folder / "build" / "ablations" / name), tables) for name in ABLATIONS}
@@ -62,9 +82,12 @@ def simulated_judged_on(location: Path, folder: Path) -> dict[str, Any]:
 
 def of_itself(location: Path, folder: Path) -> dict[str, Any]:
     """The figures of a set that is trained and judged by its own split."""
-    run(folder, "model.data", "--source", str(location))
-    for command in ("model.validate", "model.train", "model.predict", "model.evaluate"):
-        run(folder, command)
+    asked = ("--params", named(folder, location.name))
+    run(folder, "model.data", "--source", str(location), *asked)
+    for command in ("model.validate", "model.train"):
+        run(folder, command, *asked)
+    run(folder, "model.predict")
+    run(folder, "model.evaluate", *asked)
     metrics: dict[str, Any] = json.loads((folder / "build" / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 

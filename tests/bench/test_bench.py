@@ -15,6 +15,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from model.common import params
+
 BENCHES = Path(__file__).resolve().parent
 SMALL = ["--machines", "3", "--days", "20", "--rounds", "1"]
 
@@ -229,6 +231,28 @@ def test_a_public_set_that_no_one_knows_is_named(bench, capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         bench("public_sets").main(["nasa=here"])
     assert "'nasa' is not one of azure-pdm, skab, cmapss, nab" in capsys.readouterr().err
+
+
+def test_public_sets_are_judged_with_the_reference_fleet_whatever_this_copy_pins(bench, tmp_path, monkeypatch) -> None:
+    """A copy that adopted files has no simulator in its pin, and its own names of columns in its parameters."""
+    own = {"fingerprint": "", "parts": [{"kind": "files", "location": "data/plant", "files": []}]}
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    (tmp_path / "own.yaml").write_text("source: plant\n")
+    monkeypatch.setattr("model.common.data_pin.PIN", tmp_path / "own.json")
+    monkeypatch.setattr("model.common.params.PARAMS", tmp_path / "own.yaml")
+    monkeypatch.setattr("model.common.data_pin.fetch", lambda parts, asked: ({}, None))
+    public, called = bench("public_sets"), []
+    public.simulated(tmp_path)
+    about = json.loads((tmp_path / "build/data/data.json").read_text())
+    assert ("simulated-azure", [("simulator", "azure")]) == (
+        about["source"], [(part["kind"], part["profile"]) for part in about["parts"]]
+    )  # fmt: skip
+    (tmp_path / "build/metrics.json").write_text("{}")
+    monkeypatch.setattr(public, "run", lambda folder, *words: called.append(words))
+    public.of_itself(tmp_path / "skab", tmp_path)
+    asked = ("--params", str(tmp_path / "params.yaml"))
+    assert [asked] * 4 == [words[-2:] for words in called if words != ("model.predict",)]
+    assert "skab" == params.load(tmp_path / "params.yaml").source
 
 
 def test_the_shipper_keeps_up_and_takes_no_more_memory_than_a_large_answer(bench, tmp_path, capsys) -> None:

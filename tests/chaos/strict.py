@@ -15,11 +15,13 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+HERE = Path(__file__).parent
 _ROOT = "root"
 _DURABLE = {"sync_file", "sync_records", "sync_disk"}  # of durable.py: a sync is named by what calls them
 
@@ -61,6 +63,19 @@ def install(root, shadow, without=(), cut=("", 0)):
     ctypes.CDLL = lambda *_, **__: SimpleNamespace(syncfs=syncfs)  # only durable.py loads a library after this
 
 
+def cut_power(program, words, place, cut, without, luck):
+    """Run a program of this folder in ``place`` until its power is cut; the folder as it is after that.
+
+    It works in ``disk``, which may be any folder there, and has ``words`` before its other arguments.
+    """
+    disk, shadow, after = place / "disk", place / "shadow", place / "after"
+    command = [sys.executable, HERE / program, *words, "--cut", *cut, "--without", *without.split()]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr + done.stdout
+    rebuild(shadow, after, disk, luck)
+    return after
+
+
 def rebuild(shadow, target, now=None, luck=""):
     """Write to ``target`` what the disk holds after the cut. A file that was named but never synced is empty.
 
@@ -68,7 +83,7 @@ def rebuild(shadow, target, now=None, luck=""):
     replaced or removed an old one; with ``removed`` it kept each removal, though no new name; with ``replaced`` it kept
     what replaced an old one, though no new name.
     """
-    _fill(shadow, int((shadow / _ROOT).read_text()), target, now, luck)
+    _fill(shadow, int((shadow / _ROOT).read_text()), target, now, luck, {})
 
 
 def calls(shadow):
@@ -102,7 +117,8 @@ def _entries(folder):
     return {entry.name: [entry.inode(), entry.is_dir()] for entry in os.scandir(folder)}
 
 
-def _fill(shadow, inode, target, now, luck):
+def _fill(shadow, inode, target, now, luck, files):
+    """Fill a folder; ``files`` has by inode what is there: a file with two names is one after the cut too."""
     target.mkdir()
     kept = shadow / f"names-{inode}"
     names = json.loads(kept.read_text()) if kept.exists() else {}
@@ -115,7 +131,10 @@ def _fill(shadow, inode, target, now, luck):
         names = {name: present.get(name, entry) for name, entry in names.items()}
     for name, (number, is_folder) in names.items():
         if is_folder:
-            _fill(shadow, number, target / name, None if now is None else now / name, luck)
+            _fill(shadow, number, target / name, None if now is None else now / name, luck, files)
+        elif number in files:
+            (target / name).hardlink_to(files[number])
         else:
+            files[number] = target / name
             content = shadow / f"inode-{number}"
             (target / name).write_bytes(content.read_bytes() if content.exists() else b"")

@@ -1,13 +1,14 @@
 """Pins of data in object stores: files, Delta tables and a log, behind a proxy that makes faults."""
 
-import importlib.util
 import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import stores
 from deltalake import write_deltalake
 from deltalake._internal import DeltaFileSystemHandler
+from logkit import kit
 
 import pinned_fleet as fleet
 from closedloop.data.schema import DataError
@@ -17,17 +18,6 @@ from model import data
 from model.common import cli, pinned_files
 
 HERE = Path(__file__).parent
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kit = load(HERE.parent / "log" / "conftest.py")
-stores = load(HERE / "stores.py")
 
 
 @pytest.fixture(params=["azure", "s3"])

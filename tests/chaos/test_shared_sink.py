@@ -1,7 +1,6 @@
 """Three spools, one sink: shippers killed, tables compacted, files cut; each record is there once, versions stay."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import random
@@ -10,12 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from faults import until
+from logkit import kit
 
 from closedloop.log import lease, pins, upkeep
 from closedloop.log.attempts import announced
@@ -27,16 +26,6 @@ from closedloop.log.sink import Sink
 from model import log as command
 
 ROUNDS = int(os.environ.get("ROUNDS", "60"))
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kit = load(Path(__file__).parents[1] / "log" / "conftest.py")
 
 
 class World:

@@ -1,6 +1,5 @@
 """Faults of the shipper: whatever is killed, refused, lost or down, each record is in the table once."""
 
-import importlib.util
 import json
 import os
 import random
@@ -14,7 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import stores
 from deltalake._internal import DeltaFileSystemHandler
+from logkit import kit
 
 from closedloop.log.halt import lift
 from closedloop.log.sink import Sink
@@ -23,15 +24,6 @@ from closedloop.log.state import SpoolError, lock
 HERE = Path(__file__).parent
 
 
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kit = load(HERE.parent / "log" / "conftest.py")
-stores = load(HERE / "stores.py")
 KILLS, CUTS = 50, 10
 
 

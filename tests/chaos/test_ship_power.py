@@ -1,30 +1,17 @@
 """Power cuts while a shipper works, on a disk that keeps no more than POSIX promises: each of its syncs is needed."""
 
-import importlib.util
-import signal
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import strict
+from logkit import kit
 
 from closedloop.log import quarantine
 from closedloop.log.frame import read_segment
 
-HERE = Path(__file__).parent
 LUCKS = ["", "added", "removed"]  # what the disk keeps unasked, see strict.rebuild
 
 
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kit = load(HERE.parent / "log" / "conftest.py")
 BAD = b"[1]"
 WRITTEN = ("Shipper._make_durable", 3)  # the commit of the last segment is there, and not synced
 REMOVED = ("Shipper._finish>sync_folder", 1)  # the segment is gone
@@ -52,17 +39,15 @@ SEGMENTS = {
 
 def cut_and_recover(tmp_path, what, without="", luck="", cut=DONE):
     """Ship what was sealed, cut the power, ship again; return (what is lost, the syncs that were called)."""
-    disk, shadow, after = tmp_path / "disk", tmp_path / "shadow", tmp_path / "after"
+    disk, shadow = tmp_path / "disk", tmp_path / "shadow"
     kit.fill(disk / "log", *SEGMENTS[what])
     (disk / "sink").mkdir()  # it stands for a disk of its own
     if what == "foreign":
         kit.fill(tmp_path / "other", [], [kit.scored("x")])  # of another spool: it is moved as it is
         (foreign,) = (tmp_path / "other").glob("*.seg")
         foreign.rename(disk / "log" / foreign.name)
-    words = [HERE / "shipper.py", disk / "log", disk / "sink", shadow, "--cut", *cut, "--without", *without.split()]
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr + done.stdout
-    strict.rebuild(shadow, after, disk, luck)
+    words = disk / "log", disk / "sink", shadow
+    after = strict.cut_power("shipper.py", words, tmp_path, cut, without, luck)
     status, said = kit.ship(after / "log", after / "sink")
     return lost(after, what, status, said), strict.calls(shadow)
 

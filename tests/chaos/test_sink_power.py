@@ -1,28 +1,20 @@
 """Power cuts while a sink is halted, pinned or repaired, on a disk that keeps no more than POSIX promises."""
 
-import importlib.util
-import signal
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import strict
+from logkit import kit
 
 from closedloop.log import pins
 from closedloop.log.commits import commit_files
 from closedloop.log.halt import halt, halted
 from closedloop.log.sink import Sink
 
-HERE = Path(__file__).parent
 LUCKS = ["", "added", "removed", "replaced"]  # what the disk keeps unasked, see strict.rebuild
 DONE = ("", 0)
-UNDONE = ("_replace_unreadable>sync_folder", 1)  # the undoing is there, and what it undoes is about to be replaced
+UNDONE = ("replace_unreadable>sync_folder", 1)  # the undoing is there, and what it undoes is about to be replaced
 
-spec = importlib.util.spec_from_file_location("kit", HERE.parent / "log" / "conftest.py")
-kit = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(kit)
 
 # What is done, the sync that is left out, what the disk keeps unasked, where it is cut, and what is lost then.
 LOSSES = [
@@ -39,7 +31,7 @@ LOSSES = [
 # Their absence costs nothing, and why.
 COVERED = [
     ("lift", "lift>sync_folder"),  # the halt comes back, and is lifted again
-    ("repair", "_replace_unreadable>sync_folder"),  # the next repair finishes it
+    ("repair", "replace_unreadable>sync_folder"),  # the next repair finishes it
     ("checkpoint", "_remove_torn_checkpoints>sync_folder"),  # it comes back, and is removed again
     ("aside", "make_folder>sync_folder"),  # the sync of the disk covers it
 ]
@@ -68,13 +60,10 @@ def prepare(what, disk):
 
 def cut_and_look(tmp_path, what, without="", luck="", cut=DONE):
     """Do it, cut the power; return (what is lost, the syncs that were called in their order)."""
-    disk, shadow, after = tmp_path / "disk", tmp_path / "shadow", tmp_path / "after"
+    disk, shadow = tmp_path / "disk", tmp_path / "shadow"
     disk.mkdir(parents=True)
     prepare(what, disk)
-    words = [HERE / "sinkwork.py", disk, shadow, what, "--cut", *cut, "--without", *without.split()]
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr + done.stdout
-    strict.rebuild(shadow, after, disk, luck)
+    after = strict.cut_power("sinkwork.py", (disk, shadow, what), tmp_path, cut, without, luck)
     calls = (shadow / "calls").read_text().split()
     return lost(what, after / "log", after / "sink"), calls
 

@@ -1,6 +1,5 @@
 """Three spools, one sink: shippers and upkeep killed at random; each record is there once, and each pin as it was."""
 
-import importlib.util
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from logkit import kit
 
 from closedloop.log import pins, upkeep
 from closedloop.log.pins import Pin
@@ -20,9 +20,6 @@ from simulated_fleet import SCHEMA
 
 HERE = Path(__file__).parent
 ROUNDS, LONGEST_SECONDS = int(os.environ.get("KILLS", "200")) // 8, 120
-spec = importlib.util.spec_from_file_location("kit", HERE.parent / "log" / "conftest.py")
-kit = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(kit)
 
 # The upkeep of a running service, without pause: what the shipper's own process does every ten minutes.
 TEND = """

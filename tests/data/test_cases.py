@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from closedloop.data import sources
+from closedloop.data import sniff, sources
+from closedloop.data.reading import Read
 from closedloop.data.schema import DataError
 from model import data_check
 from model.common import cli, params, proposed_params
@@ -756,3 +757,45 @@ def test_the_next_command_can_be_typed_as_it_stands(put, check, tmp_path):
     (place / "readings.csv").write_text(table(fleet().assign(temp=np.inf)))
     said = check(place, "--sensors", "temp,vib,press", "--time-format", "%Y-%m-%d %H:%M:%S")[1]
     assert said.strip().endswith(f"make data-check DATA='{place}' {told}")
+
+
+# --- names that break lines -------------------------------------------------------------------------------------------
+
+
+def test_a_name_of_a_column_may_go_on_in_the_next_line(put, check):
+    """As Excel writes a wrapped heading into a CSV file; a code 007 stays what it is."""
+    frame = fleet(("007", "7", "08")).rename(columns={"temp": "Temp\n[°C]", "machine": "Machine\r\n no"})
+    place = put(readings=frame)
+    assert fits(check(place), ("Temp [°C]", "vib", "press")).read == {}
+    assert machines(place) == {"007", "7", "08"}
+    title = 'Report of "line 3"\n\n' + table(frame)
+    assert fits(check(put(readings=title)), ("Temp [°C]", "vib", "press")).read == {"skip_lines": 2}
+
+
+def test_a_quotation_mark_that_is_not_closed_takes_no_lines_with_it(put):
+    place = put(readings=fleet().rename(columns={"temp": 'temp"'}).to_csv(index=False, quoting=3))
+    assert sniff.form_of(place / "readings.csv", Read()).skip_lines == 0
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x\u2028y", "# no comment", "1e5", "'", "א\u202e7"])
+def test_a_component_of_any_name_is_proposed_as_it_is(name, put, check):
+    outcome = check(put(readings=fleet(), failures=failures().replace("seal", name)))
+    assert set(fits(outcome).schema.components) == {"bearing", name}
+    assert "a\nb" not in outcome[1]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 300, "a\0b"])
+def test_a_name_that_no_machine_can_have_is_refused_in_a_short_line(name, put, check):
+    code, said, first = check(put(readings=fleet(("A", "B", name))))
+    assert code == cli.REFUSED
+    assert "is no name of a machine" in first
+    assert "; a name has 1 to 128 characters and no control character" in first
+    assert "\0" not in said
+    assert "x" * 100 not in said
+
+
+def test_numbers_of_more_than_64_bits_are_names(put, check):
+    serials = tuple(f"3{k}0000000000000000000" for k in (1, 2, 3))
+    place = put(readings=fleet(serials), failures=failures(serials))
+    assert fits(check(place)).schema.machine_id == "text"
+    assert machines(place) == machines(place, "failures") == set(serials)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
+from closedloop.data import sources
 from closedloop.data.columns import RequestError
+from closedloop.data.guess import guess
+from closedloop.data.proposed import Asked
 from closedloop.data.request import decode
 from closedloop.data.schema import DataError, Schema
 
@@ -72,3 +76,73 @@ def test_an_unknown_name_is_said_whatever_it_is(name):
 def test_a_name_that_no_request_can_have_is_refused_before_anything_is_trained(name):
     with pytest.raises(DataError, match="cannot have; rename the column"):
         Schema.from_dict(SCHEMA.to_dict() | {"sensors": {name: [0, 1]}})
+
+
+def test_a_component_that_is_called_as_the_anomaly_head_is_refused():
+    """Predictions, answers in the log and metrics tell the heads apart by their names alone."""
+    with pytest.raises(DataError, match="'anomaly' is what the head beside the components is called"):
+        Schema.from_dict(SCHEMA.to_dict() | {"components": ["seal", "anomaly"]})
+
+
+ROWS = 48
+UNWRITABLE = {'the "hot" end': "the 'hot' end", "C:\\temp": "C:/temp", "a\tb": "a b"}
+
+
+def readings(folder, names):
+    """Hourly readings of two machines, with these names of columns."""
+    rows = [
+        {"time": f"2026-01-{1 + hour // 24:02} {hour % 24:02}:00", "asset": f"press {machine}"}
+        | {name: round(10 + n + machine / 10 + hour * 0.37 % 1, 3) for n, name in enumerate(names)}
+        for machine in (1, 2)
+        for hour in range(ROWS)
+    ]
+    (folder / "plant").mkdir()
+    pd.DataFrame(rows).to_csv(folder / "plant" / "readings.csv", index=False)
+    return folder / "plant"
+
+
+def test_a_column_whose_name_no_request_can_have_is_proposed_under_another_name(tmp_path):
+    plant = readings(tmp_path, [*UNWRITABLE, "plain"])
+    found = guess(plant)
+    assert [*UNWRITABLE.values(), "plain"] == found.sensors
+    assert UNWRITABLE.items() <= found.columns["telemetry"].items()
+    assert "plain" not in found.columns["telemetry"]
+    Schema.from_dict(SCHEMA.to_dict() | {"sensors": {name: [0, 100] for name in found.sensors}})
+    frame = sources.read_frames(plant, found.columns, found.files, "text", found.read)["telemetry"]
+    assert {*found.sensors} <= {*frame.columns}
+    assert 2 * ROWS == frame["the 'hot' end"].notna().sum()
+
+
+def test_what_people_say_of_a_column_is_its_name_in_the_file(tmp_path):
+    found = guess(readings(tmp_path, [*UNWRITABLE, "plain"]), Asked(sensors=["C:\\temp"]))
+    assert ["C:/temp"] == found.sensors
+
+
+def test_two_columns_never_get_one_name(tmp_path):
+    plant = readings(tmp_path, ["a 'b'", 'a "b"', "a 'b\""])
+    found = guess(plant)
+    assert ["a 'b'", "a 'b' 2", "a 'b' 3"] == found.sensors
+    frame = sources.read_frames(plant, found.columns, found.files, "text", found.read)["telemetry"]
+    assert [10.1, 11.1, 12.1] == frame.loc[0, found.sensors].tolist()
+
+
+def test_a_sensor_that_is_called_as_a_key_column_gets_another_name(tmp_path):
+    plant = readings(tmp_path, ["plain"])
+    table = pd.read_csv(plant / "readings.csv").assign(datetime=0.5, machineID=lambda frame: frame["plain"] * 2)
+    table.to_csv(plant / "readings.csv", index=False)
+    found = guess(plant, Asked(time="time", machine="asset", sensors=["plain", "machineID", "datetime"]))
+    assert ["plain", "machineID 2", "datetime 2"] == found.sensors
+    frame = sources.read_frames(plant, found.columns, found.files, "text", found.read)["telemetry"]
+    assert ("press 1", 20.2, 0.5) == tuple(frame.loc[0, ["machineID", "machineID 2", "datetime 2"]])
+
+
+def test_a_tag_that_no_request_can_have_is_a_fault_that_says_so(tmp_path):
+    """Readings in the long form name their sensors in rows, which ``columns:`` cannot rename."""
+    wide = pd.read_csv(readings(tmp_path, ['the "hot" end', "plain"]) / "readings.csv")
+    long = wide.melt(["time", "asset"], var_name="tag", value_name="value")
+    long.to_csv(tmp_path / "plant" / "readings.csv", index=False)
+    (fault,) = guess(tmp_path / "plant").faults
+    assert fault == (
+        "readings.csv: the tag 'the \"hot\" end' has a quotation mark, a backslash or a control character, which the "
+        "names of a request cannot have: rename it in your files"
+    )

@@ -163,6 +163,30 @@ def test_files_that_are_written_in_another_way_are_read_in_blocks_too(frames, tm
     np.testing.assert_array_equal(whole.values, values)
 
 
+def test_the_sheets_of_a_workbook_are_read_in_parts(frames, tmp_path):
+    tables = {table: frame.replace({"machineID": 2**53 + 1}, 9) for table, frame in frames.items()}
+    whole = sources.frames_to_tables(tables, SCHEMA, {})
+    with pd.ExcelWriter(tmp_path / "book.xlsx") as book:
+        for table, frame in tables.items():
+            texts = {"datetime": frame["datetime"].astype("str")} if "datetime" in frame else {}
+            frame.assign(**texts).to_excel(book, sheet_name=table, index=False)
+    found = Stream(tmp_path, SCHEMA, {}, {table: f"book.xlsx/{table}" for table in tables}, {})
+    machines, _, values, *_ = all_of(found.parts(60))
+    assert whole.machine.tolist() == machines
+    np.testing.assert_allclose(whole.values, values, rtol=1e-12)  # a workbook has 15 digits
+
+
+def test_a_prefix_that_is_left_out_does_not_hide_the_rows_of_a_parquet_file(frames, tmp_path):
+    """The file cannot choose the rows of machines by itself, since it has other names for them."""
+    named = {"telemetry": frames["telemetry"].astype({"machineID": str})}
+    whole = sources.frames_to_tables(named, NAMED, {})
+    prefixed = named["telemetry"].assign(machineID="plant/" + named["telemetry"]["machineID"])
+    prefixed.to_parquet(tmp_path / "PdM_telemetry.parquet", index=False)
+    parts = list(Stream(tmp_path, NAMED, {}, read={"machine_prefix": "plant/"}).parts(31))
+    assert 3 == len(parts)
+    np.testing.assert_array_equal(whole.values, np.concatenate([part.values for part in parts], axis=1))
+
+
 REFUSALS = {
     "no such place": (lambda folder, frames: None, "no such file or folder"),
     "no telemetry": (lambda folder, frames: store({"errors": frames["errors"]}, folder, "csv"), "no telemetry is"),

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from closedloop.log import commits as module_of_commits
-from closedloop.log import repair
+from closedloop.log import repair, undo
 from closedloop.log import ship as module
 from closedloop.log.commits import commit_files, read_commit
 from closedloop.log.halt import halted
@@ -185,7 +185,7 @@ def test_a_repair_that_was_killed_between_its_two_commits_is_finished(kit, folde
 
     damage(commits(cut)[3])
     with monkeypatch.context() as patched:
-        patched.setattr(repair, "_replace_unreadable", killed)
+        patched.setattr(undo, "replace_unreadable", killed)
         with pytest.raises(KeyboardInterrupt):
             take_back_torn(cut, Spools((folder,)))
     assert [] == again(kit, folder, sink)
@@ -407,13 +407,13 @@ def test_no_table_has_nothing_to_take_back(tmp_path):
 def test_a_second_repair_waits_for_the_first_and_finds_a_whole_table(folder, cut, monkeypatch):
     """Two shippers that start at once after a power cut."""
     commits(cut)[3].write_bytes(b"")
-    both, undo = threading.Barrier(2), repair._undo
+    both, undo = threading.Barrier(2), repair.undo
 
     def slowly(*args):
         time.sleep(0.5)  # the other one is there by now
         undo(*args)
 
-    monkeypatch.setattr(repair, "_undo", slowly)
+    monkeypatch.setattr(repair, "undo", slowly)
 
     def take_back():
         both.wait()

@@ -1,13 +1,17 @@
 """Two releases by turns on one sink: the tables grow by nullable columns only, and neither stops the other."""
 
 import json
+from dataclasses import replace
 
 import arro3.core as arrow
+import msgspec
+import pyarrow.parquet as pq
 import pytest
 from arro3.core import DataType
 from deltalake import DeltaTable
 
-from closedloop.log import rows, ship, tables
+from closedloop.data.schema import DataError
+from closedloop.log import compact, pins, rewrite, rows, ship, tables, upkeep
 from closedloop.log import sink as sinks
 from closedloop.log.read import read
 from simulated_fleet import SCHEMA
@@ -151,6 +155,22 @@ def maint_of(place):
     return [part["name"] for part in maint["type"]["fields"]]
 
 
+def test_a_compaction_keeps_the_columns_of_a_later_release(kit, folder, sink, other, place):
+    """Replicas are updated one by one, and any of them may be the one that compacts."""
+    other(LATER)
+    for number in range(3):
+        kit.fill(folder, [kit.scored(f"{number}"), kit.fed(f"{number}", {"maint": kit.request["maint"]})])
+        kit.ship(folder, sink)
+    other(None)
+    kit.ship(kit.fill(folder, [kit.scored("3")]), sink)
+    upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True, clean_up=False))
+    for table, regions in (("requests", ["north"] * 3 + [None]), ("feedback", ["north"] * 3)):
+        (file,) = DeltaTable(sink / table).file_uris()
+        assert regions == pq.read_table(file).column("region").to_pylist()
+        assert regions == [row["region"] for row in kit.rows(sink, table)]
+        assert "region" == columns(sink, table)[-1]
+
+
 def test_a_shipper_that_runs_while_another_release_widens_the_table_goes_on(kit, folder, sink, other, tmp_path):
     kit.fill(folder, [kit.scored("a")])
     said = []
@@ -186,3 +206,63 @@ def test_a_column_of_another_type_is_refused_and_nothing_is_written(kit, folder,
     status, said = kit.ship(folder, sink)
     assert (1, 1, 0) == (status.unsent_segments, len(said), DeltaTable(sink / "requests").version())
     assert where in said[0]
+
+
+# --- a release from before names of machines, and before findings in requests -----------------------------------------
+
+TEXT_IDS = replace(SCHEMA, machine_id="text")
+GUARD = "_pins/needs-a-newer-release.json"
+
+
+@pytest.fixture
+def named(kit):
+    """The request with a machine that has a name."""
+    return {table: {**body, "machineID": ["pump A"] * len(body["machineID"])} for table, body in kit.request.items()}
+
+
+def test_what_an_older_compaction_would_lose_stops_its_upkeep_before_it_is_there(kit, folder, sink, place, named):
+    """It reads all pins before it begins, and one that it cannot understand stops it. Ours passes over it."""
+    kit.ship(kit.fill(folder, [kit.scored("number"), kit.fed("number", {"maint": kit.request["maint"]})]), sink)
+    assert not (sink / GUARD).exists()
+    kit.ship(kit.fill(folder, [kit.scored("name", named, answer=b'{"results": []}')]), sink)
+    with pytest.raises(msgspec.ValidationError, match="guard"):
+        msgspec.json.decode((sink / GUARD).read_bytes(), type=pins.Pin)
+    assert [] == pins.find(place)
+    upkeep.keep(place, print, upkeep.UpkeepSettings(everything=True))
+
+
+@pytest.mark.parametrize("what", ["a finding in a request", "a name in an answer alone"])
+def test_so_does_each_other_column_that_came_later(kit, folder, sink, monkeypatch, what):
+    body, answer = {**kit.request, "maint": {**kit.request["maint"], "finding": ["worn"]}}, b'{"results": []}'
+    if what != "a finding in a request":
+        result = {"machineID": "pump A", "datetime": "2015-01-04T06:00:00Z", "anomaly": None, "failure": {}}
+        body, answer = b"", msgspec.json.encode({"results": [{**result, "warnings": []}]})
+    kit.fill(folder, [kit.scored("a", body, answer=answer)])
+    there = []
+    write = ship.write_deltalake
+    monkeypatch.setattr(
+        ship, "write_deltalake", lambda *x, **y: (there.append((sink / GUARD).exists()), write(*x, **y))
+    )
+    kit.ship(folder, sink)
+    assert [True] == there
+
+
+def test_rows_that_an_older_compaction_has_spoiled_are_told_and_never_taken_for_others(kit, folder, sink, place, named):
+    for name in ("a", "b"):
+        kit.ship(kit.fill(folder, [kit.scored(name, named, answer=b'{"results": []}')]), sink)
+    whole = read(place, TEXT_IDS)
+    assert ("pump A",) == whole.tables.names
+    table = rewrite.Table(place, "requests")
+    before = table.version
+    table.schema = arrow.Schema([without_names(table.schema.field(name)) for name in table.schema.names])
+    compact.compact(table, upkeep.NoLease(), print, everything=True)
+    with pytest.raises(DataError, match=r"requests\.telemetry: 4 rows have lost the names of their machines.*version"):
+        read(place, TEXT_IDS)
+    assert whole.tables.fingerprint() == read(place, TEXT_IDS, {"requests": before}).tables.fingerprint()
+
+
+def without_names(field):
+    """A table's column as a release without names has it."""
+    if not DataType.is_struct(field.type):
+        return field
+    return field.with_type(DataType.struct([part for part in field.type.fields if part.name != tables.NAME]))

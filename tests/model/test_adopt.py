@@ -212,6 +212,23 @@ def test_changes_that_git_does_not_have_are_kept(home, tmp_path, capsys):
     assert (home / kept).read_text() == text
 
 
+def test_no_change_is_lost_however_often_fleets_are_adopted_and_taken_back(home, tmp_path, capsys):
+    plants = [presses(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "two"))]
+    edits = []
+    for turn in range(3):
+        edits.append((home / PARAMS).read_text() + f"# mine {turn}\n")
+        (home / PARAMS).write_text(edits[-1])
+        for plant in plants:
+            adopt.main(["--source", str(plant)])
+        adopt.main(["--undo"])
+    kept = [path.read_text() for path in (home / "build/adopt/replaced/model").glob("params.yaml*")]
+    assert all(edit in kept for edit in edits)
+    said = capsys.readouterr().out
+    assert "had replaced what was not committed either:\n  build/adopt/replaced/model/params.yaml\n" in said
+    assert git(home, "status", "--porcelain") == ""  # the copy of the first fleet is gone too
+    assert not (home / "data").exists()
+
+
 def test_a_parameter_file_that_was_corrected_is_adopted_as_it_is(home, tmp_path):
     plant = presses(tmp_path / "plant")
     checked(plant, [], None)

@@ -149,6 +149,21 @@ def test_another_commits_worktree_takes_what_is_compiled_where_the_library_is_th
     assert [b"machine code"] * (not changed) == [path.read_bytes() for path in found]
 
 
+def test_a_worktree_whose_making_was_killed_is_made_again(copy, tmp_path):
+    """Git writes the files in the order of their names; a part of them is no commit."""
+    folder = tmp_path / "project"
+    subprocess.run(["git", "clone", "--quiet", str(copy), str(folder)], check=True, capture_output=True)
+    head = git(folder, "rev-parse", "HEAD")
+    git(folder, "worktree", "add", "--quiet", "--detach", f"build/commits/{head[:12]}", head)
+    shutil.rmtree(folder / "build/commits" / head[:12] / "src")
+    program = "import sys; from model.common import commits; print(commits.worktree(sys.argv[1]))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)])}
+    for _ in range(2):
+        words = [sys.executable, "-c", program, head]
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        assert "" == git(folder / done.stdout.strip(), "status", "--porcelain")
+
+
 def test_a_base_that_cannot_be_trained_is_incomparable_until_a_person_accepts_it(copy):
     broken = copy / "model/train.py"
     good = broken.read_text()

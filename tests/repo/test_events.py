@@ -123,9 +123,8 @@ def ci(root: Path, world: World) -> dict[str, Any]:
     """A run of ci.yml, planned by the real plan."""
     found = pin_access.clouds(world.pinned)
     who = pin_access.stranger(world.event, world.actor, world.payload, "someone/fleet")
-    told = plan.outputs(
-        plan.plan(world.event, world.changed), bool(found), pin_access.not_judged(found, who, world.payload)
-    )
+    why = pin_access.not_judged(found, who, world.payload, world.variables)
+    told = plan.outputs(plan.plan(world.event, world.changed), bool(found), why)
     as_text = {name: str(it).lower() if isinstance(it, bool) else it for name, it in told.items()}
     world.outputs = {"plan": as_text} | world.outputs
     return run(root, "ci.yml", world)
@@ -139,6 +138,7 @@ def ran(jobs: dict[str, Any]) -> set[str]:
 ALL = {*JUDGED, "required"}
 MAIN = {*ALL, "release", "issue"}
 DOCS = ("README.md",)
+LOGIN = {"DATA_AWS_ROLE": "arn", "DATA_AWS_REGION": "eu-central-1"}
 NOTHING_SET = {"release": "true", "sign": "true", "staging": "false", "production": "false"}
 EVENTS = {
     "a push to a branch": (World("push"), ALL, "branch"),
@@ -162,8 +162,18 @@ EVENTS = {
         "required",
     ),
     "a pull request from here that needs a login": (
-        World("pull_request", payload=pull(), pinned=({"location": "s3://fleet/plant"},)),
+        World("pull_request", payload=pull(), pinned=({"location": "s3://fleet/plant"},), variables=LOGIN),
         {*ALL, "comment"},
+        "required",
+    ),
+    "a pull request from here without the variables of its login": (
+        World("pull_request", payload=pull(), pinned=({"location": "s3://fleet/plant"},)),
+        ALL - set(SKIPPABLE),
+        "required",
+    ),
+    "a push to main without the variables of its login": (
+        World("push", ref="refs/heads/main", pinned=({"location": "s3://fleet/plant"},)),
+        {*ALL, "issue"} - set(SKIPPABLE),
         "required",
     ),
     "a merge group": (World("merge_group", ref="refs/heads/gh-readonly-queue/main/pr-7"), ALL, "required"),
@@ -182,7 +192,11 @@ EVENTS = {
 }
 
 
-LOCKED_OUT = "a pull request from a fork that needs a login"  # it is red, once
+LOCKED_OUT = {  # each is red, once
+    "a pull request from a fork that needs a login",
+    "a pull request from here without the variables of its login",
+    "a push to main without the variables of its login",
+}
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -192,7 +206,7 @@ def test_which_jobs_an_event_runs(root: Path, event: str) -> None:
     jobs = ci(root, world)
     assert expected == ran(jobs)
     assert name == jobs["required"]["name"].strip()
-    assert (set() if event != LOCKED_OUT else {"train"}) == set(verdict(jobs))
+    assert ({"train"} if event in LOCKED_OUT else set()) == set(verdict(jobs))
 
 
 def verdict(jobs: dict[str, Any]) -> dict[str, str]:
@@ -203,7 +217,7 @@ def verdict(jobs: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("how", ["failure", "cancelled", "skipped"])
 @pytest.mark.parametrize("job", JUDGED)
-@pytest.mark.parametrize("event", sorted(set(EVENTS) - {LOCKED_OUT}))
+@pytest.mark.parametrize("event", sorted(set(EVENTS) - LOCKED_OUT))
 def test_what_required_answers_when_a_job_does_not_succeed(root: Path, event: str, job: str, how: str) -> None:
     """Red in every case, except where the plan skips the job: then it cannot end otherwise, and a skip is green."""
     world, expected, _ = EVENTS[event]
@@ -312,6 +326,13 @@ def test_only_another_repositorys_branch_is_a_fork_to_the_scanners(
     assert fork == evaluate(told, {"github": github})
 
 
+def test_without_a_log_nothing_is_trained(root: Path) -> None:
+    jobs = run(root, "retrain.yml", World("schedule", ref="refs/heads/main", outputs={"log": {"log": "false"}}))
+    assert {"log": "success", "retrain": "skipped", "propose": "skipped"} == {
+        name: facts["result"] for name, facts in jobs.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("event", "worth", "asked", "proposes"),
     [
@@ -323,7 +344,9 @@ def test_only_another_repositorys_branch_is_a_fork_to_the_scanners(
 )
 def test_when_a_retraining_proposes(root: Path, event: str, worth: str, asked: bool | None, proposes: bool) -> None:
     inputs = {} if asked is None else {"propose": asked}
-    world = World(event, ref="refs/heads/main", inputs=inputs, outputs={"retrain": {"worth": worth}})
+    world = World(
+        event, ref="refs/heads/main", inputs=inputs, outputs={"log": {"log": "true"}, "retrain": {"worth": worth}}
+    )
     assert proposes == (run(root, "retrain.yml", world)["propose"]["result"] == "success")
 
 

@@ -49,6 +49,11 @@ EVERY = {
     for path in sorted((ROOT / ".github/workflows").iterdir())
     for where, step in steps(yaml.safe_load(path.read_text(encoding="utf-8")))
     if "run" in step
+} | {
+    (step["run"], *sorted(step.get("env", {}))): (f"{path.parent.name}: step {number}", step)
+    for path in sorted((ROOT / ".github/actions").glob("*/action.yml"))
+    for number, step in enumerate(yaml.safe_load(path.read_text(encoding="utf-8"))["runs"]["steps"], 1)
+    if "run" in step
 }  # one of those that run the same with the same settings
 
 

@@ -66,7 +66,7 @@ def test_help_shows_what_people_run_and_no_step_of_a_workflow(root: Path, target
 def test_a_target_that_only_workflows_call_is_a_step(root: Path, files: list[Path], targets: dict[str, str]) -> None:
     """What steps.mk has is called by a workflow or by another target, so that nothing in it is left over."""
     steps = set(targets) - of_the_makefile(root)
-    flows = "".join(path.read_text(encoding="utf-8") for path in (root / ".github/workflows").iterdir())
+    flows = "".join(path.read_text(encoding="utf-8") for path in (root / ".github").glob("*/**/*.yml"))
     called = set(re.findall(r"\brun: make ([a-z-]+)", flows))
     made = "".join((root / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/steps.mk"))
     needed = set(re.findall(r"(?<=: )([a-z-]+)(?= )", made)) | {"lint", "types", "lock-check", "policy"}

@@ -277,6 +277,25 @@ def test_doctor_says_what_is_set_and_what_is_skipped(clone: Clone) -> None:
 
 
 @pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (None, "Actions cannot read a log on a pod's own volume"),
+        ("/var/log/fleet", "LOG_SINK is the folder /var/log/fleet, on a volume that Actions cannot read"),
+        ("az://fleet/log", ""),
+    ],
+)
+def test_doctor_says_why_there_is_no_retraining(clone: Clone, place: str | None, said: str) -> None:
+    (clone.folder / ".github/workflows/retrain.yml").write_text("x: ${{ vars.LOG_SINK }}\n")
+    call = f"api --method GET {HERE}/actions/variables?per_page=100"
+    answers = healthy()
+    answers[call] = {"variables": [{"name": "LOG_SINK", "value": place}] if place else []}
+    done = clone.ask("doctor", answers=answers)
+    assert done.returncode == 0, done.stdout
+    assert said in done.stdout
+    assert ("volume" in done.stdout) == bool(said)
+
+
+@pytest.mark.parametrize(
     ("call", "answer", "what"),
     [
         ("/actions/permissions", {"enabled": False}, "Actions"),

@@ -79,6 +79,21 @@ def test_a_fork_is_red_once_and_told_who_can_judge_it() -> None:
     assert "\n" not in against["train"]
 
 
+def test_a_run_here_without_the_variables_is_red_once_and_told_which_to_set() -> None:
+    found = pin_access.clouds([AZURE, AWS])
+    why = pin_access.not_judged(found, None, {}, {"DATA_AZURE_CLIENT_ID": "i", "DATA_AWS_REGION": "", "X": "y"})
+    assert why == (
+        "az://fleet/log takes a login to azure: set the repository's variable DATA_AZURE_TENANT_ID "
+        "(.github/README.md says how); s3://fleet/lake takes a login to aws: set the repository's variables "
+        "DATA_AWS_ROLE and DATA_AWS_REGION (.github/README.md says how)"
+    )
+    told = plan.outputs(dict.fromkeys(plan.SKIPPABLE, True), login=True, not_judged=why)
+    assert (False, False, False) == tuple(told[name] for name in plan.SKIPPABLE)
+    every = dict.fromkeys([name for names in pin_access.VARIABLES.values() for name in names], "set")
+    assert pin_access.not_judged(found, None, {}, every) == ""
+    assert pin_access.not_judged(found, None, {}, None) == ""  # a laptop has credentials of its own
+
+
 def test_a_change_of_prose_needs_no_data_so_it_is_green_from_a_fork() -> None:
     told = plan.outputs(dict.fromkeys(plan.SKIPPABLE, False), login=True, not_judged="no login")
     assert told["not_judged"] == ""
@@ -132,7 +147,15 @@ def test_the_plan_of_a_push_by_dependabot_skips_what_needs_the_data(copy: Path) 
     code, told, _ = run(copy, "plan", GITHUB_EVENT_NAME="push", GITHUB_ACTOR="dependabot[bot]")
     assert code == 0
     assert "train=false\ncontract=false\nimage=false\nlogin=true\nnot_judged=the data is at az://fleet/log" in told
-    assert "train=true\ncontract=true\nimage=true\nlogin=true\nnot_judged=\n" == run(copy, "plan", GITHUB_ACTOR="me")[1]
+    ready = "train=true\ncontract=true\nimage=true\nlogin=true\nnot_judged=\n"
+    assert ready == run(copy, "plan", GITHUB_ACTOR="me")[1]
+    here = {"GITHUB_ACTOR": "me", "GITHUB_ACTIONS": "true"}
+    told = run(copy, "plan", **here)[1]
+    assert "train=false\n" in told
+    assert (
+        "not_judged=az://fleet/log takes a login to azure: set the repository's variables DATA_AZURE_CLIENT_ID" in told
+    )
+    assert ready == run(copy, "plan", **here, DATA_AZURE_CLIENT_ID="i", DATA_AZURE_TENANT_ID="t")[1]
 
 
 def test_the_training_job_is_told_what_to_log_in_to_for_every_commit_that_it_trains(copy: Path) -> None:
@@ -147,36 +170,66 @@ def test_the_training_job_is_told_what_to_log_in_to_for_every_commit_that_it_tra
     git("commit", "--quiet", "--message", "base")
     base = git("rev-parse", "HEAD")
     (copy / "model/data.lock.json").write_text(json.dumps({"fingerprint": "", "parts": [AWS]}))
-    assert "azure=false\naws=true\ngcp=false\ncache=\n" == run(copy, "pin_access")[1]
+    assert "azure=false\naws=true\ngcp=false\ncache=\nlog=false\n" == run(copy, "pin_access")[1]
     champion = {"BASE_COMMIT": base, "CHAMPION_COMMIT": ""}
-    code, told, said = run(copy, "pin_access", GITHUB_ACTIONS="true", DATA_AWS_ROLE="r", **champion)
-    assert (0, "azure=true\naws=true\ngcp=false\ncache=\n") == (code, told)
-    assert "s3://fleet/lake takes a login to aws: set DATA_AWS_REGION (" in said
-    assert "az://fleet/log takes a login to azure: set DATA_AZURE_CLIENT_ID and DATA_AZURE_TENANT_ID (" in said
+    own = {"GITHUB_ACTIONS": "true", "DATA_AWS_ROLE": "r"}
+    code, told, said = run(copy, "pin_access", **own, DATA_AWS_REGION="e", **champion)
+    assert (0, "azure=true\naws=true\ngcp=false\ncache=\nlog=false\n") == (code, told)
+    lacks = "az://fleet/log takes a login to azure: set the repository's variables DATA_AZURE_CLIENT_ID and DATA_AZURE"
+    assert lacks in said  # the champion then cannot be trained again, which its judge says
+    code, told, said = run(copy, "pin_access", **own, **champion)
+    assert (1, "") == (code, told)
+    assert ["::error::s3://fleet/lake takes a login to aws: set the repository's variable DATA_AWS_REGION "] == [
+        line.partition("(")[0] for line in said.splitlines()
+    ]
 
 
+ACTION = "$/.github/actions/pinned-data"
 LOGINS = {
-    f"steps.pin.outputs.{cloud} == 'true' && vars.{variable} != ''": action
-    for cloud, variable, action in (
-        ("azure", "DATA_AZURE_CLIENT_ID", "Azure/login"),
-        ("aws", "DATA_AWS_ROLE", "make login-aws"),
-        ("gcp", "DATA_GCP_PROVIDER", "make login-gcp"),
+    f"steps.pin.outputs.{cloud} == 'true' && inputs.{given} != ''": action
+    for cloud, given, action in (
+        ("azure", "azure-client-id", "Azure/login"),
+        ("aws", "aws-role", "make login-aws"),
+        ("gcp", "gcp-provider", "make login-gcp"),
     )
 }
+VARIABLES = {name for names in pin_access.VARIABLES.values() for name in names}
 
 
 def test_each_login_runs_only_where_the_pin_needs_it_and_its_variable_is_set() -> None:
-    """The three jobs that train have the same steps, and no other job logs in so."""
+    told = yaml.safe_load((ROOT / ".github/actions/pinned-data/action.yml").read_text(encoding="utf-8"))["runs"][
+        "steps"
+    ]
+    assert VARIABLES <= set(told[0]["env"])
+    assert "make pin-access" == told[0]["run"]
+    logins = {step["if"]: step.get("uses", step.get("run")).partition("@")[0] for step in told[1:]}
+    assert LOGINS.items() <= logins.items()
+
+
+def test_every_job_that_reads_the_pin_logs_in_first_where_the_cloud_trusts_it() -> None:
+    """And passes each variable under its own name; but a job that makes its own pins needs none."""
     found = []
     for path in sorted((ROOT / ".github/workflows").glob("*.yml")):
-        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
-            steps = [step for step in job.get("steps", []) if "steps.pin.outputs" in str(step.get("if"))]
-            if steps:
-                found.append(path.name)
-                logins = {step["if"]: step.get("uses", step.get("run")).partition("@")[0] for step in steps}
-                assert LOGINS.items() <= logins.items()
-                assert "'data'" in job["environment"]
-                assert job["permissions"]["id-token"] == "write"
-                told = next(step["env"] for step in job["steps"] if step.get("run") == "make pin-access")
-                assert {name for names in pin_access.VARIABLES.values() for name in names} <= set(told)
-    assert ["daily.yml", "retrain.yml", "train.yml"] == found
+        for name, job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].items():
+            done = [step.get("run", step.get("uses")) for step in job.get("steps", [])]
+            readers = [at for at, what in enumerate(done) if what in ("make run", "make retrain")]
+            if not readers:
+                continue
+            found.append((path.name, name))
+            assert ACTION in done[: readers[0]], found[-1]
+            assert "'data'" in job["environment"], found[-1]
+            assert job["permissions"]["id-token"] == "write", found[-1]
+            given = job["steps"][done.index(ACTION)]["with"]
+            passed = {f"DATA_{key}".upper().replace("-", "_"): value for key, value in given.items()}
+            assert {variable: f"${{{{ vars.{variable} }}}}" for variable in VARIABLES}.items() <= passed.items()
+            assert "${{ steps.pin.outputs.azure }}" == job["steps"][readers[0]]["env"]["AZURE_USE_AZURE_CLI"], found[-1]
+    assert {("daily.yml", "newcomer"), ("daily.yml", "macos"), ("daily.yml", "arm")} <= set(found)
+    assert {("retrain.yml", "retrain"), ("train.yml", "train")} <= set(found)
+
+
+def test_the_daily_jobs_that_cannot_read_the_pin_are_skipped_but_the_first_which_says_why() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/daily.yml").read_text(encoding="utf-8"))["jobs"]
+    readers = {name for name, job in jobs.items() if ACTION in json.dumps(job)}
+    skipped = {name for name in readers if "needs.plan.outputs.not_judged == ''" in jobs[name].get("if", "")}
+    assert {"newcomer"} == readers - skipped
+    assert "if" not in jobs["newcomer"]

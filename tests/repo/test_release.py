@@ -936,33 +936,3 @@ def test_scanners_that_cannot_be_had_are_named(
     assert repo.run("notices", "scans", PRIVATE=private, FORK=fork, CODE_SCANNING=variable).returncode == 0
     assert expected == repo.outputs()
     assert repo.summary().count("Skipped: ") == list(expected.values()).count("false")
-
-
-@pytest.mark.parametrize(
-    ("verdict", "moved", "says"),
-    [
-        ("better", True, ""),
-        ("inconclusive", True, "only a better model"),
-        ("better", False, "the data pin is unchanged"),
-    ],
-)
-def test_a_retraining_proposes_the_pin_alone_and_only_what_is_better(
-    repo: Repository, verdict: str, moved: bool, says: str
-) -> None:
-    repo.commit({"model/data.lock.json": "{}\n"})
-    repo.git("push", "--quiet", "origin", "main")
-    repo.git("fetch", "--quiet", "origin")
-    evidence = repo.work / "build/evidence"
-    evidence.mkdir(parents=True)
-    (evidence / "decision.json").write_text(json.dumps({"verdict": verdict}))
-    (evidence / "summary.md").write_text("Better. @someone")
-    (evidence / "data.lock.json").write_text('{"moved": 1}\n' if moved else "{}\n")
-    assert repo.run("propose", "judge").returncode == 0
-    assert repo.outputs()["worth"] == str(not says).lower()
-    assert repo.run("propose").returncode == 0
-    assert says in repo.summary()
-    assert bool(repo.calls("pr", "create")) == (not says)
-    if not says:
-        repo.git("fetch", "--quiet", "origin")
-        assert repo.git("diff", "--name-only", "origin/main", "origin/retrain/99") == "model/data.lock.json"
-        assert "@someone" not in repo.calls("pr", "create")[0]["stdin"]

@@ -1,5 +1,6 @@
 """What was refused is kept in the log, a bounded sample of it, and the account of all requests stays exact."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -114,10 +115,10 @@ def test_a_refusal_that_cannot_be_kept_is_answered_all_the_same(serve, monkeypat
     server = serve()
     real = Spool.append
 
-    def refuse(self, payload):
+    def refuse(self, payload, **other):
         if record.decode(payload).kind == "reject":
             raise SpoolError("the disk refused the log")
-        return real(self, payload)
+        return real(self, payload, **other)
 
     monkeypatch.setattr(Spool, "append", refuse)
     assert post(server, "/score", b"{").status_code == 400
@@ -138,6 +139,21 @@ def test_rejects_give_way_while_the_log_waits_for_the_shipper(tmp_path):
         spool.close()
 
 
+def test_a_reject_never_counts_as_an_answer_not_even_for_a_moment(tmp_path, monkeypatch):
+    """A counter that goes down is a restart to Prometheus. Nobody is woken here: it is as just after the write."""
+    spool = Spool(tmp_path / "log")
+    monkeypatch.setattr(spool, "_answer", lambda batch, error: None)
+    journal = Journal(spool, Settings(tmp_path / "log"))
+
+    async def keep():
+        problem, about = Problem(400, "not JSON"), record.Reject("/score", "Bad Request", "not JSON", 1, "00")
+        journal.rejects.keep(problem, about, {"request_id": "a", "body": b"{"}, "sha256:00")
+
+    asyncio.run(keep())
+    spool.close()
+    assert (1, 0, 1) == (spool.counts.commits, journal.stored, journal.rejects.stored)
+
+
 def test_all_rejects_together_stay_within_their_bytes(tmp_path, monkeypatch):
     spool = Spool(tmp_path / "log")
     try:
@@ -145,7 +161,7 @@ def test_all_rejects_together_stay_within_their_bytes(tmp_path, monkeypatch):
         monkeypatch.setattr(rejects._Allowance, "grow", lambda self: self.left)
         kept = Journal(spool, Settings(tmp_path / "log")).rejects
         admitted = 0
-        monkeypatch.setattr(spool, "append", lambda payload: _Done())
+        monkeypatch.setattr(spool, "append", lambda payload, **_: _Done())
         while kept.admit(400):
             admitted += 1
             about = record.Reject("/score", "Bad Request", "x" * 2000, 5, "0" * 64)

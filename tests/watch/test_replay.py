@@ -22,7 +22,7 @@ from closedloop.log.record import Record
 from closedloop.log.ship import Shipper
 from closedloop.log.sink import Sink
 from closedloop.log.spool import Spool
-from closedloop.watch.logged_requests import Asked
+from closedloop.watch.logged_requests import LoggedRequest
 from closedloop.watch.replay import Answerer
 from closedloop.watch.replay import replay as replay_of
 from model import replay
@@ -221,7 +221,7 @@ class Stretch(list):
     since, until, left_out, with_errors = 0, HOUR_US, Counter(), frozenset()
 
 
-def asked(*without: str, warnings=(), replacements=2) -> Asked:
+def asked(*without: str, warnings=(), replacements=2) -> LoggedRequest:
     """A request without some tables, answered by a model whose score is the number of replacements."""
     at = ["1970-01-01T01:00:00Z"]
     body = {
@@ -232,7 +232,9 @@ def asked(*without: str, warnings=(), replacements=2) -> Asked:
     }
     key = (1, HOUR_US)
     kept = {name: table for name, table in body.items() if name not in without}
-    return Asked("r", "d", ("s", 1), kept, {key: {"comp1": (float(replacements), False)}}, {key: list(warnings)})
+    return LoggedRequest(
+        "r", "d", ("s", 1), kept, {key: {"comp1": (float(replacements), False)}}, {key: list(warnings)}
+    )
 
 
 def counting(schema=SCHEMA) -> Answerer:

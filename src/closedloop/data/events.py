@@ -118,12 +118,8 @@ def _table(
         lacking.append(_other_names(group, taken, known) or "a column that says which machine")
     elif heads.machine is None:
         found.own["machine"] = tables["telemetry"].own["machine"]
-        if (name := _named_machines(group, taken)) is not None and asked.machine != "one":
-            result.faults.append(
-                f"{group.name} has a column of machines, {name} ({_few(group, name)}), and nothing says which machine "
-                f"each row of {tables['telemetry'].group.name} is of: name its column with MACHINE=, or MACHINE=file "
-                "where each file is a machine; MACHINE=one where all are one machine"
-            )
+        if asked.machine != "one":
+            _ask_whose(group, tables["telemetry"].group.name, taken, result)
     if table == "machines":
         _machines(found, tables, lacking)
     else:
@@ -147,6 +143,17 @@ def _table(
     used = {*found.columns, *taken}
     if unused := [name for name in group.columns if name not in used]:
         result.aside.setdefault(group.names[0], []).append(f"not needed: {', '.join(unused)}")
+
+
+def _ask_whose(group: Group, telemetry: str, taken: set[str], result: Guess) -> None:
+    """Add a fault where a group tells machines apart and the rows of telemetry do not."""
+    if (name := _named_machines(group, taken)) is None:
+        return
+    result.faults.append(
+        f"{group.name} has a column of machines, {name} ({_few(group, name)}), and nothing says which machine each row "
+        f"of {telemetry} is of: name its column with MACHINE=, or MACHINE=file where each file is a machine; "
+        "MACHINE=one where all are one machine"
+    )
 
 
 def _named_machines(group: Group, taken: set[str]) -> str | None:

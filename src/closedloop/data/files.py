@@ -137,10 +137,10 @@ def _text_blocks(
     with sniff.opened(path) as file:
         names = [str(name) for name in pd.read_csv(file, nrows=0, **options).columns]
     all_text = read.decimal != "." or texts is ALL  # else 1.000 would be read as 1
-    wanted = names if all_text else [name for name in names if name.strip() in texts]
+    wanted = names if all_text else [name for name in names if heading(name) in texts]
     options["dtype"] = dict.fromkeys(wanted, "str")
     if only is not None:
-        options["usecols"] = [name for name in names if name.strip() in only]
+        options["usecols"] = [name for name in names if heading(name) in only]
     with sniff.opened(path) as file:
         if at_once is None:
             yield tidy(pd.read_csv(file, nrows=rows, **options), read, texts)
@@ -216,9 +216,14 @@ def indexed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if plain and frame.index.nlevels == 1 else frame.reset_index()
 
 
+def heading(name: str) -> str:
+    """The name of a column as we call it: without spaces round it, and on one line."""
+    return re.sub(r"\s*[\r\n]\s*", " ", name.strip().lstrip("\ufeff"))
+
+
 def tidy(frame: pd.DataFrame, read: Read, texts: Collection[str] = ()) -> pd.DataFrame:
-    """The frame with names without spaces round them, and numbers read by their decimal and thousands marks."""
-    frame = frame.set_axis([str(name).strip().lstrip("\ufeff") for name in frame.columns], axis=1)
+    """The frame with names of columns on one line, and numbers read by their decimal and thousands marks."""
+    frame = frame.set_axis([heading(str(name)) for name in frame.columns], axis=1)
     if len(set(frame.columns)) < len(frame.columns):
         twice = next(name for name in frame.columns if list(frame.columns).count(name) > 1)
         raise DataError(f"two columns have the name {twice!r}; give each its own")

@@ -37,8 +37,8 @@ def settle(found: FoundTable, asked: Asked, result: Guess) -> bool:
                     found.own["machine_from"] = machine_from
                     names = list(dict.fromkeys(of_name(name) for name in group.names))
                     result.said.setdefault("machines", []).append(
-                        "no column names the machine, and the files hold times of the same period: the name of each does, "
-                        f"such as {', '.join(names[:3])} (read.machine_from; MACHINE=one if they are one machine)"
+                        "no column names the machine, and the files hold times of the same period: the name of each "
+                        f"does, such as {', '.join(names[:3])} (read.machine_from; MACHINE=one if they are one machine)"
                     )
                     return True
     if asked.machine == "one" or float(frame.duplicated().mean()) <= FEW:

@@ -68,7 +68,13 @@ def _text(value: Any) -> str:
     """A value as a refusal shows it."""
     if pd.isna(value):
         return "missing"
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, pd.Timestamp) else str(value)
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, pd.Timestamp) else one_line(str(value), 60)
+
+
+def one_line(text: str, most: int | None = None) -> str:
+    """A text for a message of one line: its first characters, and escapes where a character would not be seen."""
+    cut = text if most is None or len(text) <= most else f"{text[:most]}…"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
 
 
 def _refuse(table: str, column: str, rule: str, frame: pd.DataFrame, bad: Any, remedy: str) -> None:

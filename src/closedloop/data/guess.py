@@ -15,7 +15,7 @@ from closedloop.data.files import readable
 from closedloop.data.kinds import ENOUGH, Group, groups_of, texts_of
 from closedloop.data.proposed import Asked, FoundTable, Guess, time_settings
 from closedloop.data.roles import KeyColumns
-from closedloop.data.schema import KEYS, DataError
+from closedloop.data.schema import KEYS, UNWRITABLE, DataError
 from closedloop.data.sources import native
 
 
@@ -155,6 +155,26 @@ def _sensors(found: FoundTable, asked: Asked, result: Guess) -> None:
                 result.sensors.append(name)
     if aside:
         result.aside.setdefault(group.names[0], []).append(f"not a sensor: {', '.join(aside)}")
+    if long is None:
+        _rename(found, result)
+    elif bad := [name for name in result.sensors if UNWRITABLE.search(name)]:
+        result.faults.append(
+            f"{group.name}: the tag {bad[0]!r} has a quotation mark, a backslash or a control character, which the "
+            "names of a request cannot have: rename it in your files"
+        )
+
+
+def _rename(found: FoundTable, result: Guess) -> None:
+    """Give each sensor whose name the schema refuses another one, by the mapping of columns."""
+    taken = {name for name in result.sensors if not UNWRITABLE.search(name)} - set(KEYS["telemetry"])
+    for nth, name in enumerate(result.sensors):
+        if name in taken:
+            continue
+        plain = UNWRITABLE.sub(" ", name.replace('"', "'").replace("\\", "/"))
+        tries = (f"{plain} {number}" if number else plain for number in (None, *range(2, 2 + len(result.sensors))))
+        new = next(text for text in tries if text not in taken and text not in KEYS["telemetry"])
+        taken.add(new)
+        result.sensors[nth] = found.columns[name] = new
 
 
 def _why(group: Group, name: str) -> str:

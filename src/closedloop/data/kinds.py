@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from closedloop.data import files, sniff, times, words
+from closedloop.data.machines import whole
 from closedloop.data.reading import Read
 from closedloop.data.schema import CODE_COLUMN, DataError
 
@@ -248,7 +249,8 @@ def _which_mark(group: Group, one: str, other: str) -> str:
 
 def plain_id(text: str) -> bool:
     """Whether the id of a machine is a plain whole number: 12, or 12.0 as a file with gaps writes it, but not 012."""
-    return re.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.0+)?", text.strip()) is not None
+    plain = re.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.0+)?", text.strip()) is not None
+    return plain and whole(text.strip()) is not None  # a serial number of twenty digits is a name
 
 
 def texts_of(column: pd.Series) -> pd.Series:

@@ -115,6 +115,11 @@ class Schema:
                 f"schema.sensors: {bad[0]!r} has a quotation mark, a backslash or a control character, which the names"
                 " of a request cannot have; rename the column in your files"
             )
+        if "anomaly" in names["components"]:
+            raise DataError(
+                "schema.components: 'anomaly' is what the head beside the components is called; give the component "
+                "another name, in your files too"
+            )
         minutes = raw["sampling_minutes"]
         if not isinstance(minutes, int) or isinstance(minutes, bool) or minutes < 1:
             raise DataError(f"schema.sampling_minutes: {minutes!r} is not a whole number of minutes, 1 or more")

@@ -19,6 +19,7 @@ from closedloop.data.schema import DataError
 
 SAMPLE = 262_144  # bytes that are looked at
 LINES = 200
+_QUOTED = 20  # lines that one row may take
 SEPARATORS = (",", ";", "\t", "|")
 USUAL = frozenset("°µ²³±·½¼äöüÄÖÜßéèêëàâáãåæçñóòôõøíìîúùûÉÈÀÂÅÆÇÑÓØ€\xd7\xa0\u2013\u2019")  # in Western files
 
@@ -107,7 +108,8 @@ def _table(lines: list[str], separators: Sequence[str]) -> tuple[int, str]:
     """The number of lines before the names of the columns, and the separator."""
     best: tuple[int, int, str] | None = None
     for separator in separators:
-        cells = [len(row) for row in _rows(lines, separator)]
+        rows = _rows(lines, separator)
+        cells = [len(row) for row, _ in rows]
         usual = Counter(count for count in cells[-max(1, len(cells) * 4 // 5) :] if count > 1).most_common(1)
         if not usual:
             continue
@@ -116,14 +118,29 @@ def _table(lines: list[str], separators: Sequence[str]) -> tuple[int, str]:
         # the names of the columns have as many cells as the rows, and the rows agree with each other
         if head is None or usual[0][1] < 0.8 * (len(cells) * 4 // 5):
             continue
-        if best is None or (-head, count) > (-best[0], best[1]):
-            best = (head, count, separator)
+        before = sum(taken for _, taken in rows[:head])
+        if best is None or (-before, count) > (-best[0], best[1]):
+            best = (before, count, separator)
     return (best[0], best[2]) if best else (0, separators[0])
 
 
-def _rows(lines: list[str], separator: str) -> list[list[str]]:
-    """The cells of each line. A cell in quotes is taken to end on its line."""
-    return [next(csv.reader([line], delimiter=separator), []) for line in lines]
+def _rows(lines: list[str], separator: str) -> list[tuple[list[str], int]]:
+    """The cells of each row, and how many lines it takes: a cell in quotes may go on, as a column's name with its unit.
+
+    A quotation mark that is not closed within a few lines is taken for a sign of its own.
+    """
+    found: list[tuple[list[str], int]] = []
+    at = 0
+    while at < len(lines):
+        row, taken = next(csv.reader([lines[at]], delimiter=separator), []), 1
+        if lines[at].count('"') % 2:
+            reader = csv.reader([f"{line}\n" for line in lines[at : at + _QUOTED]], delimiter=separator)
+            whole = next(reader, [])
+            closed = sum(line.count('"') for line in lines[at : at + reader.line_num]) % 2 == 0
+            row, taken = (whole, reader.line_num) if closed else (row, taken)
+        found.append((row, taken))
+        at += taken
+    return found
 
 
 def said(form: Form | None, read: Read) -> list[str]:

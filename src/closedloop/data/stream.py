@@ -120,7 +120,8 @@ class Stream:
         Rows of machines other than ``machines`` are left out where the format can.
         """
         paths, read = self._files[table], self._read[table]
-        if len(paths) > 1 or (paths[0].is_file() and formats.suffix(paths[0]) not in formats.PARQUET) or read.tag:
+        in_file = formats.file_of(paths[0]).is_file()
+        if len(paths) > 1 or (in_file and formats.suffix(paths[0]) not in formats.PARQUET) or read.tag:
             yield from tables.blocks(
                 self._location, table, paths, self._columns, read,
                 named=self._schema.has_names, at_once=ROWS, only=only,

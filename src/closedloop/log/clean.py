@@ -139,6 +139,8 @@ def _paths(table: Table, version: int | None) -> list[str]:
     Raises:
         SinkError: it cannot be read.
     """
+    if version in table.paths:
+        return table.paths[version]
     try:
         opened = table.sink.open(table.name, version)
     except FAULTS as error:
@@ -151,7 +153,10 @@ def _paths(table: Table, version: int | None) -> list[str]:
         ) from error
     if opened is None:
         raise SinkError(f"{table.name} has gone from {table.sink.place}")
-    return [str(path) for path in opened.get_add_actions().column("path").to_pylist()]
+    found = [str(path) for path in opened.get_add_actions().column("path").to_pylist()]
+    if version is not None:
+        table.paths[version] = found
+    return found
 
 
 def _needed(table: Table, since: int, kept: Iterable[int]) -> set[str]:

@@ -18,10 +18,11 @@ from closedloop.log.lease import Lease
 from closedloop.log.rewrite import Data, ScratchFolder, Table, exchange
 
 FAN_IN = 8  # files of a size class, side by side, before they become one
-_SMALLEST_CLASS = 256 << 10
+_SMALLEST_CLASS = 32 << 10
 _CLASS_RATIO = 8
 _LARGE_LEAST, _LARGE_MOST, _LARGE_SHARE = 16 << 20, 48 << 20, 256
 _MOST_MEMORY = 256 << 20  # of the rows that become one file: they are in memory at once, about three times over
+_GROUP_BYTES = 2 << 20  # of files of shippers that are read at once
 _MOST_FILES = 512  # that become one at once: progress is kept after each
 
 
@@ -49,29 +50,33 @@ def plan(files: list[Data], *, everything: bool = False, each_raw: bool = False)
     while not everything and limits[0] // _CLASS_RATIO >= _SMALLEST_CLASS:
         limits.insert(0, limits[0] // _CLASS_RATIO)
     for smaller, limit in pairwise([0, *limits]):
-        for run in _runs(files, limit, large):  # files of smaller classes between them go along, and do not count
+        for run, full in _runs(files, limit, large):  # files of smaller classes between them go along, and do not count
             if sum(file.size >= smaller for file in run) >= (2 if everything else FAN_IN):
+                return run
+            if full and limit == large and 2 * max(file.size for file in run) <= sum(file.size for file in run):
                 return run
     return next(([file] for file in files if file.raw), None) if each_raw else None
 
 
-def _runs(files: list[Data], limit: int, large: int) -> Iterator[list[Data]]:
+def _runs(files: list[Data], limit: int, large: int) -> Iterator[tuple[list[Data], bool]]:
     """Files side by side that are each smaller than the limit, and together not much larger than a large one.
 
-    As far as it is known their rows fit into memory together.
+    As far as it is known their rows fit into memory together. Each run comes with whether it is full. Then it becomes
+    one that is large enough, however few its files are, unless most of it is in one of them already.
     """
     run: list[Data] = []
     size = memory = 0
     for file in files:
-        fits = file.size < limit and size < large and len(run) < _MOST_FILES and memory + file.memory <= _MOST_MEMORY
-        if run and not fits:
-            yield run
+        small = file.size < limit
+        full = size >= large or (small and memory + file.memory > _MOST_MEMORY)
+        if run and (full or not small or len(run) >= _MOST_FILES):
+            yield run, full
             run, size, memory = [], 0, 0
-        if file.size < limit:
+        if small:
             run.append(file)
             size += file.size
             memory += file.memory
-    yield run
+    yield run, size >= large
 
 
 def compact(
@@ -118,18 +123,40 @@ def _read(scratch: ScratchFolder, run: list[Data], lease: Lease) -> tuple[list[D
     They are two or more, or one of which nothing was known: so each time fewer files are left, or more is known.
     """
     rows: list[RecordBatch] = []
-    memory = 0
-    for number, file in enumerate(run):
-        found = list(scratch.rows(file))
-        memory += sum(batch.nbytes for batch in found)
+    memory = number = 0
+    groups = list(_groups(run))[::-1]
+    while groups:
+        group = groups.pop()
+        found = list(scratch.raw_rows(group) if len(group) > 1 else scratch.rows(group[0]))
+        size = sum(batch.nbytes for batch in found)
+        lease.renew()
+        if memory + size > _MOST_MEMORY and len(group) > 1:  # they compress well: how many fit?
+            groups += [[file] for file in reversed(group)]
+            continue
+        memory += size
         if number and memory > _MOST_MEMORY:
             if number > 1 or not run[0].known:
                 return run[:number], rows
-            if not file.known:
-                return [file], found
+            if not group[0].known:
+                return group, found
         rows += found
-        lease.renew()
+        number += len(group)
     return run, rows
+
+
+def _groups(run: list[Data]) -> Iterator[list[Data]]:
+    """The files of a run that are read at once: small ones of shippers side by side, any other alone."""
+    group: list[Data] = []
+    for file in run:
+        if group and not (file.raw and sum(each.size for each in group) + file.size <= _GROUP_BYTES):
+            yield group
+            group = []
+        group.append(file)
+        if not file.raw:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _sum(done: Compacted, run: list[Data], size: int, rows: int) -> Compacted:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from closedloop.data.machines import Id, codes_in
-from closedloop.data.schema import CODE_COLUMN, FINDINGS, Float64, Int64, Schema
+from closedloop.data.schema import CODE_COLUMN, FINDINGS, DataError, Float64, Int64, Schema
 from closedloop.log.orders import Orders
 from closedloop.log.tables import NAME, TABLES_OF
 from closedloop.log.union import Union, to_bits
@@ -102,6 +102,7 @@ class Gathered:
                 self._add_marks(columns)
                 continue
             columns = self._own(columns)
+            _require_machines(f"{table}.{name}", columns)
             record = pc.list_parent_indices(columns[MACHINE]).to_numpy()
             added = [self._codes(columns[MACHINE].flatten()), *self._values(name, columns, record)]
             if "finding" in columns:
@@ -200,6 +201,20 @@ class Gathered:
             return None
         ids = machine.astype(str) if self.machines is None else np.array(self.machines.names, str)[machine]
         return ~np.isin(ids, sorted(self._erased.machines))
+
+
+def _require_machines(table: str, columns: dict[str, pa.ListArray]) -> None:
+    """Refuse rows whose machines are gone.
+
+    Raises:
+        DataError: there are some.
+    """
+    rows = columns["model" if "model" in columns else "datetime"]
+    if lost := len(rows.flatten()) - len(columns[MACHINE].flatten()):
+        raise DataError(
+            f"{table}: {lost:,} rows have lost the names of their machines: a release that knows no names compacted "
+            "the log; read a version from before, or restore the sink from a backup"
+        )
 
 
 def _readings(sensors: pa.ListArray, record: Int64, schema: Schema) -> Iterator[Float64]:

@@ -15,6 +15,14 @@ from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.store import Store
 
 FOLDER = "_pins"
+# No pin, but a file that releases cannot read whose compaction loses columns that they do not know. Their upkeep then
+# stops before it begins; their shippers, which read no pin, go on.
+GUARD = "needs-a-newer-release"
+_GUARD = {
+    "id": GUARD,
+    "kind": "guard",
+    "why": "a release from before the names of machines would compact the log without them: update it",
+}
 Kind = Literal["proposal", "main", "release"]
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -80,11 +88,24 @@ def find(sink: Sink) -> list[Pin]:
     """
     pins = []
     for path, content in Store(sink).read_json(FOLDER):
+        if path == _path(GUARD):
+            continue
         try:
             pins.append(msgspec.json.decode(content, type=Pin))
         except msgspec.DecodeError as error:
             raise SinkError(f"{path} is no pin ({error}): repair or remove it; until then nothing is removed") from None
     return pins
+
+
+def guard(sink: Sink) -> None:
+    """Stop the upkeep of releases that would lose what the log now holds, durably.
+
+    Raises:
+        OSError: the sink does not answer.
+    """
+    store = Store(sink)
+    if store.read(_path(GUARD)) is None:
+        store.write(_path(GUARD), msgspec.json.encode(_GUARD) + b"\n")
 
 
 def kept(pins: list[Pin], table: str) -> dict[int, list[str]]:

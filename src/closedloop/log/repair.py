@@ -16,44 +16,42 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deltalake import DeltaTable
-
 from closedloop.log import pins
 from closedloop.log.attempts import FOLDER, Attempts, announced
 from closedloop.log.commits import (
     TOOK_BACK,
-    Action,
     CommitFile,
     SegmentId,
     checkpoint_files,
     commit_files,
     is_short,
     is_whole,
-    read_commit,
     unsettled,
 )
-from closedloop.log.durable import sync_disk, sync_file, sync_folder
+from closedloop.log.durable import sync_disk, sync_folder
 from closedloop.log.frame import SEALED, segment_name
 from closedloop.log.sink import Sink
 from closedloop.log.state import SpoolError, make_folder, read_state
+from closedloop.log.undo import RepairError, replace_unreadable, undo, undo_without_segments
+
+__all__ = [
+    "LostCheckpoint",
+    "RepairError",
+    "Spools",
+    "damage",
+    "give_up",
+    "lost_checkpoint",
+    "put_aside",
+    "take_back_torn",
+]
 
 GIVEN_UP = "_given_up"  # in the sink: tables that no one can read any more
-
-
-class RepairError(RuntimeError):
-    """A table is damaged, and undoing that could lose records. ``why`` has one line for each reason."""
-
-    def __init__(self, why: list[str]) -> None:
-        super().__init__("; ".join(why))
-        self.why = why
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,10 @@ def take_back_torn(table: Path, spools: Spools) -> list[int]:
         _remove_torn_checkpoints(table)
         if not torn:
             return []
-        undone = _with_dependents(commits, torn, _segments(table.name, commits, spools))
+        segments = _segments(table.name, commits, spools)
+        undone = _with_dependents(commits, torn, segments)
         _refuse_unsafe(table, commits, undone, torn, spools)
-        _undo(table, commits, undone, spools)
+        undo(table, commits, undone, segments)
         return undone
 
 
@@ -123,8 +122,7 @@ def give_up(table: Path) -> None:
         commits = _pending(found)
         torn = sorted(_torn(table, commits))
         if torn:
-            _write_undo(log, commits, torn, [_remove(path) for path in _files_of(commits, torn)])
-            _replace_unreadable(table, commits, torn)
+            undo_without_segments(table, commits, torn)
 
 
 @dataclass(frozen=True)
@@ -195,7 +193,7 @@ def _finish(table: Path, commits: list[CommitFile]) -> None:
     """Replace what a repair has undone and was killed before it replaced: until then nobody can read the table."""
     left = _undone(commits) & {commit.version for commit in commits if commit.flaw}
     if left:
-        _replace_unreadable(table, commits, sorted(left))
+        replace_unreadable(table, commits, sorted(left))
 
 
 def _torn(table: Path, commits: list[CommitFile]) -> dict[int, str]:
@@ -258,58 +256,6 @@ def _refuse_unsafe(
         raise RepairError(why)
 
 
-def _undo(table: Path, commits: list[CommitFile], undone: list[int], spools: Spools) -> None:
-    """Write the commit that undoes others, then replace what cannot be read."""
-    log = table / "_delta_log"
-    chosen = [commit for commit in commits if commit.version in undone]
-    removed = _files_of(commits, undone)
-    if any(commit.flaw for commit in chosen):  # it may have added files that it does not name any more
-        known = {path for commit in map(read_commit, commit_files(log)) for path in commit.added}
-        known |= _active(table, undone[0] - 1)
-        removed += sorted(path.name for path in table.glob("*.parquet") if path.name not in known)
-    actions = [_remove(path) for path in removed]
-    back = {path for commit in chosen for path in commit.removed} - set(removed)
-    actions += [_add_again(log, undone[0] - 1, path) for path in sorted(back)]
-    segments = _segments(table.name, chosen, spools)
-    for spool in sorted({segment.spool for segment in segments.values()}):
-        actions.append({"txn": {"appId": spool, "version": _transaction(table, undone[0] - 1, spool)}})
-    _write_undo(log, commits, undone, actions)
-    _replace_unreadable(table, commits, undone)
-
-
-def _write_undo(log: Path, commits: list[CommitFile], undone: list[int], actions: list[Action]) -> None:
-    """Commit the undoing under a number of its own; another process's commit of that number makes it fail."""
-    poisoned = [_remove(_poison(commit.version)) for commit in commits if commit.version in undone and commit.flaw]
-    info = {"timestamp": time.time_ns() // 1_000_000, "operation": "REPAIR", "operationParameters": {}}
-    version = max(int(path.stem) for path in commit_files(log)) + 1
-    text = _lines([{"commitInfo": {**info, TOOK_BACK: undone}}, *actions, *poisoned])
-    fresh = _durable(log / f"_repair_{version}.tmp", text)
-    try:
-        os.link(fresh, log / f"{version:020d}.json")
-    finally:
-        fresh.unlink()
-    sync_folder(log)
-
-
-def _replace_unreadable(table: Path, commits: list[CommitFile], undone: list[int]) -> None:
-    """Make the log readable again: what was in a torn commit is not known, and its version must not be read."""
-    log = table / "_delta_log"
-    for commit in commits:
-        if commit.version not in undone or not commit.flaw:
-            continue
-        if commit.version == 0:  # it has no rows: that of any new table stands in
-            scratch = table.with_name(f".repair-{os.getpid()}")
-            Sink(str(scratch)).create(table.name)
-            text = (scratch / table.name / "_delta_log" / commit.path.name).read_text(encoding="utf-8")
-            shutil.rmtree(scratch)
-        else:
-            info = {"timestamp": time.time_ns() // 1_000_000, "operation": "REPAIR", "operationParameters": {}}
-            poison = {**_file(_poison(commit.version)), "modificationTime": 0}
-            text = _lines([{"commitInfo": info}, {"add": poison}])
-        _durable(log / f"_repair_{commit.version}.tmp", text).rename(commit.path)
-    sync_folder(log)
-
-
 def _remove_torn_checkpoints(table: Path) -> None:
     """Remove checkpoints that are not whole, as long as commits say what they held.
 
@@ -325,65 +271,3 @@ def _remove_torn_checkpoints(table: Path) -> None:
     for path in [log / "_last_checkpoint", *torn]:
         path.unlink(missing_ok=True)
     sync_folder(log)
-
-
-def _files_of(commits: list[CommitFile], undone: list[int]) -> list[str]:
-    return [path for commit in commits if commit.version in undone for path in commit.added]
-
-
-def _active(table: Path, version: int) -> set[str]:
-    """The data files of a version."""
-    if version < 0:
-        return set()
-    return {Path(path).name for path in DeltaTable(table, version=version).file_uris()}
-
-
-def _transaction(table: Path, version: int, spool: str) -> int:
-    """The number of the last segment of a spool at a version; 0 before its first."""
-    return 0 if version < 0 else DeltaTable(table, version=version).transaction_version(spool) or 0
-
-
-def _add_again(log: Path, before: int, path: str) -> Action:
-    """The action by which a file was added to the table first."""
-    for commit in map(read_commit, reversed(commit_files(log))):
-        if path in commit.added:
-            return {"add": {**commit.added[path], "dataChange": False}}
-    return _add_from_checkpoint(log.parent, before, path)
-
-
-def _add_from_checkpoint(table: Path, version: int, path: str) -> Action:
-    """The action by which a file is added whose commit was cleaned up, as the table still knows it."""
-    found = DeltaTable(table, version=version).get_add_actions()
-    names = ("path", "size_bytes", "modification_time", "num_records")
-    for name, size, modified, rows in zip(*(found.column(name).to_pylist() for name in names), strict=True):
-        if name == path:
-            stats = json.dumps({"numRecords": rows})
-            add = {**_file(path), "size": size, "modificationTime": modified, "stats": stats, "dataChange": False}
-            return {"add": add}
-    raise RepairError([f"{table.name}: no commit says any more how {path} was added"])
-
-
-def _remove(path: str) -> Action:
-    now = time.time_ns() // 1_000_000
-    return {"remove": {**_file(path), "deletionTimestamp": now, "extendedFileMetadata": True}}
-
-
-def _file(path: str) -> Action:
-    return {"path": path, "partitionValues": {}, "size": 1, "dataChange": True}
-
-
-def _poison(version: int) -> str:
-    """The name of the data file that does not exist: whoever reads the version learns why it cannot be read."""
-    return f"version-{version}-was-torn-and-taken-back.parquet"
-
-
-def _lines(actions: list[Action]) -> str:
-    return "\n".join(json.dumps(action) for action in actions)
-
-
-def _durable(path: Path, text: str) -> Path:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        sync_file(file.fileno())
-    return path

@@ -53,10 +53,15 @@ class Refused:
 
 @dataclass
 class Rows:
-    """The rows of one segment: ``batches`` by table, and the records that have none."""
+    """The rows of one segment: ``batches`` by table, and the records that have none.
+
+    ``later`` says whether one has what the first releases' tables had no column for: a machine's name, or a finding in
+    a request.
+    """
 
     batches: dict[str, list[RecordBatch]] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
+    later: bool = False
 
     @property
     def count(self) -> int:
@@ -100,6 +105,7 @@ def _add(
 def _flush(builders: dict[str, _Builder], rows: Rows) -> None:
     while builders:
         table, builder = builders.popitem()
+        rows.later |= builder.later
         rows.batches.setdefault(table, []).append(builder.batch())
 
 
@@ -182,6 +188,7 @@ class _Table:
         self._present: list[bool] = []
         self._lists = {part.name: _List(part.type) for part in kind.fields if part.name != "sensors"}
         self._own = [column for column in self._lists if column not in (_MACHINE, NAME)]
+        self.names = self.findings = False
         self._sensors = _Sensors(kind) if len(self._lists) < len(kind.fields) else None
 
     def add(self, table: Table | None) -> None:
@@ -192,6 +199,8 @@ class _Table:
             self._lists[column].add(values_of(self._name, column, found[column]) if column in found else None)
         machines = values_of(self._name, _MACHINE, found[_MACHINE]) if _MACHINE in found else None
         names = machines is not None and has_names(machines)
+        self.names |= names
+        self.findings |= "finding" in found
         self._lists[_MACHINE].add(None if names else machines)
         self._lists[NAME].add(machines if names else None)
         if self._sensors is not None:
@@ -237,6 +246,7 @@ class _Results:
 
     def __init__(self, kind: DataType) -> None:
         self._kind = kind
+        self.names = False
         self._lengths: list[int | None] = []
         kinds = {part.name: part.type for part in _element(kind).fields}
         self._machine, self._time = _Leaf(kinds[_MACHINE]), _Leaf(kinds["datetime"])
@@ -257,6 +267,7 @@ class _Results:
         for result in results:
             length += 1
             named = isinstance(result.machineID, str)
+            self.names |= named
             self._machine.values.append(None if named else result.machineID)
             self._machine_name.values.append(result.machineID if named else None)
             self._time.values.append(result.time_us)
@@ -329,6 +340,14 @@ class _Builder:
             table.add(parts.tables.get(name))
         if self._results is not None:
             self._results.add(parts.results)
+
+    @property
+    def later(self) -> bool:
+        """As of :class:`Rows`."""
+        parts: list[_Table | _Results] = [*self._tables.values(), *([self._results] if self._results else [])]
+        return any(part.names for part in parts) or (
+            self._results is not None and any(table.findings for table in self._tables.values())
+        )
 
     def batch(self) -> RecordBatch:
         """All records."""

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -25,31 +23,22 @@ from arro3.core import DataType, RecordBatchReader, Schema
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from closedloop.log import ledger, orders, quarantine
+from closedloop.log import ledger, orders, pins, quarantine
 from closedloop.log.attempts import Attempts
 from closedloop.log.budget import STATUS, SinkSize
 from closedloop.log.commits import SegmentId
 from closedloop.log.durable import sync_disk, sync_folder
-from closedloop.log.frame import OPEN, SEALED, SegmentError, SegmentReader, damage
+from closedloop.log.frame import SegmentError
 from closedloop.log.halt import halt, halted
-from closedloop.log.orders import Orders
-from closedloop.log.quarantine import Kept
 from closedloop.log.repair import RepairError, Spools, take_back_torn
-from closedloop.log.rows import Rows, rows_of
+from closedloop.log.sealed import SealedSegment, read_sealed, sealed
+from closedloop.log.shipped import Settled, ShipError, holds
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.state import SpoolError, lock, read_state
 from closedloop.log.tables import SCHEMAS, misfit
 
-Settled = Callable[[str, int], str | None]  # spool, segment number; None if it does not know
-
 _CONFLICTS = 50  # commits of others that may come between, one after the other, before a round gives up
 _NOTE_SECONDS = 1.0  # between two writes of ship.json within a round
-_NEWEST = 4  # commits among which a segment is that was written just now
-_LOOK_BACK = 64  # commits in which a segment that was shipped already is looked for, before all are
-
-
-class ShipError(RuntimeError):
-    """A segment was not shipped, and stays. The message is one line."""
 
 
 class Status(msgspec.Struct):
@@ -80,19 +69,6 @@ class Status(msgspec.Struct):
         return self.unsent_bytes + self.quarantined_bytes + (self.sink_bytes or 0)
 
 
-@dataclass
-class _Segment:
-    """A segment to be shipped: its rows without what the orders of erasure name."""
-
-    path: Path
-    spool: str
-    number: int
-    sha256: str
-    orders: Orders
-    rows: Rows
-    kept: list[Kept]
-
-
 class Shipper:
     """The one shipper of a spool's folder; ``say`` hears in one line of what a person should know.
 
@@ -112,7 +88,7 @@ class Shipper:
         self._lock = lock(folder / "ship.lock")
         self._noted = float("-inf")
         self._unwritten = False
-        self._looked = False
+        self._looked = self._guarded = False
         self._sink_size = SinkSize(folder, sink.folder)
         self.status = Status(pid=os.getpid())
         self._note()
@@ -165,7 +141,7 @@ class Shipper:
             SinkError, DeltaError, OSError, ValueError: the sink refused it.
         """
         try:
-            segment = _read(path, spool, orders.find(self._sink))
+            segment = read_sealed(path, spool, orders.find(self._sink))
         except SegmentError as error:
             self._count_kept(quarantine.keep_whole(self._folder, path), 0, str(error))
             return
@@ -178,7 +154,7 @@ class Shipper:
         if kept := segment.kept:
             self._count_kept(at, len(kept), f"{kept[0].where}: {kept[0].why}")
 
-    def _bring(self, table: str, segment: _Segment) -> None:
+    def _bring(self, table: str, segment: SealedSegment) -> None:
         """Write until the table holds the segment.
 
         Raises:
@@ -195,7 +171,7 @@ class Shipper:
                 self._make_durable()
                 return
             if (standing := orders.find(self._sink)).orders != segment.orders.orders:
-                segment.orders, segment.rows = standing, _read(segment.path, segment.spool, standing).rows
+                segment.orders, segment.rows = standing, read_sealed(segment.path, segment.spool, standing).rows
             if table not in segment.rows.batches:  # all of it was erased
                 return
             try:
@@ -241,9 +217,12 @@ class Shipper:
             versions = ", ".join(map(str, taken))
             self._say(f"{table}: took back what a power cut tore (version {versions}); its segments are shipped again")
 
-    def _write(self, opened: DeltaTable, table: str, segment: _Segment) -> None:
+    def _write(self, opened: DeltaTable, table: str, segment: SealedSegment) -> None:
         spool, number, sha256 = segment.spool, segment.number, segment.sha256
         self._require_fit(opened, table)
+        if segment.rows.later and not self._guarded:
+            pins.guard(self._sink)  # before the first row that another release's upkeep would spoil
+            self._guarded = True
         if self._sink.folder is not None:
             with contextlib.suppress(OSError):  # on a full disk only shipping makes room; without it repair may halt
                 Attempts(self._folder).note(table, opened.version() + 1, SegmentId(spool, number, sha256))
@@ -277,7 +256,7 @@ class Shipper:
         if self._sink.folder is not None:
             sync_disk(self._sink.folder)
 
-    def _finish(self, segment: _Segment) -> Path:
+    def _finish(self, segment: SealedSegment) -> Path:
         """Remove a segment that was shipped, and keep what could not be; where that is."""
         at = path = segment.path
         if segment.kept:
@@ -318,67 +297,3 @@ class Shipper:
         else:
             self._unwritten = False
         self._noted = time.monotonic()
-
-
-def sealed(folder: Path) -> list[Path]:
-    """The sealed segments in order, and none while one before it is not sealed.
-
-    A file that is renamed while a folder is listed may be missing from the list: it is not from the second one.
-    """
-    last = max((path.name for path in folder.glob("*" + SEALED)), default="")
-    numbers = sorted(path for suffix in (SEALED, OPEN) for path in folder.glob("*" + suffix) if path.name <= last)
-    unsealed = next((i for i, path in enumerate(numbers) if path.suffix == OPEN), len(numbers))
-    return numbers[:unsealed]
-
-
-def _read(path: Path, spool: str, standing: Orders) -> _Segment:
-    """A segment with its rows, and what of it has none.
-
-    Raises:
-        SegmentError: the file is no segment of this spool.
-    """
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        segment = SegmentReader(path, file, spool)
-        rows = rows_of(spool, segment.number, segment.records(), standing.prune if standing else None)
-        kept = [Kept(found.why, found.payload, index=found.index) for found in rows.refused]
-        kept += _damaged(segment)
-    return _Segment(path, spool, segment.number, sha256, standing, rows, kept)
-
-
-def _damaged(segment: SegmentReader) -> list[Kept]:
-    """The bytes of a segment whose records are lost, after all others were read."""
-    stretches = [*segment.corrupt, *([(segment.end, segment.torn)] if segment.torn else [])]
-    return [
-        Kept(why, segment.stretch(offset, size), offset=offset)
-        for why, (offset, size) in zip(damage(segment), stretches, strict=True)
-    ]
-
-
-def holds(table: DeltaTable, spool: str, number: int, sha256: str, settled: Settled | None = None) -> bool:
-    """Whether a table holds a segment. ``settled`` knows those whose commits were removed from the table's history.
-
-    Raises:
-        ShipError: it holds another one under the same number, or later ones and not this.
-    """
-    version = table.transaction_version(spool)
-    if version is None or version < number:
-        return False
-    found = _commit(table, spool, number)
-    if found is None and settled is not None:
-        found = settled(spool, number)
-    where = f"segment {number} of spool {spool}"
-    if found is None:
-        raise ShipError(f"{where} stays: the sink has later ones of this spool and not this one: is the volume a copy?")
-    if found != sha256:
-        raise ShipError(f"{where} stays: the sink has another one of this number: is the volume a copy or a backup?")
-    return True
-
-
-def _commit(table: DeltaTable, spool: str, number: int) -> str | None:
-    """The sha256 in the commit of a segment; None if there is no such commit."""
-    for limit in (_NEWEST, _LOOK_BACK, None):
-        for commit in table.history(limit):
-            if commit.get("spool") == spool and commit.get("segment") == number:
-                return str(commit["sha256"])
-    return None

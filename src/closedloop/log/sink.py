@@ -53,7 +53,7 @@ class Sink:
         if scheme not in REMOTE or not rest.strip("/"):
             known = ", ".join(f"{name}://" for name in REMOTE)
             raise SinkError(f"{_clean(place)}: no place for the log; name a folder, or an address with {known}")
-        given = {name: value for name, value in environ.items() if name.startswith(PREFIXES)}
+        given = {name: value for name, value in environ.items() if value and name.startswith(PREFIXES)}
         return cls(place.rstrip("/"), _PATIENCE | given)
 
     @property

@@ -31,7 +31,7 @@ __all__ = ["Counts", "Durability", "Entry", "Spool", "SpoolError", "SpoolFull", 
 Durability = Literal["fsync", "os", "off"]
 _BATCH_BYTES = 8 << 20  # a commit longer than this would keep its first waiters too long
 _SEGMENT_BYTES = 1024  # more than what a segment adds to its one record
-_Item = tuple[bytes, asyncio.Future[None]]
+_Item = tuple[bytes, asyncio.Future[None], bool]  # payload, who waits, and whether it is an aside
 
 
 class SpoolFull(SpoolError):  # noqa: N818 - said like queue.Full
@@ -40,9 +40,13 @@ class SpoolFull(SpoolError):  # noqa: N818 - said like queue.Full
 
 @dataclass
 class Counts:
-    """What a spool has done since it was opened, and what its recovery found."""
+    """What a spool has done since it was opened, and what its recovery found.
+
+    ``asides`` are records that are counted for themselves: ``records`` and ``lost`` are without them.
+    """
 
     records: int = 0
+    asides: int = 0
     bytes: int = 0
     commits: int = 0
     failures: int = 0
@@ -127,10 +131,10 @@ class Spool:
         """Why no record is taken until a shipper has caught up, or None."""
         return self._too_much(0) if self.backlog.limited else None
 
-    def append(self, payload: bytes) -> asyncio.Future[None]:
+    def append(self, payload: bytes, *, aside: bool = False) -> asyncio.Future[None]:
         """A future that is done when the record is as durable as the spool promises; it fails with SpoolError.
 
-        Call it in the event loop's thread, always of one loop.
+        An ``aside`` is counted for itself. Call it in the event loop's thread, always of one loop.
 
         Raises:
             SpoolFull: too much waits for the disk, or to be shipped.
@@ -150,7 +154,7 @@ class Spool:
         self._pending_bytes += len(payload)
         if not self._gathered:
             loop.call_soon(self._hand_over)
-        self._gathered.append((payload, future))
+        self._gathered.append((payload, future, aside))
         return future
 
     def _hand_over(self) -> None:
@@ -210,7 +214,7 @@ class Spool:
             items = self._queue.get(timeout=self._patience())
             while items is not None:
                 batch += items
-                size += sum(len(payload) for payload, _ in items)
+                size += sum(len(payload) for payload, _, _ in items)
                 if size >= _BATCH_BYTES:
                     return batch, False
                 items = self._queue.get_nowait()
@@ -234,19 +238,21 @@ class Spool:
             self._refuse(batch, self._failure or "no segment")
             return
         try:
-            size = self._segment.append([payload for payload, _ in batch], sync=self._durability == "fsync")
+            size = self._segment.append([payload for payload, _, _ in batch], sync=self._durability == "fsync")
         except OSError as error:
             self._fail(error)
             self._refuse(batch, self._failure or str(error))
             return
-        self.counts.records += len(batch)
+        asides = _asides(batch)
+        self.counts.records += len(batch) - asides
+        self.counts.asides += asides
         self.counts.bytes += size
         self.counts.commits += 1
         self._answer(batch, None)
 
     def _refuse(self, batch: list[_Item], reason: str) -> None:
         if self._durability == "off":
-            self.counts.lost += len(batch)
+            self.counts.lost += len(batch) - _asides(batch)
         self._answer(batch, SpoolError(reason))
 
     def _turn(self) -> None:
@@ -308,7 +314,7 @@ class Spool:
                 batch[0][1].get_loop().call_soon_threadsafe(self._resolve, batch, error)
 
     def _resolve(self, batch: list[_Item], error: SpoolError | None) -> None:
-        for payload, future in batch:
+        for payload, future, _ in batch:
             self._pending_bytes -= len(payload)
             if future.done():
                 continue
@@ -316,6 +322,10 @@ class Spool:
                 future.set_result(None)
             else:
                 future.set_exception(error)
+
+
+def _asides(batch: list[_Item]) -> int:
+    return sum(aside for _, _, aside in batch)
 
 
 @dataclass(frozen=True)

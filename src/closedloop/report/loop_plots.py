@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from closedloop.data.schema import HOUR_US, Float64, Int64
 from closedloop.report import plots
-from closedloop.watch.weeks import WEEK_US, Weeks
+from closedloop.watch.weeks import WEEK_US, ByWeek
 
 WIDTH = 9.4
 NAMES = {"first": "first model", "second": "second model"}
@@ -46,7 +46,7 @@ def levels(
         return plots.svg(figure, "the world")
 
 
-def by_week(weeks: Mapping[str, Weeks], marks: Mapping[str, int]) -> str:
+def by_week(weeks: Mapping[str, ByWeek], marks: Mapping[str, int]) -> str:
     """Failures foreseen and missed, and false alarms, of the model that answered in each week.
 
     ``weeks`` has ``first`` and ``second``, and ``shadow``: what the first would have answered after it was replaced.

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
@@ -90,6 +90,12 @@ def svg(figure: Figure, title: str) -> str:
     return re.sub(r"\n\s*", "\n", text)
 
 
+def _plain(axis: Axes) -> None:
+    """Write numbers on a logarithmic axis: matplotlib would write formulas, which STYLE leaves as text."""
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.10f}".rstrip("0"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
 def interval(estimate: float, low: float | None, high: float | None, unit: str) -> str:
     """An estimate and its bounds beside the line of no difference; a side without a bound runs off the picture."""
     with mpl.rc_context(STYLE):
@@ -143,6 +149,7 @@ def calibration(truth: Bool, probability: Float64) -> str:
         axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that failed")
         below.bar(edges[:-1], count, np.diff(edges), align="edge", color=SERIES[0], alpha=0.5)
         below.set(yscale="log", xlabel="answered probability", ylabel="rows")
+        _plain(below)
         return svg(figure, "calibration")
 
 
@@ -182,6 +189,7 @@ def scores(panels: Mapping[str, tuple[Bool, Float64]]) -> str:
                         np.clip(score[rows], low, high), bins=bins, weights=weight, color=color, alpha=0.6, label=label
                     )
             axis.set(yscale="log", ylim=(1e-5, 1.5), yticks=[1e-4, 1e-2, 1], xlabel=name, ylabel="share of rows")
+            _plain(axis)
             axis.xaxis.set_major_locator(MaxNLocator(6))
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=8)
         return svg(figure, "score distributions")

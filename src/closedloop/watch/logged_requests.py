@@ -27,7 +27,7 @@ _COLUMNS = ("request_id", "model", "spool", "segment", *TABLES_OF[REQUESTS], "re
 
 
 @dataclass(frozen=True)
-class Asked:
+class LoggedRequest:
     """One logged request: its tables as the body of a request has them, and the heads' answers by machine and time.
 
     ``segment`` is the segment that it was logged in. Times are microseconds UTC.
@@ -84,7 +84,7 @@ class Requests:
         return cls(files.version, since, until, _files=files, _ranks=rank(records).rank, _times=times,
                    _erased=erased.machines)  # fmt: skip
 
-    def __iter__(self) -> Iterator[Asked]:
+    def __iter__(self) -> Iterator[LoggedRequest]:
         """Yield each request that can be answered again, in the order of the files."""
         self.left_out = Counter(dict.fromkeys(("sent_again", "erased", "partial"), 0))
         position = 0
@@ -98,7 +98,7 @@ class Requests:
             for start in range(0, len(chosen), _RECORDS):
                 yield from self._records(batch.take(pa.array(chosen[start : start + _RECORDS])))
 
-    def _records(self, batch: pa.RecordBatch) -> Iterator[Asked]:
+    def _records(self, batch: pa.RecordBatch) -> Iterator[LoggedRequest]:
         for row in _plain(batch).to_pylist():
             segment = row["spool"], row["segment"]
             body = {name: found for name in TABLES_OF[REQUESTS] if (found := self._table(name, row[name])) is not None}
@@ -113,7 +113,7 @@ class Requests:
                 keys = [(_id_of(one), one["datetime"]) for one in results]
                 answers = dict(zip(keys, map(_heads, results), strict=True))
                 warnings = dict(zip(keys, (one["warnings"] or [] for one in results), strict=True))
-                yield Asked(row["request_id"], row["model"], segment, body, answers, warnings)
+                yield LoggedRequest(row["request_id"], row["model"], segment, body, answers, warnings)
 
     def _stays(self, machine: Id) -> bool:
         return str(machine) not in self._erased

@@ -17,7 +17,7 @@ import numpy as np
 from closedloop.data.machines import Id
 from closedloop.data.request import Decoder
 from closedloop.data.schema import DataError, Schema, Tables
-from closedloop.watch.logged_requests import Asked, Heads, Requests
+from closedloop.watch.logged_requests import Heads, LoggedRequest, Requests
 
 EXAMPLES = 20  # of mismatches
 _LARGEST = 2**31  # rows and hours: what was accepted once is not measured against today's limits and clock
@@ -125,7 +125,7 @@ def replay(requests: Requests, served: Mapping[str, Answerer], challenger: Answe
     return found
 
 
-def _differences(asked: Asked, model: Answerer) -> list[Mismatch]:
+def _differences(asked: LoggedRequest, model: Answerer) -> list[Mismatch]:
     """Each answer of the log that the model which gave it does not give again, bit for bit."""
     try:
         again = model(asked.body)
@@ -147,7 +147,7 @@ def _same(one: tuple[float, bool] | None, other: tuple[float, bool] | None) -> b
     return np.float64(one[0]).tobytes() == np.float64(other[0]).tobytes() and one[1] == other[1]
 
 
-def _lost_tables(asked: Asked, schema: Schema) -> bool:
+def _lost_tables(asked: LoggedRequest, schema: Schema) -> bool:
     """Whether the request had a table that the log did not keep: else its answer would warn that all of it is missing.
 
     Errors are another matter: a request without any gets no warning.
@@ -168,7 +168,7 @@ def _count(found: Replay, records: int, differences: list[Mismatch]) -> None:
 
 
 def _compare(
-    found: Replay, asked: Asked, challenger: Answerer, alarms: tuple[dict[Id, set[int]], dict[Id, set[int]]]
+    found: Replay, asked: LoggedRequest, challenger: Answerer, alarms: tuple[dict[Id, set[int]], dict[Id, set[int]]]
 ) -> None:
     """Note where the served model and the challenger alarm."""
     try:

@@ -16,7 +16,7 @@ WEEK_US = 7 * 24 * HOUR_US
 
 
 @dataclass(frozen=True)
-class Weeks:
+class ByWeek:
     """One entry for each week: its start (microseconds UTC), what became of its failures, its false alarms.
 
     ``years`` are the machine-years of each week in which a service watched.
@@ -41,7 +41,7 @@ class Weeks:
 
 def weeks(
     answers: Answered, tables: Tables, schema: Schema, source: str, settings: JudgeSettings, start_us: int, count: int
-) -> Weeks:
+) -> ByWeek:
     """Judge one model's answers in so many weeks from a time on; a week without answers has zeros.
 
     Args:
@@ -57,7 +57,7 @@ def weeks(
     rows = answered_rows(answers, tables)
     if not rows.any():
         none = np.zeros(count, np.int64)
-        return Weeks(start, none, none, none, np.zeros(count))
+        return ByWeek(start, none, none, none, np.zeros(count))
     grid = Grid.of(Truth(tables.rows(rows), schema, source), settings)
     table = PredictionTable(tables.named(answers.machine), answers.time, answers.head, answers.score, answers.alarm)
     heads = {name: head for name, head in align(table, grid).items() if name in schema.components}
@@ -66,7 +66,7 @@ def weeks(
     step = min(settings.rules.gap_us, int(np.median(np.diff(np.unique(grid.time)))))  # one answer watches so long
     years = _by_week(grid.time, start_us, count) * step / YEAR_US
     by_week = [_by_week(times, start_us, count) for times in (foreseen, missed, false)]
-    return Weeks(start, by_week[0], by_week[1], by_week[2], years)
+    return ByWeek(start, by_week[0], by_week[1], by_week[2], years)
 
 
 def _times(found: Assessment, grid: Grid) -> tuple[Int64, Int64, Int64]:

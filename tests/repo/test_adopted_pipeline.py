@@ -1,0 +1,137 @@
+"""ci.yml of a copy that adopted a fleet of its own, with the real programs: a push, a pull request and a merge.
+
+The fleet lies in Azurite, so the pin takes a login and every training fetches it. A workflow runner (act-run) runs the
+jobs, each in an environment of its own. It takes a quarter of an hour and more, so it runs only where it is asked for::
+
+    PIPELINE=1 pytest tests/repo/test_adopted_pipeline.py
+
+``make test`` and ``make check`` are stand-ins there, since ``make fleet`` and this repository's own CI run them;
+PIPELINE=whole runs them too. The merge releases nothing, since there is no registry (test_release.py has the release).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake._internal import DeltaFileSystemHandler
+
+from dev import fleets
+
+from .test_runner import git
+
+ROOT = Path(__file__).resolve().parents[2]
+FLEET = fleets.OtherFleet(
+    {"oil temp [°C]": (61.0, 1.5), "load %": (70.0, 5.0), "flow": (12.0, 0.4)},
+    tuple(f"press {line}-{number}" for line in "AB" for number in range(1, 11)),
+    days=100,
+    minutes=60,
+    fails_every_days=8,
+    parts=("seal",),
+)
+FEATURE = '''
+
+@feature("flow_range", unit="l/min", window_hours=24)
+def flow_range(flow: Float64) -> float:
+    """How far apart the readings of a day are."""
+    return float(flow.max() - flow.min())
+'''
+
+pytestmark = [
+    pytest.mark.skipif("PIPELINE" not in os.environ, reason="PIPELINE=1 runs it: a quarter of an hour and more"),
+    pytest.mark.skipif(shutil.which("act-run") is None, reason="act-run is not on PATH"),
+]
+
+
+def load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The settings by which Azurite is reached."""
+    stores = load(ROOT / "tests/chaos/stores.py")
+    with stores.azure(tmp_path_factory.mktemp("azurite")) as port:
+        if port is None:
+            pytest.skip("Azurite cannot be installed here")
+        yield stores.azure_environ(port)
+
+
+def replace(path: Path, recipes: dict[str, str]) -> None:
+    """Give targets of a makefile another recipe of one line."""
+    made = path.read_text(encoding="utf-8")
+    for target, recipe in recipes.items():
+        made, found = re.subn(
+            rf"(?m)^({target}: .+\n)(\t.+\n)+", lambda match, recipe=recipe: f"{match[1]}\t{recipe}\n", made
+        )
+        assert found == 1, target
+    path.write_text(made, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory, azurite: dict[str, str]) -> Path:
+    """A copy of this repository whose first own commit, on the branch ``adopt``, adopts the fleet; no hand edits it."""
+    folder = tmp_path_factory.mktemp("adopted")
+    fleets.write_files(FLEET, folder / "plant")
+    system = DeltaFileSystemHandler("az://fleet/plant", azurite)
+    for path in sorted((folder / "plant").iterdir()):
+        stream = system.open_output_stream(path.name)
+        stream.write(path.read_bytes())
+        stream.close()
+    copy = folder / "fleet"
+    copy.mkdir()
+    fleets.copy_repository(copy)
+    whole = os.environ["PIPELINE"] == "whole"
+    replace(copy / "Makefile", {} if whole else dict.fromkeys(("test", "check"), "@echo 'a stand-in'"))
+    decided = "@printf 'release=false\\nsign=false\\nstaging=false\\nproduction=false\\n' >> $$GITHUB_OUTPUT"
+    replace(copy / ".ci/steps.mk", {"release-decide": decided})
+    git(copy, "commit", "--quiet", "--all", "--message", "Leave out what other tests show")
+    git(copy, "checkout", "--quiet", "-b", "adopt")
+    words = ["make", "INSTALLED=", "adopt", "DATA=../plant", "PLACE=az://fleet/plant"]
+    outer = {name: value for name, value in os.environ.items() if name not in fleets.OF_THIS_PROGRAM}
+    done = subprocess.run(words, cwd=copy, env=outer | azurite, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    git(copy, "add", "--all")
+    git(copy, "commit", "--quiet", "--message", "Adopt the plant")
+    return copy
+
+
+def run(copy: Path, azurite: dict[str, str], event: str, branch: str) -> str:
+    """Run ci.yml; what was printed, with the table of the jobs at its end."""
+    given = [word for name, value in azurite.items() for word in ("--env", f"{name}={value}")]
+    given += ["--var", "DATA_AZURE_CLIENT_ID=client", "--var", "DATA_AZURE_TENANT_ID=tenant", "--branch", branch]
+    command = ["act-run", event, "--repository", "someone/fleet", "-W", ".github/workflows/ci.yml", *given]
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=copy, env=outer, capture_output=True, text=True, check=False)
+    shown = done.stdout + done.stderr
+    (copy.parent / f"{event}-{branch}.log").write_text(shown, encoding="utf-8")
+    assert done.returncode == 0, shown[-6000:]
+    assert "downloading az://fleet/plant/telemetry.csv" in shown
+    assert "Azure/login" in shown.rpartition("-- recorded, not done")[2]
+    return shown
+
+
+def test_push_pull_request_and_merge_of_an_adopted_fleet_are_green(copy: Path, azurite: dict[str, str]) -> None:
+    assert "First model" in run(copy, azurite, "push", "adopt")
+    git(copy, "checkout", "--quiet", "main")
+    git(copy, "merge", "--quiet", "--no-edit", "adopt")
+    git(copy, "checkout", "--quiet", "-b", "feature")
+    custom = copy / "src/closedloop/features/custom.py"
+    custom.write_text(custom.read_text(encoding="utf-8") + FEATURE, encoding="utf-8")
+    git(copy, "commit", "--quiet", "--all", "--message", "Add a feature")
+    assert "First model" not in run(copy, azurite, "pull_request", "feature")
+    git(copy, "checkout", "--quiet", "main")
+    git(copy, "merge", "--quiet", "--no-ff", "--no-edit", "feature")
+    run(copy, azurite, "push", "main")
