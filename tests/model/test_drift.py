@@ -99,6 +99,59 @@ def test_who_is_new_is_named_and_moves_nothing(tmp_path, fleet, model, capsys):
     assert "1 new machines" in said
 
 
+NAMES = sorted(["007", "7", "7.0", "1e5", "NaN", "null", "=1+1", "../x", "a%2Fb", "<b>\"&'", "א-7", "Süd/1"])
+
+
+def named_as(frames, names):
+    """The frames with these names for the machines 1, 2, …"""
+    return {
+        table: frame.assign(machineID=frame["machineID"].map(names).astype("str")) for table, frame in frames.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def named_model(fleet, model, tmp_path_factory):
+    """The same model of machines with names, and those names."""
+    loaded = bundle.load(model)
+    names = dict(zip(np.unique(fleet.machine).tolist(), NAMES, strict=True))
+    schema = replace(loaded.schema, machine_id="text")
+    training = structs.replace(loaded.training, machines={"simulated": NAMES})
+    reference = loaded.drift_reference
+    positions = np.searchsorted(np.unique(reference.day_machine), reference.day_machine)
+    folder = tmp_path_factory.mktemp("drift") / "named"
+    reference = replace(reference, day_machine=positions)
+    bundle.write(replace(loaded, schema=schema, training=training, drift_reference=reference), folder)
+    return folder, names
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_machines_with_names_drift_as_those_with_numbers(tmp_path, fleet, model, named_model, moved, capsys):
+    folder, names = named_model
+
+    def change(values, time):
+        values[2, time > int(fleet.time.max()) - 20 * DAY_US] += 10.0 * moved
+        return values
+
+    frames = frames_of(fleet, bundle.load(model).schema, change)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    numbered, _, _ = run(tmp_path / "a", frames, model, capsys)
+    named, page, _ = run(tmp_path / "b", named_as(frames, names), folder, capsys)
+    assert ("moved" if moved else "steady") == numbered["verdict"]
+    assert numbered.pop("bundle_digest") != named.pop("bundle_digest")
+    assert numbered == named
+    assert '<b>"' not in page
+
+
+def test_a_fleet_of_other_names_alone_is_too_little_data(tmp_path, fleet, model, named_model, capsys):
+    """None of its machines has a drift reference: that is said, and nothing fails."""
+    frames = frames_of(fleet, bundle.load(model).schema)
+    others = {number: f"other {number}" for number in named_model[1]}
+    found, page, _ = run(tmp_path, named_as(frames, others), named_model[0], capsys)
+    assert "too little data" == found["verdict"]
+    assert "Too little data" in page
+
+
 def test_a_fleet_that_was_watched_for_a_week_is_too_little(tmp_path, fleet, model, capsys):
     schema = bundle.load(model).schema
     short = fleet.rows(fleet.time < int(fleet.time.min()) + 5 * DAY_US)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,23 +18,34 @@ from closedloop.log.ship import Shipper
 from closedloop.log.sink import Sink
 from closedloop.log.spool import Spool
 from model import monitor
+from model.common import params
 
 START_US = 1_420_092_000_000_000
 HOURS, MACHINES = 24 * 30, 12
 FAILS = dict.fromkeys(range(1, 9), 24 * 20)  # hour of a failure of comp1
 
 
-def request(machine: int, hour: int) -> dict:
+# sorted as the numbers 1 to 12 are; each is a trap for whoever reads it as a number, a path, markup or a formula
+NAMES = dict(
+    enumerate(sorted(["007", "7", "7.0", "1e5", "NaN", "null", "=1+1", "../x", "a%2Fb", "<b>\"&'", "א-7", "Süd/1"]), 1)
+)
+
+
+def number_of(machine: int | str) -> int:
+    return next((number for number, name in NAMES.items() if name == machine), machine)
+
+
+def request(machine: int | str, hour: int) -> dict:
     return {
         "telemetry": {
             "datetime": [to_text(START_US + hour * HOUR_US)], "machineID": [machine],
             "volt": [170.0], "rotate": [450.0], "pressure": [100.0], "vibration": [40.0],
         },
-        "machines": {"machineID": [machine], "model": [f"model{machine % 2 + 1}"], "age": [3]},
+        "machines": {"machineID": [machine], "model": [f"model{number_of(machine) % 2 + 1}"], "age": [3]},
     }  # fmt: skip
 
 
-def answer(machine: int, hour: int, alarm: bool) -> dict:
+def answer(machine: int | str, hour: int, alarm: bool) -> dict:
     chance = {"probability": 0.9 if alarm else 0.01, "alarm": alarm}
     failure = {"comp1": chance, "comp2": {"probability": 0.01, "alarm": False}, "comp3": None, "comp4": None}
     result = {
@@ -63,16 +75,21 @@ def alarms(machine: int, hour: int, foreseen: int) -> bool:
 def logged(tmp_path):
     """A log of an older and a newer model, of which the newer foresaw so many of the eight failures."""
 
-    def go(foreseen: int) -> str:
+    def go(foreseen: int, names: dict[int, str] | None = None) -> str:
         records = []
+        called = names or {number: number for number in range(1, MACHINES + 1)}
         for machine in range(1, MACHINES + 1):
             for hour in range(0, HOURS, 2):
                 model = "sha256:old" if hour < 24 * 10 else "sha256:new"
-                reply = answer(machine, hour, alarms(machine, hour, foreseen))
-                records.append(record("score", len(records), request(machine, hour), reply, model))
+                reply = answer(called[machine], hour, alarms(machine, hour, foreseen))
+                records.append(record("score", len(records), request(called[machine], hour), reply, model))
         when = [to_text(START_US + hour * HOUR_US) for hour in FAILS.values()]
         feedback = {
-            "failures": {"datetime": when, "machineID": list(FAILS), "failure": ["comp1"] * len(FAILS)},
+            "failures": {
+                "datetime": when,
+                "machineID": [called[one] for one in FAILS],
+                "failure": ["comp1"] * len(FAILS),
+            },
             "complete_until": {"datetime": [to_text(START_US + (HOURS - 24) * HOUR_US)], "machineID": [None]},
         }
         records.append(record("feedback", len(records), feedback, {}, ""))
@@ -130,6 +147,19 @@ def test_each_model_is_judged_on_its_own_answers_beside_what_was_promised(logged
     assert "too little data" in said  # eight failures, but of half a machine-year
     assert "Each model version" in page
     assert not any(word in page for word in ("<script", "<link", 'src="http', "@import"))
+
+
+def test_machines_with_names_are_judged_as_those_with_numbers(logged, release, run, tmp_path):
+    found, _, _ = run("--log", logged(8), "--promised", str(release))
+    for folder in ("log", "sink"):
+        shutil.rmtree(tmp_path / folder)
+    own = tmp_path / "text.yaml"
+    own.write_text(params.PARAMS.read_text().replace("schema:\n", "schema:\n  machine_id: text\n"))
+    named, page, _ = run("--log", logged(8, NAMES), "--promised", str(release), "--params", str(own))
+    assert [one["figures"] for one in found["models"]] == [one["figures"] for one in named["models"]]
+    assert [NAMES[one["machine"]] for one in found["attention"]] == [one["machine"] for one in named["attention"]]
+    assert "א-7" in page
+    assert '<b>"' not in page
 
 
 def test_a_model_that_does_worse_opens_an_issue_and_an_open_one_is_kept(logged, release, run, monkeypatch):
