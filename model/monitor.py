@@ -127,6 +127,12 @@ def main(words: list[str]) -> None:
     tables, given = fetch(args.log, params)
     if not given.models:
         raise DataError(f"{args.log}: the log has no answers yet")
+    if not len(tables.time):
+        raise DataError(
+            f"{args.log}: the log has answers, and no telemetry of machines as {args.params} declares them (they have "
+            f"{'names' if params.schema.has_names else 'numbers'}): correct schema.machine_id, or keep the telemetry "
+            "in the log (LOG_FIELDS)"
+        )
     cli.say(f"{len(given.time):,} answers of {len(given.models)} models, {len(tables.bounds()[0])} machines")
     models, decision = judged(tables, given, params, promises, is_open=args.issue)
     newest = list(by_model(given))[-1]

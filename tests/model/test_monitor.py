@@ -162,6 +162,12 @@ def test_machines_with_names_are_judged_as_those_with_numbers(logged, release, r
     assert '<b>"' not in page
 
 
+def test_a_log_of_names_is_no_log_of_a_fleet_of_numbers(logged, run):
+    """Among the names are 7, 007 and 7.0, which stand for a number."""
+    with pytest.raises(DataError, match=r"no telemetry of machines as .* \(they have numbers\): correct schema"):
+        run("--log", logged(8, NAMES))
+
+
 def test_a_model_that_does_worse_opens_an_issue_and_an_open_one_is_kept(logged, release, run, monkeypatch):
     monkeypatch.setattr("closedloop.watch.promise.MINIMUM_YEARS", 0.5)
     place = logged(1)

@@ -111,7 +111,7 @@ def _first(table: pa.Table, names: tuple[str, ...] | None) -> Answers:
     if names is None:
         codes = [text is not None and whole(text) is not None for text in ids]
         table = table.filter(pa.array(codes, pa.bool_()))
-        machine = np.array([int(text) for text in table["machine"].to_pylist()], np.int64)
+        machine = np.array([whole(text) for text in table["machine"].to_pylist()], np.int64)
     else:
         known = codes_in(names, ids)
         table, machine = table.filter(pa.array(known >= 0)), known[known >= 0]
