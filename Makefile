@@ -98,7 +98,7 @@ monitor: $(INSTALLED) ## say how well the served models did, from the log at LOG
 	@$(strip $(BIN)/python -m model.monitor --log "$(LOG_SINK)" $(if $(PROMISED),--promised "$(PROMISED)") $(WITH))
 
 retrain: $(INSTALLED) ## train on the pinned data and the newest log at LOG_SINK=place, meet the champion, collect the evidence in build/evidence; VERSIONS=requests=12,feedback=3; QUICK=1
-	@$(strip $(BIN)/python -m model.retrain $(if $(LOG_SINK),--log "$(LOG_SINK)") $(if $(VERSIONS),--versions "$(VERSIONS)") $(if $(QUICK),--quick) $(WITH))
+	@$(strip $(BIN)/python -m model.retrain $(if $(VERSIONS),--versions "$(VERSIONS)") $(if $(QUICK),--quick) $(WITH))
 
 accept: $(INSTALLED) ## accept a red verdict of CI: WHY="…"; writes model/accepted.json for review (DECISION=path: CI's decision.json)
 	$(strip $(BIN)/python -m model.accept --why "$$WHY" $(if $(DECISION),--decision "$(DECISION)"))

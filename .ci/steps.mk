@@ -110,7 +110,7 @@ propose: ## open the pull request of a retraining, or update it
 
 log-pins: $(INSTALLED) ## pin in the log's sinks what main, the open proposal and the releases name
 	@$(FROM_CI) python3 -m pipeline.log_pins
-	@$(strip $(BIN)/python -m model.log_pins $(if $(LOG_SINK),--log "$(LOG_SINK)"))
+	@$(BIN)/python -m model.log_pins
 
 # --- daily.yml and security.yml ---
 

@@ -7,6 +7,7 @@ data-pin stays. It can be run again at any time.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def main(words: list[str]) -> None:
     """Write and remove pins, and print how many."""
     flags = cli.parser(__doc__)
     flags.add_argument("--wanted", type=Path, default=cli.BUILD / "log-pins.json", help="what must be kept")
-    flags.add_argument("--log", default="", help="the sink, where no pin names it yet")
+    flags.add_argument("--log", default=os.environ.get("LOG_SINK", ""), help="the sink (default: LOG_SINK)")
     args = flags.parse_args(words)
     sinks: dict[str, dict[str, Any]] = {}
     if args.log and (places.is_remote(args.log) or not provenance.in_actions()):

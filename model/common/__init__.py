@@ -1,6 +1,7 @@
 """What several commands share.
 
-A command imports from here and from ``closedloop``, and never from another command. Nothing here runs by itself.
+A command imports from here and from ``closedloop``, and never from another command; ``retrain`` alone runs others, one
+after the other. Nothing here runs by itself.
 
 ============================================  ====================================================================
 ``cli``                                       flags, paths below ``build/``, progress, exit codes
@@ -21,6 +22,7 @@ A command imports from here and from ``closedloop``, and never from another comm
 ``decisions``                                 ``decision.json`` and ``accepted.json``, also those of older commits
 ``sweeping``                                  the points of a sweep, judged on training machines
 ``changes``, ``closing``                      how a run differs from its commit; what it says at its end
+``retraining``                                which log a retraining learns from, its pin, its evidence in words
 ``loop_life``, ``loop_copy``, ``loop_story``  of the demonstration: its fleet, where it runs, what its page tells
 ``tracking``, ``registry``, ``mlflow_model``  the record of a run, the registry, and the model, in MLflow
 ============================================  ====================================================================

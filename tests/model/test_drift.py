@@ -116,11 +116,11 @@ def named_model(fleet, model, tmp_path_factory):
     names = dict(zip(np.unique(fleet.machine).tolist(), NAMES, strict=True))
     schema = replace(loaded.schema, machine_id="text")
     training = structs.replace(loaded.training, machines={"simulated": NAMES})
-    reference = loaded.drift_reference
-    positions = np.searchsorted(np.unique(reference.day_machine), reference.day_machine)
+    drift_reference = loaded.drift_reference
+    positions = np.searchsorted(np.unique(drift_reference.day_machine), drift_reference.day_machine)
     folder = tmp_path_factory.mktemp("drift") / "named"
-    reference = replace(reference, day_machine=positions)
-    bundle.write(replace(loaded, schema=schema, training=training, drift_reference=reference), folder)
+    drift_reference = replace(drift_reference, day_machine=positions)
+    bundle.write(replace(loaded, schema=schema, training=training, drift_reference=drift_reference), folder)
     return folder, names
 
 
