@@ -126,20 +126,20 @@ class Show:
         """Print the pull request that a workflow would open, and merge it."""
         copy, evidence = self.copy, self.copy.build / "evidence"
         self.scene("the pull request (a stand-in for GitHub: printed, and merged here)")
-        copy.git("checkout", "--quiet", "-b", "retrain/1")
+        copy.git("checkout", "--quiet", "-b", "retrain")
         shutil.copy(evidence / "data.lock.json", copy.folder / "model/data.lock.json")
         copy.commit("Retrain on newer data")
         body = (evidence / "summary.md").read_text(encoding="utf-8")
         replayed = (copy.build / "replay.md").read_text(encoding="utf-8")
         if "### Replayed requests" not in body:
             body += "\n" + replayed
-        diff = copy.git("diff", "main", "retrain/1")
-        files = copy.git("diff", "--name-only", "main", "retrain/1").split()
+        diff = copy.git("diff", "main", "retrain")
+        files = copy.git("diff", "--name-only", "main", "retrain").split()
         self.found["pull_request"] = {"title": "Retrain on newer data", "body": body, "diff": diff, "files": files}
-        print(f"\n{'─' * 100}\nPull request: Retrain on newer data\nretrain/1 → main, changes {', '.join(files)}\n")
+        print(f"\n{'─' * 100}\nPull request: Retrain on newer data\nretrain → main, changes {', '.join(files)}\n")
         print(f"{body}\n{diff}\n{'─' * 100}\n", flush=True)
         copy.git("checkout", "--quiet", "main")
-        copy.git("merge", "--quiet", "--no-ff", "--message", "Merge the retraining", "retrain/1")
+        copy.git("merge", "--quiet", "--no-ff", "--message", "Merge the retraining", "retrain")
 
     def serve_second(self) -> None:
         """Serve the second model to the end."""

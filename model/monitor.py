@@ -23,7 +23,7 @@ from closedloop.judge.labels import with_delay
 from closedloop.judge.truth import JudgeSettings
 from closedloop.log.answers import Answers, answers
 from closedloop.log.read import read
-from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
+from closedloop.log.sink import Sink
 from closedloop.report import monitor_page
 from closedloop.watch import attention, promise
 from closedloop.watch.live import Answered, Live, live
@@ -39,17 +39,11 @@ def fetch(place: str, params: Params) -> tuple[Tables, Answers]:
     Raises:
         DataError: there is no log, or it cannot be read.
     """
-    try:
+    with request_log.reading(place):
         sink = Sink.at(place, os.environ)
         log = read(sink, params.schema)
         tables = with_delay(request_log.vouched(log), params.delay_us)
         given = answers(sink, log.versions["requests"], tables.names)
-    except SinkError as error:
-        raise DataError(str(error)) from None
-    except DataError:
-        raise
-    except FAULTS as error:
-        raise DataError(f"{place}: the log cannot be read: {one_line(error)}") from error
     return tables, given
 
 

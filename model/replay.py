@@ -22,10 +22,10 @@ from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import DataError, Tables, microseconds
 from closedloop.heads.bundle import Bundle, BundleError, load
 from closedloop.log.answers import ANOMALY
-from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
+from closedloop.log.sink import Sink
 from closedloop.watch.logged_requests import Requests
 from closedloop.watch.replay import Answerer, Answers, Change, Replay, replay
-from model.common import cli, params
+from model.common import cli, params, request_log
 
 DAYS = 7.0
 MOST = 20  # machines in the text; the JSON has all whose alarms changed
@@ -88,16 +88,10 @@ def run(
     Raises:
         DataError: there is no log, or it cannot be read.
     """
-    try:
+    with request_log.reading(place):
         requests = Requests.of(Sink.at(place, os.environ), days, version)
         cli.say(f"replaying {to_text(requests.since)} to {to_text(requests.until)}")
         return replay(requests, models, challenger, gap_us)
-    except SinkError as error:
-        raise DataError(str(error)) from None
-    except DataError:
-        raise
-    except FAULTS as error:
-        raise DataError(f"{place}: the log cannot be read: {one_line(error)}") from error
 
 
 def as_json(found: Replay, challenger: str) -> dict[str, Any]:

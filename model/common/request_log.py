@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,19 @@ from model.common import cli, places, provenance
 def is_log(source: str) -> bool:
     """Return whether a source is an address, or a folder with a shipped log."""
     return "://" in source or (Path(source) / REQUESTS / "_delta_log").is_dir()
+
+
+@contextmanager
+def reading(place: str) -> Iterator[None]:
+    """Raise :class:`DataError`, with the place of the log, for whatever goes wrong while it is read."""
+    try:
+        yield
+    except SinkError as error:
+        raise DataError(str(error)) from None
+    except DataError:
+        raise
+    except FAULTS as error:
+        raise DataError(f"{place}: the log cannot be read: {one_line(error)}") from error
 
 
 def vouched(log: Log) -> Tables:
@@ -59,15 +73,9 @@ def fetch(
     Raises:
         DataError: the log cannot be read.
     """
-    try:
+    with reading(source):
         sink = Sink.at(source, os.environ) if part is None else places.sink(part)
         log = read(sink, schema, None if part is None else part["versions"])
-    except SinkError as error:
-        raise DataError(str(error)) from None
-    except DataError:
-        raise
-    except FAULTS as error:
-        raise DataError(f"{source}: the log cannot be read: {one_line(error)}") from error
     again = f", {log.replayed:,} of them sent again" if log.replayed else ""
     cli.say(f"read {log.records:,} records{again}; later values replaced {len(log.losers):,}")
     if log.impossible_clocks:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from closedloop.data.machines import codes_in, whole
 from closedloop.data.schema import DataError, Float64, Int64
 from closedloop.log import orders
-from closedloop.log.files import files_of
+from closedloop.log.files import Files, files_of
 from closedloop.log.sequence import Records, rank
 from closedloop.log.sink import Sink, SinkError
 from closedloop.log.tables import NAME, REQUESTS
@@ -41,11 +41,8 @@ class Answers:
     alarm: NDArray[np.bool_]
 
 
-def answers(sink: Sink, version: int | None = None, names: tuple[str, ...] | None = None) -> Answers:
-    """The answers of a log as it is, or as it was at a version of ``requests``.
-
-    ``names`` are the sorted names of the machines that are wanted, None where machines have numbers. Left out are
-    requests that were sent again, and what a standing order of erasure names.
+def ranked_requests(sink: Sink, version: int | None) -> tuple[Files, Int64, orders.Orders]:
+    """The files of ``requests``, the rank of each of their rows, and what standing orders of erasure name.
 
     Raises:
         DataError: there is no log, or one of another format.
@@ -59,7 +56,20 @@ def answers(sink: Sink, version: int | None = None, names: tuple[str, ...] | Non
         raise DataError(f"{sink.place}: there is no log; name the folder or address that LOG_SINK has")
     records = Records(erased.callers)
     records.add(REQUESTS, files)
-    ranks = rank(records).rank
+    return files, rank(records).rank, erased
+
+
+def answers(sink: Sink, version: int | None = None, names: tuple[str, ...] | None = None) -> Answers:
+    """The answers of a log as it is, or as it was at a version of ``requests``.
+
+    ``names`` are the sorted names of the machines that are wanted, None where machines have numbers. Left out are
+    requests that were sent again, and what a standing order of erasure names.
+
+    Raises:
+        DataError: there is no log, or one of another format.
+        DeltaError, OSError, ValueError: the sink does not answer.
+    """
+    files, ranks, erased = ranked_requests(sink, version)
     parts, position = [], 0
     for batch in files.batches(_COLUMNS):
         parts += _of_batch(batch, ranks[position : position + len(batch)])

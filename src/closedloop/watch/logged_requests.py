@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 
 from closedloop.data.machines import Id
 from closedloop.data.schema import DataError, Int64
-from closedloop.log import orders
-from closedloop.log.answers import ANOMALY
-from closedloop.log.files import Files, files_of
-from closedloop.log.sequence import ERASED, Records, rank
-from closedloop.log.sink import Sink, SinkError
+from closedloop.log.answers import ANOMALY, ranked_requests
+from closedloop.log.files import Files
+from closedloop.log.sequence import ERASED
+from closedloop.log.sink import Sink
 from closedloop.log.tables import NAME, REQUESTS, TABLES_OF
 
 MACHINE = "machineID"
@@ -68,20 +67,13 @@ class Requests:
             DataError: there is no log, or one of another format.
             DeltaError, OSError, ValueError: the sink does not answer.
         """
-        try:
-            files, erased = files_of(sink, REQUESTS, version), orders.find(sink)
-        except SinkError as error:
-            raise DataError(str(error)) from None
-        if files is None:
-            raise DataError(f"{sink.place}: there is no log; name the folder or address that LOG_SINK has")
-        records = Records(erased.callers)
-        records.add(REQUESTS, files)
+        files, ranks, erased = ranked_requests(sink, version)
         times = _answered(files)
         if not len(times):
             raise DataError(f"{sink.place}: the log has no requests yet")
         until = int(times.max())
         since = until - round(days * 86_400_000_000)
-        return cls(files.version, since, until, _files=files, _ranks=rank(records).rank, _times=times,
+        return cls(files.version, since, until, _files=files, _ranks=ranks, _times=times,
                    _erased=erased.machines)  # fmt: skip
 
     def __iter__(self) -> Iterator[LoggedRequest]:
