@@ -1,8 +1,10 @@
 """Judge the predictions, compare them with the champion's, decide, report, and record the run.
 
 Writes build/metrics.json, build/importance.json, build/decision.json, build/report/ and, in MLflow, one run
-(build/mlflow.db, or where MLFLOW_TRACKING_URI points). Exits 1 where the verdict is red. A model of a pin that is only
-proposed (python -m model.retrain) is not recorded and does not become this machine's champion.
+(build/mlflow.db, or where MLFLOW_TRACKING_URI points).
+
+Exits 1 where the verdict is red. A model of a pin that is only proposed (python -m model.retrain) is not recorded and
+does not become this machine's champion.
 
 BASE_COMMIT names the commit whose model is met and whose rules judge; CHAMPION_COMMIT, where it is set, names the
 commit whose model is met instead. Without them the model of build/champion/<source> is met.

@@ -70,8 +70,9 @@ def test_a_target_that_only_workflows_call_is_a_step(root: Path, files: list[Pat
     called = set(re.findall(r"\brun: make ([a-z-]+)", flows))
     made = "".join((root / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/steps.mk"))
     needed = set(re.findall(r"(?<=: )([a-z-]+)(?= )", made)) | {"lint", "types", "lock-check", "policy"}
-    once = {"azure", "azure-down", "image-same"}  # by hand, and the help has no room for them
-    assert steps - called - needed == once
+    by_hand = {"image-same"}  # the help has no room for them
+    by_hand |= {"azure", "azure-down"}
+    assert steps - called - needed == by_hand
 
 
 @pytest.mark.parametrize(("told", "passed"), [("CHAMPION_COMMIT", "c1 c1"), ("OTHER", "none none")])
