@@ -124,9 +124,10 @@ class Way:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def last_words(self) -> str:
-        """The last line of the server's output."""
+        """The last line of the server's output; uvicorn's own last one says less than the line before it."""
         lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
-        return next((line for line in reversed(lines) if line.strip()), "nothing")[:200]
+        said = [line for line in lines if line.strip() and "Application startup failed" not in line]
+        return said[-1][:300] if said else "nothing"
 
 
 def family(root: int) -> list[int]:
