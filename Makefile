@@ -69,7 +69,7 @@ run: $(INSTALLED) ## make the data, train a model, judge it and write a report; 
 	$(BIN)/python -m model.predict
 	$(strip $(BIN)/python -m model.evaluate $(WITH) $(if $(QUICK),--quick))
 
-loop: $(INSTALLED) ## show the whole loop on a simulated fleet in six minutes: serve, drift, retrain, pull request, serve the better model; build/loop/index.html
+loop: $(INSTALLED) ## show the whole loop on a simulated fleet in two minutes: serve, drift, retrain, pull request, serve the better model; build/loop/index.html
 	@$(BIN)/python -m model.loop
 
 # What a person says of their files, on the command line alone: a variable of the shell with such a name means something else.
