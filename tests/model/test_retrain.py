@@ -195,7 +195,7 @@ def test_a_folder_that_holds_more_than_evidence_is_never_replaced(tmp_path, monk
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "data.lock.json").touch()
     (tmp_path / "model/params.yaml").touch()
-    with pytest.raises(DataError, match="--out model: .* it has params.yaml; name another folder"):
+    with pytest.raises(DataError, match=r"--out model: .* it has params.yaml; name another folder"):
         retrain.main(["--out", "model", "--log", ""])
     assert (tmp_path / "model/params.yaml").exists()
     retrain.main(["--log", ""])
