@@ -87,14 +87,6 @@ class Copy:
         self.git("commit", "--quiet", "--message", subject)
         return self.git("rev-parse", "HEAD").strip()
 
-    def lend_compiled(self, commit: str) -> None:
-        """Check a commit out where the commands look for it, with the code that was compiled for the copy."""
-        work = self.build / "commits" / commit[:12]
-        self.git("worktree", "add", "--quiet", "--detach", str(work), commit)
-        for name in ("src", "model"):
-            shutil.copytree(self.folder / name, work / name, dirs_exist_ok=True)
-        self.git("-C", str(work), "checkout", "--quiet", "--", ".")
-
     def run(self, *words: str, settings: Mapping[str, str] = MappingProxyType({})) -> str:
         """Run ``python -m …`` in the copy; return what it prints.
 
