@@ -20,7 +20,7 @@ from typing import Any
 
 from closedloop.data import sources
 from closedloop.report import loop_page
-from model.common import cli, loop_story, params
+from model.common import cli, loop_story, params, starting_params
 from model.common.loop_copy import Copy
 from model.common.loop_life import SMALL, Life, LifePlan
 
@@ -166,7 +166,7 @@ def main(words: list[str]) -> None:
     flags.add_argument("--small", action="store_true", help="a smaller fleet and fewer days, as the tests run it")
     args = flags.parse_args(words)
     plan = SMALL if args.small else LifePlan()
-    asked = params.load()
+    asked = params.load(starting_params.path())  # of the simulated fleet, where another was adopted too
     show = Show(Copy(args.out / "copy"), Life(plan, asked.schema), asked)
     for scene in (show.train_first, show.serve_first, show.retrain, show.propose, show.serve_second):
         scene()
