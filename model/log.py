@@ -31,6 +31,7 @@ from closedloop.log.orders import Order
 from closedloop.log.rewrite import Table, sweep_scratch
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.status import status
+from closedloop.log.tables import REJECTS
 from model.common import cli, params
 
 _ROUNDS = 10  # of an erasure, while shippers bring more of what must go
@@ -155,7 +156,7 @@ def _expire(sink: Sink, args: argparse.Namespace) -> None:
 def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
     subject: orders.Subject = "machine" if args.machine is not None else "caller"
     typed = args.machine if subject == "machine" else args.caller
-    kind = params.load(args.params).schema.machine_id if subject == "machine" else machines.NUMBER
+    kind = _kind(sink, typed, params.load(args.params).schema.machine_id) if subject == "machine" else machines.NUMBER
     if args.withdraw:
         _withdraw(sink, subject, typed, kind)
         return None
@@ -186,6 +187,18 @@ def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
     else:
         print(stands)
     return None
+
+
+def _kind(sink: Sink, text: str, declared: str) -> str:
+    """Whether a person means a machine's number or its name: the log may be of a fleet that is declared elsewhere."""
+    number = machines.whole(text)
+    if declared == machines.TEXT or (number is not None and str(number) == machines.canonical(text)):
+        return declared  # 7 is the same either way
+    tables = [name for name in upkeep.present(sink) if name != REJECTS]
+    if any(erase.has_names(Table(sink, name)) for name in tables):
+        cli.say(f"the log has machines with names, so {machines.clip(text)} is taken for a name")
+        return machines.TEXT
+    return declared
 
 
 def _machine(text: str, kind: str) -> str:

@@ -19,6 +19,11 @@ from model.common import cli, places, provenance, request_log
 KINDS: tuple[pins.Kind, ...] = ("main", "proposal", "release")
 
 
+def place_of(location: str) -> str:
+    """Return where a log lies, a folder in full: a part names it from the repository, and LOG_SINK as one likes."""
+    return location.rstrip("/") if places.is_remote(location) else str((provenance.ROOT / location).resolve())
+
+
 def wanted_in(sinks: dict[str, dict[str, Any]], wanted: dict[str, list[dict[str, Any]]]) -> dict[str, list[pins.Pin]]:
     """Return the pins that each sink should have, by its place; ``sinks`` gets a part for each of them."""
     result: dict[str, list[pins.Pin]] = {place: [] for place in sinks}
@@ -26,10 +31,11 @@ def wanted_in(sinks: dict[str, dict[str, Any]], wanted: dict[str, list[dict[str,
         for part in wanted[kind]:
             if provenance.in_actions() and not places.is_remote(part["location"]):
                 continue  # a folder of the checkout, which ends with the run
-            sinks.setdefault(part["location"], part)
+            place = place_of(part["location"])
+            sinks.setdefault(place, part)
             versions = {table: version for table, version in part["versions"].items() if version is not None}
             pin = pins.Pin(request_log.pin_id(part, kind), kind, versions, part["commit"])
-            result.setdefault(part["location"], []).append(pin)
+            result.setdefault(place, []).append(pin)
     return result
 
 
@@ -62,9 +68,9 @@ def main(words: list[str]) -> None:
     flags.add_argument("--log", default=os.environ.get("LOG_SINK", ""), help="the sink (default: LOG_SINK)")
     args = flags.parse_args(words)
     sinks: dict[str, dict[str, Any]] = {}
-    if args.log and (places.is_remote(args.log) or not provenance.in_actions()):
-        place = args.log.rstrip("/")
-        sinks[place] = {"location": place, **places.said(place)}
+    own = place_of(args.log if places.is_remote(args.log) else str(Path(args.log).resolve())) if args.log else ""
+    if own and (places.is_remote(own) or not provenance.in_actions()):
+        sinks[own] = {"location": own, **places.said(own)}
     wanted = wanted_in(sinks, cli.read_json(args.wanted, "run: make log-pins"))
     for place, part in sinks.items():
         try:
@@ -74,7 +80,7 @@ def main(words: list[str]) -> None:
                 f"{place}/_pins: cannot be kept up to date ({one_line(error)}), so upkeep may remove what main, a "
                 "proposal or a release names; run it with an identity that may write to the sink"
             )
-            if any(pin.kind != "release" for pin in wanted[place]) or place == args.log.rstrip("/"):
+            if any(pin.kind != "release" for pin in wanted[place]) or place == own:
                 raise DataError(said) from error
             cli.say(f"warning: {said}")  # a log that only older releases learned from may be gone
             continue

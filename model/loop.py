@@ -20,11 +20,12 @@ from typing import Any
 
 from closedloop.data import sources
 from closedloop.report import loop_page
-from model.common import cli, loop_story, params
+from model.common import cli, loop_story, params, starting_params
 from model.common.loop_copy import Copy
 from model.common.loop_life import SMALL, Life, LifePlan
 
 SCENES = 9
+TITLE = "Retrain on newer data"  # of the pull request
 
 
 class Show:
@@ -64,7 +65,7 @@ class Show:
         self.scene("the service opens; the log that it writes joins the pinned data")
         self.live(copy.build / "zeroth", 0, self.plan.pinned)
         self._pin("--source", "build/sink", "--add")
-        commit = copy.commit("Pin the history and the log")
+        copy.commit("Pin the history and the log")
         for command in ("train", "predict", "evaluate"):
             copy.run(f"model.{command}", *(["--quick"] if command != "predict" else []))
         shutil.copytree(copy.build / "bundle", self.first)
@@ -72,7 +73,6 @@ class Show:
         promise.mkdir()
         for name in ("metrics.json", "decision.json"):
             shutil.copy(copy.build / name, promise)
-        copy.lend_compiled(commit)
         self.found["promise"] = _read(promise / "metrics.json")
         verdict = _read(promise / "decision.json")["verdict"]
         figures = self.found["promise"]["failure"]
@@ -104,7 +104,7 @@ class Show:
         self.live(self.first, plan.looked, plan.retrained)
 
     def retrain(self) -> None:
-        """Train the next model on the newest log, judge it, and let it answer last week's requests."""
+        """Train the next model on the newest log and judge it; that lets it answer last week's requests, too."""
         copy = self.copy
         self.scene(f"day {self.plan.retrained}: make retrain")
         copy.run("model.retrain", "--log", "build/sink", "--quick")
@@ -116,9 +116,7 @@ class Show:
             raise cli.RefusedError(
                 f"the second model is {decision['verdict']}, so nothing is proposed; {evidence} says why"
             )
-        given = ["--served", str(self.first), "--served", str(copy.build / "zeroth")]
-        copy.run("model.replay", "--log", "build/sink", "--bundle", str(self.second), *given)
-        self.found["replay"] = _read(copy.build / "replay.json")
+        self.found["replay"] = _read(evidence / "replay.json")
         alarms = self.found["replay"]["alarms"]
         cli.say(f"  last week's requests again: {alarms['served']} alarms before, {alarms['challenger']} with it")
 
@@ -128,15 +126,12 @@ class Show:
         self.scene("the pull request (a stand-in for GitHub: printed, and merged here)")
         copy.git("checkout", "--quiet", "-b", "retrain")
         shutil.copy(evidence / "data.lock.json", copy.folder / "model/data.lock.json")
-        copy.commit("Retrain on newer data")
-        body = (evidence / "summary.md").read_text(encoding="utf-8")
-        replayed = (copy.build / "replay.md").read_text(encoding="utf-8")
-        if "### Replayed requests" not in body:
-            body += "\n" + replayed
+        copy.commit(TITLE)
+        body = "\n".join((evidence / name).read_text(encoding="utf-8") for name in ("summary.md", "replay.md"))
         diff = copy.git("diff", "main", "retrain")
         files = copy.git("diff", "--name-only", "main", "retrain").split()
-        self.found["pull_request"] = {"title": "Retrain on newer data", "body": body, "diff": diff, "files": files}
-        print(f"\n{'─' * 100}\nPull request: Retrain on newer data\nretrain → main, changes {', '.join(files)}\n")
+        self.found["pull_request"] = {"title": TITLE, "body": body, "diff": diff, "files": files}
+        print(f"\n{'─' * 100}\nPull request: {TITLE}\nretrain → main, changes {', '.join(files)}\n")
         print(f"{body}\n{diff}\n{'─' * 100}\n", flush=True)
         copy.git("checkout", "--quiet", "main")
         copy.git("merge", "--quiet", "--no-ff", "--message", "Merge the retraining", "retrain")
@@ -171,7 +166,7 @@ def main(words: list[str]) -> None:
     flags.add_argument("--small", action="store_true", help="a smaller fleet and fewer days, as the tests run it")
     args = flags.parse_args(words)
     plan = SMALL if args.small else LifePlan()
-    asked = params.load()
+    asked = params.load(starting_params.path())  # of the simulated fleet, where another was adopted too
     show = Show(Copy(args.out / "copy"), Life(plan, asked.schema), asked)
     for scene in (show.train_first, show.serve_first, show.retrain, show.propose, show.serve_second):
         scene()

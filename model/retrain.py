@@ -27,6 +27,8 @@ from model.common import champion, cli, commits, data_pin, params, places, prove
 
 EVIDENCE = cli.BUILD / "evidence"
 CANDIDATE = cli.BUILD / "candidate"  # what is collected until the evidence is whole
+# of the evidence: a folder that holds anything else is not replaced
+NAMES = ("data.lock.json", "decision.json", "retrain.json", "summary.md", "replay.md", "replay.json", "report", "drift")
 
 
 def fetch(parts: list[dict[str, Any]], asked: params.Params) -> None:
@@ -133,6 +135,19 @@ def collect(about: dict[str, Any], out: Path) -> None:
     CANDIDATE.replace(out)
 
 
+def clear(out: Path) -> None:
+    """Remove what an earlier or a killed run left: it is never proposed.
+
+    Raises:
+        DataError: ``out`` has something that is no evidence.
+    """
+    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if others := [name for name in found if name not in NAMES]:
+        raise DataError(f"--out {out}: the evidence replaces the folder, and it has {others[0]}; name another folder")
+    for folder in (out, CANDIDATE):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main(words: list[str]) -> None:
     """Write build/evidence, or say why there is nothing to train on."""
     flags = cli.parser(__doc__, out=EVIDENCE, writes="folder to write the evidence to")
@@ -142,8 +157,7 @@ def main(words: list[str]) -> None:
     )
     flags.add_argument("--quick", action="store_true", help="without ablations and feature importance")
     args = flags.parse_args(words)
-    for folder in (args.out, CANDIDATE):  # what an earlier or a killed run left is never proposed
-        shutil.rmtree(folder, ignore_errors=True)
+    clear(args.out)
     asked, pin = params.load(args.params), data_pin.load()
     if why := retraining.skipped(pin, args.log):
         print(f"skipped: {why}")

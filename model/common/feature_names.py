@@ -10,10 +10,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import closedloop.features.custom  # noqa: F401  # registers the custom features
-from closedloop.data.schema import microseconds
+from closedloop.data.schema import DataError, microseconds
 from closedloop.features import names
 from closedloop.features.registry import CUSTOM
+
+try:
+    import closedloop.features.custom  # noqa: F401  # registers the custom features
+except DataError as error:  # an import has no way to say it in one line; whoever asks for the features does
+    _refused: DataError | None = error
+    CUSTOM.clear()  # else the next import would find the first ones defined twice
+else:
+    _refused = None
 
 
 def of_sensor(features: Mapping[str, Any]) -> list[str]:
@@ -32,7 +39,13 @@ def of_fleet(features: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str
 
 
 def custom(features: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the custom features that the fleet can feed, and those that are left out."""
+    """Return the custom features that the fleet can feed, and those that are left out.
+
+    Raises:
+        DataError: ``custom.py`` has one that cannot be registered.
+    """
+    if _refused is not None:
+        raise DataError(f"features/custom.py: {_refused}")
     history: Any = features.get("history_hours")
     history_us = microseconds(history) if names.is_length(history) else math.inf
     fed: list[str] = []

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from closedloop.data.schema import DataError
-from model.common import provenance
+from model.common import provenance, starting_params
 
 FOLDERS, FILES = ("src", "model", "score", "requirements"), ("pyproject.toml", ".gitignore", "README.md", "LICENSE")
 READY = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
@@ -45,6 +45,8 @@ class Copy:
     def make(self) -> None:
         """Copy what the commands and the service need, with the code that was compiled for it, into a new repository.
 
+        Its parameters are those of the simulated fleet, whatever fleet this checkout has.
+
         Raises:
             DataError: git is not there.
         """
@@ -56,7 +58,9 @@ class Copy:
         for name in FILES:
             if (provenance.ROOT / name).exists():
                 shutil.copy2(provenance.ROOT / name, self.folder / name)
-        (self.folder / "model/accepted.json").unlink(missing_ok=True)
+        shutil.copyfile(starting_params.path(), self.folder / "model/params.yaml")  # where a fleet was adopted, too
+        for name in ("accepted.json", starting_params.SIMULATED.name):
+            (self.folder / "model" / name).unlink(missing_ok=True)
         self.git("init", "--quiet", "--initial-branch=main")
         self.commit("Copy the template")
 
@@ -86,14 +90,6 @@ class Copy:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", subject)
         return self.git("rev-parse", "HEAD").strip()
-
-    def lend_compiled(self, commit: str) -> None:
-        """Check a commit out where the commands look for it, with the code that was compiled for the copy."""
-        work = self.build / "commits" / commit[:12]
-        self.git("worktree", "add", "--quiet", "--detach", str(work), commit)
-        for name in ("src", "model"):
-            shutil.copytree(self.folder / name, work / name, dirs_exist_ok=True)
-        self.git("-C", str(work), "checkout", "--quiet", "--", ".")
 
     def run(self, *words: str, settings: Mapping[str, str] = MappingProxyType({})) -> str:
         """Run ``python -m …`` in the copy; return what it prints.

@@ -77,11 +77,11 @@ def windows(
     sensors = pa.StructArray.from_arrays(
         [pa.array([*SENSORS] * count), inner.cast(sensor.field("values").type)], fields=list(sensor)
     )
-    each = pa.array(np.arange(0, 4 * count + 1, 4), pa.int32())
+    of_sensors = pa.array(np.arange(0, 4 * count + 1, 4), pa.int32())
     telemetry = {
         "datetime": pa.ListArray.from_arrays(at, pa.array(time_us, pa.timestamp("us", "UTC"))),
         "machineID": pa.ListArray.from_arrays(at, pa.array(np.repeat(machine, hours))),
-        "sensors": pa.ListArray.from_arrays(each, sensors),
+        "sensors": pa.ListArray.from_arrays(of_sensors, sensors),
     }
     place = np.arange(count)
     received = pa.array(received_us + place, pa.timestamp("us", "UTC"))

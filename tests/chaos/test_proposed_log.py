@@ -4,7 +4,6 @@ Real are the workflows, the pipeline's programs, git, the commands that read, tr
 Stand-ins are GitHub, and the make targets that check code, build images and sign.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from logkit import kit
 
 import logged_fleet
 from closedloop.data.simulate import simulate
@@ -73,16 +73,6 @@ image-push:
 """
 
 pytestmark = pytest.mark.skipif(shutil.which("act-run") is None, reason="act-run is not on PATH")
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kit = load(ROOT / "tests/log/conftest.py")
 
 
 class World:

@@ -20,6 +20,7 @@ from closedloop.log.read import read
 from closedloop.log.rewrite import Table
 from closedloop.log.sink import SinkError
 from model import log as command
+from simulated_fleet import PARAMS_FILE
 
 DAY_US = 86_400_000_000
 
@@ -196,6 +197,17 @@ def test_what_is_no_machine_is_refused_before_anything_is_stored(sink, fleet, ru
     with pytest.raises(DataError, match=r"--machine: .*is no machineID: name a whole number, as in the data"):
         run("erase", "--machine", typed, "--confirm", typed)
     assert not (sink / "_erasures").exists()
+
+
+@pytest.mark.parametrize("machine", ["007", "Pump A/7"])
+def test_where_the_log_has_names_a_machine_is_its_name_whatever_the_parameters_declare(kit, folder, sink, run, machine):
+    """007 read as the number 7 would erase another machine."""
+    kit.fill(folder, [kit.scored(name, of_machines(kit, name), answer=answer(name)) for name in ("7", machine)])
+    kit.ship(folder, sink)
+    code, said = run("erase", "--machine", machine, "--confirm", machine, "--params", str(PARAMS_FILE))
+    assert code is None, said
+    assert ["7"] == [name for row in kit.rows(sink) for name in set(row["telemetry"]["machineName"])]
+    assert [machine] == [json.loads(path.read_text())["name"] for path in (sink / "_erasures").glob("*.json")]
 
 
 def test_an_order_that_was_stored_with_another_name_can_be_withdrawn(place, fleet, run):

@@ -15,6 +15,7 @@ import pytest
 
 import logged_fleet
 import model
+from closedloop.data.schema import DataError
 from closedloop.data.simulate import simulate
 from closedloop.data.sources import tables_to_frames
 from model import retrain
@@ -184,3 +185,18 @@ def test_without_a_log_that_can_be_read_it_is_skipped(tmp_path, monkeypatch, cap
     said = capsys.readouterr().out
     assert says in said
     assert said.startswith("skipped: ")
+
+
+def test_a_folder_that_holds_more_than_evidence_is_never_replaced(tmp_path, monkeypatch):
+    """The evidence takes its folder's place, so --out model or --out . would lose what a person has there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data_pin, "load", lambda: {"parts": [{"kind": "simulator"}]})
+    for folder in ("model", "build/evidence"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "data.lock.json").touch()
+    (tmp_path / "model/params.yaml").touch()
+    with pytest.raises(DataError, match=r"--out model: .* it has params.yaml; name another folder"):
+        retrain.main(["--out", "model", "--log", ""])
+    assert (tmp_path / "model/params.yaml").exists()
+    retrain.main(["--log", ""])
+    assert not (tmp_path / "build/evidence").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -202,3 +203,16 @@ def test_a_release_whose_versions_are_gone_is_a_warning_and_main_is_an_error(sin
     assert "of a release cannot be trained again" in capsys.readouterr().err
     with pytest.raises(DataError, match="_pins: cannot be kept up to date"):
         keep(sink, tmp_path, {"main": [77], "proposal": [], "release": []})
+
+
+def test_a_sink_that_is_named_in_two_ways_is_one_and_keeps_its_pins(sink, tmp_path, monkeypatch):
+    """A part names a folder from the repository, LOG_SINK from where a person is: no pin goes and comes back."""
+    keep(sink, tmp_path, {"main": [1], "proposal": [], "release": []})
+    removed = []
+    for module in ("places", "provenance"):
+        monkeypatch.setattr(f"model.common.{module}.ROOT", Path(sink.place).parent)
+    monkeypatch.setattr(pins, "remove", lambda _, name: removed.append(name))
+    monkeypatch.chdir(Path(sink.place).parent)
+    log_pins.main(["--wanted", str(tmp_path / "wanted.json"), "--log", "./sink/"])
+    assert [] == removed
+    assert [("main", 1)] == kept(sink)

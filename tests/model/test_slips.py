@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
+import closedloop
 from closedloop.data.schema import Schema
 from closedloop.features.spec import FeatureSpec
 from closedloop.heads import detectors, failure
@@ -357,3 +360,17 @@ def test_every_command_refuses_the_file_before_it_looks_at_anything_else(tmp_pat
 )
 def test_what_training_accepts_is_no_slip(tmp_path, old, new):
     assert params.load(planted(tmp_path, old, new))
+
+
+def test_a_custom_feature_that_cannot_be_registered_is_one_line(tmp_path, commands_path):
+    """It is found while modules are imported, before any command could catch it."""
+    shutil.copytree(
+        Path(closedloop.__file__).parent, tmp_path / "closedloop", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    with (tmp_path / "closedloop/features/custom.py").open("a") as file:
+        file.write('\n\n@feature("mine", unit="h", window_hours=24)\ndef mine() -> float:\n    return 1.0\n')
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), commands_path]), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-m", "model.params_check"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    said = "features/custom.py: custom feature 'mine': its arguments name no sensor; name at least one"
+    assert (2, f"error: {said}\n") == (done.returncode, done.stderr)

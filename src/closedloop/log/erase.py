@@ -83,6 +83,20 @@ def look(table: Table, order: Order, say: Callable[[str], None]) -> Erased:
     return found
 
 
+def has_names(table: Table) -> bool:
+    """Whether the newest version of a table has machines with names.
+
+    Raises:
+        SinkError, DeltaError, OSError, ValueError: the sink does not answer.
+    """
+    columns = _where(table.name)[1:]
+    return any(
+        len(names := _machines(batch[column], column, NAME).flatten()) > names.null_count
+        for batch in Files(table.sink, table.name, table.opened).batches(columns)
+        for column in columns
+    )
+
+
 def erase(table: Table, lease: Lease, order: Order, found: Erased, say: Callable[[str], None]) -> Table:
     """Write the newest version again without what must go, then delete every file that held it; the table after that.
 
