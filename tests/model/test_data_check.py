@@ -337,3 +337,13 @@ def test_what_validation_writes_meets_the_expectations_again(tmp_path, capsys):
     frames = sources.read_frames(tmp_path / "build/data", {}, machine_id="text")
     assert validate(frames, params.load(tmp_path / PROPOSED).schema).ok
     assert sorted(frames["telemetry"]["machineID"].unique()) == ["press-a", "press-b", "press-c"]
+
+
+def test_ages_that_look_like_the_ends_of_the_machines_names_are_ages(tmp_path, capsys):
+    machines = [f"Pumpe Ä/{number}" for number in range(1, 7)]
+    about = pd.DataFrame({"machineID": machines, "model": ["A", "B"] * 3, "age": [1, 2, 3, 4, 5, 6]})
+    readings_of_all = readings(machines=machines).rename(columns={"timestamp": "datetime", "asset": "machineID"})
+    code, said = check(folder(tmp_path, PdM_telemetry=readings_of_all, PdM_machines=about), capsys)
+    assert code == cli.DONE, said
+    assert "stands before each machine" not in said
+    assert params.load(tmp_path / PROPOSED).schema.models == ("A", "B")

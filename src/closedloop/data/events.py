@@ -197,9 +197,11 @@ def _prefixed(found: FoundTable, known: set[str]) -> KeyColumns | None:
 def bare_names(telemetry: FoundTable, groups: list[Group], known: set[str], result: Guess) -> set[str]:
     """The machines of the readings, without a prefix that other files leave out; the settings then say so."""
     for group in groups:
-        for name in group.of_kind("text", "whole"):
-            others = set(texts_of(group.rows[name]).dropna())
-            if not others & known and (start := fleets.prefix_of(known, others)):
+        columns = {name: set(texts_of(group.rows[name]).dropna()) for name in group.of_kind("text", "whole")}
+        if any(others & known for others in columns.values()):
+            continue  # it has whole names, so that another column of numbers is something else, such as an age
+        for others in columns.values():
+            if start := fleets.prefix_of(known, others):
                 telemetry.own["machine_prefix"] = start
                 result.said.setdefault("machines", []).append(
                     f"{start} stands before each machine, and {group.name} leaves it out: so do we "
