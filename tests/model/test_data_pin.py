@@ -180,6 +180,7 @@ def web(tmp_path_factory):
             else:
                 self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", '"the only version"')
             self.end_headers()
             self.wfile.write(content[: len(content) // 2] if what == "half" else content)
 
