@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
+from closedloop.log.folders import unfit
 from closedloop.log.spool import Durability
 
 LOG_FIELDS = ("caller", "image", "answer", "telemetry", "errors", "maint", "machines")
@@ -96,13 +97,18 @@ def log_sink(environ: Mapping[str, str]) -> str | None:
     """Where the log is shipped: ``LOG_SINK``, or else the folder ``delta`` in ``LOG_DIR``; None for ``none``.
 
     Raises:
-        SettingsError: it is neither a path nor an address of a supported kind.
+        SettingsError: it is neither an address of a supported kind, nor the path of a folder that can hold the tables.
     """
     sink = environ.get("LOG_SINK") or str(Path(environ.get("LOG_DIR", "")) / "delta")
     if "://" in sink and not _SINK.fullmatch(sink):
         shown = sink.partition("://")[0]  # the rest may contain a credential
         raise SettingsError(f"LOG_SINK={shown}://…: name a local path, az://…, s3://…, gs://… or none")
-    return None if sink == "none" else sink
+    if sink == "none":
+        return None
+    if "://" not in sink and (why := unfit(str(Path(sink).absolute()))):
+        said = f"LOG_SINK={sink!r}" if environ.get("LOG_SINK") else f"LOG_SINK is not set, so it is {sink!r}"
+        raise SettingsError(f"{said}: {why}")
+    return sink
 
 
 def log_max_bytes(environ: Mapping[str, str]) -> int:

@@ -130,6 +130,8 @@ def _time(text: str) -> pd.Timestamp:
 
 def is_table(part: Mapping[str, Any], name: str) -> bool:
     """Return whether there is a Delta table of this name, or at the location itself for an empty name."""
+    if not places.scheme(part["location"]) and not (places.ROOT / part["location"] / name / "_delta_log").is_dir():
+        return False  # asked of the disk, since a folder of files may have a name that Delta tables cannot have
     place = places.sink(part)
     try:
         return DeltaTable.is_deltatable(f"{place.place}/{name}".rstrip("/"), place.options or None)

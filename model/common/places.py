@@ -6,11 +6,14 @@ environment (``AZURE_…``, ``AWS_…``, ``GOOGLE_…``). What is public is read
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from email.message import Message
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -30,6 +33,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _WEB_SECONDS = 30
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.5  # before the second attempt; then twice as long each time
+_PLAIN = {"Accept-Encoding": "identity"}
+_ADDRESS = "%/:?#[]@!$&'()*+,;=~"  # what an address may hold beside letters and digits; the rest is encoded
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 # What a part says of a store beside the location, and the name of that option. None of it is secret.
@@ -148,9 +153,39 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
-        if urlsplit(newurl).scheme != "https" and urlsplit(newurl).hostname not in LOOPBACK:
+        here = urlsplit(newurl).scheme == "http" and urlsplit(newurl).hostname in LOOPBACK
+        if urlsplit(newurl).scheme != "https" and not here:
             raise urllib.error.HTTPError(req.full_url, code, f"redirects to {newurl}, which is not https", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> IO[bytes] | None:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError as error:
+            why = f"redirects to {headers['Location']}: {error}"
+            raise urllib.error.HTTPError(req.full_url, code, why, headers, fp) from error
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+class _Download:
+    """What has arrived of a file, so that a transfer that breaks off can go on."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.version: str | None = None  # the strong ETag, by which a server vouches that the file is the same
+        self._digest = hashlib.sha256()
+
+    def add(self, block: bytes) -> None:
+        """Take note of a block that was passed on."""
+        self.size += len(block)
+        self._digest.update(block)
+
+    def is_repeated_by(self, start: bytes) -> bool:
+        """Return whether this digest, of the same number of bytes, is that of what was passed on."""
+        return start == self._digest.digest()
 
 
 class Web:
@@ -161,21 +196,24 @@ class Web:
         self._opener = urllib.request.build_opener(_SafeRedirects)
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """Yield the content of a file. A transfer that breaks off is begun anew, where it broke off.
+        """Yield the content of a file. A transfer that breaks off goes on where it broke off, if it is the same file.
 
         Raises:
-            DataError: it is not there, or cannot be read.
+            DataError: it is not there, cannot be read, or changes meanwhile.
         """
-        done, attempt = 0, 1
+        done, attempt = _Download(), 1
         while True:
             try:
                 for block in self._from(name, done):
-                    done += len(block)
+                    done.add(block)
                     yield block
                 return
-            except (OSError, HTTPException) as error:
-                lasting = isinstance(error, urllib.error.HTTPError) and error.code not in _AGAIN
+            except (OSError, HTTPException, ValueError) as error:
+                if isinstance(error, DataError):
+                    raise
+                lasting = isinstance(error, ValueError)  # no address, or what the server says of itself is nonsense
                 if isinstance(error, urllib.error.HTTPError):
+                    lasting = error.code not in _AGAIN
                     error.close()
                 if lasting or attempt == _ATTEMPTS:
                     fix = "correct the address" if lasting else "run it again when the server answers"
@@ -183,22 +221,48 @@ class Web:
                 time.sleep(_PAUSE_SECONDS * 2 ** (attempt - 1))
                 attempt += 1
 
-    def _from(self, name: str, done: int) -> Iterator[bytes]:
-        """Yield what follows the first ``done`` bytes of a file."""
-        request = urllib.request.Request(f"{self._base}/{quote(name)}", headers={"Accept-Encoding": "identity"})  # noqa: S310 - the pin's check allows https, and http on this machine
-        if done:
-            request.add_header("Range", f"bytes={done}-")
+    def _from(self, name: str, done: _Download) -> Iterator[bytes]:
+        """Yield what follows of a file after what has arrived."""
+        request = urllib.request.Request(f"{quote(self._base, safe=_ADDRESS)}/{quote(name)}", headers=_PLAIN)  # noqa: S310 - the pin's check allows https, and http on this machine
+        if done.size and done.version:
+            request.add_header("Range", f"bytes={done.size}-")
+            request.add_header("If-Range", done.version)
         with self._opener.open(request, timeout=_WEB_SECONDS) as answer:
-            skip = done if answer.status != 206 else 0  # a server without ranges sends all of it again
-            left = int(answer.headers["Content-Length"]) if answer.headers["Content-Length"] else None
+            left, version = self._length(name, answer.headers), answer.headers["ETag"] or ""
+            if answer.status == 206:
+                start = f"bytes {done.size}-"
+                if version != done.version or not (answer.headers["Content-Range"] or "").startswith(start):
+                    raise HTTPException("it is not the part of the file that was asked for")
+            else:
+                self._skip(name, done, answer)
+                left -= done.size
+                done.version = version if version.startswith('"') else None
             while block := answer.read(BLOCK_BYTES):
-                left = None if left is None else left - len(block)
-                if skip:
-                    block, skip = block[skip:], max(skip - len(block), 0)
-                if block:
-                    yield block
-            if left:
+                left -= len(block)
+                yield block
+            if 0 < left < math.inf:
                 raise HTTPException(f"{left} bytes are missing at its end")
+
+    def _length(self, name: str, headers: Message) -> float:
+        """Return the length of an answer; infinity where it is not said."""
+        if (packed := headers["Content-Encoding"] or "identity") != "identity":
+            fix = "let the server send the file as it is"
+            raise DataError(f"{self._base}/{name}: cannot be read (it comes with Content-Encoding {packed}); {fix}")
+        said = headers["Content-Length"]
+        if said is not None and not (said.isascii() and said.isdigit()):
+            raise HTTPException(f"its Content-Length is {said}")
+        return math.inf if said is None else int(said)
+
+    def _skip(self, name: str, done: _Download, answer: IO[bytes]) -> None:
+        """Read what has arrived before of a file that is sent from its start, and check that it is the same."""
+        again, left = hashlib.sha256(), done.size
+        while left and (block := answer.read(min(BLOCK_BYTES, left))):
+            again.update(block)
+            left -= len(block)
+        if not left and not done.is_repeated_by(again.digest()):
+            raise DataError(f"{self._base}/{name}: changed while it was downloaded; run it again")
+        if left:
+            raise HTTPException("it broke off again, or is shorter now")
 
 
 def at(part: Mapping[str, Any]) -> Bucket | Web:

@@ -52,6 +52,13 @@ def test_a_folder_is_pinned_by_size_and_digest_and_read_through_the_pin(repo, pl
     assert json.dumps(pin, indent=1, sort_keys=True) + "\n" == repo.lock.read_text()
 
 
+def test_a_folder_of_files_may_have_a_name_that_delta_tables_cannot_have(repo, plant):
+    folder = plant.rename(plant.with_name("line #1 [a]"))
+    (part,) = fleet.pin("--source", f"data/{folder.name}")["parts"]
+    assert ("files", f"data/{folder.name}") == (part["kind"], part["location"])
+    assert 7200 == len(fleet.run()[0])
+
+
 def test_what_adopt_writes_is_fetched_and_then_pinned(repo, plant):
     part = pinned_files.part_of(plant, {})
     pins.write([part])
@@ -175,11 +182,14 @@ def web(tmp_path_factory):
                 return
             content = path.read_bytes()
             if self.headers.get("Range") and what != "no ranges":
-                content = content[int(self.headers["Range"][6:-1]) :]
+                start, whole = int(self.headers["Range"][6:-1]), len(content)
+                content = content[start:]
                 self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
             else:
                 self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", '"the only version"')
             self.end_headers()
             self.wfile.write(content[: len(content) // 2] if what == "half" else content)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from closedloop.log.folders import unfit
 from closedloop.log.tables import FORMAT, SCHEMAS
 
 REMOTE = ("az", "abfs", "abfss", "s3", "gs")
@@ -45,11 +46,14 @@ class Sink:
         """The sink at a path or at an ``az://``, ``s3://`` or ``gs://`` address.
 
         Raises:
-            SinkError: an address of another kind.
+            SinkError: an address of another kind, or a folder that cannot hold Delta tables.
         """
         scheme, found, rest = place.partition("://")
         if not found:
-            return cls(str(Path(place).absolute()))
+            path = str(Path(place).absolute())
+            if why := unfit(path):
+                raise SinkError(f"{one_line(ValueError(path))}: {why}")
+            return cls(path)
         if scheme not in REMOTE or not rest.strip("/"):
             known = ", ".join(f"{name}://" for name in REMOTE)
             raise SinkError(f"{_clean(place)}: no place for the log; name a folder, or an address with {known}")
