@@ -20,7 +20,7 @@ from closedloop.data import sources
 from closedloop.data.frames import Frames
 from closedloop.data.schema import KEYS, DataError
 from closedloop.log.sink import FAULTS, one_line
-from model.common import cli, pinned_files, places
+from model.common import cli, pinned_files, places, provenance
 from model.common.params import Params
 
 TIMED = tuple(table for table in KEYS if table != "machines")
@@ -130,7 +130,7 @@ def _time(text: str) -> pd.Timestamp:
 
 def is_table(part: Mapping[str, Any], name: str) -> bool:
     """Return whether there is a Delta table of this name, or at the location itself for an empty name."""
-    if not places.scheme(part["location"]) and not (places.ROOT / part["location"] / name / "_delta_log").is_dir():
+    if not places.scheme(part["location"]) and not (provenance.ROOT / part["location"] / name / "_delta_log").is_dir():
         return False  # asked of the disk, since a folder of files may have a name that Delta tables cannot have
     place = places.sink(part)
     try:

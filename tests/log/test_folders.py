@@ -26,12 +26,14 @@ def test_what_is_allowed_can_be_written_read_and_asked_for_its_history(tmp_path,
 @pytest.mark.parametrize("name", UNFIT)
 def test_what_delta_rs_loses_is_refused_by_commands_and_service(tmp_path, name):
     folder = str(tmp_path / name / "delta")
-    with pytest.raises(SinkError, match="Delta tables cannot lie in a folder with .* in its path; name one") as refused:
+    with pytest.raises(
+        SinkError, match=r"Delta tables cannot lie in a folder with .* in its path; name one"
+    ) as refused:
         Sink.at(folder, {})
     assert 1 == len(str(refused.value).splitlines())
-    with pytest.raises(SettingsError, match="^LOG_SINK=.*Delta tables cannot lie in a folder with"):
+    with pytest.raises(SettingsError, match=r"^LOG_SINK=.*Delta tables cannot lie in a folder with"):
         Settings.from_environ({"LOG_DIR": str(tmp_path / "log"), "LOG_SINK": folder, "AUTH": "open"})
-    with pytest.raises(SettingsError, match="^LOG_SINK is not set, so .*Delta tables cannot lie in a folder with"):
+    with pytest.raises(SettingsError, match=r"^LOG_SINK is not set, so .*Delta tables cannot lie in a folder with"):
         Settings.from_environ({"LOG_DIR": folder, "AUTH": "open"})
     assert not list(tmp_path.iterdir())
 
