@@ -124,7 +124,7 @@ class Way:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def last_words(self) -> str:
-        """The last line of the server's output; uvicorn's own last one says less than the line before it."""
+        """The last line of the server's output; uvicorn ends with one that says less than the one before it."""
         lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
         said = [line for line in lines if line.strip() and "Application startup failed" not in line]
         return said[-1][:300] if said else "nothing"
