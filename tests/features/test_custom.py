@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,8 +29,8 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Custom]:
     monkeypatch.setattr("closedloop.features.kernel.CUSTOM", registered)
     monkeypatch.setattr("closedloop.features.custom_calls.CUSTOM", registered)
 
-    def add(function: Callable[..., float], name: str = "mine", window_hours: float = 5) -> Custom:
-        feature(name, unit="1", window_hours=window_hours)(function)
+    def add(function: Callable[..., float], name: str = "mine", window_hours: float = 5, sensors: Any = None) -> Custom:
+        feature(name, unit="1", window_hours=window_hours, sensors=sensors)(function)
         return registered[name]
 
     return add
@@ -172,6 +173,32 @@ def test_a_window_longer_than_the_history_leaves_it_out(register, schema: Schema
     assert "mine" not in spec.names
     window = f"{HISTORY_HOURS + 1}h is longer than features.history_hours ({HISTORY_HOURS}h)"
     assert f"mine: its window of {window}" in spec.skipped
+
+
+@pytest.mark.parametrize("hours", [False, True])
+def test_a_sensor_that_no_argument_can_be_called_after_is_named(hours, register, schema_of, fleet: Fleet) -> None:
+    functions: dict[bool, Callable[..., float]] = {
+        False: lambda load, oil: load[-1] * 1e3 - oil[0],
+        True: lambda hours, load, oil: load[-1] * 1e3 - oil[0] + hours[-1],
+    }
+    custom = register(functions[hours], sensors=["load %", "oil [°C]"])
+    assert compiled(custom)[1] == ""
+    schema = schema_of(60, ("oil [°C]", "flow", "load %"))
+    tables = fleet(schema, machines=1, rows=4)
+    assert run(tables, schema, "mine").tolist() == (tables.values[2] * 1e3 - tables.values[0, 0]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("sensors", "message"),
+    [
+        (["load %"], r"sensors names 1, and the function takes 2 \(load, oil\); name one sensor for each"),
+        (["a", "b", "c"], "sensors names 3, and the function takes 2"),
+        ("load %", r"must be a list of names; write sensors=\['load %'\]"),
+    ],
+)
+def test_names_that_do_not_fit_the_arguments_are_refused(sensors, message: str, register) -> None:
+    with pytest.raises(DataError, match=message):
+        register(lambda load, oil: 0.0, sensors=sensors)
 
 
 def test_a_taken_name_is_refused(register) -> None:

@@ -1,6 +1,7 @@
 """Your own features. Write one function of one machine's window; the next run trains on it and serves it.
 
-The argument names choose what the function sees: sensors, and ``hours`` before them if it needs the rows' times. See
+The argument names choose what the function sees: sensors, and ``hours`` before them if it needs the rows' times. The
+decorator's ``sensors=[…]`` names sensors that no argument can be called after. See
 :func:`closedloop.features.registry.feature`. A window may hold a single row, and readings may be NaN.
 """
 
