@@ -80,17 +80,64 @@ def test_code_from_before_the_rename_is_told_the_champion_too(
     root: Path, tmp_path: Path, told: str, passed: str
 ) -> None:
     """A rollback may restore a model.evaluate that asks for REFERENCE_COMMIT; without it, it would meet the base."""
-    (tmp_path / "bin").mkdir()
-    python = tmp_path / "bin/python"
-    python.write_text('#!/bin/sh\necho "${CHAMPION_COMMIT-none} ${REFERENCE_COMMIT-none}" > seen\n')
+    environment = {k: v for k, v in ENVIRONMENT.items() if k not in ("CHAMPION_COMMIT", "REFERENCE_COMMIT")}
+    script = 'echo "${CHAMPION_COMMIT-none} ${REFERENCE_COMMIT-none}" > seen'
+    make_with(script, root, tmp_path, ["run"], environment | {told: "c1"})
+    assert (tmp_path / "seen").read_text().strip() == passed
+
+
+TYPED = {
+    "run": "DATA PROFILE PARAMS",
+    "data-check": "DATA PARAMS TIME MACHINE SENSORS FAILURES MAINT TIME_ZONE TIME_FORMAT SEPARATOR DECIMAL MISSING",
+    "adopt": "DATA PLACE PROFILE PARAMS TIME MACHINE SENSORS EPOCH THOUSANDS ENCODING SKIP_LINES",
+    "data-pin": "DATA FROM UNTIL UNPIN",
+    "drift": "DATA",
+    "monitor": "LOG_SINK PROMISED",
+    "retrain": "VERSIONS",
+    "accept": "WHY DECISION",
+    "register": "RUN",
+    "batch": "DATA OUT",
+    "compare": "RUN",
+    "sweep": "SWEEP",
+    "log-expire": "DAYS",
+    "log-erase": "MACHINE CALLER CONFIRM",
+    "log-repair": "LOG_SINK SPOOL CONFIRM",
+    "rename": "NAME",
+}
+
+
+@pytest.mark.parametrize("said", ["words", "environment"])
+@pytest.mark.parametrize("target", TYPED)
+def test_what_a_person_types_reaches_the_program_as_it_is(root: Path, tmp_path: Path, target: str, said: str) -> None:
+    """A folder may be called ``a$b`` or ``it's "new"``; make and the shell must not read in it."""
+    only_typed = {"TIME", "MACHINE", "SENSORS", "FROM", "UNTIL"} if target != "log-erase" else set()
+    names = [name for name in TYPED[target].split() if said == "words" or name not in only_typed]
+    if said == "environment" and target in ("data-check", "adopt"):
+        names = [name for name in names if name in ("DATA", "PLACE", "PROFILE", "PARAMS")]
+    space = "" if target == "log-repair" else " "  # SPOOL names several folders
+    hostile = f"""a$b${space}$(shell{space}touch$IFS"x")`touch${{IFS}}y`{space}it's"new"\\\\ü#"""
+    values = {name: f"{name}={hostile}" for name in names}
+    words = [f"{name}={value}" for name, value in values.items()] if said == "words" else []
+    environment = ENVIRONMENT | (values if said == "environment" else {})
+    make_with('printf "%s\\n" "$@" >> seen', root, tmp_path, [target, *words], environment)
+    seen = (tmp_path / "seen").read_text()
+    assert [name for name, value in values.items() if value not in seen] == []
+    assert {path.name for path in tmp_path.iterdir()} == {"Makefile", ".ci", "bin", "build", "seen"}
+
+
+def make_with(script: str, root: Path, folder: Path, words: list[str], environment: dict[str, str]) -> None:
+    """Run make in a folder that holds only the makefiles, with a shell script in the place of Python."""
+    (folder / "bin").mkdir()
+    (folder / "build/bundle").mkdir(parents=True)
+    (folder / "build/bundle/manifest.json").touch()
+    python = folder / "bin/python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
     for name in ("Makefile", ".ci/steps.mk"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(root / name, tmp_path / name)
-    environment = {k: v for k, v in ENVIRONMENT.items() if k not in ("CHAMPION_COMMIT", "REFERENCE_COMMIT")}
-    command = ["make", "run", f"BIN={tmp_path}/bin", "INSTALLED="]
-    subprocess.run(command, cwd=tmp_path, env=environment | {told: "c1"}, capture_output=True, check=True)
-    assert (tmp_path / "seen").read_text().strip() == passed
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(root / name, folder / name)
+    command = ["make", *words, f"BIN={folder}/bin", "INSTALLED="]
+    subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
 
 
 def test_a_machine_without_python_is_told_in_one_line(root: Path, tmp_path: Path) -> None:
