@@ -31,6 +31,10 @@ NEXT = {
     "incomparable": "read the reason above: the rules or the data differ from the champion's",
     "refused": "correct what the reason above names",
 }
+OF_NO_USE = (
+    "see the figures in {report}; give the model more to learn from (features, a longer history, more machines), or "
+    "correct gate.floors in model/params.yaml where they ask too much of this fleet"
+)
 NOT_KEPT = "commit your changes and run again: only what a commit can make again becomes the champion that others meet"
 START_AGAIN = "      this machine's champion is in {folder}; delete that folder to start again with this model"
 LOCAL = "make serve answers with this model on http://localhost:8000; its data is on this machine only, CI has its own"
@@ -84,7 +88,9 @@ def lines(
     said.append(f"run: {run[:12]} (make mlflow, make compare RUN={run[:12]},…)")
     verdict = decision["verdict"]
     lost = verdict in ("first", "better") and not decision["becomes_champion"]
-    said.append(f"next: {NOT_KEPT if lost else NEXT[verdict].format(report=report)}")
+    useless = verdict == "worse" and decision["champion"] is None
+    step = NOT_KEPT if lost else OF_NO_USE if useless else NEXT[verdict]
+    said.append(f"next: {step.format(report=report)}")
     if verdict == "incomparable" and (decision.get("champion_from") or {}).get("from") == "machine":
         said.append(START_AGAIN.format(folder=champion.folder(data["source"])))
     return [*said, *([f"      {LOCAL}"] if data["local"] else [])]

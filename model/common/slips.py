@@ -304,8 +304,10 @@ def _across(to: SlipCheck) -> None:
                 to.value(("judge", "costs", key), costs[key], param_rules.COST)
     floors = _section(to, "gate").get("floors")
     if isinstance(floors, Mapping):
-        for key, value in to.keys(("gate", "floors"), floors, param_rules.FLOORS).items():
-            to.value(("gate", "floors", str(key)), value, param_rules.SHARE)
+        known = (*param_rules.FLOORS, *param_rules.CEILINGS)
+        for key, value in to.keys(("gate", "floors"), floors, known).items():
+            rule = param_rules.SHARE if key in param_rules.FLOORS else param_rules.COST
+            to.value(("gate", "floors", str(key)), value, rule)
 
 
 def _alarm_features(to: SlipCheck) -> None:

@@ -127,9 +127,7 @@ def test_itself_is_identical(ask, good, fleet):
     itself = candidate(good, "champion")
     assert ask(itself)["verdict"] == "identical"
     assert ask(itself)["becomes_champion"] is False
-    served = ask(good, served="sha256:challenger-inputs")
-    assert (served["verdict"], is_green(served)) == ("identical", True)
-    assert "served" in served["reason"]
+    assert is_green(ask(itself))
     same_model = candidate(good, manifest={"model_digest": "sha256:champion-model"})
     assert ask(same_model)["verdict"] == "identical"
 
@@ -270,7 +268,6 @@ def test_a_refusal_goes_before_everything(ask, good):
     itself = candidate(broken, "champion")
     assert ask(itself, champion=None)["verdict"] == "refused"
     assert ask(itself, base_ruler={"a": "b"})["verdict"] == "refused"
-    assert ask(itself, served="sha256:champion-inputs")["verdict"] == "refused"
 
 
 def test_identical_goes_before_incomparable_and_incomparable_before_worse_and_first(ask, good, fleet):
@@ -335,6 +332,27 @@ def test_a_floor_that_only_the_champion_meets_makes_it_worse_though_nothing_else
         assert ask(worst[1], champion=champion, settings=settings)["verdict"] == "worse"
         assert ask(best[1], champion=challenger, settings=settings)["verdict"] == "inconclusive"
     assert base["verdict"] == "inconclusive"
+
+
+@pytest.mark.parametrize("has_champion", [True, False])
+def test_a_floor_holds_on_the_side_where_its_figure_is_better(ask, fleet, good, build, has_champion):
+    """``false_alarms_per_machine_year: 5`` must not hold at 15, nor ``brier: 0.01`` be missed at 0.003."""
+    few, many = fleet.model(recall=0.85, false_alarms=1, seed=3), fleet.model(recall=0.85, false_alarms=30, seed=3)
+
+    def floor_of(table, name, limit):
+        gate = build.params["gate"] | {"floors": {name: limit}}
+        settings = JudgeSettings.from_params(build.params | {"gate": gate})
+        champion = candidate(few, "champion") if has_champion else None
+        decision = ask(table, champion=champion, settings=settings)
+        return decision["floors"][0], decision
+
+    floor, decision = floor_of(many, "false_alarms_per_machine_year", 5)
+    assert (floor["holds"], floor["bound"], decision["verdict"]) == (False, "at most", "worse")
+    assert "above the floor of 5.00" in decision["reason"]
+    for name, limit in (("false_alarms_per_machine_year", 20), ("brier", 0.2), ("event_recall", 0.5)):
+        floor, decision = floor_of(good, name, limit)
+        assert floor["holds"], (name, floor)
+        assert "the floor of" not in decision["reason"]
 
 
 def test_a_floor_on_a_figure_that_does_not_exist_is_refused(ask, good, build):

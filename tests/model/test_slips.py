@@ -17,8 +17,9 @@ from closedloop.data.schema import Schema
 from closedloop.features.spec import FeatureSpec
 from closedloop.heads import detectors, failure
 from closedloop.heads.failure import HistGradientBoostingClassifier
+from closedloop.judge import checks
 from model import batch, data, data_check, evaluate, params_check, train, validate
-from model.common import cli, estimators, feature_names, params, proposed_params, time_scaling
+from model.common import cli, estimators, feature_names, param_rules, params, proposed_params, time_scaling
 from model.common.param_rules import SECTIONS
 
 TEXT = params.PARAMS.read_text(encoding="utf-8")
@@ -50,6 +51,7 @@ SLIPS = [  # what stands there, what is written instead, the line of the slip af
     ("folds: 3", "folds: 1", "folds: 1", "is 1; it must be a whole number, 2 or more, such as 3"),
     ("folds: 3", "folds: 3.0", "folds: 3.0", "must be a whole number, 2 or more, such as 3; write 3"),
     ("error_rate: 0.05", "error_rate: 5", "error_rate:", "is 5; it must be a number above 0 and below 1"),
+    ("pr_auc: 0.3", "brier: -0.1", "floors:", "gate.floors.brier is -0.1"),
     ("event_recall: 0.5", "event_recall: 50", "floors:", "is 50; it must be a number from 0 to 1"),
     ("planned: 2000", "planned: -1", "costs:", "judge.costs.planned is -1; it must be a number, 0 or more"),
     ("volt: [0, 400]", "volt: [400, 0]", "volt:", r"write the lower one first: \[0, 400\]"),
@@ -246,6 +248,11 @@ def test_the_golden_file_and_a_proposed_one_pass(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(proposed_params.render(fleet), encoding="utf-8")
     assert ("temp °C", "1") == params.load(path).schema.sensors
+
+
+def test_floors_and_ceilings_are_those_that_the_gate_knows():
+    assert set(param_rules.CEILINGS) == checks.LESS_IS_BETTER
+    assert not set(param_rules.FLOORS) & checks.LESS_IS_BETTER
 
 
 def test_every_choice_of_an_estimator_has_parameters():

@@ -127,6 +127,13 @@ def test_a_run_ends_with_its_figures_and_the_next_step(verdict):
     assert "make serve" in found[-1]
 
 
+def test_a_first_model_of_no_use_is_told_what_may_help():
+    useless = DECISION | {"verdict": "worse", "champion": None}
+    found = closing.lines(METRICS, useless, "f" * 32, Path("x"), data={"local": False, "source": "plant"}, quick=False)
+    assert found[-1].startswith("next: see the figures in x; give the model more to learn from")
+    assert "gate.floors" in found[-1]
+
+
 def test_a_first_model_that_is_not_kept_says_how_it_would_be():
     first = DECISION | {"verdict": "first", "becomes_champion": False}
     found = closing.lines(METRICS, first, "f" * 32, Path("x"), data={"local": False, "source": "plant"}, quick=False)

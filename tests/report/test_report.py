@@ -90,7 +90,7 @@ def cases(build):
         "identical": (table, table, truth, fleet.settings),
         "anomaly only": (None, anomaly, quiet.truth, quiet.settings),
         "no truth": (None, anomaly, bare, quiet.settings),
-        "no failures and no alarms": (None, fleet.model(recall=0.0, false_alarms=0.0), truth, fleet.settings),
+        "of no use": (None, fleet.model(recall=0.0, false_alarms=0.0), truth, fleet.settings),
     }
 
 
@@ -125,7 +125,7 @@ CASES = [
     "identical",
     "anomaly only",
     "no truth",
-    "no failures and no alarms",
+    "of no use",
 ]
 
 
@@ -149,7 +149,8 @@ def test_the_page_stands_alone_and_is_well_formed(written, case):
 def test_the_summary_leads_with_the_verdict_and_its_tables_hold(written, case):
     folder, _, decision = written(case)
     lines = (folder / "summary.md").read_text(encoding="utf-8").splitlines()
-    assert report.HEADLINES[decision["verdict"]][1] in lines[0]
+    useless = decision["verdict"] == "worse" and decision["champion"] is None
+    assert (report.OF_NO_USE[0] if useless else report.HEADLINES[decision["verdict"]][1]) in lines[0]
     assert lines[2].startswith(decision["reason"][:40])
     width = None
     for number, line in enumerate(lines):

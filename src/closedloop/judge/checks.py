@@ -13,6 +13,8 @@ from closedloop.data.schema import DataError
 from closedloop.judge.metrics import Assessment
 from closedloop.judge.truth import ANOMALY, Aligned, Grid, PredictionTable, Truth, align
 
+LESS_IS_BETTER = {"brier", "cost_per_machine_year", "false_alarm_rate", "false_alarms_per_machine_year"}
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -119,7 +121,10 @@ def lacking(found: Assessment, grid: Grid, judged: bool) -> list[str]:
 def floors(
     found: Assessment, other: Assessment | None, gate: Mapping[str, Any], grid: Grid, judged: bool
 ) -> list[dict[str, Any]]:
-    """Each floor with both models' figures; ``holds`` is None where the floor is not judged."""
+    """Each floor with both models' figures; ``holds`` is None where the floor is not judged.
+
+    ``bound`` says on which side of the limit a figure must lie: ``at most`` for one that is better when it is less.
+    """
     part = "failure" if grid.supervised else "anomaly"
     result = []
     for name, limit in gate["floors"].items():
@@ -128,8 +133,24 @@ def floors(
             raise DataError(f"gate.floors.{name}: no such figure; choose one of {', '.join(sorted(figures))}")
         value = figures.get(name)
         theirs = None if other is None or not other.metrics[part] else other.metrics[part][name]
-        holds = None if not judged or value is None else bool(value >= limit)
-        result.append(
-            {"name": f"{part}.{name}", "estimate": value, "champion": theirs, "limit": float(limit), "holds": holds}
-        )
+        bound = "at most" if name in LESS_IS_BETTER else "at least"
+        holds = _meets(value, limit, bound) if judged else None
+        entry = {"name": f"{part}.{name}", "estimate": value, "champion": theirs, "limit": float(limit), "bound": bound}
+        result.append(entry | {"holds": holds})
     return result
+
+
+def _meets(value: float | None, limit: float, bound: str) -> bool | None:
+    """Whether a figure is on the right side of its limit; None where there is no figure."""
+    return None if value is None else bool(value <= limit if bound == "at most" else value >= limit)
+
+
+def missed(floor: Mapping[str, Any]) -> str:
+    """The clause that reports a floor that is not met."""
+    side = "above" if floor["bound"] == "at most" else "below"
+    return f"{floor['name'].replace('.', ' ')} is {floor['estimate']:.2f}, {side} the floor of {floor['limit']:.2f}"
+
+
+def champion_meets(floor: Mapping[str, Any]) -> bool:
+    """Whether the champion is on the right side of a floor."""
+    return bool(_meets(floor["champion"], floor["limit"], floor["bound"]))

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from closedloop.judge.checks import Candidate, answers, faults, floors, lacking, overlap
-from closedloop.judge.compare import Comparison, compare
+from closedloop.judge.checks import Candidate, answers, champion_meets, faults, floors, lacking, missed, overlap
+from closedloop.judge.compare import Comparison, Ratio, compare
 from closedloop.judge.metrics import Assessment, assess
 from closedloop.judge.ruler import Ruler, changes
+from closedloop.judge.trivial import harm, saving
 from closedloop.judge.truth import Grid, JudgeSettings, Truth
 
 GREEN = {"identical", "first", "better"}
@@ -24,7 +25,10 @@ NO_DELTA = {"estimate": None, "low": None, "high": None}
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Everything that the verdict depends on; ``comparison`` is None where there is nothing to compare with."""
+    """Everything that the verdict depends on; ``comparison`` is None where there is nothing to compare with.
+
+    ``saving`` is what the challenger saves against a model that never alarms, ``harm`` what proves it worse than that.
+    """
 
     grid: Grid
     gate: Mapping[str, Any]
@@ -34,6 +38,8 @@ class _Evidence:
     challenger: Assessment
     comparison: Comparison | None
     floors: list[dict[str, Any]]
+    saving: Ratio
+    harm: list[str]
 
     @property
     def events(self) -> str:
@@ -48,7 +54,6 @@ def decide(
     settings: JudgeSettings,
     *,
     base_ruler: Ruler | None = None,
-    served: str | None = None,
     accepted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """``decision.json``: whether the challenger may be served, and why.
@@ -59,14 +64,13 @@ def decide(
         truth: the held-out tables of the challenger's pin, under the base's holdout rule.
         settings: labels, costs and limits of the base commit.
         base_ruler: the ruler of the base commit; None where there is none.
-        served: ``inputs_digest`` of what is served now.
         accepted: content of ``model/accepted.json``: ``champion`` (a commit), ``inputs_digest`` and ``why``.
 
     Raises:
         DataError: the truth holds nothing that could be judged, or a floor names an unknown figure.
     """
     evidence = _look(champion, challenger, truth, settings)
-    verdict, reason = _verdict(champion, challenger, evidence, base_ruler, served)
+    verdict, reason = _verdict(champion, challenger, evidence, base_ruler)
     is_accepted = False
     if accepted is not None and verdict in ACCEPTABLE:
         is_accepted = _applies(accepted, champion, challenger)
@@ -124,24 +128,19 @@ def _look(champion: Candidate | None, challenger: Candidate, truth: Truth, setti
     comparison = None
     if other is not None and judged and not problems:
         comparison = compare(other, found, settings, truth.schema.models, grid.supervised)
-    return _Evidence(
-        grid, gate, judged, problems, their_problems, found, comparison, floors(found, other, gate, grid, judged)
-    )
+    saved = saving(found, grid, settings, truth.schema)
+    proven = [] if problems else harm(mine, saved, grid, truth.schema, float(gate["error_rate"]))
+    limits = floors(found, other, gate, grid, judged)
+    return _Evidence(grid, gate, judged, problems, their_problems, found, comparison, limits, saved, proven)
 
 
 def _verdict(
-    champion: Candidate | None,
-    challenger: Candidate,
-    seen: _Evidence,
-    base_ruler: Ruler | None,
-    served: str | None,
+    champion: Candidate | None, challenger: Candidate, seen: _Evidence, base_ruler: Ruler | None
 ) -> tuple[str, str]:
     """The verdict and its reason."""
     if seen.faults:
         return "refused", f"The challenger cannot be judged: {'; '.join(seen.faults)}."
     same = "so there is nothing to compare."
-    if challenger.inputs_digest == served:
-        return "identical", f"Made from the same inputs as the model that is served, {same}"
     others = [ruler for ruler in (base_ruler, None if champion is None else champion.ruler) if ruler is not None]
     changed = sorted({name for ruler in others for name in changes(challenger.ruler, ruler)})
     if champion is not None:
@@ -161,8 +160,15 @@ def _verdict(
             "A code owner can accept the challenger (make accept WHY=…); then it is the new champion."
         )
     if champion is None:
+        if useless := _of_no_use(seen):
+            return "worse", (
+                f"There is no champion yet, and this model is of no use: {'; '.join(useless)}. "
+                "A code owner can accept it (make accept WHY=…); then it is the champion."
+            )
         return "first", f"There is no champion yet, so this model becomes the champion.{_too_few(seen)}"
     if seen.comparison is None:
+        if seen.harm:
+            return "worse", f"Worse than a trivial model: {'; '.join(seen.harm)}.{_too_few(seen)}"
         return "inconclusive", f"Not judged.{_too_few(seen)}"
     if faults := _worse(seen, seen.comparison):
         return "worse", f"Worse than the champion: {'; '.join(faults)}."
@@ -183,12 +189,19 @@ def _worse(seen: _Evidence, comparison: Comparison) -> list[str]:
         result.append(f"it costs {_money(loss)} more for each machine-year (at least {_money(least)})")
     result += [_broken(rail) for rail in comparison.guardrails if rail["holds"] is False]
     result += [
-        f"{floor['name'].replace('.', ' ')} is {floor['estimate']:.2f},"
-        f" below the floor of {floor['limit']:.2f} that the champion meets"
+        f"{missed(floor)} that the champion meets"
         for floor in seen.floors
-        if floor["holds"] is False and floor["champion"] is not None and floor["champion"] >= floor["limit"]
+        if floor["holds"] is False and champion_meets(floor)
     ]
     return result
+
+
+def _of_no_use(seen: _Evidence) -> list[str]:
+    """The reasons for which a model is worse than none, without a champion: floors, and the trivial model."""
+    result = [missed(floor) for floor in seen.floors if floor["holds"] is False]
+    if seen.judged and not seen.harm and not (seen.saving.estimate or 0) > 0:
+        result.append("it saves nothing against a model that never alarms")
+    return result + seen.harm
 
 
 def _too_few(seen: _Evidence) -> str:

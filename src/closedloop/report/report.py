@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from closedloop.data.schema import Float64
-from closedloop.judge.checks import Candidate, faults
+from closedloop.judge.checks import LESS_IS_BETTER, Candidate, faults
 from closedloop.judge.compare import Ratio
 from closedloop.judge.episodes import Outcome
 from closedloop.judge.metrics import Assessment, assess
@@ -38,30 +38,35 @@ HEADLINES = {
     "better": ("good", "Better", "Nothing to do: merging makes it the new champion."),
     "inconclusive": ("even", "Not proven either way", "It may be served. The champion stays the same."),
 }
+OF_NO_USE = (
+    "Of no use yet",
+    "Improve the model, correct gate.floors where they ask too much of this fleet, or ask a code owner to accept the "
+    "model: make accept WHY=…",
+)
 GUARDRAILS = {
     "false_alarm_ratio": "False alarms, ratio to the champion",
     "brier_ratio": "Brier score, ratio to the champion",
     "calibration_excess": "Calibration error above the champion's, as a share of the failures seen",
     "segment_cost_ratio": "Cost on {}, ratio to the champion",
 }
-# figure: (heading, digits, whether more is better)
+# figure: (heading, digits)
 FAILURE = {
-    "event_recall": ("Failures foreseen", 2, True),
-    "false_alarms_per_machine_year": ("False alarms per machine-year", 2, False),
-    "lead_time_hours_median": ("Median lead, hours", 1, True),
-    "pr_auc": ("PR-AUC, by row", 3, True),
-    "brier": ("Brier score, by row", 5, False),
-    "precision": ("Precision, by row", 2, True),
-    "recall": ("Recall, by row", 2, True),
-    "f1": ("F1, by row", 2, True),
-    "cost_per_machine_year": ("Cost per machine-year", 0, False),
+    "event_recall": ("Failures foreseen", 2),
+    "false_alarms_per_machine_year": ("False alarms per machine-year", 2),
+    "lead_time_hours_median": ("Median lead, hours", 1),
+    "pr_auc": ("PR-AUC, by row", 3),
+    "brier": ("Brier score, by row", 5),
+    "precision": ("Precision, by row", 2),
+    "recall": ("Recall, by row", 2),
+    "f1": ("F1, by row", 2),
+    "cost_per_machine_year": ("Cost per machine-year", 0),
 }
 ANOMALIES = {
-    "event_recall": ("Anomalies seen", 2, True),
-    "false_alarms_per_machine_year": ("False alarms per machine-year", 2, False),
-    "pr_auc": ("PR-AUC, by row", 3, True),
-    "f1": ("F1, by row", 2, True),
-    "false_alarm_rate": ("False-alarm rate, by row", 4, False),
+    "event_recall": ("Anomalies seen", 2),
+    "false_alarms_per_machine_year": ("False alarms per machine-year", 2),
+    "pr_auc": ("PR-AUC, by row", 3),
+    "f1": ("F1, by row", 2),
+    "false_alarm_rate": ("False-alarm rate, by row", 4),
 }
 SEGMENT = ("event_recall", "false_alarms_per_machine_year", "lead_time_hours_median", "pr_auc", "cost_per_machine_year")
 ABLATION = ("pr_auc", "f1", "event_recall", "false_alarms_per_machine_year", "cost_per_machine_year")
@@ -131,6 +136,8 @@ def _page(metrics: Mapping[str, Any], decision: Mapping[str, Any], seen: Seen) -
     """Everything that the templates show, as text."""
     mine, theirs, grid = seen.mine, seen.theirs, seen.grid
     tone, headline, advice = HEADLINES[decision["verdict"]]
+    if decision["verdict"] == "worse" and decision["champion"] is None:
+        headline, advice = OF_NO_USE
     if decision["accepted"]:
         tone, advice = "good", "Accepted by a code owner: merging makes it the new champion."
     elif decision["verdict"] == "inconclusive" and not decision["green"]:
@@ -218,14 +225,14 @@ def _tiles(metrics: Mapping[str, Any], mine: Assessment, theirs: Assessment | No
         }
     ]
     for key in ("event_recall", "false_alarms_per_machine_year", "pr_auc"):
-        label, digits, _ = names[key]
+        label, digits = names[key]
         value = _number((metrics[part] or {}).get(key), digits)
         result.append({"label": label, "value": value, "champion": _number(other[key], digits) if key in other else ""})
     return result
 
 
 def _comparison(
-    figures: Mapping[str, tuple[str, int, bool]],
+    figures: Mapping[str, tuple[str, int]],
     mine: Mapping[str, Any],
     theirs: Mapping[str, Any] | None,
     my_bounds: Mapping[str, Bounds],
@@ -233,7 +240,7 @@ def _comparison(
 ) -> list[dict[str, str]]:
     """One row for each figure: champion and challenger, coloured where their intervals do not overlap."""
     rows = []
-    for key, (label, digits, more_is_better) in figures.items():
+    for key, (label, digits) in figures.items():
         (low, high), (their_low, their_high) = (b.get(key, (np.nan, np.nan)) for b in (my_bounds, their_bounds))
         rose, fell = low > their_high, high < their_low
         rows.append(
@@ -243,7 +250,7 @@ def _comparison(
                 "my_bounds": _range(low, high, digits),
                 "theirs": _number(None if theirs is None else theirs[key], digits),
                 "their_bounds": _range(their_low, their_high, digits),
-                "trend": ("good" if rose == more_is_better else "bad") if rose or fell else "",
+                "trend": ("good" if rose == (key not in LESS_IS_BETTER) else "bad") if rose or fell else "",
             }
         )
     return rows
@@ -305,12 +312,12 @@ def _guardrail(one: Mapping[str, Any]) -> dict[str, str]:
 
 def _floor(one: Mapping[str, Any]) -> dict[str, str]:
     part, _, key = one["name"].partition(".")
-    label = (FAILURE if part == "failure" else ANOMALIES).get(key, (key, 2, True))[0]
+    label = (FAILURE if part == "failure" else ANOMALIES).get(key, (key, 2))[0]
     return {
         "label": label,
         "estimate": _number(one["estimate"], 2),
         "champion": _number(one["champion"], 2),
-        "limit": f"at least {one['limit']:.2f}",
+        "limit": f"{one['bound']} {one['limit']:.2f}",
         "state": _state(one["holds"], "missed"),
     }
 
