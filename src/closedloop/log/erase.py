@@ -195,7 +195,8 @@ def _prune(name: str, row: dict[str, Any], order: Order) -> dict[str, Any] | Non
     for table in TABLES_OF[name]:
         if row[table] is None:
             continue
-        keep = [str(machine) != order.name for machine in row[table][_NUMBER] or row[table][NAME] or []]
+        machines = row[table][_NUMBER] or row[table][NAME] or []
+        keep = [machine is None or str(machine) != order.name for machine in machines]  # null is every machine
         row[table] = {
             column: _sensors(values, keep) if column == "sensors" else _chosen(values, keep)
             for column, values in row[table].items()

@@ -76,7 +76,8 @@ class Orders:
 
     def _rest(self, name: str, table: Table) -> Table:
         """A table of a record without the machines that must go."""
-        keep = [str(machine) not in self.machines for machine in values_of(name, "machineID", table["machineID"])]
+        machines = values_of(name, "machineID", table["machineID"])
+        keep = [machine is None or str(machine) not in self.machines for machine in machines]  # null is every machine
         if all(keep):
             return table
         return {column: list(compress(values_of(name, column, found), keep)) for column, found in table.items()}
