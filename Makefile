@@ -138,10 +138,14 @@ log-expire: $(INSTALLED) ## remove the records of more than DAYS=n days ago from
 	@[ -n "$(DAYS)" ] || { echo 'make log-expire: DAYS is not set; say how many days of records stay: make log-expire DAYS=400' >&2; exit 2; }
 	@$(strip $(BIN)/python -m model.log expire --days="$(DAYS)" $(LOG_FLAGS))
 
+# As they are typed: make would expand a dollar in a name.
+log-erase: export ERASED_MACHINE := $(value MACHINE)
+log-erase: export ERASED_CALLER := $(value CALLER)
+log-erase: export ERASED_CONFIRM := $(value CONFIRM)
 log-erase: $(INSTALLED) ## remove MACHINE=id or CALLER=name from every version in LOG_SINK=place; CONFIRM=the same name; WITHDRAW=1: end the order
-	@[ -n "$$MACHINE$$CALLER" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, MACHINE="Pump A/7" or CALLER=name' >&2; exit 2; }
-	@$(strip $(BIN)/python -m model.log erase $(if $(MACHINE),--machine="$$MACHINE") $(if $(CALLER),--caller="$$CALLER") \
-	  $(if $(CONFIRM),--confirm="$$CONFIRM") $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
+	@[ -n "$$ERASED_MACHINE$$ERASED_CALLER" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, MACHINE="Pump A/7" or CALLER=name' >&2; exit 2; }
+	@$(strip $(BIN)/python -m model.log erase $(if $(value MACHINE),--machine="$$ERASED_MACHINE") $(if $(value CALLER),--caller="$$ERASED_CALLER") \
+	  $(if $(value CONFIRM),--confirm="$$ERASED_CONFIRM") $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
 
 log-repair: $(INSTALLED) ## say why the log at LOG_SINK=place is halted, and repair it: SPOOL="LOG_DIRs" with the segments, DRY_RUN=1, CONFIRM=
 	@[ -n "$(LOG_SINK)" ] || { echo 'make log-repair: LOG_SINK is not set; name the log: make log-repair LOG_SINK=place [SPOOL=dir]' >&2; exit 2; }

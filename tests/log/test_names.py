@@ -278,9 +278,9 @@ def test_a_refused_request_is_found_by_a_name_however_json_writes_it(name):
     assert str(Order("machine", name, 0)) == f"machine {name}"
 
 
-@pytest.mark.parametrize("name", ["Pump A/7", 'Pump "A"; `x` \\', "Grün's"])
+@pytest.mark.parametrize("name", ["Pump A/7", 'Pump "A"; `x` \\', "Grün's", "%s $HOME $(id) $$"])
 def test_make_passes_a_name_on_as_it_is(root, tmp_path, name):
-    """A name may hold what a shell would read: quotes, blanks, semicolons."""
+    """A name may hold what a shell would read: quotes, blanks, semicolons; or make: dollars."""
     fake = tmp_path / "bin" / "python"
     fake.parent.mkdir()
     fake.write_text(f'#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done > {tmp_path}/words\n')
