@@ -171,9 +171,10 @@ def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
     _foretell(sink, order, found, args)
     if args.dry_run:
         return None
+    tell = cli.say if args.json else print
     if args.confirm not in (order.name, typed):
         name = shlex.quote(order.name)
-        print(f"Nothing was changed. To erase for good: the same again with CONFIRM={name}")
+        tell(f"Nothing was changed. To erase for good: the same again with CONFIRM={name}")
         return cli.USAGE
     orders.give(sink, order)
     erased = left = 0
@@ -184,14 +185,14 @@ def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
             files, waiting = _until_gone(sink, name, lease, order)
         erased, left = erased + files, left + waiting
     if left:
-        print(f"{left} files that no version has yet hold {order}: run this again in a day")
+        tell(f"{left} files that no version has yet hold {order}: run this again in a day")
     stands = "The order stands: what arrives later is stored without it."
     if erased:
-        print(f"Erased {order}. {stands} Now: make data-pin")
+        tell(f"Erased {order}. {stands} Now: make data-pin")
     elif not left:
-        print(f"The log holds nothing of {order}: nothing was erased. {stands}")
+        tell(f"The log holds nothing of {order}: nothing was erased. {stands}")
     else:
-        print(stands)
+        tell(stands)
     return None
 
 

@@ -429,6 +429,13 @@ def test_an_erasure_of_who_is_not_there_says_so_before_it_is_confirmed(fleet, ru
     assert "holds nothing" not in run("erase", "--caller", "press-shop", "--dry-run")[1]
 
 
+def test_what_an_erasure_prints_as_json_is_json(fleet, run):
+    for words in (["--dry-run"], [], ["--confirm", "1"], ["--confirm", "1"]):
+        code, said = run("erase", "--machine", "1", "--json", *words)
+        assert (2 if not words else None) == code
+        assert "machine 1" == json.loads(said)["subject"]
+
+
 def test_a_reader_of_the_output_who_leaves_is_no_fault_of_the_sink(root, sink, fleet):
     reader, writer = os.pipe()
     os.close(reader)

@@ -15,7 +15,7 @@ from closedloop.data.machines import clip
 from closedloop.data.request import Decoder
 from closedloop.log import rows, ship, tables
 from closedloop.log import sink as sinks
-from closedloop.log.orders import Order, find, mentions
+from closedloop.log.orders import Order, find, give, mentions
 from closedloop.log.read import Loser, read
 from model import log as command
 from model.common import params
@@ -252,6 +252,16 @@ def test_a_machine_is_erased_by_its_name_and_stays_away(kit, folder, place, sink
     assert ["all", "later"] == kit.ids(sink)
     assert "new records are kept again" in run("erase", "--machine", name, "--withdraw")[1]
     assert [] == find(place).orders
+
+
+def test_a_name_that_must_go_is_not_read_though_it_is_not_erased_yet(kit, folder, place, sink, named):
+    """As where log-erase was killed after it gave its order."""
+    kit.fill(folder, [kit.scored("all", called(kit, *NAMES), answer=b""), kit.fed("fed", told(*NAMES))])
+    kit.ship(folder, sink)
+    give(place, Order("machine", "7", 0))
+    tables = read(place, named).tables
+    assert (*sorted(set(NAMES) - {"7"}),) == tables.names
+    assert set(tables.names) == set(tables.named(tables.machine)) == set(tables.named(tables.failures.machine))
 
 
 def test_what_cannot_be_a_name_is_refused_before_anything_is_stored(kit, folder, sink, run):
