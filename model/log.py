@@ -178,12 +178,16 @@ def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
         return cli.USAGE
     orders.give(sink, order)
     erased = left = 0
-    for name in names:
-        lease = Lease(sink, name, wait=args.wait, say=cli.say)
-        with lease:
-            sweep_scratch(Table(sink, name), cli.say)
-            files, waiting = _until_gone(sink, name, lease, order)
-        erased, left = erased + files, left + waiting
+    try:
+        for name in names:
+            lease = Lease(sink, name, wait=args.wait, say=cli.say)
+            with lease:
+                sweep_scratch(Table(sink, name), cli.say)
+                files, waiting = _until_gone(sink, name, lease, order)
+            erased, left = erased + files, left + waiting
+    except SinkError as error:
+        stands = f"The order stands, so what arrives later is stored without {order}; run it again to erase the rest"
+        raise SinkError(f"{error}. {stands}") from error
     if left:
         tell(f"{left} files that no version has yet hold {order}: run this again in a day")
     stands = "The order stands: what arrives later is stored without it."

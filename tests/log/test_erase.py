@@ -436,6 +436,13 @@ def test_what_an_erasure_prints_as_json_is_json(fleet, run):
         assert "machine 1" == json.loads(said)["subject"]
 
 
+def test_an_erasure_that_cannot_begin_says_that_its_order_stands(fleet, place, run, sink, kit):
+    with Lease(place, "requests", say=print), pytest.raises(DataError, match=r"try again in .*The order stands, so"):
+        run("erase", "--machine", "1", "--confirm", "1", "--wait", "0")
+    assert "standing order of erasure: machine 1" in run("status")[1]
+    assert "Erased machine 1" in run("erase", "--machine", "1", "--confirm", "1")[1]
+
+
 def test_a_reader_of_the_output_who_leaves_is_no_fault_of_the_sink(root, sink, fleet):
     reader, writer = os.pipe()
     os.close(reader)
