@@ -39,6 +39,11 @@ WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params "$(
 # What all commands of the log's upkeep take.
 LOG_FLAGS = $(if $(DRY_RUN),--dry-run) $(if $(JSON),--json)
 
+# What log-erase is told, as it is typed: make would expand a dollar in a name.
+export ERASED_MACHINE := $(value MACHINE)
+export ERASED_CALLER := $(value CALLER)
+export ERASED_CONFIRM := $(value CONFIRM)
+
 # The tests that run code of src/closedloop in their own process, and those of its compiled loops that use little data.
 TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log watch)
 TESTS_OF_LOOPS = $(addprefix tests/,data/test_request.py features/test_values.py features/test_baseline.py \
@@ -138,10 +143,6 @@ log-expire: $(INSTALLED) ## remove the records of more than DAYS=n days ago from
 	@[ -n "$(DAYS)" ] || { echo 'make log-expire: DAYS is not set; say how many days of records stay: make log-expire DAYS=400' >&2; exit 2; }
 	@$(strip $(BIN)/python -m model.log expire --days="$(DAYS)" $(LOG_FLAGS))
 
-# As they are typed: make would expand a dollar in a name.
-log-erase: export ERASED_MACHINE := $(value MACHINE)
-log-erase: export ERASED_CALLER := $(value CALLER)
-log-erase: export ERASED_CONFIRM := $(value CONFIRM)
 log-erase: $(INSTALLED) ## remove MACHINE=id or CALLER=name from every version in LOG_SINK=place; CONFIRM=the same name; WITHDRAW=1: end the order
 	@[ -n "$$ERASED_MACHINE$$ERASED_CALLER" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, MACHINE="Pump A/7" or CALLER=name' >&2; exit 2; }
 	@$(strip $(BIN)/python -m model.log erase $(if $(value MACHINE),--machine="$$ERASED_MACHINE") $(if $(value CALLER),--caller="$$ERASED_CALLER") \
