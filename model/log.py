@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -47,6 +48,8 @@ def main(words: list[str]) -> int | None:
     try:
         return _COMMANDS[args.command](Sink.at(place, os.environ), args)
     except DataError:  # a ValueError, and not the sink's
+        raise
+    except BrokenPipeError:  # of standard output: whoever read it has left
         raise
     except SinkError as error:
         raise DataError(str(error)) from None
@@ -150,7 +153,9 @@ def _expire(sink: Sink, args: argparse.Namespace) -> None:
     if not args.json:
         if kept := sum(report["kept"] for report in reports.values()):
             print(f"{kept} old records of feedback stay, without their events: what they retract or mark is final.")
-        print("Pinned versions keep what they hold until their pin is removed. Then: make data-pin")
+        print("Pinned versions keep what they hold until their pin is removed.")
+        if not args.dry_run and any(report["rows"] for report in reports.values()):
+            print("Now: make data-pin")
 
 
 def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
@@ -166,26 +171,32 @@ def _erase(sink: Sink, args: argparse.Namespace) -> int | None:
     _foretell(sink, order, found, args)
     if args.dry_run:
         return None
+    tell = cli.say if args.json else print
     if args.confirm not in (order.name, typed):
-        print(f"Nothing was changed. To erase for good: the same again with CONFIRM={order.name}")
+        name = shlex.quote(order.name)
+        tell(f"Nothing was changed. To erase for good: the same again with CONFIRM={name}")
         return cli.USAGE
     orders.give(sink, order)
     erased = left = 0
-    for name in names:
-        lease = Lease(sink, name, wait=args.wait, say=cli.say)
-        with lease:
-            sweep_scratch(Table(sink, name), cli.say)
-            files, waiting = _until_gone(sink, name, lease, order)
-        erased, left = erased + files, left + waiting
+    try:
+        for name in names:
+            lease = Lease(sink, name, wait=args.wait, say=cli.say)
+            with lease:
+                sweep_scratch(Table(sink, name), cli.say)
+                files, waiting = _until_gone(sink, name, lease, order)
+            erased, left = erased + files, left + waiting
+    except SinkError as error:
+        stands = f"The order stands, so what arrives later is stored without {order}; run it again to erase the rest"
+        raise SinkError(f"{error}. {stands}") from error
     if left:
-        print(f"{left} files that no version has yet hold {order}: run this again in a day")
+        tell(f"{left} files that no version has yet hold {order}: run this again in a day")
     stands = "The order stands: what arrives later is stored without it."
     if erased:
-        print(f"Erased {order}. {stands} Now: make data-pin")
+        tell(f"Erased {order}. {stands} Now: make data-pin")
     elif not left:
-        print(f"The log holds nothing of {order}: nothing was erased. {stands}")
+        tell(f"The log holds nothing of {order}: nothing was erased. {stands}")
     else:
-        print(stands)
+        tell(stands)
     return None
 
 
@@ -252,6 +263,8 @@ def _foretell(sink: Sink, order: Order, found: dict[str, Erased], args: argparse
         print(f"{name}: {each.rows:,} records in the newest version, {len(each.paths):,} files in all versions")
     for pin in pins.values():
         print(f"becomes unreadable: pin {pin.id} ({pin.kind}, {pin.versions})")
+    if not any(each.paths or each.waiting for each in found.values()):
+        print(f"The log holds nothing of {order}.")
     print("Out of reach, look there yourself:")
     print("  segments and quarantine in the LOG_DIR of each replica, until they are shipped")
     print("  backups of the sink, runs in MLflow, and every release whose model learned from it:")
@@ -269,10 +282,12 @@ def _report(args: argparse.Namespace, reports: dict[str, dict[str, Any]]) -> Non
     if args.json:
         print(json.dumps(reports, indent=1))
         return
-    would = "would " if args.dry_run else ""
+    would = "would be " if args.dry_run else ""
     for name, report in reports.items():
-        for part, figures in report.items() if all(isinstance(x, dict) for x in report.values()) else [("", report)]:
-            print(f"{name} {would}{part}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
+        parts = report if all(isinstance(x, dict) for x in report.values()) else {"expired": report}
+        for part, figures in parts.items():
+            told = ", ".join(f"{key} {value}" for key, value in figures.items() if value is not None)
+            print(f"{name} {would}{part}: {told}")
 
 
 _COMMANDS = {"status": _status, "compact": _compact, "expire": _expire, "erase": _erase}

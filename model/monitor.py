@@ -37,11 +37,16 @@ def fetch(place: str, params: Params) -> tuple[Tables, Answers]:
     """Return the tables of a log with what feedback vouches for, and the answers that were given.
 
     Raises:
-        DataError: there is no log, or it cannot be read.
+        DataError: there is no log, it cannot be read, or its machines are not of the kind that is declared.
     """
     with request_log.reading(place):
         sink = Sink.at(place, os.environ)
         log = read(sink, params.schema)
+        if log.foreign and not len(log.tables.time):
+            raise DataError(
+                f"{place}: the log has no telemetry of machines as the parameters declare them (they have "
+                f"{'names' if params.schema.has_names else 'numbers'}): correct schema.machine_id"
+            )
         tables = with_delay(request_log.vouched(log), params.delay_us)
         given = answers(sink, log.versions["requests"], tables.names)
     return tables, given
@@ -122,11 +127,7 @@ def main(words: list[str]) -> None:
     if not given.models:
         raise DataError(f"{args.log}: the log has no answers yet")
     if not len(tables.time):
-        raise DataError(
-            f"{args.log}: the log has answers, and no telemetry of machines as {args.params} declares them (they have "
-            f"{'names' if params.schema.has_names else 'numbers'}): correct schema.machine_id, or keep the telemetry "
-            "in the log (LOG_FIELDS)"
-        )
+        raise DataError(f"{args.log}: the log has answers and no telemetry: keep it in the log (LOG_FIELDS)")
     cli.say(f"{len(given.time):,} answers of {len(given.models)} models, {len(tables.bounds()[0])} machines")
     models, decision = judged(tables, given, params, promises, is_open=args.issue)
     newest = list(by_model(given))[-1]

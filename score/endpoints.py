@@ -22,11 +22,11 @@ from closedloop.log.record import Record
 from score.auth import Scope
 from score.pages import docs, page
 from score.problems import Problem
-from score.service import DRY_RUN, Service
+from score.service import DRY_RUN, ON, Service, dry_run_of
 
 Headers = list[tuple[bytes, bytes]]
 router = APIRouter()
-_DRY_RUN = (DRY_RUN, b"1")
+_DRY_RUN = (DRY_RUN, ON)
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,11 @@ def _admit(scope: types.Scope, right: Scope) -> str:
     service: Service = scope["state"]["service"]
     headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated header the first counts
     state = scope["state"]
-    state["dry_run"] = _DRY_RUN[0] in headers
+    asked = dry_run_of(scope["headers"])
+    state["dry_run"] = asked is not None
     caller = state["caller"] = service.caller(headers.get(b"authorization", b"").decode("latin-1"), right)
-    if state["dry_run"] and headers[_DRY_RUN[0]] != _DRY_RUN[1]:
-        shown = headers[_DRY_RUN[0]].decode("latin-1")[:20]
+    if asked not in (None, ON):
+        shown = asked.decode("latin-1")[:20]
         raise Problem(400, f"Closed-Loop-Dry-Run {shown!r}: send 1, or leave the header out to have the request logged")
     _require_plain_json(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
     return caller

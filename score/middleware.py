@@ -25,7 +25,7 @@ from closedloop.log.spool import SpoolError
 from score.console import say
 from score.log.journal import in_sample
 from score.problems import MEDIA_TYPE, Problem
-from score.service import DRY_RUN, Service
+from score.service import ON, Service, dry_run_of
 from score.settings import SettingsError
 
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -163,7 +163,7 @@ class _Exchange:
 
     async def _refuse(self, problem: Problem) -> None:
         await respond(problem, self._request_id)(self._scope, self._receive, self.send)
-        if self._logged and 400 <= problem.status < 500 and not _is_dry_run(self._scope):
+        if self._logged and 400 <= problem.status < 500 and dry_run_of(self._scope["headers"]) != ON:
             await self._service.keep_reject(self._scope, problem, self._read)
 
     def _settle(self) -> None:
@@ -173,10 +173,6 @@ class _Exchange:
         load.requests -= self._admitted
         if self._logged and "settled" not in self._scope["state"]:
             service.journal.rejected += 1
-
-
-def _is_dry_run(scope: Scope) -> bool:
-    return any(name == DRY_RUN for name, _ in scope["headers"])
 
 
 def respond(problem: Problem, request_id: str) -> Response:

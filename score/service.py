@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -25,7 +25,8 @@ from score.problems import Problem
 from score.settings import Settings
 from score.status import ServiceStatus
 
-DRY_RUN = b"closed-loop-dry-run"  # the header of a request that is answered and not logged
+# the header of a request that is answered and not logged, and its only value
+DRY_RUN, ON = b"closed-loop-dry-run", b"1"
 # what costs more goes to a thread: 64 such requests at once on the event loop would keep the probes waiting for 64 ms
 _LOOP_MICROSECONDS = 1000.0
 _THREAD_BYTES = 256 << 10  # a longer body goes to the thread without another look
@@ -146,6 +147,11 @@ class Service:
             RequestError: the body was refused.
         """
         return self.feedback(body)
+
+
+def dry_run_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The value of the header DRY_RUN, of a repeated one the first; None without it."""
+    return next((value.strip() for name, value in headers if name == DRY_RUN), None)
 
 
 def _is_cheap(body: bytes, texts: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -80,6 +81,9 @@ def main(command: Callable[[list[str]], int | None]) -> None:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(USAGE)
+    except BrokenPipeError:  # whoever read the output, such as head, has left; what came after it was not done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        sys.exit(REFUSED)
     except OSError as error:
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         print(f"error: {what}; fix it and run again", file=sys.stderr)

@@ -94,3 +94,14 @@ def test_machines_with_names_are_the_positions_of_those_that_are_wanted(kit, giv
     assert [] == given(kit.scored("a", request, model="m", answer=json.dumps(body).encode()))  # as numbers
     found = answers(Sink.at(str(sink), {}), names=("press-a", "press-b", "press-x"))
     assert [0, 1] == found.machine.tolist()
+
+
+def test_an_answer_for_a_number_is_none_for_a_name_and_the_other_way_round(kit, given, sink):
+    """A fleet that changed from numbers to names keeps its log; ``read`` leaves the others' rows out too."""
+    records = [
+        kit.scored(f"r{n}", model="m", answer=answer(one, anomaly=False))
+        for n, one in enumerate((7, "7", "007", "8.0", -1))
+    ]
+    assert [-1, 7] == [row[1] for row in given(*records)]
+    names = ("-1", "007", "7", "8.0")
+    assert [1, 2, 3] == answers(Sink.at(str(sink), {}), names=names).machine.tolist()

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 
 import pyarrow.parquet as pq
@@ -408,8 +409,47 @@ def test_the_status_says_what_is_there(sink, fleet, run):
 
 
 def test_a_compaction_reports_in_words_and_in_json(fleet, run):
-    assert "requests would compacted: files_before 3" in run("compact", "--all", "--dry-run")[1]
+    assert "requests would be compacted: files_before 3" in run("compact", "--all", "--dry-run")[1]
     assert 1 == json.loads(run("compact", "--all", "--json")[1])["requests"]["compacted"]["files_after"]
+
+
+def test_an_expiry_reports_in_words_and_says_what_follows_only_where_rows_went(aged, run):
+    would = run("expire", "--days", "10.5", "--dry-run")[1]
+    assert "requests would be expired: rows 10, files 10, bytes " in would
+    done, again = run("expire", "--days", "10.5")[1], run("expire", "--days", "10.5")[1]
+    assert "requests expired: rows 10, files 10, bytes " in done
+    assert [False, True, False] == ["make data-pin" in said for said in (would, done, again)]
+    assert "None" not in would + done + again
+
+
+def test_an_erasure_of_who_is_not_there_says_so_before_it_is_confirmed(fleet, run):
+    said = run("erase", "--caller", "press shop")[1]
+    assert "The log holds nothing of caller press shop.\n" in said
+    assert "the same again with CONFIRM='press shop'\n" in said  # as a shell takes it
+    assert "holds nothing" not in run("erase", "--caller", "press-shop", "--dry-run")[1]
+
+
+def test_what_an_erasure_prints_as_json_is_json(fleet, run):
+    for words in (["--dry-run"], [], ["--confirm", "1"], ["--confirm", "1"]):
+        code, said = run("erase", "--machine", "1", "--json", *words)
+        assert (2 if not words else None) == code
+        assert "machine 1" == json.loads(said)["subject"]
+
+
+def test_an_erasure_that_cannot_begin_says_that_its_order_stands(fleet, place, run, sink, kit):
+    with Lease(place, "requests", say=print), pytest.raises(DataError, match=r"try again in .*The order stands, so"):
+        run("erase", "--machine", "1", "--confirm", "1", "--wait", "0")
+    assert "standing order of erasure: machine 1" in run("status")[1]
+    assert "Erased machine 1" in run("erase", "--machine", "1", "--confirm", "1")[1]
+
+
+def test_a_reader_of_the_output_who_leaves_is_no_fault_of_the_sink(root, sink, fleet):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-u", "-c", "from model import log; log.cli.main(log.main)", "status", f"--sink={sink}"]
+    done = subprocess.run(words, cwd=root, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (b"", 1) == (done.stderr, done.returncode)
 
 
 def test_without_a_sink_it_says_which_setting_names_it(monkeypatch):

@@ -21,9 +21,9 @@ BODY = {
 ORDER = Order("machine", "2", 0)
 
 
-def shipped(*records):
-    """The rows that a shipper writes of records, under the order."""
-    found = rows_of("s", 1, map(encode, records), Orders([ORDER]).prune)
+def shipped(*records, order=ORDER):
+    """The rows that a shipper writes of records, under an order."""
+    found = rows_of("s", 1, map(encode, records), Orders([order]).prune)
     assert [] == found.refused
     return [
         row for batches in found.batches.values() for batch in batches for row in pa.record_batch(batch).to_pylist()
@@ -36,6 +36,19 @@ def test_a_record_is_shipped_without_the_machine(kit):
         row[name]["machineID"] for name in ("maint", "retracted_failures", "retracted_maint", "complete_until")
     ]
     assert [None] == row["maint"]["finding"]
+
+
+def test_a_mark_of_every_machine_is_none_of_a_machine_that_is_called_none(kit, folder, sink):
+    order = Order("machine", "None", 0)
+    times = ["2015-01-05T06:00:00Z"] * 3
+    body = {"complete_until": {"datetime": times, "machineID": ["None", "P1", None]}}
+    every = {"complete_until": {"datetime": times[:1], "machineID": [None]}}
+    both = shipped(kit.fed("a", body), kit.fed("b", every), order=order)
+    kit.fill(folder, [kit.fed("a", body)])
+    kit.ship(folder, sink)
+    both.append(erase._prune(FEEDBACK, kit.rows(sink, FEEDBACK)[0], order))
+    marks = [row["complete_until"] for row in both]
+    assert [["P1", None], [None], ["P1", None]] == [mark["machineName"] or mark["machineID"] for mark in marks]
 
 
 @pytest.mark.parametrize("name", ["failures", "maint"])

@@ -383,7 +383,7 @@ def test_the_lease_of_a_process_that_was_killed_ends_by_itself(place, grow):
     said = []
     with Lease(place, "requests", wait=5, say=said.append):
         pass
-    assert "waiting up to" in said[0]
+    assert "waiting up to 5 s" in said[0]
 
 
 def test_a_lease_that_another_took_over_is_not_renewed(place, grow):

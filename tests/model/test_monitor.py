@@ -163,7 +163,7 @@ def test_machines_with_names_are_judged_as_those_with_numbers(logged, release, r
 
 
 def test_a_log_of_names_is_no_log_of_a_fleet_of_numbers(logged, run):
-    """Among the names are 7, 007 and 7.0, which stand for a number."""
+    """Also where the names are 7, 007 and 7.0, which stand for a number."""
     with pytest.raises(DataError, match=r"no telemetry of machines as .* \(they have numbers\): correct schema"):
         run("--log", logged(8, NAMES))
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import socket
 import time
 from pathlib import Path
 
@@ -188,11 +189,21 @@ def test_a_dry_run_is_answered_and_leaves_nothing(serve):
     for body, headers in ((REQUEST, {"Closed-Loop-Dry-Run": "true"}), (REQUEST, {"Closed-Loop-Dry-Run": ""})):
         refused = post(server, "/score", body, headers)
         assert (400, True) == (refused.status_code, "send 1, or leave" in refused.json()["detail"])
-    assert ["score"] == [kept.kind for kept in stored(server.log_dir)]
+    count(server, "stored", 2)  # another value is no dry run, and what a client sends wrong
+    assert ["reject", "reject", "score"] == sorted(kept.kind for kept in stored(server.log_dir))
     state = httpx.get(f"{server.url}/state").json()
     assert (2, 3, 1) == (state["dry_run"], state["rejected"], len(state["recent"]))
     assert 2 == state["machines_scored"]
     assert figures(server).get('closedloop_feedback_rows_total{table="maint"}', 0) == 0
+
+
+def test_white_space_around_the_value_of_the_header_does_not_count(serve):
+    server = serve()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        head = "POST /score HTTP/1.1\r\nHost: a\r\nConnection: close\r\nClosed-Loop-Dry-Run: \t1 \t\r\n"
+        connection.sendall(f"{head}Content-Length: {len(REQUEST)}\r\n\r\n".encode() + REQUEST)
+        assert connection.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
+    assert [] == stored(server.log_dir)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from closedloop.data.machines import codes_in, whole
+from closedloop.data.machines import codes_in
 from closedloop.data.schema import DataError, Float64, Int64
 from closedloop.log import orders
 from closedloop.log.files import Files, files_of
@@ -71,8 +71,9 @@ def answers(sink: Sink, version: int | None = None, names: tuple[str, ...] | Non
     """
     files, ranks, erased = ranked_requests(sink, version)
     parts, position = [], 0
+    kind = "machineID" if names is None else NAME  # what is not of this kind is of another fleet
     for batch in files.batches(_COLUMNS):
-        parts += _of_batch(batch, ranks[position : position + len(batch)])
+        parts += _of_batch(batch, ranks[position : position + len(batch)], kind)
         position += len(batch)
     table = pa.concat_tables(parts) if parts else _table(*([] for _ in range(7)))
     if erased.machines:
@@ -80,16 +81,16 @@ def answers(sink: Sink, version: int | None = None, names: tuple[str, ...] | Non
     return _first(table, names)
 
 
-def _of_batch(batch: pa.RecordBatch, ranks: Int64) -> list[pa.Table]:
-    """The heads' answers of some records, as tables with the columns of :func:`_table`."""
+def _of_batch(batch: pa.RecordBatch, ranks: Int64, kind: str) -> list[pa.Table]:
+    """The heads' answers of some records, as tables with the columns of :func:`_table`; of machines of one kind."""
     results = batch["results"]
     record = pc.list_parent_indices(results)
     result = results.flatten()
-    counts = pa.array(ranks[record.to_numpy()] >= 0)
+    counts = pc.and_(pa.array(ranks[record.to_numpy()] >= 0), pc.struct_field(result, kind).is_valid())
     result, record = result.filter(counts), record.filter(counts)
     about = [
         pc.take(batch["model"], record),
-        pc.coalesce(pc.struct_field(result, "machineID").cast(pa.string()), pc.struct_field(result, NAME)),
+        pc.struct_field(result, kind).cast(pa.string()),
         pc.struct_field(result, "datetime").cast(pa.int64()),
         pa.array(ranks[record.to_numpy()]),
     ]
@@ -119,9 +120,7 @@ def _first(table: pa.Table, names: tuple[str, ...] | None) -> Answers:
     """The first answer of each model for each machine, time and head."""
     ids = table["machine"].to_pylist()
     if names is None:
-        codes = [text is not None and whole(text) is not None for text in ids]
-        table = table.filter(pa.array(codes, pa.bool_()))
-        machine = np.array([whole(text) for text in table["machine"].to_pylist()], np.int64)
+        machine = np.array(list(map(int, ids)), np.int64)
     else:
         known = codes_in(names, ids)
         table, machine = table.filter(pa.array(known >= 0)), known[known >= 0]

@@ -20,7 +20,7 @@ from closedloop.log import pins
 from closedloop.log.files import ARRIVAL, BOUNDED, EXTRA, DataFile, Files
 from closedloop.log.halt import refuse
 from closedloop.log.lease import Lease
-from closedloop.log.orders import Order, naming
+from closedloop.log.orders import Order, mentions
 from closedloop.log.pins import Pin
 from closedloop.log.rewrite import Data, ScratchFolder, Table, exchange
 from closedloop.log.sink import SinkError
@@ -139,8 +139,7 @@ def _hits(name: str, batch: pa.RecordBatch, order: Order) -> Any:
     hits = np.zeros(len(batch), bool)
     if name == REJECTS:  # what was refused has no columns, only text
         for column in ("body", "detail"):
-            named = pc.match_substring_regex(batch[column], naming(order.name)).fill_null(False)
-            hits |= named.to_numpy(zero_copy_only=False)
+            hits |= [text is not None and mentions(text, order.name) for text in batch[column].to_pylist()]
         return hits
     for column in _where(name)[1:]:
         for kind in _KINDS:
@@ -195,7 +194,8 @@ def _prune(name: str, row: dict[str, Any], order: Order) -> dict[str, Any] | Non
     for table in TABLES_OF[name]:
         if row[table] is None:
             continue
-        keep = [str(machine) != order.name for machine in row[table][_NUMBER] or row[table][NAME] or []]
+        machines = row[table][_NUMBER] or row[table][NAME] or []
+        keep = [machine is None or str(machine) != order.name for machine in machines]  # null is every machine
         row[table] = {
             column: _sensors(values, keep) if column == "sensors" else _chosen(values, keep)
             for column, values in row[table].items()

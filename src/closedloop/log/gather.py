@@ -122,10 +122,13 @@ class Gathered:
         return CompleteUntil(self._every, dict(sorted(zip(ids.tolist(), time.tolist(), strict=True))))
 
     def sorted_machines(self) -> tuple[tuple[str, ...] | None, Int64 | None]:
-        """The names of all machines, sorted, and for each position in ``machines`` the one among them."""
+        """The names of all machines, sorted, and for each position in ``machines`` the one among them.
+
+        What an order of erasure names is not among them: it has no rows, and its position is -1.
+        """
         if self.machines is None:
             return None, None
-        names = tuple(sorted(self.machines.names))
+        names = tuple(sorted(set(self.machines.names) - self._erased.machines))
         return names, codes_in(names, self.machines.names)
 
     def _own(self, columns: dict[str, pa.ListArray]) -> dict[str, pa.ListArray]:

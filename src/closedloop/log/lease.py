@@ -62,7 +62,7 @@ class Lease:
                     f"{self._seconds:.0f} s ago: try again in {left:.0f} s"
                 )
             if not said:
-                self._say(f"{self._table}: another process is at work, or was killed; waiting up to {left:.0f} s")
+                self._say(f"{self._table}: another process is at work, or was killed; waiting up to {self._wait:g} s")
                 said = True
             time.sleep(min(left, 1.0, max(0.01, deadline - time.monotonic())))
         return self

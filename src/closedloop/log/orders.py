@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from dataclasses import replace
 from itertools import compress
 from typing import Literal
 
 import msgspec
 
-from closedloop.data.machines import clip
+from closedloop.data.machines import canonical, clip, whole
 from closedloop.log.bodies import Table, values_of
 from closedloop.log.rows import Parts
 from closedloop.log.sink import Sink, SinkError
 from closedloop.log.store import Store
 
 FOLDER = "_erasures"
+_ESCAPED = re.compile(r"""\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|(["'\\/]))""")
 Subject = Literal["machine", "caller"]
 
 
@@ -61,8 +63,8 @@ class Orders:
         if not self.machines:
             return parts
         if parts.reject is not None:
-            text = f"{bytes(parts.view.request).decode(errors='replace')} {bytes(parts.view.answer).decode()}"
-            return None if any(re.search(naming(machine), text) for machine in self.machines) else parts
+            texts = (bytes(parts.view.request).decode(errors="backslashreplace"), parts.reject.detail)
+            return None if any(mentions(text, machine) for text in texts for machine in self.machines) else parts
         tables = {name: self._rest(name, table) for name, table in parts.tables.items()}
         results = parts.results
         if results is not None and any(str(result.machineID) in self.machines for result in results):
@@ -76,7 +78,8 @@ class Orders:
 
     def _rest(self, name: str, table: Table) -> Table:
         """A table of a record without the machines that must go."""
-        keep = [str(machine) not in self.machines for machine in values_of(name, "machineID", table["machineID"])]
+        machines = values_of(name, "machineID", table["machineID"])
+        keep = [machine is None or str(machine) not in self.machines for machine in machines]  # null is every machine
         if all(keep):
             return table
         return {column: list(compress(values_of(name, column, found), keep)) for column, found in table.items()}
@@ -111,21 +114,33 @@ def withdraw(sink: Sink, order: Order) -> bool:
     return there
 
 
-def naming(machine: str) -> str:
-    """A pattern, for RE2 too, of text that names a machine: its id, and not as a part of a longer one.
+def mentions(text: str, machine: str) -> bool:
+    """Whether a text names a machine: its id, and not as a part of a longer one.
 
-    JSON may write a character in several ways, and a message quotes a long name as far as :func:`clip` does.
+    JSON may write a character in several ways, and Unicode too. A message quotes a long name as far as :func:`clip`
+    does. ``007`` and ``7.0`` are taken for 7: what was refused is a sample, and of it rather too much goes.
     """
-    written, quoted = "".join(map(_character, machine)), re.escape(clip(machine)[1:-1])
-    return rf"(^|[^0-9A-Za-z_.-])({written}|{quoted})([^0-9A-Za-z_.-]|$)"
+    number = whole(machine)
+    if number is not None and str(number) == machine:
+        written = rf"{'-' if number < 0 else '[+]?'}0*{abs(number)}(?:[.]0+)?"
+    else:
+        quoted = clip(machine)[1:-1]
+        written = "|".join(map(re.escape, {machine, quoted, _plain(quoted)}))
+    pattern = re.compile(rf"(?:^|[^0-9A-Za-z_.-])(?:{written})(?:[^0-9A-Za-z_.-]|$)")
+    return any(pattern.search(form) for form in {text, canonical(_plain(text))})
 
 
-def _character(character: str) -> str:
-    """A pattern of one character as it is, or escaped as JSON allows."""
-    units = character.encode("utf-16-be")
-    escaped = "".join(f"\\\\u(?i:{units[i : i + 2].hex()})" for i in range(0, len(units), 2))
-    short = rf"|\\{re.escape(character)}" if character in '"\\/' else ""
-    return f"(?:{re.escape(character)}|{escaped}{short})"
+def _plain(text: str) -> str:
+    """A text with what JSON or Python's ``ascii`` escaped in it, as far as that can be told of a text that was cut."""
+    units = _ESCAPED.sub(_character, text).encode("utf-16-le", "surrogatepass")
+    return units.decode("utf-16-le", "replace")  # two escapes may be one character
+
+
+def _character(escape: re.Match[str]) -> str:
+    code = escape[1] or escape[2] or escape[3]
+    if code is None:
+        return escape[4]
+    return chr(int(code, 16)) if int(code, 16) <= sys.maxunicode else escape[0]
 
 
 def _path(order: Order) -> str:
