@@ -597,6 +597,16 @@ REFUSED = {
         "telemetry.machineID: is missing: 4 of 720 rows: row 1 (",
         "fill it in",
     ),
+    "machine_called_na": (
+        lambda: {
+            "readings": fleet()
+            .astype({"machine": str})
+            .pipe(spoiled, "machine", "NA", 4)
+            .replace({"machine": {"2": "b"}})
+        },
+        "telemetry.machineID: is missing: 4 of 720 rows: row 1 (",
+        "NA, NaN, None and null in a text file mean missing: call no machine so",
+    ),
     "time_slip": (
         lambda: {"readings": times_as("%d.%m.%Y %H:%M").pipe(spoiled, "time", "32.01.2024 00:00", 1)},
         "telemetry.datetime: is not a time: 1 of 720 rows: row 1 (",

@@ -27,6 +27,7 @@ from closedloop.data.frames import (
     Frames,
     convert,
     expected_columns,
+    filling,
     known_names,
     not_one_of,
     refusal,
@@ -206,7 +207,7 @@ def _rules(
         elif name in frames[table] and kind in WANTED:
             yield _rule("ColumnValuesToBeInTypeList", name, *WANTED[kind], column=name, type_list=_DTYPES[kind])
     for name in [name for name in KEYS[table] if name in known]:
-        yield _rule("ColumnValuesToNotBeNull", name, "is missing", "fill it in", column=name)
+        yield _rule("ColumnValuesToNotBeNull", name, "is missing", filling(name, schema), column=name)
     if "datetime" in known:
         remedy = "correct the clock or the export that wrote it"
         said = ("datetime", "is before 1970", remedy)

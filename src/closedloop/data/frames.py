@@ -267,7 +267,7 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
         if kind in WANTED:
             _refuse(table, name, WANTED[kind][0], frame, unreadable, WANTED[kind][1])
         if name in KEYS[table]:
-            _refuse(table, name, "is missing", frame, result[name].isna(), "fill it in")
+            _refuse(table, name, "is missing", frame, result[name].isna(), filling(name, schema))
         if kind == "number":
             _refuse(table, name, "is infinite", frame, np.isinf(result[name]), "leave a missing value empty")
         if name == NAME_COLUMN.get(table):
@@ -282,6 +282,13 @@ def _checked(table: str, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     repeated = clean.duplicated(list(KEYS[table]))
     _refuse(table, ", ".join(KEYS[table]), "the key occurs twice", frame, repeated, TWICE)
     return clean
+
+
+def filling(name: str, schema: Schema) -> str:
+    """The remedy for a missing value of a key."""
+    if name == "machineID" and schema.machine_id == machines.TEXT:
+        return "fill it in (NA, NaN, None and null in a text file mean missing: call no machine so)"
+    return "fill it in"
 
 
 def _microseconds(column: pd.Series) -> Int64:
