@@ -217,12 +217,22 @@ def test_what_may_be_right_only_warns(frames, schema, faults, name):
 
 
 def test_another_sampling_period_than_the_schemas_is_said(frames, schema):
-    validation = validate(frames, replace(schema, sampling_minutes=15))
+    validation = validate(frames, replace(schema, sampling_minutes=50))
     assert validation.ok
     assert (
-        "telemetry.datetime: most rows are not 15 minutes after the machine's previous one: found 60 in 2,880 rows; "
+        "telemetry.datetime: most rows are not 50 minutes after the machine's previous one: found 60 in 2,880 rows; "
         "set schema.sampling_minutes in params.yaml to the sampling period"
     ) in validation.warnings
+
+
+@pytest.mark.parametrize("minutes", [10, 360])
+def test_a_sampling_period_that_is_wrong_by_far_is_refused(frames, schema, minutes):
+    """Else machine-years, false alarms a year and the budget of alarms are off by the same factor."""
+    assert validate(frames, replace(schema, sampling_minutes=minutes)).failures == [
+        f"telemetry.datetime: the median step of a machine is not {minutes} minutes, so machine-years and what is "
+        "counted in them are wrong: found 60 in 2,880 rows; "
+        "set schema.sampling_minutes in params.yaml to the sampling period"
+    ]
 
 
 def test_an_unread_csv_is_validated_like_typed_frames(folder, schema):

@@ -53,6 +53,7 @@ UNNAMED = "1 where the machine has no name that it can have, 0 else"  # a column
 ERA = "-1 before 1970, 1 too far ahead of the clock, 0 else"  # a column added to tables with times
 _DTYPES = {"time": ["datetime64[us]"], "whole": ["int64", "Int64Dtype"], "number": ["float64"]}
 _SILENT = 0.05  # warn above this share of rows without a reading, for a sensor without a drift reference
+_ODD_PERIOD = 1.5  # refuse a median step that is so many times the declared one, or so many times less
 _OUTSIDE = 0.01  # warn above this share of readings outside the usual range: five times the training data's share
 
 
@@ -282,6 +283,12 @@ def _time_rules(schema: Schema, known: set[str]) -> Iterator[Any]:
     said = ("datetime", f"comes after a gap of more than {period} minutes", "nothing to do where the machine was off")
     yield _rule("ColumnValuesToBeBetween", *said, warn=True, column=STEP, max_value=period)
     remedy = "set schema.sampling_minutes in params.yaml to the sampling period"
+    wrong = (
+        f"the median step of a machine is not {period} minutes, so machine-years and what is counted in them are wrong"
+    )
+    most = period * _ODD_PERIOD
+    said = ("datetime", wrong, remedy)
+    yield _rule("ColumnMedianToBeBetween", *said, column=STEP, min_value=period / _ODD_PERIOD, max_value=most)
     said = ("datetime", f"most rows are not {period} minutes after the machine's previous one", remedy)
     kind = "ColumnMostCommonValueToBeInSet"
     yield _rule(kind, *said, warn=True, column=STEP, value_set=[period], ties_okay=True)
