@@ -99,9 +99,9 @@ SECTIONS: dict[str, dict[str, Rule]] = {
     },
 }
 COSTS = ("unplanned", "planned", "false_alarm", "missed_anomaly")
-# The judge's figures of which more is better and which have a floor from 0 to 1.
-FLOORS = ("event_recall", "f1", "pr_auc", "precision", "recall")  # at least
-CEILINGS = ("brier", "cost_per_machine_year", "false_alarm_rate", "false_alarms_per_machine_year")  # at most
+# The judge's figures that gate.floors may name: shares of which more is better, and those of which less is.
+FLOORS = ("event_recall", "f1", "pr_auc", "precision", "recall")
+CEILINGS = ("brier", "cost_per_machine_year", "false_alarm_rate", "false_alarms_per_machine_year")
 MACHINE_ID = Rule(str, choices=KINDS_OF_ID)
 SCHEMA = ("sampling_minutes", "sensors", "components", "errors", "models")
 COLUMNS = {  # of each table, beside its keys and, for telemetry, the sensors
