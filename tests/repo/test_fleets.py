@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from dev import fleets
-from dev.fleets import FLEETS, STEPS, OtherFleet
+from dev.fleets import FLEETS, IMAGE_STEPS, STEPS, OtherFleet
 
 SMALL = OtherFleet({"a": (1.0, 0.1)}, ("1", "2"), days=3, minutes=60)
 
@@ -87,18 +87,32 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-@pytest.mark.parametrize(("fail", "code", "called"), [("none", 0, 4), ("adopt", 1, 1), ("test", 1, 3)])
+@pytest.mark.parametrize(("fail", "code", "called"), [("none", 0, 7), ("adopt", 1, 1), ("test", 1, 3), ("image", 1, 6)])
 def test_the_commands_run_in_the_copy_until_one_fails(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     fail: str, code: int, called: int,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("FAIL", fail)
     assert code == fleets.main(["small"])
+    steps: list[tuple[str, ...]] = list(STEPS[:called])
+    if IMAGE_STEPS[0] in steps:
+        steps.insert(steps.index(IMAGE_STEPS[0]), ("engine",))
     copy = made / "build/fleets/small/copy"
     lines = (tmp_path / "called").read_text().splitlines()
-    told = [f"--no-print-directory INSTALLED= {' '.join(words)} " for words in STEPS[:called]]
+    told = [f"--no-print-directory INSTALLED= {' '.join(words)} " for words in steps]
     assert [word for words in told for word in (str(copy), words)] == lines
     assert called == len([line for line in capsys.readouterr().out.splitlines() if "exit code" in line])
+
+
+def test_without_a_container_engine_the_image_is_skipped_by_name(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAIL", "engine")
+    assert 0 == fleets.main(["small"])
+    (skipped,) = (line for line in capsys.readouterr().out.splitlines() if "skipped" in line)
+    assert skipped.split()[2:5] == ["small:", "make", "image"]
+    assert skipped.endswith("it needs a container engine")
+    assert "image " not in (tmp_path / "called").read_text()
 
 
 def test_the_copy_is_clean_and_has_what_is_committed_or_would_be(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

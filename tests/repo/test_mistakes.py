@@ -58,7 +58,7 @@ def edit(mistake: dict[str, str]) -> tuple[str, str, str]:
     """The file, the text in it, and the text that replaces it."""
     if "file" in mistake:
         return mistake["file"], mistake["good"], mistake["bad"]
-    after, more = ("      - run: make check\n", "step") if "step" in mistake else ("    timeout-minutes: 10\n", "job")
+    after, more = ("      - run: make check\n", "step") if "step" in mistake else ("    timeout-minutes: 20\n", "job")
     lines = textwrap.indent(mistake[more], "        " if more == "step" else "    ")
     return "check.yml", after, after + (f"      - {lines.lstrip()}" if more == "step" else lines)
 

@@ -23,6 +23,12 @@ def impatient(monkeypatch):
     monkeypatch.setattr(protocol, "_TIMEOUT_SECONDS", 0.5)
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """No connection is closed for its silence, however long a test takes on a busy machine."""
+    monkeypatch.setattr(protocol, "_TIMEOUT_SECONDS", 600.0)
+
+
 def connect(server):
     return socket.create_connection(("127.0.0.1", server.port), timeout=20)
 
@@ -142,7 +148,7 @@ def test_what_is_no_http_is_a_problem_that_is_counted_and_not_said(server, caplo
     assert closed(server, "malformed") == before + 1
 
 
-def test_one_connection_too_many_is_told_to_come_again(serve):
+def test_one_connection_too_many_is_told_to_come_again(serve, patient):
     server = serve(max_connections=3)
     held = [connect(server) for _ in range(3)]
     try:
@@ -156,7 +162,7 @@ def test_one_connection_too_many_is_told_to_come_again(serve):
     settle(lambda: answered(server, "/metrics") == 200)
 
 
-def test_a_flood_of_idle_connections_does_not_take_the_probes_down(serve):
+def test_a_flood_of_idle_connections_does_not_take_the_probes_down(serve, patient):
     """Beyond the limit, places are kept for the probes; a connection that asks nothing gives its place up."""
     server = serve(max_connections=20)
     flood = [connect(server) for _ in range(20)]
@@ -178,7 +184,7 @@ def test_a_flood_of_idle_connections_does_not_take_the_probes_down(serve):
     settle(lambda: counted(server, "closedloop_connections") <= 2)
 
 
-def test_a_probe_in_a_reserved_place_does_not_stay_there(serve):
+def test_a_probe_in_a_reserved_place_does_not_stay_there(serve, patient):
     server = serve(max_connections=3)
     held = [connect(server) for _ in range(3)]
     try:
