@@ -90,7 +90,7 @@ def pins(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
 def commands(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     for where, step in steps(flow):
         if "run" in step:
-            target = re.fullmatch(r"make ([a-z-]+)", str(step["run"]))
+            target = re.fullmatch(r"make ([a-z0-9-]+)", str(step["run"]))
             if target is None:
                 yield f"{where}: `{step['run']}` is more than one make target"
             elif target[1] not in targets:
