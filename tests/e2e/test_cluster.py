@@ -148,7 +148,8 @@ def test_it_scores_through_its_service(local: Space, manifest: dict[str, Any]) -
         assert local.ask(path)[0] == 200, path
 
 
-def test_a_dry_run_leaves_no_row_and_feedback_leaves_one(local: Space, manifest: dict[str, Any]) -> None:
+def test_it_takes_a_dry_run_and_feedback(local: Space) -> None:
+    """What they leave in the log is looked at below, once all has been shipped."""
     _, request = local.ask("/example")
     document = local.ask("/openapi.json")[1]
     feedback = document["paths"]["/feedback"]["post"]["requestBody"]["content"]["application/json"]["schema"]
@@ -156,8 +157,6 @@ def test_a_dry_run_leaves_no_row_and_feedback_leaves_one(local: Space, manifest:
     assert local.ask("/score", request, X_Request_ID="dry-1", Closed_Loop_Dry_Run="1")[0] == 200
     assert local.ask("/score", request, X_Request_ID="logged-1")[0] == 200
     assert local.ask("/feedback", feedback["examples"][0], **sent)[0] == 200
-    until(lambda: local.rows()["logged-1"] == 1 == local.rows("feedback")["feedback-1"], 60, local.rows)
-    assert local.rows()["dry-1"] == 0
 
 
 def deleted(space: Space) -> None:
@@ -207,6 +206,8 @@ def test_no_acknowledged_request_is_lost_by_a_kill(local: Space) -> None:
     with local.load("killed", may_fail=True):
         killed(local)
     local.accounted(*local.reports)
+    rows = local.rows()
+    assert (rows["logged-1"], rows["dry-1"], local.rows("feedback")["feedback-1"]) == (1, 0, 1)
 
 
 def test_what_the_service_counts_adds_up(local: Space) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 THREADS = 8
@@ -18,10 +19,10 @@ PATIENCE_S = 90  # of one request, until a connection is made
 
 asked = json.loads(sys.argv[1])
 name, rate = asked["name"], asked["rate"]
-stop = Path(f"/work/{name}.stop")
+stop = Path(f"/scratch/{name}.stop")
 with urllib.request.urlopen("http://score/example", timeout=30) as answer:
     body = answer.read()
-acknowledged, failed, retried, seconds, models = [], [], [], [], {}
+acknowledged, failed, retried, seconds, models = [], [], [], [], []
 
 
 def connected():
@@ -55,8 +56,7 @@ def score(request_id, connection, close):
         return None
     if answer.status == 200:
         acknowledged.append(request_id)
-        model = answer.headers["X-Model-Digest"]
-        models[model] = models.get(model, 0) + 1
+        models.append(answer.headers["X-Model-Digest"])
     else:
         failed.append([request_id, f"{answer.status}: {text[:200].decode(errors='replace')}"])
     seconds.append(time.monotonic() - start)
@@ -86,8 +86,8 @@ seconds.sort()
 report = {
     "acknowledged": acknowledged,
     "failed": failed,
-    "retried": len(retried),
-    "models": models,
+    "retried": Counter(retried),
+    "models": Counter(models),
     "seconds": round(time.monotonic() - start, 1),
     "p99_ms": round(1000 * seconds[int(0.99 * (len(seconds) - 1))], 1) if seconds else None,
     "longest_ms": round(1000 * seconds[-1], 1) if seconds else None,
