@@ -22,7 +22,7 @@ RUNNERS = {"ubuntu-24.04", "ubuntu-24.04-arm", "macos-15"}
 MAKERS = {"actions", "aquasecurity", "Azure", "docker", "github", "ossf"}  # whose actions may be used
 MAX_MINUTES = 30
 ROOT = Path(__file__).resolve().parents[2]
-SKIPPABLE = ("train", "contract", "image")  # the jobs that the plan may skip
+SKIPPABLE = ("train", "contract", "image", "cluster")  # the jobs that the plan may skip
 TOLD = {"login", "not_judged"}  # the plan's outputs that are about the pinned data, and no job's
 FROM_THE_CALLER = {"bundle", "report", "manifests"}  # artifacts of ci.yml's run, which a called workflow may download
 
