@@ -7,6 +7,8 @@ in all of them is in the store's table exactly once, which the last test looks a
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +16,20 @@ import pytest
 
 from pipeline import github
 
-from .cluster import IMAGE, PATIENCE_S, Space, client, derived, kubectl, namespace, nodes, rendered, start_client, until
+from .cluster import (
+    IMAGE,
+    PATIENCE_S,
+    ROOT,
+    Space,
+    client,
+    derived,
+    kubectl,
+    namespace,
+    nodes,
+    rendered,
+    start_client,
+    until,
+)
 from .releases import NEW_TOKEN, TOKEN, Releases, prepare, tokens
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -174,7 +189,7 @@ def test_the_policies_allow_what_is_needed_and_nothing_else(space: Space, releas
 
 
 def test_scaled_up_and_down_with_the_store_down_nothing_is_lost(space: Space, releases: Releases) -> None:
-    """The replica that goes cannot ship: its log stays on its volume, and is shipped once it comes back."""
+    """The replica that goes cannot reach the store: its log stays on its volume."""
     space("delete", "horizontalpodautoscaler", "score")
     with space.load("scaling", **BEARER):
         space("scale", "statefulset/score", "--replicas=3")
@@ -185,6 +200,18 @@ def test_scaled_up_and_down_with_the_store_down_nothing_is_lost(space: Space, re
         until(lambda: len(space.replicas()) == 2, PATIENCE_S, space.logs)
         space("scale", "deployment/azurite", "--replicas=1")
         space.rolled_out("deployment/azurite")
+
+
+def test_a_job_ships_the_log_of_a_replica_that_is_gone(space: Space, releases: Releases) -> None:
+    """Under the lock of the replica that wrote it, with its image and its rights."""
+    said = space("get", "statefulset", "score", "--output", "json")
+    program = [sys.executable, str(ROOT / "k8s/orphaned_log.py"), "log-score-2"]
+    made = subprocess.run(program, input=said, capture_output=True, text=True, check=True).stdout
+    before = len(space.rows())
+    space("create", "--filename", "-", stdin=made)
+    job = ("--selector", "app.kubernetes.io/component=orphaned-log")
+    space("wait", "job", *job, "--for=condition=complete", "--timeout=120s")
+    assert len(space.rows()) > before, space("logs", *job)
 
 
 def test_tokens_change_without_a_restart(space: Space, releases: Releases) -> None:
@@ -206,7 +233,5 @@ def test_tokens_change_without_a_restart(space: Space, releases: Releases) -> No
 
 
 def test_every_acknowledged_request_is_in_the_table_once(space: Space, releases: Releases) -> None:
-    space("scale", "statefulset/score", "--replicas=3")
-    space.rolled_out()
     space.accounted(*space.reports)
     print(f"\n{sum(len(report['acknowledged']) for report in space.reports.values())} requests")
