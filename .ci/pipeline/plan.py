@@ -32,7 +32,8 @@ def plan(event: str, changed: Iterable[str]) -> dict[str, bool]:
     """Return for each job that may be skipped whether it must run."""
     touched = [path for path in changed if not HARMLESS.fullmatch(path)]
     needed = event != "pull_request" or bool(touched)
-    of_cluster = event == "pull_request" and any(OF_CLUSTER.fullmatch(path) for path in touched)
+    there = (github.ROOT / "k8s").is_dir()  # a copy may have taken it away
+    of_cluster = there and event == "pull_request" and any(OF_CLUSTER.fullmatch(path) for path in touched)
     return dict.fromkeys(SKIPPABLE, needed) | {CLUSTER: of_cluster}
 
 
