@@ -1,8 +1,9 @@
 """Run the jobs of ci.yml on this machine: ``make ci``. The same jobs in the same order, then the verdict.
 
 Only the jobs that the verdict waits for are run; those after it inform people or release. Of a job's steps the make
-targets are run; its actions (checkout, Python, artifacts) are not needed in one folder. The job that needs a container
-engine is skipped by name where none answers. The exit code is that of the verdict.
+targets are run; its actions (checkout, Python, artifacts) are not needed in one folder. A job that the plan leaves out
+(``cluster``, whose ``make e2e`` a person may run) and the one that needs a container engine, where none answers, are
+skipped by name. The exit code is that of the verdict.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ def main() -> int:
         outputs: dict[str, str] = {}
         if blocked := [other for other in needed(jobs[name]) if needs[other]["result"] != "success"]:
             note = f": behind {', '.join(blocked)}"
+        elif needs.get("plan", {}).get("outputs", {}).get(name) == "false":
+            note = ": not of this plan"
         elif name == ENGINE and not make("engine"):
             note = ": it needs a container engine"
             needs["plan"]["outputs"][name] = "false"

@@ -25,7 +25,7 @@ from pipeline import github, release, release_facts
 WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
 MANAGER = "closedloop-deploy"  # of the fields that a release sets
 KEEPER = "closedloop-replicas"  # of the number of replicas, until the autoscaler first changes it
-APPLIED = Path("build/applied.json")
+APPLIED = Path("build/applied.yaml")
 TIMEOUT = "10m"  # for one workload: pulling the image and attaching a volume may take minutes
 SERVICE = "service/score"
 
@@ -83,10 +83,11 @@ def refuse_open(found: list[dict[str, Any]]) -> None:
 def send(found: list[dict[str, Any]], manager: str) -> list[dict[str, Any]]:
     """Apply objects on the server's side in the name of a manager, and return them as they are then.
 
-    A field that someone else changed by hand becomes what the release says.
+    A field that someone else changed by hand becomes what the release says. Each object is a document of its own: a
+    List is validated by kubectl, not by the server, and kubectl takes no object of which a manager sets only a part.
     """
     APPLIED.parent.mkdir(exist_ok=True)
-    APPLIED.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": found}), encoding="utf-8")
+    APPLIED.write_text("".join(f"---\n{json.dumps(one)}\n" for one in found), encoding="utf-8")
     words = ("--server-side", "--force-conflicts", f"--field-manager={manager}", "--filename", str(APPLIED))
     return kubectl_list("apply", *words)
 

@@ -1,9 +1,11 @@
 """Print which of the jobs that may be skipped this change needs: ``job=true`` or ``job=false`` for each.
 
 Only a pull request may skip jobs, and only those whose result none of its files can change; a push, a merge group and
-``main`` run every job. On GitHub the lines become the outputs of the job ``plan``, and ``required`` allows a skip only
-where the plan says false. Where this run cannot read the pinned data, ``not_judged`` says why and who can; the jobs
-that need a model are skipped then, and ``required`` is red. ``login`` says whether the data takes a login at all.
+``main`` run every job but ``cluster``. That takes longer than all others, so it is for pull requests that change what
+runs on a cluster, and a pull request is merged as it was tested. On GitHub the lines become the outputs of the job
+``plan``, and ``required`` allows a skip only where the plan says false. Where this run cannot read the pinned data,
+``not_judged`` says why and who can; the jobs that need a model are skipped then, and ``required`` is red. ``login``
+says whether the data takes a login at all.
 """
 
 from __future__ import annotations
@@ -16,14 +18,23 @@ from collections.abc import Iterable
 
 from pipeline import github, pin_access
 
-SKIPPABLE = ("train", "contract", "image")  # where a change touches nothing but the following
+CLUSTER = "cluster"
+SKIPPABLE = ("train", "contract", "image", CLUSTER)  # where a change touches nothing but the following
 HARMLESS = re.compile(r".*\.md|LICENSE|\.editorconfig|\.github/dependabot\.yml")
+# What the image is made of, or how it runs: the manifests, the service, its log, the programs that deploy.
+OF_CLUSTER = re.compile(
+    r"(k8s|docker|score|src/closedloop/log|\.ci|tests/e2e|tests/repo)/.*|requirements/serve\.txt|Makefile"
+    r"|\.github/workflows/(ci|plan|cluster)\.yml"
+)
 
 
 def plan(event: str, changed: Iterable[str]) -> dict[str, bool]:
     """Return for each job that may be skipped whether it must run."""
-    needed = event != "pull_request" or not all(HARMLESS.fullmatch(path) for path in changed)
-    return dict.fromkeys(SKIPPABLE, needed)
+    touched = [path for path in changed if not HARMLESS.fullmatch(path)]
+    needed = event != "pull_request" or bool(touched)
+    there = (github.ROOT / "k8s").is_dir()  # a copy may have taken it away
+    of_cluster = there and event == "pull_request" and any(OF_CLUSTER.fullmatch(path) for path in touched)
+    return dict.fromkeys(SKIPPABLE, needed) | {CLUSTER: of_cluster}
 
 
 def outputs(jobs: dict[str, bool], login: bool, not_judged: str) -> dict[str, str | bool]:

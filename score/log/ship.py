@@ -1,7 +1,8 @@
-"""The shipper: ``python -m score.log.ship [--parent PID]``, beside the worker that writes LOG_DIR.
+"""The shipper: ``python -m score.log.ship [--parent PID | --once]``, beside the worker that writes LOG_DIR.
 
 Moves each sealed segment to LOG_SINK until SIGTERM, or until the parent is gone; then it ships what is sealed by then,
-and ends. Exit code 0: all sealed segments are shipped; 1: some are left for the next start; 2: a setting is wrong.
+and ends. ``--once`` is for the log of a worker that is gone: seal what it left open, and end once all is shipped.
+Exit code 0: all sealed segments are shipped; 1: some are left for the next start; 2: a setting is wrong.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from types import FrameType
 
 from closedloop.log.ship import Shipper
 from closedloop.log.sink import Sink, SinkError, one_line
+from closedloop.log.spool import Spool
 from closedloop.log.state import SpoolError
 from score.console import say, to_stderr
 from score.log.upkeep import Upkeep
@@ -71,15 +73,31 @@ class StopSignal:
             self._received.wait(min(left, _NAP_SECONDS))
 
 
-def ship(folder: Path, sink: Sink, stop: StopSignal, upkeep: Upkeep | None) -> bool:
-    """Ship until the stop signal, and start upkeep when it is due; return whether all sealed segments are shipped."""
+def seal(folder: Path) -> None:
+    """Seal what a worker that is gone left open.
+
+    Raises:
+        SpoolError: a worker is still there, or the folder's state is lost or damaged.
+        FileNotFoundError: the folder holds no log.
+    """
+    if not (folder / "state").exists():
+        raise FileNotFoundError(f"{folder}: no log here; name the LOG_DIR of the worker that is gone")
+    Spool(folder).close()
+
+
+def ship(folder: Path, sink: Sink, stop: StopSignal, upkeep: Upkeep | None, once: bool = False) -> bool:
+    """Ship until the stop signal, with ``once`` until nothing is left; return whether all sealed segments are shipped.
+
+    Upkeep starts when it is due.
+    """
     shipper = _wait_for_lock(folder, sink, stop)
     if shipper is None:
         return False
     failed = 0
     try:
         while not stop:
-            shipper.round()
+            if shipper.round() and once:
+                return True
             if upkeep is not None:
                 upkeep.look(shipper.status)
             failed = failed + 1 if shipper.status.last_error else 0
@@ -111,11 +129,14 @@ def main() -> int:
     """Run the shipper until the stop signal."""
     to_stderr()
     parser = argparse.ArgumentParser(prog="python -m score.log.ship", description="Ship the log; see score/README.md")
-    parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process, the parent, is gone")
-    stop = StopSignal(parser.parse_args().parent)
+    until = parser.add_mutually_exclusive_group()
+    until.add_argument("--parent", type=int, metavar="PID", help="stop when this process, the parent, is gone")
+    until.add_argument("--once", action="store_true", help="ship the log of a worker that is gone, and stop")
+    args = parser.parse_args()
+    stop = StopSignal(args.parent)
     try:
         folder, sink = source_and_sink(os.environ)
-        upkeep = Upkeep(log_max_bytes(os.environ)) if log_compact(os.environ) else None
+        upkeep = Upkeep(log_max_bytes(os.environ)) if log_compact(os.environ) and not args.once else None
     except (SettingsError, SinkError) as error:
         print(f"score.log.ship: {error}", file=sys.stderr)
         return 2
@@ -126,8 +147,10 @@ def main() -> int:
         )
         return 2
     try:
-        return 0 if ship(folder, sink, stop, upkeep) else 1
-    except OSError as error:
+        if args.once:
+            seal(folder)
+        return 0 if ship(folder, sink, stop, upkeep, args.once) else 1
+    except (OSError, SpoolError) as error:
         print(f"score.log.ship: {one_line(error)}", file=sys.stderr)
         return 1
 

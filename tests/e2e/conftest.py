@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -109,3 +110,16 @@ def example() -> Callable[..., dict[str, Any]]:
         return operation["requestBody"]["content"]["application/json"]["schema"]["examples"][0]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def cluster() -> None:
+    """A cluster that may be changed, with IMAGE in its nodes. In hosted CI it must be there."""
+    from . import cluster as of_cluster  # here, since a copy without k8s/ has no such module
+
+    missing, refused = of_cluster.unusable()
+    if refused or (missing and os.environ.get("CI")):
+        pytest.fail(refused or missing)
+    if missing:
+        pytest.skip(missing)
+    of_cluster.load(of_cluster.IMAGE)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from closedloop.log.state import lock
+
 
 @contextmanager
 def shipper(folder, *words, **environ):
@@ -115,3 +117,47 @@ def test_without_the_folder_it_makes_none(folder):
         _, err = process.communicate(timeout=60)
     assert (1, True) == (process.returncode, "No such file" in err)
     assert not folder.exists()
+
+
+# --- the log of a worker that is gone ---
+
+
+def test_once_it_seals_what_was_left_open_ships_all_and_ends(kit, folder, sink):
+    kit.fill(folder, [kit.scored("a")], [kit.scored("b")])
+    left = sorted(folder.glob("*.seg"))[-1]
+    left.rename(left.with_suffix(".open"))  # as a kill leaves it
+    with shipper(folder, "--once", LOG_SINK=str(sink)) as process:
+        _, err = process.communicate(timeout=60)
+    assert (0, "") == (process.returncode, err)
+    assert ["a", "b"] == kit.ids(sink)
+    assert [*folder.glob("*.open"), *folder.glob("*.seg")] == []
+
+
+def test_once_it_does_not_touch_the_log_of_a_worker_that_is_there(kit, folder, sink):
+    kit.fill(folder, [kit.scored("a")])
+    held = lock(folder / "lock")
+    try:
+        with shipper(folder, "--once", LOG_SINK=str(sink)) as process:
+            _, err = process.communicate(timeout=60)
+    finally:
+        os.close(held)
+    assert (1, True) == (process.returncode, "is held by another process" in err)
+    assert not sink.exists()
+
+
+def test_once_it_tries_again_until_the_sink_is_there(kit, folder, tmp_path):
+    sink = tmp_path / "mounted later" / "sink"
+    kit.fill(folder, [kit.scored("a")])
+    with shipper(folder, "--once", LOG_SINK=str(sink)) as process:
+        until(lambda: status(folder)["failures"] > 0)
+        sink.parent.mkdir()
+        assert 0 == process.wait(timeout=60)
+    assert ["a"] == kit.ids(sink)
+
+
+def test_once_it_says_where_no_log_is(folder, sink):
+    folder.mkdir()
+    with shipper(folder, "--once", LOG_SINK=str(sink)) as process:
+        _, err = process.communicate(timeout=60)
+    assert (1, True) == (process.returncode, "no log here" in err)
+    assert list(folder.iterdir()) == []

@@ -14,4 +14,4 @@ ROOT = Path(__file__).resolve().parents[2]
 def targets() -> dict[str, str]:
     """The targets of the Makefile and of .ci/steps.mk, with their help."""
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/steps.mk"))
-    return dict(re.findall(r"^([a-z-]+):.*?## (.+)$", text, re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9-]+):.*?## (.+)$", text, re.MULTILINE))

@@ -150,6 +150,9 @@ BASE: dict[str, Plant] = {
     "no time to start": Plant("less than 30 seconds", lambda o: box(o)["startupProbe"].pop("failureThreshold")),
     "no wait before the stop": Plant("preStop does not sleep", lambda o: box(o).pop("lifecycle")),
     "a stop that is cut short": Plant("is too short", lambda o: pod(o).update(terminationGracePeriodSeconds=20)),
+    "a drain that the probe does not see": Plant(
+        "DRAIN_SECONDS is below 6", lambda o: env(o, "DRAIN_SECONDS").update(value="3")
+    ),
     "a stop that takes too long": Plant("is too short", lambda o: env(o, "STOP_SECONDS").update(value="60")),
     # volumes
     "a mount of no volume": Plant(

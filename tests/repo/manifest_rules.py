@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 Object = dict[str, Any]
 SCORE = "score"  # the container of the service
@@ -324,6 +325,10 @@ def _of_service(one: Object, container: Object, facts: Facts) -> Iterator[str]:
     grace = pod(one)["spec"].get("terminationGracePeriodSeconds", 30)  # type: ignore[index]
     if not waits:
         yield "it stops while requests still arrive: preStop does not sleep"
+    asks_ready = container.get("readinessProbe", {})
+    noticed = asks_ready.get("periodSeconds", 10) * asks_ready.get("failureThreshold", 3) + 2
+    if int(environment.get("DRAIN_SECONDS", 1)) < noticed:
+        yield f"its drain ends before the cluster knows that it is not ready: DRAIN_SECONDS is below {noticed}"
     if waits + int(environment.get("STOP_SECONDS", 9)) >= grace:
         yield "it is killed before it has shipped its log: terminationGracePeriodSeconds is too short"
     if environment.get("AUTH") == "open" and not facts.may_be_open:
@@ -426,6 +431,9 @@ def _of_store(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]
         return
     rules = [rule for policy in covering("NetworkPolicy", one, objects) for rule in policy["spec"].get("egress", [])]
     reached = {port["port"] for rule in rules for port in rule.get("ports", [])}
+    if own := environment.get("AZURE_STORAGE_ENDPOINT", ""):
+        yield from _of_own_store(own, reached, objects)
+        return
     yield from (f"its log cannot leave: no policy allows port {port}" for port in (53, 443) if port not in reached)
     account = find_named(objects, "ServiceAccount", pod(one)["spec"].get("serviceAccountName", "")) or {}  # type: ignore[index]
     annotation, label, setting = KEYS[kind]
@@ -435,6 +443,19 @@ def _of_store(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]
         yield f"its log cannot be written: the pods have no label {label}"
     if setting and setting not in environment:
         yield f"its log cannot be written: {setting} is not set"
+
+
+def _of_own_store(endpoint: str, reached: set[int], objects: list[Object]) -> Iterator[str]:
+    """That a store in the cluster is there, at the port that is asked and allowed."""
+    host, _, port = urlsplit(endpoint).netloc.partition(":")
+    service = find_named(objects, "Service", host)
+    if service is None:
+        yield f"its log cannot leave: there is no Service {host}"
+        return
+    if int(port) not in {each["port"] for each in service["spec"]["ports"]}:
+        yield f"its log cannot leave: the Service {host} has no port {port}"
+    opened = {each for one in selected_by(selector_of(service), objects) for each in open_ports(one).values()}
+    yield from (f"its log cannot leave: no policy allows port {each}" for each in {53, *opened} if each not in reached)
 
 
 # What each store asks for: an annotation of the account, a label of the pods, a setting.

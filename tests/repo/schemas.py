@@ -72,12 +72,11 @@ def said(error: jsonschema.ValidationError) -> str:
     return f"{'.'.join(map(str, error.absolute_path))}: {error.message[:200]}"
 
 
-def custom(gone: list[str]) -> dict[tuple[str, str], list[Any]]:
-    """The validators of custom resources by API version and kind; ``gone`` takes a reason for each module not had."""
-    found: dict[tuple[str, str], list[Any]] = {}
+def definitions(gone: list[str]) -> Iterator[tuple[str, Object]]:
+    """Each definition of a custom resource, with its module; ``gone`` takes a reason for each module not had."""
     if shutil.which("go") is None:
         gone.append("go is not on PATH, so the definitions of custom resources cannot be had")
-        return found
+        return
     for module, pattern in MODULES:
         words = ["go", "mod", "download", "-json", module]
         done = subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=300, check=False)
@@ -85,15 +84,21 @@ def custom(gone: list[str]) -> dict[tuple[str, str], list[Any]]:
             gone.append(f"{module} cannot be had: {done.stdout.strip() or done.stderr.strip()}")
             continue
         for file in sorted(Path(json.loads(done.stdout)["Dir"]).glob(pattern)):
-            for definition in yaml.load_all(file.read_text(encoding="utf-8"), Loader):
-                for key, schema in _versions(definition):
-                    found.setdefault(key, []).append(jsonschema.Draft202012Validator(schema))
+            for one in yaml.load_all(file.read_text(encoding="utf-8"), Loader):
+                if one and one["kind"] == "CustomResourceDefinition":
+                    yield module, one
+
+
+def custom(gone: list[str]) -> dict[tuple[str, str], list[Any]]:
+    """The validators of custom resources by API version and kind; ``gone`` takes a reason for each module not had."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for _, definition in definitions(gone):
+        for key, schema in _versions(definition):
+            found.setdefault(key, []).append(jsonschema.Draft202012Validator(schema))
     return found
 
 
 def _versions(definition: Object) -> Iterator[tuple[tuple[str, str], Object]]:
-    if not definition or definition["kind"] != "CustomResourceDefinition":
-        return
     spec = definition["spec"]
     for version in spec["versions"]:
         schema = strict(version["schema"]["openAPIV3Schema"])

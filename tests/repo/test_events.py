@@ -20,8 +20,8 @@ from pipeline import pin_access, plan, required
 from .expressions import evaluate, truth
 
 STATES = {"success()", "failure()", "always()", "cancelled()"}
-JUDGED = ("plan", "check", "test", "train", "contract", "image", "manifests")
-SKIPPABLE = ("train", "contract", "image")
+JUDGED = ("plan", "check", "test", "train", "contract", "image", "cluster", "manifests")
+SKIPPABLE = ("train", "contract", "image", "cluster")
 
 
 @dataclass
@@ -135,7 +135,7 @@ def ran(jobs: dict[str, Any]) -> set[str]:
     return {name for name, facts in jobs.items() if "/" not in name and facts["result"] != "skipped"}
 
 
-ALL = {*JUDGED, "required"}
+ALL = {*JUDGED, "required"} - {"cluster"}
 MAIN = {*ALL, "release", "issue"}
 DOCS = ("README.md",)
 LOGIN = {"DATA_AWS_ROLE": "arn", "DATA_AWS_REGION": "eu-central-1"}
@@ -151,7 +151,7 @@ EVENTS = {
     "a pull request of prose": (World("pull_request", changed=DOCS, payload=pull()), ALL - set(SKIPPABLE), "required"),
     "a pull request of manifests": (
         World("pull_request", changed=("k8s/base/service.yaml",), payload=pull()),
-        {*ALL, "comment"},
+        {*ALL, "cluster", "comment"},
         "required",
     ),
     "a pull request from a fork": (World("pull_request", payload=pull(fork=True)), ALL, "required"),

@@ -12,7 +12,7 @@ import pytest
 
 CODE_SPAN = re.compile(r"`+([^`\n]+)`+")
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:^|[;&|] *)\$? ?make ([a-z][a-z-]*)", re.MULTILINE)
+COMMAND = re.compile(r"(?:^|[;&|] *)\$? ?make ([a-z][a-z0-9-]*)", re.MULTILINE)
 
 
 # These tests may themselves run below make, whose flags are not theirs.
@@ -44,7 +44,7 @@ def test_every_make_command_that_a_text_names_exists(root: Path, files: list[Pat
 @pytest.mark.parametrize("name", ["Makefile", ".ci/steps.mk"])
 def test_every_target_has_a_help_text_and_is_phony(root: Path, targets: dict[str, str], name: str) -> None:
     text = (root / name).read_text(encoding="utf-8")
-    rules = re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE)
+    rules = re.findall(r"^([a-z][a-z0-9-]*):", text, re.MULTILINE)
     phony = re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)[1].split()  # type: ignore[index]
     assert sorted(rules) == sorted(phony)
     assert set(rules) <= set(targets)
@@ -52,7 +52,7 @@ def test_every_target_has_a_help_text_and_is_phony(root: Path, targets: dict[str
 
 def of_the_makefile(root: Path) -> set[str]:
     text = (root / "Makefile").read_text(encoding="utf-8")
-    return set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
+    return set(re.findall(r"^([a-z][a-z0-9-]*):", text, re.MULTILINE))
 
 
 def test_help_shows_what_people_run_and_no_step_of_a_workflow(root: Path, targets: dict[str, str]) -> None:
@@ -67,7 +67,7 @@ def test_a_target_that_only_workflows_call_is_a_step(root: Path, files: list[Pat
     """What steps.mk has is called by a workflow or by another target, so that nothing in it is left over."""
     steps = set(targets) - of_the_makefile(root)
     flows = "".join(path.read_text(encoding="utf-8") for path in (root / ".github").glob("*/**/*.yml"))
-    called = set(re.findall(r"\brun: make ([a-z-]+)", flows))
+    called = set(re.findall(r"\brun: make ([a-z0-9-]+)", flows))
     made = "".join((root / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/steps.mk"))
     needed = set(re.findall(r"(?<=: )([a-z-]+)(?= )", made)) | {"lint", "types", "lock-check", "policy"}
     by_hand = {"image-same"}  # the help has no room for them

@@ -16,8 +16,8 @@ from dev import local_ci
 from pipeline import plan, required
 
 ROOT = Path(__file__).resolve().parents[2]
-JOBS = ("plan", "check", "test", "train", "contract", "image", "manifests")
-SKIPPABLE = ("train", "contract", "image")
+JOBS = ("plan", "check", "test", "train", "contract", "image", "cluster", "manifests")
+SKIPPABLE = ("train", "contract", "image", "cluster")
 PROGRAMS = {"PYTHONPATH": str(ROOT / ".ci"), "PYTHONSAFEPATH": "1"}  # as make runs one
 
 
@@ -86,7 +86,32 @@ def test_without_needs_there_is_no_verdict() -> None:
     ],
 )
 def test_what_a_change_needs(event: str, changed: list[str], needed: bool) -> None:
-    assert dict.fromkeys(SKIPPABLE, needed) == plan.plan(event, changed)
+    planned = plan.plan(event, changed)
+    assert dict.fromkeys(SKIPPABLE, needed) | {"cluster": planned["cluster"]} == planned
+
+
+@pytest.mark.parametrize(
+    ("event", "changed", "needed"),
+    [
+        ("pull_request", "k8s/base/service.yaml", True),
+        ("pull_request", "k8s/components/auth/tokens.yaml", True),
+        ("pull_request", "docker/Dockerfile", True),
+        ("pull_request", "score/server.py", True),
+        ("pull_request", "src/closedloop/log/ship.py", True),
+        ("pull_request", ".ci/pipeline/deploy.py", True),
+        ("pull_request", "tests/e2e/cluster.py", True),
+        ("pull_request", "requirements/serve.txt", True),
+        ("pull_request", ".github/workflows/cluster.yml", True),
+        ("pull_request", "k8s/README.md", False),
+        ("pull_request", "model/params.yaml", False),
+        ("pull_request", "src/closedloop/features/custom.py", False),
+        ("push", "k8s/base/service.yaml", False),
+        ("merge_group", "k8s/base/service.yaml", False),
+        ("", "k8s/base/service.yaml", False),
+    ],
+)
+def test_a_cluster_is_for_pull_requests_that_change_what_runs_on_one(event: str, changed: str, needed: bool) -> None:
+    assert plan.plan(event, [changed])["cluster"] is needed
 
 
 def test_a_pull_request_is_planned_by_what_it_changes(tmp_path: Path) -> None:
@@ -108,10 +133,10 @@ def test_a_pull_request_is_planned_by_what_it_changes(tmp_path: Path) -> None:
     git("commit", "--quiet", "--message", "base")
     (tmp_path / "README.md").write_text("2\n")
     git("commit", "--quiet", "--all", "--message", "prose")
-    assert plan() == "train=false\ncontract=false\nimage=false\nlogin=false\nnot_judged=\n"
+    assert plan() == "train=false\ncontract=false\nimage=false\ncluster=false\nlogin=false\nnot_judged=\n"
     git("mv", "model.py", "model.md")  # removes code, although what it adds is prose
     git("commit", "--quiet", "--message", "a move")
-    assert plan() == "train=true\ncontract=true\nimage=true\nlogin=false\nnot_judged=\n"
+    assert plan() == "train=true\ncontract=true\nimage=true\ncluster=false\nlogin=false\nnot_judged=\n"
 
 
 def test_each_job_runs_after_those_that_it_needs(root: Path) -> None:
@@ -136,7 +161,7 @@ def test_the_table_above_is_about_the_jobs_of_the_workflow(root: Path) -> None:
     [
         (
             (),
-            dict.fromkeys(JOBS, "success"),
+            dict.fromkeys(JOBS, "success") | {"cluster": "skipped"},
             {"plan", "check", "test", "champion", "run", "summary", "bundle-digest", "contract", "image-test"},
         ),
         (("check",), {"check": "failure", "train": "success", "image": "success"}, {"contract", "image"}),
@@ -157,7 +182,7 @@ def test_the_jobs_end_on_this_machine_as_on_github(
     def make(target: str, **extra: str) -> bool:
         seen[target] = extra
         if target == "plan":
-            Path(extra["GITHUB_OUTPUT"]).write_text("train=true\ncontract=true\nimage=true\n")
+            Path(extra["GITHUB_OUTPUT"]).write_text("train=true\ncontract=true\nimage=true\ncluster=false\n")
         if target == "required":
             return not required.objections(json.loads(extra["NEEDS"]))
         return target not in red
@@ -167,5 +192,6 @@ def test_the_jobs_end_on_this_machine_as_on_github(
     results = {job: facts["result"] for job, facts in json.loads(seen["required"]["NEEDS"]).items()}
     assert expected.items() <= results.items()
     assert made <= set(seen)
+    assert not {"kind", "e2e"} & set(seen)
     assert not {"login-aws", "login-gcp", "log-pins"} & set(seen)
     assert "image" not in red or "image-test" not in seen

@@ -32,7 +32,7 @@ spec:
 """
 
 
-RUN = re.compile(r"\brun: make ([a-z-]+)")
+RUN = re.compile(r"\brun: make ([a-z0-9-]+)")
 
 
 class Repository:
