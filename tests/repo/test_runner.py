@@ -62,6 +62,8 @@ def copy(root: Path, tmp_path: Path) -> Path:
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "Makefile").write_text(MAKEFILE)
     (folder / "params.yaml").write_text("1\n")
+    (folder / "k8s").mkdir()
+    (folder / "k8s/README.md").touch()  # without the folder the plan leaves the job cluster out
     git(folder, "init", "--quiet", "--initial-branch", "main")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "base")
@@ -114,7 +116,8 @@ def test_the_runner_runs_the_jobs_of_the_event(
 ) -> None:
     if branch == "main":
         git(copy, "checkout", "--quiet", "main")
-    (copy / change).write_text("2\n")
+    with (copy / change).open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
     git(copy, "add", "--all")
     git(copy, "commit", "--quiet", "--message", "change")
     payload = tmp_path / "payload.json"
