@@ -123,7 +123,7 @@ def floors(
 ) -> list[dict[str, Any]]:
     """Each floor with both models' figures; ``holds`` is None where the floor is not judged.
 
-    ``bound`` says on which side of the limit a figure must lie: ``at most`` for one that is better when it is less.
+    Of a figure in ``LESS_IS_BETTER`` the limit is the most that it may be, of any other the least.
     """
     part = "failure" if grid.supervised else "anomaly"
     result = []
@@ -133,24 +133,25 @@ def floors(
             raise DataError(f"gate.floors.{name}: no such figure; choose one of {', '.join(sorted(figures))}")
         value = figures.get(name)
         theirs = None if other is None or not other.metrics[part] else other.metrics[part][name]
-        bound = "at most" if name in LESS_IS_BETTER else "at least"
-        holds = _meets(value, limit, bound) if judged else None
-        entry = {"name": f"{part}.{name}", "estimate": value, "champion": theirs, "limit": float(limit), "bound": bound}
-        result.append(entry | {"holds": holds})
+        holds = _meets(name, value, limit) if judged else None
+        result.append(
+            {"name": f"{part}.{name}", "estimate": value, "champion": theirs, "limit": float(limit), "holds": holds}
+        )
     return result
 
 
-def _meets(value: float | None, limit: float, bound: str) -> bool | None:
+def _meets(name: str, value: float | None, limit: float) -> bool | None:
     """Whether a figure is on the right side of its limit; None where there is no figure."""
-    return None if value is None else bool(value <= limit if bound == "at most" else value >= limit)
+    return None if value is None else bool(value <= limit if name in LESS_IS_BETTER else value >= limit)
 
 
 def missed(floor: Mapping[str, Any]) -> str:
     """The clause that reports a floor that is not met."""
-    side = "above" if floor["bound"] == "at most" else "below"
-    return f"{floor['name'].replace('.', ' ')} is {floor['estimate']:.2f}, {side} the floor of {floor['limit']:.2f}"
+    part, _, name = floor["name"].partition(".")
+    side = "above" if name in LESS_IS_BETTER else "below"
+    return f"{part} {name} is {floor['estimate']:.2f}, {side} the floor of {floor['limit']:.2f}"
 
 
 def champion_meets(floor: Mapping[str, Any]) -> bool:
     """Whether the champion is on the right side of a floor."""
-    return bool(_meets(floor["champion"], floor["limit"], floor["bound"]))
+    return bool(_meets(floor["name"].partition(".")[2], floor["champion"], floor["limit"]))

@@ -317,7 +317,7 @@ def _floor(one: Mapping[str, Any]) -> dict[str, str]:
         "label": label,
         "estimate": _number(one["estimate"], 2),
         "champion": _number(one["champion"], 2),
-        "limit": f"{one['bound']} {one['limit']:.2f}",
+        "limit": f"at {'most' if key in LESS_IS_BETTER else 'least'} {one['limit']:.2f}",
         "state": _state(one["holds"], "missed"),
     }
 
