@@ -32,7 +32,11 @@ override $(1) := $$(value $(1))
 export $(1)
 endef
 $(foreach name,$(TYPED) $(TOLD),$(if $(filter command environment,$(origin $(name))),$(eval $(call as-typed,$(name)))))
-quoted = '$(subst ','\'',$($(1)))'
+# `tidy` strips a command as `strip` does, and leaves the spaces in what is quoted: a folder's name may have two in a row.
+empty :=
+space := $(empty) $(empty)
+quoted = '$(subst $(space),<space>,$(subst ','\'',$($(1))))'
+tidy = $(subst <space>,$(space),$(strip $(1)))
 said = $(if $(filter $(1),$(TOLD)),--$(shell echo $(1) | tr A-Z_ a-z-)=$(call quoted,$(1)))
 
 # Tests see the built wheel, in this process and in those that they start: the checkout is not on Python's path.
@@ -75,60 +79,60 @@ help: ## list these targets
 ##@ Model
 
 run: $(INSTALLED) ## make the data, train a model, judge it and write a report; DATA=path or PROFILE=azure: other data; PARAMS=file or RUN=id: other parameters; QUICK=1: no ablations and importance
-	$(if $(RUN),$(BIN)/python -m model.recorded_params --run $(call quoted,RUN))
-	$(strip $(BIN)/python -m model.params_check $(WITH))
-	$(strip $(BIN)/python -m model.data $(if $(DATA),--source $(call quoted,DATA)) $(if $(PROFILE),--profile $(call quoted,PROFILE)) $(WITH))
-	$(strip $(BIN)/python -m model.validate $(WITH))
-	$(strip $(BIN)/python -m model.train $(WITH) $(if $(QUICK),--quick))
+	$(if $(RUN),$(call tidy,$(BIN)/python -m model.recorded_params --run $(call quoted,RUN)))
+	$(call tidy,$(BIN)/python -m model.params_check $(WITH))
+	$(call tidy,$(BIN)/python -m model.data $(if $(DATA),--source $(call quoted,DATA)) $(if $(PROFILE),--profile $(call quoted,PROFILE)) $(WITH))
+	$(call tidy,$(BIN)/python -m model.validate $(WITH))
+	$(call tidy,$(BIN)/python -m model.train $(WITH) $(if $(QUICK),--quick))
 	$(BIN)/python -m model.predict
-	$(strip $(BIN)/python -m model.evaluate $(WITH) $(if $(QUICK),--quick))
+	$(call tidy,$(BIN)/python -m model.evaluate $(WITH) $(if $(QUICK),--quick))
 
 loop: $(INSTALLED) ## show the whole loop on a simulated fleet in two minutes: serve, drift, retrain, pull request, serve the better model; build/loop/index.html
 	@$(BIN)/python -m model.loop
 
 data-check: $(INSTALLED) ## check your own files (DATA=path): what fits, how to fix what does not, and a parameter file (TIME= MACHINE= SENSORS= TIME_ZONE= …: what it cannot tell)
-	@$(strip $(BIN)/python -m model.data_check $(if $(DATA),--source $(call quoted,DATA)) $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
+	@$(call tidy,$(BIN)/python -m model.data_check $(if $(DATA),--source $(call quoted,DATA)) $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
 
 adopt: $(INSTALLED) ## make your own files the fleet of this copy (DATA=path, and what data-check takes; PLACE=az://…: an uploaded copy is pinned), or simulated ones (PROFILE=azure)
-	@$(strip $(BIN)/python -m model.adopt $(if $(DATA),--source $(call quoted,DATA)) $(if $(PLACE),--place $(call quoted,PLACE)) $(if $(PROFILE),--profile $(call quoted,PROFILE)) $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
+	@$(call tidy,$(BIN)/python -m model.adopt $(if $(DATA),--source $(call quoted,DATA)) $(if $(PLACE),--place $(call quoted,PLACE)) $(if $(PROFILE),--profile $(call quoted,PROFILE)) $(foreach name,$(SAID),$(call said,$(name))) $(WITH))
 
 unadopt: $(INSTALLED) ## take back what make adopt wrote since the last commit
 	@$(BIN)/python -m model.adopt --undo
 
 data-pin: $(INSTALLED) ## pin in model/data.lock.json what it names as it is now, or DATA=place; ADD=1: beside it; FROM= UNTIL=: of Delta tables; UNPIN=id: release a log's versions
-	@$(strip $(BIN)/python -m model.data_pin $(if $(DATA),--source $(call quoted,DATA)) $(if $(ADD),--add) $(call said,FROM) $(call said,UNTIL) \
+	@$(call tidy,$(BIN)/python -m model.data_pin $(if $(DATA),--source $(call quoted,DATA)) $(if $(ADD),--add) $(call said,FROM) $(call said,UNTIL) \
 	  $(if $(UNPIN),--unpin $(call quoted,UNPIN)) $(WITH))
-	$(if $(UNPIN),,$(strip $(BIN)/python -m model.validate --pin $(WITH)))
+	$(if $(UNPIN),,$(call tidy,$(BIN)/python -m model.validate --pin $(WITH)))
 
 drift: $(INSTALLED) $(BUNDLE) ## say whether the last two weeks of build/data (DATA=folder) look like what the last run's model learned from
-	@$(strip $(BIN)/python -m model.drift $(if $(DATA),--data $(call quoted,DATA)))
+	@$(call tidy,$(BIN)/python -m model.drift $(if $(DATA),--data $(call quoted,DATA)))
 
 monitor: $(INSTALLED) ## say how well the served models did, from the log at LOG_SINK=place; PROMISED=folder: what the release promised
 	@[ -n "$$LOG_SINK" ] || { echo 'make monitor: LOG_SINK is not set; name the log: make monitor LOG_SINK=place [PROMISED=build]' >&2; exit 2; }
-	@$(strip $(BIN)/python -m model.monitor --log $(call quoted,LOG_SINK) $(if $(PROMISED),--promised $(call quoted,PROMISED)) $(WITH))
+	@$(call tidy,$(BIN)/python -m model.monitor --log $(call quoted,LOG_SINK) $(if $(PROMISED),--promised $(call quoted,PROMISED)) $(WITH))
 
 retrain: $(INSTALLED) ## train on the pinned data and the newest log at LOG_SINK=place, meet the champion, collect the evidence in build/evidence; VERSIONS=requests=12,feedback=3; QUICK=1
-	@$(strip $(BIN)/python -m model.retrain $(if $(VERSIONS),--versions $(call quoted,VERSIONS)) $(if $(QUICK),--quick) $(WITH))
+	@$(call tidy,$(BIN)/python -m model.retrain $(if $(VERSIONS),--versions $(call quoted,VERSIONS)) $(if $(QUICK),--quick) $(WITH))
 
 accept: $(INSTALLED) ## accept a red verdict of CI: WHY="…"; writes model/accepted.json for review (DECISION=path: CI's decision.json)
-	$(strip $(BIN)/python -m model.accept --why $(call quoted,WHY) $(if $(DECISION),--decision $(call quoted,DECISION)))
+	$(call tidy,$(BIN)/python -m model.accept --why $(call quoted,WHY) $(if $(DECISION),--decision $(call quoted,DECISION)))
 
 register: $(INSTALLED) ## register the last run's model in MLflow (RUN=id: that run's); it becomes champion only if its verdict says so
-	$(strip $(BIN)/python -m model.register $(if $(RUN),--run $(call quoted,RUN)))
+	$(call tidy,$(BIN)/python -m model.register $(if $(RUN),--run $(call quoted,RUN)))
 
 batch: $(INSTALLED) $(BUNDLE) ## score tables (DATA=path: CSV, Parquet or Delta) into OUT=file.parquet or .csv; EVERY_ROW=1: every row, not the last
 	@[ -n "$$DATA" ] || { echo 'make batch: DATA is not set; name your tables: make batch DATA=path [OUT=answers.csv]' >&2; exit 2; }
-	@$(strip $(BIN)/python -m model.params_check $(WITH))
-	$(strip $(BIN)/python -m model.batch --data $(call quoted,DATA) $(if $(OUT),--out $(call quoted,OUT)) $(if $(EVERY_ROW),--every-row) $(WITH))
+	@$(call tidy,$(BIN)/python -m model.params_check $(WITH))
+	$(call tidy,$(BIN)/python -m model.batch --data $(call quoted,DATA) $(if $(OUT),--out $(call quoted,OUT)) $(if $(EVERY_ROW),--every-row) $(WITH))
 
 compare: $(INSTALLED) ## show what differs between two recorded runs and what it changed: RUN=a,b (the first letters of their ids)
 	@[ -n "$$RUN" ] || { echo 'make compare: RUN is not set; name two recorded runs: make compare RUN=a,b' >&2; exit 2; }
-	@$(BIN)/python -m model.compare --runs $(call quoted,RUN)
+	@$(call tidy,$(BIN)/python -m model.compare --runs $(call quoted,RUN))
 
 sweep: $(INSTALLED) ## try a grid of parameters on the last run's training machines: SWEEP="failure.parameters.max_iter=50,100"
 	@[ -n "$$SWEEP" ] || { echo 'make sweep: SWEEP is not set; write: make sweep SWEEP="failure.parameters.max_iter=50,100"' >&2; exit 2; }
-	@$(strip $(BIN)/python -m model.params_check $(WITH))
-	@$(strip $(BIN)/python -m model.sweep --grid $(call quoted,SWEEP) $(WITH))
+	@$(call tidy,$(BIN)/python -m model.params_check $(WITH))
+	@$(call tidy,$(BIN)/python -m model.sweep --grid $(call quoted,SWEEP) $(WITH))
 
 mlflow: $(INSTALLED) ## open MLflow's pages on the recorded runs, on http://localhost:5000 (MLFLOW_PORT=)
 	@[ -f build/mlflow.db ] || { echo 'make mlflow: no run is recorded yet; run: make run' >&2; exit 2; }
@@ -139,23 +143,23 @@ mlflow: $(INSTALLED) ## open MLflow's pages on the recorded runs, on http://loca
 ##@ Log
 
 log-status: $(INSTALLED) ## print what LOG_SINK=place holds: files, bytes, commits, pins, standing orders of erasure, whether it is halted (JSON=1)
-	@$(strip $(BIN)/python -m model.log status $(if $(JSON),--json))
+	@$(call tidy,$(BIN)/python -m model.log status $(if $(JSON),--json))
 
 log-compact: $(INSTALLED) ## rewrite the many small files of LOG_SINK=place as few large ones; ALL=1: a few files too; DRY_RUN=1: only say so
-	@$(strip $(BIN)/python -m model.log compact $(if $(ALL),--all) $(LOG_FLAGS))
+	@$(call tidy,$(BIN)/python -m model.log compact $(if $(ALL),--all) $(LOG_FLAGS))
 
 log-expire: $(INSTALLED) ## remove the records of more than DAYS=n days ago from LOG_SINK=place; pinned versions keep theirs (DRY_RUN=1)
 	@[ -n "$$DAYS" ] || { echo 'make log-expire: DAYS is not set; say how many days of records stay: make log-expire DAYS=400' >&2; exit 2; }
-	@$(strip $(BIN)/python -m model.log expire --days=$(call quoted,DAYS) $(LOG_FLAGS))
+	@$(call tidy,$(BIN)/python -m model.log expire --days=$(call quoted,DAYS) $(LOG_FLAGS))
 
 log-erase: $(INSTALLED) ## remove MACHINE=id or CALLER=name from every version in LOG_SINK=place; CONFIRM=the same name; WITHDRAW=1: end the order
 	@[ -n "$$MACHINE$$CALLER" ] || { echo 'make log-erase: say whose records: make log-erase MACHINE=7, MACHINE="Pump A/7" or CALLER=name' >&2; exit 2; }
-	@$(strip $(BIN)/python -m model.log erase $(if $(MACHINE),--machine=$(call quoted,MACHINE)) $(if $(CALLER),--caller=$(call quoted,CALLER)) \
+	@$(call tidy,$(BIN)/python -m model.log erase $(if $(MACHINE),--machine=$(call quoted,MACHINE)) $(if $(CALLER),--caller=$(call quoted,CALLER)) \
 	  $(if $(CONFIRM),--confirm=$(call quoted,CONFIRM)) $(if $(WITHDRAW),--withdraw) $(LOG_FLAGS))
 
 log-repair: $(INSTALLED) ## say why the log at LOG_SINK=place is halted, and repair it: SPOOL="LOG_DIRs" with the segments, DRY_RUN=1, CONFIRM=
 	@[ -n "$$LOG_SINK" ] || { echo 'make log-repair: LOG_SINK is not set; name the log: make log-repair LOG_SINK=place [SPOOL=dir]' >&2; exit 2; }
-	$(strip $(BIN)/python -m model.log_repair --sink $(call quoted,LOG_SINK) $(foreach dir,$(SPOOL),--spool $(call quoted,dir)) $(if $(DRY_RUN),--dry-run) $(if $(CONFIRM),--confirm=$(call quoted,CONFIRM)))
+	$(call tidy,$(BIN)/python -m model.log_repair --sink $(call quoted,LOG_SINK) $(foreach dir,$(SPOOL),--spool $(call quoted,dir)) $(if $(DRY_RUN),--dry-run) $(if $(CONFIRM),--confirm=$(call quoted,CONFIRM)))
 
 ##@ Service and image
 
@@ -241,7 +245,7 @@ doctor: ## print what is configured, and what is skipped and why; works offline
 	@$(FROM_CI) $(PYTHON3) -m dev.doctor
 
 rename: ## give your copy a name of its own: NAME=press-line
-	@$(FROM_CI) $(PYTHON3) -m dev.rename $(call quoted,NAME)
+	@$(call tidy,$(FROM_CI) $(PYTHON3) -m dev.rename $(call quoted,NAME))
 
 lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions)
 	@$(FROM_CI) $(BIN)/python -m dev.locks $(if $(UPGRADE),--upgrade)

@@ -114,7 +114,7 @@ def test_what_a_person_types_reaches_the_program_as_it_is(root: Path, tmp_path: 
     names = [name for name in TYPED[target].split() if said == "words" or name not in only_typed]
     if said == "environment" and target in ("data-check", "adopt"):
         names = [name for name in names if name in ("DATA", "PLACE", "PROFILE", "PARAMS")]
-    space = "" if target == "log-repair" else " "  # SPOOL names several folders
+    space = "" if target == "log-repair" else "  "  # SPOOL names several folders
     hostile = f"""a$b${space}$(shell{space}touch$IFS"x")`touch${{IFS}}y`{space}it's"new"\\\\ü#"""
     values = {name: f"{name}={hostile}" for name in names}
     words = [f"{name}={value}" for name, value in values.items()] if said == "words" else []
