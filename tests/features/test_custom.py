@@ -194,6 +194,10 @@ def test_a_sensor_that_no_argument_can_be_called_after_is_named(hours, register,
         (["load %"], r"sensors names 1, and the function takes 2 \(load, oil\); name one sensor for each"),
         (["a", "b", "c"], "sensors names 3, and the function takes 2"),
         ("load %", r"must be a list of names; write sensors=\['load %'\]"),
+        ([1, "b"], "must be a list of names, each a text"),
+        (b"ab", "must be a list of names, each a text"),
+        ({"a", "b"}, "must be a list of names, each a text"),  # a set has no order
+        ((name for name in "ab"), "must be a list of names, each a text"),
     ],
 )
 def test_names_that_do_not_fit_the_arguments_are_refused(sensors, message: str, register) -> None:
@@ -229,7 +233,7 @@ def test_arguments_that_name_nothing_are_refused(function, message: str, registe
         register(function)
 
 
-@pytest.mark.parametrize("hours", [0, -1, float("nan")])
+@pytest.mark.parametrize("hours", [0, -1, float("nan"), float("inf")])
 def test_a_window_must_be_positive(hours: float, register) -> None:
     with pytest.raises(DataError, match="window_hours"):
         register(lambda volt: 0.0, window_hours=hours)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from closedloop.data.schema import DataError, microseconds
 from closedloop.features.names import label
@@ -66,8 +67,8 @@ def feature(
         if not arguments:
             raise DataError(f"custom feature {name!r}: its arguments name no sensor; name at least one")
         seen = arguments if sensors is None else _named(name, sensors, arguments)
-        if not window_hours > 0:
-            raise DataError(f"custom feature {name!r}: window_hours must be above 0, not {window_hours!r}")
+        if not 0 < window_hours < inf:
+            raise DataError(f"custom feature {name!r}: window_hours must be above 0 and finite, not {window_hours!r}")
         if name in CUSTOM:
             raise DataError(f"custom feature {name!r} is defined twice; give one of them another name")
         CUSTOM[name] = Custom(name, unit, microseconds(window_hours), seen, wants_hours, function)
@@ -80,6 +81,8 @@ def _named(name: str, sensors: Sequence[str], arguments: tuple[str, ...]) -> tup
     """Check the names that ``sensors`` gives to these arguments, and return them."""
     if isinstance(sensors, str):
         raise DataError(f"custom feature {name!r}: sensors must be a list of names; write sensors=[{sensors!r}]")
+    if not isinstance(sensors, list | tuple) or not all(isinstance(sensor, str) for sensor in sensors):
+        raise DataError(f"custom feature {name!r}: sensors must be a list of names, each a text, not {sensors!r}")
     if len(sensors) != len(arguments):
         raise DataError(
             f"custom feature {name!r}: sensors names {len(sensors)}, and the function takes {len(arguments)} "
