@@ -91,3 +91,14 @@ def test_anomalies_count_where_nobody_wrote_down_failures(build):
     assert "anomaly scores are lower in anomalies than at other times" in reason
     unknown = build.replace(fleet.truth, anomalies=None)
     assert decide(None, candidate(upside_down), unknown, fleet.settings)["verdict"] == "first"
+
+
+def test_very_large_scores_are_ranked_like_small_ones(build):
+    """An anomaly score has no upper limit, so that a sum of them may be too large for a float64."""
+    small = build.fleet(machines=4, supervised=False)
+    good = small.model(recall=0.9, seed=1)
+    upside_down = replace(good, score=1 - good.score, alarm=np.zeros(len(good.alarm), bool))
+    for factor in (1.0, 1e-300, 1e308):
+        by_head = np.where(good.head == "anomaly", factor, 1.0)
+        assert verdict(small, replace(good, score=good.score * by_head))[0] == "first"
+        assert verdict(small, replace(upside_down, score=upside_down.score * by_head))[0] == "worse"

@@ -73,6 +73,7 @@ def _ranks(score: Float64, event: Bool, known: Bool, grid: Grid) -> list[float]:
     stretches is left out.
     """
     ranks = []
+    score = score / (np.abs(score[np.isfinite(score)]).max(initial=0) or 1)  # sums of very large scores would overflow
     for start, end in zip(grid.offsets[:-1].tolist(), grid.offsets[1:].tolist(), strict=True):
         mine, others = score[start:end], score[start:end][known[start:end] & ~event[start:end]]
         total = np.append(0.0, np.cumsum(others))
