@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from closedloop.judge.gate import decide
-from closedloop.judge.truth import JudgeSettings, PredictionTable
+from closedloop.judge.truth import JudgeSettings, PredictionTable, Truth
 
 from .test_gate import candidate
 
@@ -102,3 +102,17 @@ def test_very_large_scores_are_ranked_like_small_ones(build):
         by_head = np.where(good.head == "anomaly", factor, 1.0)
         assert verdict(small, replace(good, score=good.score * by_head))[0] == "first"
         assert verdict(small, replace(upside_down, score=upside_down.score * by_head))[0] == "worse"
+
+
+def test_components_that_fail_together_are_one_event(build):
+    """Where their heads say the same, two ranks are no more proof than one."""
+    failed = build.events(*[(m, h, c) for m in (1, 2, 3) for h in (300, 700, 1100, 1500) for c in (0, 1)])
+    truth = Truth(build.tables(3, 2000, failed), build.schema, "hand-made", None, build.start_us)
+    fleet = build.replace(build.fleet(**SMALL), truth=truth)
+    table, red = fleet.model(), 0
+    for seed in range(100):
+        said, score = np.repeat(np.random.default_rng(seed).uniform(0, 0.2, 300), 20), table.score.copy()
+        for name in ("comp1", "comp2"):
+            score[table.head == name] = said
+        red += verdict(fleet, replace(table, score=score, alarm=table.alarm & False))[0] == "worse"
+    assert red <= 6  # of 100 at one in 60

@@ -51,28 +51,34 @@ def harm(heads: Mapping[str, Aligned], saved: Ratio, grid: Grid, schema: Schema,
 
 
 def _before_failures(heads: Mapping[str, Aligned], grid: Grid, schema: Schema) -> Float64:
-    """The rank of each failure's horizon among the same machine's healthy stretches of that length."""
-    ranks: list[float] = []
+    """The rank of each failure's horizon among the same machine's healthy stretches of that length.
+
+    Components that fail at the same time are one event, with the mean of their ranks: their scores may be alike.
+    """
+    ranks: dict[int, list[float]] = {}
     for c, name in enumerate(schema.components if grid.supervised else ()):
         if name in heads:
-            ranks += _ranks(heads[name].score, grid.known[c] & (grid.label[c] == 1), grid.known[c], grid)
-    return np.array(ranks)
+            event = grid.known[c] & (grid.label[c] == 1)
+            for last, rank in _ranks(heads[name].score, event, grid.known[c], grid).items():
+                ranks.setdefault(last, []).append(rank)
+    return np.array([np.mean(together) for together in ranks.values()])
 
 
 def _in_anomalies(heads: Mapping[str, Aligned], grid: Grid) -> Float64:
     """The same of each anomaly that is known."""
     if ANOMALY not in heads or grid.events != "anomalies":
         return np.empty(0)
-    return np.array(_ranks(heads[ANOMALY].score, grid.anomalous & grid.anomaly_known, grid.anomaly_known, grid))
+    ranks = _ranks(heads[ANOMALY].score, grid.anomalous & grid.anomaly_known, grid.anomaly_known, grid)
+    return np.array(list(ranks.values()))
 
 
-def _ranks(score: Float64, event: Bool, known: Bool, grid: Grid) -> list[float]:
-    """Return for each stretch of ``event`` the share of other stretches with a lower mean, ties counting half.
+def _ranks(score: Float64, event: Bool, known: Bool, grid: Grid) -> dict[int, float]:
+    """Return, by the row after it, each stretch's share of the other stretches with a lower mean, ties counting half.
 
     Between 0 and 1, and uniform where the scores say nothing. A machine whose other rows do not hold two such
     stretches is left out.
     """
-    ranks = []
+    ranks = {}
     score = score / (np.abs(score[np.isfinite(score)]).max(initial=0) or 1)  # sums of very large scores would overflow
     for start, end in zip(grid.offsets[:-1].tolist(), grid.offsets[1:].tolist(), strict=True):
         mine, others = score[start:end], score[start:end][known[start:end] & ~event[start:end]]
@@ -85,7 +91,7 @@ def _ranks(score: Float64, event: Bool, known: Bool, grid: Grid) -> list[float]:
             here = float(mine[first:last].mean())
             equal = np.isclose(means, here, rtol=1e-9, atol=1e-12)
             lower = int((~equal & (means < here)).sum())
-            ranks.append((lower + equal.sum() / 2 + 0.5) / (len(means) + 1))
+            ranks[start + last] = (lower + equal.sum() / 2 + 0.5) / (len(means) + 1)
     return ranks
 
 
