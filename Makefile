@@ -279,5 +279,6 @@ $(WHEEL): $(INSTALLED) README.md LICENSE $(shell find src model score -type f ! 
 	@$(BIN)/python -m zipfile --extract build/wheel/*.whl build/wheel/site
 	@touch $@
 
+# Without DATA: the tables of make batch are to be scored, not to be learned from.
 $(BUNDLE): | $(INSTALLED)
-	$(MAKE) run
+	$(MAKE) run DATA=

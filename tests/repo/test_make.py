@@ -125,11 +125,23 @@ def test_what_a_person_types_reaches_the_program_as_it_is(root: Path, tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {"Makefile", ".ci", "bin", "build", "seen"}
 
 
-def make_with(script: str, root: Path, folder: Path, words: list[str], environment: dict[str, str]) -> None:
+def test_tables_to_be_scored_train_no_model(root: Path, tmp_path: Path) -> None:
+    """Without a bundle ``make batch`` trains one first, of the copy's own fleet."""
+    make_with('printf "%s\\n" "$*" >> seen; touch build/bundle/manifest.json', root, tmp_path, ["batch", "DATA=mine"],
+              ENVIRONMENT, bundle=False)  # fmt: skip
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert "-m model.train" in seen
+    assert [line for line in seen if "mine" in line] == ["-m model.batch --data mine"]
+
+
+def make_with(
+    script: str, root: Path, folder: Path, words: list[str], environment: dict[str, str], *, bundle: bool = True
+) -> None:
     """Run make in a folder that holds only the makefiles, with a shell script in the place of Python."""
     (folder / "bin").mkdir()
     (folder / "build/bundle").mkdir(parents=True)
-    (folder / "build/bundle/manifest.json").touch()
+    if bundle:
+        (folder / "build/bundle/manifest.json").touch()
     python = folder / "bin/python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
