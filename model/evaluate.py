@@ -77,7 +77,7 @@ def base_rules(
 
 def the_champion(data: dict[str, Any], own_digest: str, holdout: Path) -> champion.Met:
     """Return the model to beat: that of the commit which the environment names, else the one kept on this machine."""
-    commit = None if data["local"] else commits.asked("CHAMPION_COMMIT") or commits.asked("BASE_COMMIT")
+    commit = None if data["local"] else commits.to_beat()
     if commit is None:
         kept = champion.load(data["source"], data["holdout_fingerprint"], holdout)
         return champion.Met(kept, None if kept is None else {"from": "machine"})

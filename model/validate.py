@@ -2,7 +2,8 @@
 
 A refusal exits 1 and names table, column, rule, count and three of the rows. A warning says where readings leave the
 range that the champion was trained on. Valid tables are fingerprinted, compared with the pin and split: build/holdout
-gets the tables of the machines that judge, which begin one history before their first judged row.
+gets the tables of the machines that judge, which begin one history before their first judged row: the champion's, where
+its features look back further than this model's.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def main(words: list[str]) -> None:
     if tables.marks is not None and tables.failures is not None:
         say_what_is_known(with_delay(tables, asked.delay_us), schema, asked.horizon_us)
     parts = split_tables(tables, about, asked, spec.history_us)
-    kept, judged_from = holdout(tables, parts, spec.history_us)
+    kept, judged_from = holdout(tables, parts, max(spec.history_us, champion.history_us(about)))
     write_holdout(kept, schema, args.data, args.out)
     about |= {
         "fingerprint": fingerprint,

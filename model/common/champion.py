@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from closedloop.data.schema import DataError
+from closedloop.data.schema import DataError, microseconds
 from closedloop.judge.checks import Candidate
 from closedloop.judge.ruler import ruler
 from closedloop.judge.truth import PredictionTable
@@ -95,6 +95,24 @@ def begins(commit: str, data: Mapping[str, Any]) -> bool:
         return pinned is not None and is_simulated(json.loads(pinned)["parts"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # ruler_of says what is wrong with it
+
+
+def history_us(data: Mapping[str, Any]) -> int:
+    """Return how far back the features of the model to beat look, in microseconds; 0 where there is none.
+
+    The held-out tables must begin that long before their first judged row, however little the challenger needs.
+    """
+    commit = None if data["local"] else commits.to_beat()
+    try:
+        if commit is None:
+            manifest = folder(data["source"]) / "bundle" / "manifest.json"
+            hours = json.loads(manifest.read_text(encoding="utf-8"))["history_hours"]
+        else:
+            settings = yaml.safe_load(provenance.git("show", f"{commit}:model/params.yaml") or "")
+            hours = params.of_fleet(settings, data)["features"]["history_hours"]
+        return microseconds(hours)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return 0  # there is no such model, or it cannot be read: the comparison says why
 
 
 def save(source: str, candidate: Candidate, bundle: Path, predictions: Path, holdout_fingerprint: str) -> None:

@@ -32,6 +32,15 @@ def asked(variable: str) -> str | None:
     return found
 
 
+def to_beat() -> str | None:
+    """Return the commit whose model a challenger meets: ``CHAMPION_COMMIT``, else ``BASE_COMMIT``; None if both unset.
+
+    Raises:
+        DataError: the clone has no such commit.
+    """
+    return asked("CHAMPION_COMMIT") or asked("BASE_COMMIT")
+
+
 def base() -> str | None:
     """Return the commit whose labels, costs and gate apply: ``BASE_COMMIT``, else the merge base with ``main``.
 

@@ -157,6 +157,20 @@ def test_readings_outside_the_champions_range_give_a_warning_whatever_its_featur
     )
 
 
+@pytest.mark.parametrize("days", [1, 10])
+def test_the_held_out_tables_begin_the_longer_of_both_histories_before_the_first_judged_row(
+    days, champion, folder, frames
+):
+    """Else a challenger with shorter features would take readings away from the champion's."""
+    manifest = json.loads((champion / "manifest.json").read_text()) | {"history_hours": days * 24.0}
+    (champion / "manifest.json").write_text(json.dumps(manifest))
+    run(folder, frames)
+    judged_from = json.loads((folder / "build/data/data.json").read_text())["judged_from"]
+    first = pd.read_parquet(folder / "build/holdout/PdM_telemetry.parquet").groupby("machineID")["datetime"].min()
+    before = {pd.Timestamp(judged_from[str(machine)], unit="us", tz="UTC") - time for machine, time in first.items()}
+    assert {pd.Timedelta(hours=max(load().features["history_hours"], days * 24) - 1)} == before
+
+
 def test_without_a_champion_there_is_nothing_to_compare_with(folder, frames, capsys):
     run(folder, shifted(frames, 40))
     assert "warning" not in capsys.readouterr().err

@@ -14,14 +14,12 @@ def holdout(tables: Tables, parts: Split, history_us: int) -> tuple[Tables, dict
 
     Machines are called as in the files, as text: keys of JSON.
     """
-    judged_from = {
-        int(machine): int(tables.time[parts.judged & (tables.machine == machine)].min())
-        for machine in np.unique(tables.machine[parts.judged])
-    }
-    chosen = tables.select(np.array(sorted(judged_from), np.int64))
-    start = np.array([judged_from[machine] for machine in chosen.machine.tolist()], np.int64)
-    named = tables.named(np.array(list(judged_from), np.int64)).tolist()
-    by_name = {str(name): time for name, time in zip(named, judged_from.values(), strict=True)}
+    rows = np.flatnonzero(parts.judged)  # in the order of machine and time, as the tables
+    judged, first = np.unique(tables.machine[rows], return_index=True)
+    start = tables.time[rows[first]]
+    chosen = tables.select(judged)
+    by_name = {str(name): time for name, time in zip(tables.named(judged).tolist(), start.tolist(), strict=True)}
+    start = np.repeat(start, np.diff(chosen.bounds()[1]))
     return chosen.rows(chosen.time > start - history_us), by_name
 
 
