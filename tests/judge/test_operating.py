@@ -3,21 +3,27 @@
 import numpy as np
 import pytest
 
+from closedloop.judge import operating
 from closedloop.judge.metrics import assess, judge
-from closedloop.judge.operating import BUDGETS, POINTS, anomaly_curve, curves, failure_curve, read
+from closedloop.judge.operating import BUDGETS, anomaly_curve, curves, failure_curve, read
+from closedloop.judge.outcomes import of_anomalies, of_failures
 from closedloop.judge.truth import Aligned, Grid, PredictionTable, align
 
 
-@pytest.fixture(scope="module")
-def seen(build):
+def heads_with_noise(build, noise):
     """Heads of a middling model, on their grid."""
     fleet = build.fleet(machines=6, hours=1500)
     rng = np.random.default_rng(3)
     table = fleet.model(recall=0.7, seed=1)
-    score = np.clip(table.score + rng.normal(0, 0.1, len(table.score)), 0, 1)
+    score = np.clip(table.score + rng.normal(0, noise, len(table.score)), 0, 1)
     table = PredictionTable(table.machine, table.time, table.head, score, score >= 0.5)
     grid = Grid.of(fleet.truth, fleet.settings)
     return fleet, table, grid, align(table, grid)
+
+
+@pytest.fixture(scope="module")
+def seen(build):
+    return heads_with_noise(build, 0.1)
 
 
 @pytest.mark.parametrize("part", ["failure", "anomaly"])
@@ -40,18 +46,32 @@ def test_a_curve_runs_from_silence_to_an_alarm_at_every_row(seen):
         assert (np.diff(curve.threshold) < 0).all()
         assert (curve.threshold[0], curve.event_recall[0], curve.false_alarms[0]) == (np.inf, 0.0, 0.0)
         assert curve.event_recall[-1] == 1.0
-        assert len(curve.threshold) == POINTS
-        assert (np.diff(curve.event_recall) >= 0).all()  # more alarms never detect less
+        assert (np.diff(curve.event_recall) > 0).all()  # one point for each recall
 
 
-def test_points_lie_where_the_curve_moves(seen):
-    """No step is wide in recall but those between two scores that follow each other."""
-    fleet, _, grid, heads = seen
-    curve = anomaly_curve(heads, grid, fleet.settings.rules)
-    ordered = np.unique(heads["anomaly"].score)
-    for at in np.flatnonzero(np.diff(curve.event_recall) > 0.1):
-        high, low = curve.threshold[at], curve.threshold[at + 1]
-        assert not ((ordered > low) & (ordered < high)).any()
+@pytest.mark.parametrize("part", ["failure", "anomaly"])
+def test_within_the_budgets_no_threshold_of_all_does_better(build, part, monkeypatch):
+    """The judge is asked for every score that occurs; between two of them nothing changes."""
+    budgets = (0.0, 1.0, 2.0, 30.0, 60.0)
+    monkeypatch.setattr(operating, "BUDGETS", budgets)
+    fleet, _, grid, heads = heads_with_noise(build, 0.2)
+    rules, names = fleet.settings.rules, ["anomaly"] if part == "anomaly" else fleet.truth.schema.components
+    curve = curves(heads, grid, rules, fleet.truth.schema)[part]
+    best, false_alarms = dict.fromkeys(budgets, 0.0), 0.0
+    for threshold in np.unique(np.concatenate([heads[name].score for name in names]))[::-1]:
+        if part == "anomaly":
+            judged = of_anomalies(heads["anomaly"].score >= threshold, grid, rules)
+        else:
+            alarms = [heads[name].score >= threshold for name in names]
+            judged = [one for c, alarm in enumerate(alarms) for one in of_failures(alarm, grid, c, rules)]
+        recall = sum(one.detected for one in judged) / sum(len(one.lead_hours) for one in judged)
+        false_alarms = sum(one.false_alarms for one in judged) / grid.years.sum()
+        best = {budget: max(known, recall * (false_alarms <= budget)) for budget, known in best.items()}
+        if false_alarms > 2 * max(budgets):
+            break
+    assert false_alarms > 2 * max(budgets)
+    assert best == {budget: curve.recall_at(budget) for budget in budgets}
+    assert len(set(best.values())) > 2
 
 
 def test_a_curve_is_read_at_the_best_threshold_that_stays_within_the_budget(seen):
