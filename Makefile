@@ -62,8 +62,11 @@ TESTS_OF_LIBRARY = $(addprefix tests/,data features heads judge log watch)
 TESTS_OF_LOOPS = $(addprefix tests/,data/test_request.py features/test_values.py features/test_baseline.py \
   heads/test_detectors.py heads/test_failure.py heads/test_trees.py)
 
-# $(call if-there,program,command): runs the command where the program is on PATH, else prints that it is skipped.
-if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); else echo 'skipped: $(1) is not on PATH'; fi
+# $(call if-there,program,command): runs the command where the program is on PATH, else prints that it is skipped. In a
+# workflow, where nobody reads that, a checker that .ci/tools locks must be there.
+if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); \
+  elif [ "$$GITHUB_ACTIONS" = true ] && [ -d .ci/tools/$(1) ]; then echo '$(1) is not on PATH; run: make checkers' >&2; exit 1; \
+  else echo 'skipped: $(1) is not on PATH'; fi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins
 
 # --- ci.yml, and what it calls ---
 
@@ -102,6 +102,16 @@ release-fetch: ## download the files of the release RELEASE into build/release
 
 rollback-move: ## mark RELEASE as served, and later ones as withdrawn
 	@$(FROM_CI) python3 -m pipeline.rollback move
+
+# --- check.yml and manifests.yml ---
+
+checkers: ## build what checks workflows, manifests and secrets and is not on PATH, as .ci/tools locks it (CHECKERS=: only some)
+	@mkdir -p build/checkers
+	@for tool in $${CHECKERS:-$(notdir $(wildcard .ci/tools/*))}; do command -v "$$tool" && continue; \
+	  echo "building $$tool"; \
+	  GOBIN=$(CURDIR)/build/checkers CGO_ENABLED=0 go -C ".ci/tools/$$tool" install -trimpath -tags remove_all_sd tool || exit 1; \
+	done
+	@if [ "$$GITHUB_PATH" ]; then echo "$(CURDIR)/build/checkers" >> "$$GITHUB_PATH"; fi
 
 # --- retrain.yml ---
 

@@ -23,7 +23,9 @@ WORKFLOWS = ROOT / ".github/workflows"
 WITHOUT = {
     "actionlint": "make policy checks the workflows with zizmor and the repository's own tests alone",
     "gitleaks": "make policy does not look for secrets; GitHub does when a public repository is pushed to",
+    "kube-score": "make manifests renders without its advice",
     "kustomize": "make manifests uses kubectl, else renders nothing; GitHub's runners have both",
+    "promtool": "make check does not fire the alerts",
 }
 GIVEN = {"GITHUB_TOKEN"}  # GitHub gives it to every run
 
@@ -43,7 +45,7 @@ def machine() -> Iterator[Line]:
     yield ("ok", "container engine", engine) if answers else ("skip", "container engine", why)
     for name, without in WITHOUT.items():
         there = shutil.which(name)
-        yield ("ok", name, there) if there else ("skip", name, f"not on PATH: {without}")
+        yield ("ok", name, there) if there else ("skip", name, f"not on PATH: {without}; make checkers builds it")
 
 
 def settings() -> dict[str, dict[str, set[str]]]:

@@ -102,7 +102,7 @@ KEPT = [
 # Made by a tool or on purpose, not written by anyone; or words of the adopted fleet, which are its owner's.
 UNREAD = (
     *("requirements/*.txt", "tests/bench/peers/*.txt", "tests/golden/requests/*", "tests/golden/feedback/*"),
-    *("data/*", "model/params.yaml", "model/data.lock.json"),
+    *(".ci/tools/*", "data/*", "model/params.yaml", "model/data.lock.json"),
 )
 
 
