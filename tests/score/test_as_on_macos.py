@@ -46,6 +46,7 @@ def test_the_service_answers_and_its_log_is_shipped_and_compacted(environment, t
         "LOG_SINK": str(tmp_path / "sink"),
         "AUTH": "open",
         "PORT": "0",
+        "STOP_SECONDS": "110",  # a busy machine ships slowly
     }
     output = tmp_path / "stderr"
     with output.open("wb") as file:
@@ -63,7 +64,7 @@ def test_the_service_answers_and_its_log_is_shipped_and_compacted(environment, t
             answer = httpx.post(found[1] + path, content=body, headers=headers, timeout=60)
             assert answer.status_code == 200, answer.text
         service.send_signal(signal.SIGTERM)
-        assert service.wait(60) == 0
+        assert service.wait(120) == 0
     finally:
         service.kill()
         service.wait()
