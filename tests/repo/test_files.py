@@ -114,6 +114,12 @@ def test_dependabot_waits_a_week_and_sees_every_ecosystem(root: Path) -> None:
     assert faults("dependabot", config) == []
     assert {"github-actions", "pip", "docker", "gomod"} == {update["package-ecosystem"] for update in config["updates"]}
     assert all(update["cooldown"]["default-days"] >= 7 and update["groups"] for update in config["updates"])
+    (image,) = [update for update in config["updates"] if update["package-ecosystem"] == "docker"]
+    base = re.search(r"^FROM (\S+?):", (root / "docker/Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert base is not None
+    (kept,) = image["ignore"]  # else it proposes the next minor of Python in place of this one's newest digest
+    assert base[1] == kept["dependency-name"]
+    assert {"version-update:semver-major", "version-update:semver-minor"} == set(kept["update-types"])
 
 
 def test_compose_is_what_its_specification_says_and_gives_no_privilege(root: Path) -> None:
