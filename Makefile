@@ -109,7 +109,7 @@ drift: $(INSTALLED) $(BUNDLE) ## say whether the last two weeks of build/data (D
 
 monitor: $(INSTALLED) ## say how well the served models did, from the log at LOG_SINK=place; PROMISED=folder: what releases promised; DRIFT=1: whether the world has moved since, too
 	@[ -n "$$LOG_SINK" ] || { echo 'make monitor: LOG_SINK is not set; name the log: make monitor LOG_SINK=place [PROMISED=build]' >&2; exit 2; }
-	@$(call tidy,$(BIN)/python -m model.monitor --log $(call quoted,LOG_SINK) $(if $(PROMISED),--promised $(call quoted,PROMISED)) $(if $(DRIFT),--drift) $(if $(ISSUE),--issue) $(WITH))
+	@$(call tidy,$(BIN)/python -m model.monitor --log $(call quoted,LOG_SINK) $(if $(PROMISED),--promised $(call quoted,PROMISED)) $(if $(value DRIFT),--drift) $(if $(value ISSUE),--issue) $(WITH))
 
 retrain: $(INSTALLED) ## train on the pinned data and the newest log at LOG_SINK=place, meet the champion, collect the evidence in build/evidence; VERSIONS=requests=12,feedback=3; QUICK=1
 	@$(call tidy,$(BIN)/python -m model.retrain $(if $(VERSIONS),--versions $(call quoted,VERSIONS)) $(if $(QUICK),--quick) $(WITH))
