@@ -24,14 +24,14 @@ NO_LOG = "skipped: the variable LOG_SINK is not set, so there are no answers to 
 
 
 @dataclass(frozen=True)
-class State:
+class IssueState:
     """What the issue says of live quality and of drift, in words; empty where there is nothing to say."""
 
     live: str = ""
     drift: str = ""
 
     @classmethod
-    def of(cls, text: str) -> State:
+    def of(cls, text: str) -> IssueState:
         """Return the state that an issue's text holds; that of a text which a person changed beyond use is empty."""
         try:
             known = json.loads(found[1]) if (found := STATE.search(text)) else {}
@@ -39,17 +39,17 @@ class State:
         except (ValueError, AttributeError):
             return cls()
 
-    def after(self, found: dict[str, Any]) -> State:
+    def after(self, found: dict[str, Any]) -> IssueState:
         """Return the state after a run; ``found`` is the content of monitor.json."""
         issue, moved = found.get("issue") or {"action": "keep"}, found.get("drift")
         live = issue.get("body", self.live) if issue["action"] in ("open", "keep") else ""
         drift = self.drift
         if moved is not None and moved["verdict"] != "too little data":
             drift = moved["words"] if moved["verdict"] == "moved" else ""
-        return State(live, drift)
+        return IssueState(live, drift)
 
 
-def text(state: State) -> str:
+def text(state: IssueState) -> str:
     """Return the text of the issue."""
     parts = []
     if state.live:
@@ -75,9 +75,9 @@ def main() -> None:
     """Open the issue, bring it up to date or close it, and say on the summary page what was done."""
     found = json.loads(FOUND.read_text(encoding="utf-8"))
     issue = opened()
-    state = State.of(issue["body"] or "" if issue else "").after(found)
+    state = IssueState.of(issue["body"] or "" if issue else "").after(found)
     where = ["--repo", github.repository()]
-    if state == State():
+    if state == IssueState():
         if issue:
             words = ["--comment", f"Neither is so any more: {github.run_url()}"]
             github.gh("issue", "close", str(issue["number"]), *where, *words)
@@ -86,7 +86,7 @@ def main() -> None:
         github.gh("issue", "create", *where, "--title", TITLE, "--body-file", "-", stdin=text(state))
         github.tell("An issue was opened: the served model needs attention.")
     else:
-        if State.of(issue["body"] or "") != state:
+        if IssueState.of(issue["body"] or "") != state:
             github.gh("issue", "edit", str(issue["number"]), *where, "--body-file", "-", stdin=text(state))
         github.tell(f"Issue #{issue['number']} stays open.")
 
@@ -94,7 +94,7 @@ def main() -> None:
 def is_open() -> None:
     """Set the output ``issue``: 1 where the open issue says that the model does worse than promised."""
     issue = opened()
-    github.output(issue="1" if issue and State.of(issue["body"] or "").live else "")
+    github.output(issue="1" if issue and IssueState.of(issue["body"] or "").live else "")
 
 
 def log() -> None:

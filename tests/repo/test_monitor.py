@@ -136,7 +136,7 @@ def test_issues_of_people_are_left_alone(issues: Issues) -> None:
 def test_names_from_the_data_neither_end_the_comment_nor_have_an_effect(issues: Issues, words: str) -> None:
     issues.day(NONE, MOVED | {"words": words})
     body = issues.all[0]["body"]
-    assert monitor.State(drift=words) == monitor.State.of(body)
+    assert monitor.IssueState(drift=words) == monitor.IssueState.of(body)
     assert 1 == body.count("-->")
     assert "@someone" not in body.partition("<!--")[0]
 
