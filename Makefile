@@ -110,9 +110,9 @@ data-pin: $(INSTALLED) ## pin in model/data.lock.json what it names as it is now
 drift: $(INSTALLED) $(BUNDLE) ## say whether the last two weeks of build/data (DATA=folder) look like what the last run's model learned from
 	@$(call tidy,$(BIN)/python -m model.drift $(if $(DATA),--data $(call quoted,DATA)))
 
-monitor: $(INSTALLED) ## say how well the served models did, from the log at LOG_SINK=place; PROMISED=folder: what the release promised
+monitor: $(INSTALLED) ## say how well the served models did, from the log at LOG_SINK=place; PROMISED=folder: what releases promised; DRIFT=1: whether the world has moved since, too
 	@[ -n "$$LOG_SINK" ] || { echo 'make monitor: LOG_SINK is not set; name the log: make monitor LOG_SINK=place [PROMISED=build]' >&2; exit 2; }
-	@$(call tidy,$(BIN)/python -m model.monitor --log $(call quoted,LOG_SINK) $(if $(PROMISED),--promised $(call quoted,PROMISED)) $(WITH))
+	@$(call tidy,$(BIN)/python -m model.monitor --log $(call quoted,LOG_SINK) $(if $(PROMISED),--promised $(call quoted,PROMISED)) $(if $(value DRIFT),--drift) $(if $(value ISSUE),--issue) $(WITH))
 
 retrain: $(INSTALLED) ## train on the pinned data and the newest log at LOG_SINK=place, meet the champion, collect the evidence in build/evidence; VERSIONS=requests=12,feedback=3; QUICK=1
 	@$(call tidy,$(BIN)/python -m model.retrain $(if $(VERSIONS),--versions $(call quoted,VERSIONS)) $(if $(QUICK),--quick) $(WITH))

@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue
 
 # --- ci.yml, and what it calls ---
 
@@ -127,6 +127,20 @@ propose: ## open the pull request of a retraining, or update it
 log-pins: $(INSTALLED) ## pin in the log's sinks what main, the open proposal and the releases name
 	@$(FROM_CI) python3 -m pipeline.log_pins
 	@$(BIN)/python -m model.log_pins
+
+# --- monitor.yml ---
+
+served: ## fetch what the served releases answer with and what they promised, into build/served
+	@$(FROM_CI) python3 -m pipeline.served
+
+monitor-log: ## whether there is a log with answers to judge
+	@$(FROM_CI) python3 -m pipeline.monitor log
+
+monitor-open: ## whether the open issue says that the served model does worse than promised
+	@$(FROM_CI) python3 -m pipeline.monitor open
+
+monitor-issue: ## open the issue on the served model, bring it up to date or close it
+	@$(FROM_CI) python3 -m pipeline.monitor
 
 # --- daily.yml and security.yml ---
 

@@ -2,9 +2,11 @@
 
 Reads the request log (--log, by default LOG_SINK) and writes build/monitor/monitor.json and build/monitor/index.html.
 Each model version is judged on the answers that it gave, each machine model apart, on what is known by now. --promised
-is a folder with metrics.json and decision.json of a release, which say what its model promised. Where the newest model
-is significantly worse than that, or below a floor, the JSON has the issue that a workflow opens; --issue says that one
-is open already. Live quality never releases a model and never stops one, so the exit code is 0.
+is a folder with metrics.json and decision.json of a release, which say what its model promised, or one with such a
+folder for each release. Where the newest model is significantly worse than that, or below a floor, the JSON has the
+issue that monitor.yml opens; --issue says that one is open already. With --drift the last two weeks of the log are
+compared with what the newest model learned from, too. It needs that model's bundle, which --promised may have beside
+metrics.json. Nothing of it releases a model or stops one, so the exit code is 0.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from closedloop.data import sources
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import DataError, Tables, microseconds
+from closedloop.heads.bundle import load as load_bundle
 from closedloop.judge.labels import with_delay
 from closedloop.judge.truth import JudgeSettings
 from closedloop.log.answers import Answers, answers
@@ -26,8 +30,10 @@ from closedloop.log.read import read
 from closedloop.log.sink import Sink
 from closedloop.report import monitor_page
 from closedloop.watch import attention, promise
+from closedloop.watch.drift import in_words
 from closedloop.watch.live import Answered, Live, live
-from model.common import cli, request_log
+from model import drift
+from model.common import champion, cli, request_log
 from model.common.params import Params, load
 
 DAY_US = microseconds(24)
@@ -63,16 +69,52 @@ def by_model(given: Answers) -> Iterator[Answered]:
 
 
 def promised(folder: Path | None) -> dict[str, promise.Promise | None]:
-    """Return what a release promised, by the digest of its model; none where no folder is named.
+    """Return what releases promised, by the digest of their models; none where no folder is named.
 
     Raises:
         DataError: a file is missing or is not JSON.
     """
-    if folder is None:
-        return {}
-    fix = "name a folder with metrics.json and decision.json of the release"
-    decision = cli.read_json(folder / "decision.json", fix)
-    return {decision["challenger"]["model_digest"]: promise.Promise.of(cli.read_json(folder / "metrics.json", fix))}
+    found: dict[str, promise.Promise | None] = {}
+    fix = "name a folder with metrics.json and decision.json of the release, or one with such folders"
+    for one in folders(folder, "metrics.json"):
+        decision = cli.read_json(one / "decision.json", fix)
+        digest = decision["challenger"]["model_digest"]
+        found[digest] = promise.Promise.of(cli.read_json(one / "metrics.json", fix))
+    return found
+
+
+def folders(top: Path | None, name: str) -> list[Path]:
+    """Return the folder if it has a file of that name, else those in it that have; the folder where none has.
+
+    An empty folder of releases has none: no release was served yet.
+    """
+    if top is None or (top / name).exists():
+        return [] if top is None else [top]
+    return sorted(path.parent for path in top.glob(f"*/{name}")) or ([] if _is_of_releases(top) else [top])
+
+
+def _is_of_releases(top: Path) -> bool:
+    """Return whether a folder holds releases, or is where they would be."""
+    return top == champion.SERVED or any(top.glob("*/bundle"))
+
+
+def moved(digest: str, promised_in: Path | None, tables: Tables, params: Params) -> dict[str, Any]:
+    """Return ``verdict`` and ``words`` of the last two weeks against what a model learned from, with ``drift.json``."""
+    for one in folders(promised_in, "bundle"):
+        try:
+            bundle = load_bundle(one / "bundle")
+        except DataError as error:
+            cli.say(f"warning: left out: {error}")
+            continue
+        if bundle.manifest is None or bundle.manifest.model_digest != digest:
+            continue
+        try:
+            found, shown = drift.report(bundle, sources.tables_to_frames(tables, params.schema))
+        except DataError as error:
+            return {"verdict": "too little data", "words": str(error), "pictures": []}
+        content = drift.as_json(found, bundle.manifest.bundle_digest)
+        return {"verdict": found.verdict, "words": in_words(found), "content": content, "pictures": shown}
+    return {"verdict": "too little data", "words": "the bundle of the newest model is not at hand", "pictures": []}
 
 
 def judged(
@@ -117,7 +159,12 @@ def main(words: list[str]) -> None:
     """Write monitor.json and its page, and print what became of the newest model's answers."""
     flags = cli.parser(__doc__, out=cli.BUILD / "monitor", writes="folder to write to")
     flags.add_argument("--log", default=os.environ.get("LOG_SINK", ""), help="the log (default: LOG_SINK)")
-    flags.add_argument("--promised", type=Path, help="folder with metrics.json and decision.json of the release")
+    flags.add_argument(
+        "--promised",
+        type=Path,
+        help="folder with metrics.json and decision.json of a release, or of one in each folder",
+    )
+    flags.add_argument("--drift", action="store_true", help="look for drift too, against the newest model's bundle")
     flags.add_argument("--issue", action="store_true", help="an issue on live quality is open")
     args = flags.parse_args(words)
     if not args.log:
@@ -139,14 +186,20 @@ def main(words: list[str]) -> None:
     if decision is not None:
         text = promise.issue(newest.model, decision) if decision.reasons and decision.verdict == "worse" else {}
         content["issue"] = {"action": decision.action, **text}
-    cli.write_json(args.out / "monitor.json", content)
     drift_json = cli.BUILD / "drift/drift.json"
     seen = cli.read_json(drift_json, "run: make drift") if drift_json.exists() else None
+    pictures: list[Any] = []
+    if args.drift:
+        found = moved(newest.model, args.promised, tables, params)
+        content["drift"] = {key: found[key] for key in ("verdict", "words")}
+        seen, pictures = found.get("content"), found["pictures"]
+        print(f"drift: {found['verdict']}: {found['words']}")
+    cli.write_json(args.out / "monitor.json", content)
     shown = [
         monitor_page.timeline(name, *attention.timeline(newest, one.machine))
         for one, name in zip(machines, names, strict=True)
     ]
-    monitor_page.write(args.out / "index.html", drift=seen, live=content, timelines=shown)
+    monitor_page.write(args.out / "index.html", drift=seen, live=content, timelines=shown, pictures=pictures)
     if decision is not None:
         print(f"{decision.verdict}: {'; '.join(decision.reasons) or 'the newest model does what its release promised'}")
     print(f"page: {args.out / 'index.html'}")

@@ -112,7 +112,8 @@ def replay_requests(log: dict[str, Any], served: Path | None, asked_for: list[st
     Returns how many answers their own model does not give again. Where nothing can be replayed the text says why.
     """
     words = ["--log", places.sink(log).place, "--version", str(log["versions"]["requests"]), "--out", str(CANDIDATE)]
-    words += ["--served", str(served)] if served else []
+    for bundle in [*([served] if served else []), *sorted(champion.SERVED.glob("*/bundle"))]:
+        words += ["--served", str(bundle)]
     try:
         replay.main([*asked_for, *words])
     except DataError as error:

@@ -49,13 +49,13 @@ def choose(champion: release_facts.Release | None, base_commit: str) -> tuple[st
     return "", "there is no release and no base, so this is the first model"
 
 
-def download(tag: str) -> Path:
-    """Return the archive of a release's bundle, downloaded; a failed download is tried again.
+def download(tag: str, into: Path, name: str = ARCHIVE) -> Path:
+    """Return a file of a release, by default the archive of its bundle, downloaded; a failed download is tried again.
 
     Raises:
         PipelineError: it cannot be downloaded.
     """
-    words = ["--repo", github.repository(), "--pattern", ARCHIVE, "--dir", str(RELEASED), "--clobber"]
+    words = ["--repo", github.repository(), "--pattern", name, "--dir", str(into), "--clobber"]
     for pause in PAUSES:
         try:
             github.gh("release", "download", tag, *words)
@@ -64,20 +64,20 @@ def download(tag: str) -> Path:
             if not pause:
                 raise
             time.sleep(pause)
-    if not (RELEASED / ARCHIVE).is_file():
-        raise github.PipelineError(f"release {tag} has no file {ARCHIVE}")
-    return RELEASED / ARCHIVE
+    if not (into / name).is_file():
+        raise github.PipelineError(f"release {tag} has no file {name}")
+    return into / name
 
 
 def verify(archive: Path, one: release_facts.Release) -> str:
-    """Compare an archive with the facts of its release, and verify who signed it; return in words what was verified.
+    """Compare a file with the facts of its release, and verify who signed it; return in words what was verified.
 
     Raises:
         PipelineError: it is another file, or is not signed although signatures are to be had here.
     """
-    expected = (one.facts.get("files") or {}).get(ARCHIVE)
+    expected = (one.facts.get("files") or {}).get(archive.name)
     if hashlib.sha256(archive.read_bytes()).hexdigest() != expected:
-        raise github.PipelineError(f"{ARCHIVE} of release {one.tag} is not the file that the release's facts name")
+        raise github.PipelineError(f"{archive.name} of release {one.tag} is not the file that the release's facts name")
     if not release.can_sign():
         return "by the digest in the release's facts"
     signer = release.signer_of(one.facts)
@@ -86,7 +86,7 @@ def verify(archive: Path, one: release_facts.Release) -> str:
 
 
 def unpack(archive: Path, one: release_facts.Release) -> None:
-    """Unpack a bundle into build/released/bundle, and compare its manifest with the facts of the release.
+    """Unpack a bundle into the folder ``bundle`` beside its archive, and compare its manifest with the facts.
 
     Raises:
         PipelineError: the archive holds anything but files of a bundle, or the bundle is another one.
@@ -96,10 +96,10 @@ def unpack(archive: Path, one: release_facts.Release) -> None:
             if strange := [it.name for it in packed if not it.isfile() or not re.fullmatch(BUNDLE_FILE, it.name)]:
                 raise github.PipelineError(f"{ARCHIVE} of release {one.tag} holds {strange[0]!r}, which is no bundle's")
             for member in packed:  # by hand: extractall knows no filter before Python 3.11.4
-                (RELEASED / member.name).parent.mkdir(parents=True, exist_ok=True)
+                (archive.parent / member.name).parent.mkdir(parents=True, exist_ok=True)
                 with packed.extractfile(member) or io.BytesIO() as file:
-                    (RELEASED / member.name).write_bytes(file.read())
-        manifest: dict[str, Any] = json.loads((RELEASED / "bundle/manifest.json").read_bytes())
+                    (archive.parent / member.name).write_bytes(file.read())
+        manifest: dict[str, Any] = json.loads((archive.parent / "bundle/manifest.json").read_bytes())
     except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError) as error:
         raise github.PipelineError(f"{ARCHIVE} of release {one.tag} cannot be read: {error}") from error
     found = {key: manifest.get(key) for key in ("bundle_digest", "model_digest")}
@@ -114,7 +114,7 @@ def take(one: release_facts.Release) -> str:
     """Take a release's bundle into build/released, and return in words whether that succeeded."""
     about = {"tag": one.tag, "commit": one.commit, "verified": "", "problem": ""}
     try:
-        archive = download(one.tag)
+        archive = download(one.tag, RELEASED)
         verified = verify(archive, one)
         unpack(archive, one)
         about["verified"] = verified

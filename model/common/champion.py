@@ -24,6 +24,7 @@ from model.common import cli, commits, params, provenance
 from model.common.provenance import LIBRARY_IN_COMMIT
 
 RELEASED = cli.BUILD / "released"  # where .ci/pipeline/champion.py puts the bundle of the champion's release
+SERVED = cli.BUILD / "served"  # where .ci/pipeline/served.py puts what releases that were served answer with
 BECOMES = "so this model becomes the champion"  # in the reason of the verdict ``first``
 
 

@@ -7,12 +7,16 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, DataError
+from closedloop.data.simulate import simulate
+from closedloop.heads.drift_reference_fit import fit_drift_reference
+from closedloop.heads.manifest import TrainedOn
 from closedloop.log.record import Record, encode
 from closedloop.log.ship import Shipper
 from closedloop.log.sink import Sink
@@ -210,3 +214,57 @@ def test_what_nobody_vouches_for_is_not_judged(logged, run, monkeypatch):
     assert [0.0, 0.0] == [one["figures"]["machine_years"] for one in found["models"]]
     assert "Too little is known yet" in page
     assert said.startswith("too little data")
+
+
+def test_each_release_of_a_folder_promised_something_of_its_own(logged, release, run, tmp_path):
+    """As monitor.yml has it: a folder for each served release, of which an old one kept no promise."""
+    served = tmp_path / "served"
+    shutil.copytree(release, served / "r2")
+    (served / "r1/bundle").mkdir(parents=True)
+    older = {"challenger": {"model_digest": "sha256:old"}}
+    shutil.copytree(release, served / "r0")
+    (served / "r0/decision.json").write_text(json.dumps(older))
+    found, _, _ = run("--log", logged(8), "--promised", str(served))
+    assert [0.9, 0.9] == [one["promised"]["event_recall"] for one in found["models"]]
+    for one in ("r0", "r2"):
+        shutil.rmtree(served / one)
+    found, _, _ = run("--log", str(tmp_path / "sink"), "--promised", str(served))
+    assert [None, None] == [one["promised"] for one in found["models"]]
+
+
+def test_no_release_was_served_yet(logged, run, tmp_path, monkeypatch):
+    """Then build/served is not there, or has nothing in it."""
+    monkeypatch.chdir(tmp_path)
+    found, _, _ = run("--log", logged(8), "--promised", "build/served", "--drift")
+    assert [None, None] == [one["promised"] for one in found["models"]]
+    assert "too little data" == found["drift"]["verdict"]
+    assert "not at hand" in found["drift"]["words"]
+
+
+def test_drift_is_looked_for_against_what_the_newest_model_learned_from(logged, run, tmp_path, monkeypatch):
+    """Its bundle is found by its digest, and the page and the JSON have what moved."""
+    asked = params.load()
+    fleet = simulate("default", 12, 120, 5, asked.schema).tables
+    learned = fit_drift_reference(fleet, asked.schema)
+    loaded = []
+
+    def load(folder):
+        loaded.append(folder.parent.name)
+        digest = {"r1": "sha256:old", "r2": "sha256:new"}[folder.parent.name]
+        return SimpleNamespace(
+            manifest=SimpleNamespace(model_digest=digest, bundle_digest="sha256:b"), schema=asked.schema,
+            drift_reference=learned, anomaly=None, spec=SimpleNamespace(history_us=72 * HOUR_US),
+            training=TrainedOn({"x": list(range(1, 13))}, ("2014-01-01T00:00:00Z", "2014-06-01T00:00:00Z"), ""),
+        )  # fmt: skip
+
+    monkeypatch.setattr(monitor, "load_bundle", load)
+    for name in ("r1", "r2"):
+        (tmp_path / name / "bundle").mkdir(parents=True)
+        (tmp_path / name / "bundle/manifest.json").touch()
+    found, page, said = run("--log", logged(8), "--promised", str(tmp_path), "--drift")
+    assert ["r1", "r2"] == loaded
+    assert "moved" == found["drift"]["verdict"]  # readings of the log do not vary at all
+    assert "volt" in found["drift"]["words"]
+    assert f"drift: moved: {found['drift']['words']}" in said
+    assert "volt" in page
+    assert "drift" not in run("--log", str(tmp_path / "sink"))[0]

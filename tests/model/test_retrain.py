@@ -200,3 +200,18 @@ def test_a_folder_that_holds_more_than_evidence_is_never_replaced(tmp_path, monk
     assert (tmp_path / "model/params.yaml").exists()
     retrain.main(["--log", ""])
     assert not (tmp_path / "build/evidence").exists()
+
+
+def test_answers_of_an_older_release_are_replayed_with_the_release_that_they_name(tmp_path, monkeypatch):
+    """The champion is not what answered where a release was inconclusive, or one was rolled back."""
+    monkeypatch.chdir(tmp_path)
+    given = []
+    monkeypatch.setattr(retrain, "CANDIDATE", tmp_path)
+    (tmp_path / "replay.json").write_text(json.dumps({"records": {"mismatched": 0}}))
+    monkeypatch.setattr(retrain.replay, "main", lambda words: given.extend(words))
+    for tag in ("r2", "r1"):
+        (tmp_path / "build/served" / tag / "bundle").mkdir(parents=True)
+    log = {"kind": "log", "location": str(tmp_path), "versions": {"requests": 3}}
+    assert 0 == retrain.replay_requests(log, Path("build/champion/x/bundle"), [])
+    bundles = [given[at + 1] for at, word in enumerate(given) if word == "--served"]
+    assert ["build/champion/x/bundle", "build/served/r1/bundle", "build/served/r2/bundle"] == bundles

@@ -301,7 +301,7 @@ def test_what_a_rollback_does(root: Path, deploy_to: str, ends: dict[str, str], 
     assert done == {job for job, facts in jobs.items() if facts["result"] == "success"}
 
 
-@pytest.mark.parametrize("name", ["rollback.yml", "retrain.yml"])
+@pytest.mark.parametrize("name", ["rollback.yml", "retrain.yml", "monitor.yml"])
 def test_what_writes_is_started_on_main_alone(root: Path, name: str) -> None:
     jobs = run(root, name, World("workflow_dispatch", ref="refs/heads/topic", variables={"DEPLOY_TO": "production"}))
     assert {"skipped"} == {facts["result"] for facts in jobs.values()}
@@ -331,6 +331,24 @@ def test_without_a_log_nothing_is_trained(root: Path) -> None:
     assert {"log": "success", "retrain": "skipped", "propose": "skipped"} == {
         name: facts["result"] for name, facts in jobs.items()
     }
+
+
+@pytest.mark.parametrize("log", ["true", "false"])
+def test_without_a_log_nothing_is_watched_and_no_issue_is_touched(root: Path, log: str) -> None:
+    jobs = run(root, "monitor.yml", World("schedule", ref="refs/heads/main", outputs={"log": {"log": log}}))
+    rest = "success" if log == "true" else "skipped"
+    assert {"log": "success", "monitor": rest, "issue": rest} == {name: of["result"] for name, of in jobs.items()}
+
+
+def test_drift_is_looked_for_once_a_week(root: Path) -> None:
+    """Its declared false alarms are those of a weekly look, and each day has one run."""
+    flow = read(root / ".github/workflows/monitor.yml")
+    crons = [one["cron"] for one in (flow.get("on") or flow[True])["schedule"]]
+    days = [cron.split()[4] for cron in crons]
+    assert ["0,2-6", "1"] == days
+    told = next(step["env"]["DRIFT"] for step in flow["jobs"]["monitor"]["steps"] if step.get("run") == "make monitor")
+    looks = [evaluate(told, {"github": {"event": {"schedule": cron}}}) for cron in [*crons, ""]]
+    assert ["", "1", ""] == looks
 
 
 @pytest.mark.parametrize(

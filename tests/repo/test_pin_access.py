@@ -215,7 +215,7 @@ def test_every_job_that_reads_the_pin_logs_in_first_where_the_cloud_trusts_it() 
     for path in sorted((ROOT / ".github/workflows").glob("*.yml")):
         for name, job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].items():
             done = [step.get("run", step.get("uses")) for step in job.get("steps", [])]
-            readers = [at for at, what in enumerate(done) if what in ("make run", "make retrain")]
+            readers = [at for at, what in enumerate(done) if what in ("make run", "make retrain", "make monitor")]
             if not readers:
                 continue
             found.append((path.name, name))
@@ -227,7 +227,7 @@ def test_every_job_that_reads_the_pin_logs_in_first_where_the_cloud_trusts_it() 
             assert {variable: f"${{{{ vars.{variable} }}}}" for variable in VARIABLES}.items() <= passed.items()
             assert "${{ steps.pin.outputs.azure }}" == job["steps"][readers[0]]["env"]["AZURE_USE_AZURE_CLI"], found[-1]
     assert {("daily.yml", "newcomer"), ("daily.yml", "macos"), ("daily.yml", "arm")} <= set(found)
-    assert {("retrain.yml", "retrain"), ("train.yml", "train")} <= set(found)
+    assert {("retrain.yml", "retrain"), ("monitor.yml", "monitor"), ("train.yml", "train")} <= set(found)
 
 
 def test_the_daily_jobs_that_cannot_read_the_pin_are_skipped_but_the_first_which_says_why() -> None:
