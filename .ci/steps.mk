@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins spark spark-test
 
 # --- ci.yml, and what it calls ---
 
@@ -131,6 +131,12 @@ head: ## check that main's newest commit has its release
 
 fleet: $(INSTALLED) ## adopt a fleet that the template was not made for, in a copy below build/fleets, and run and test that (FLEET=: one of three)
 	@$(FROM_CI) $(BIN)/python -m dev.fleets $${FLEET:+"$$FLEET"}
+
+spark: $(VENV)/.spark ## install pyspark into .venv, beside the locked requirements
+
+spark-test: spark $(WHEEL) ## run the tests that need Spark, on two cores of this machine; skipped without Java
+	@said=$$($(BIN)/python -c 'from closedloop.spark.session import missing; print(missing() or "")') && \
+	if [ -n "$$said" ]; then echo "skipped: $$said"; else $(AS_BUILT) $(BIN)/pytest --durations 5 tests/spark; fi
 
 scans: ## which of GitHub's scanners this repository can have
 	@$(FROM_CI) python3 -m pipeline.notices scans
