@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+OPTUNA := $(VENV)/.automl
 WHEEL := build/wheel/.built
 BUNDLE := build/bundle/manifest.json
 
@@ -23,7 +24,7 @@ endif
 
 # What people type, or set in their shell, is passed on as it is: make would read a name after each $ in it, and the shell
 # its quotes. `value` takes it before make reads it, and `quoted` writes it for the shell.
-TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE
+TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES
 # What a person says of their files, on the command line alone: a variable of the shell with such a name means something else.
 SAID := TIME MACHINE SENSORS FAILURES MAINT TIME_ZONE TIME_FORMAT EPOCH SEPARATOR DECIMAL THOUSANDS ENCODING SKIP_LINES MISSING
 TOLD := $(foreach name,$(SAID) FROM UNTIL,$(if $(filter command,$(origin $(name))),$(name)))
@@ -278,9 +279,9 @@ $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml | $(BIN)/p
 	"$$uv" pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Beside the default install, and never in the image: what `engine: spark` needs beside a Java.
-$(VENV)/.spark: requirements/spark.txt $(INSTALLED)
-	@echo 'installing pyspark into $(VENV)'; uv=$(BIN)/uv; [ -x "$$uv" ] || uv=uv; \
+# Beside the default install, and never in the image: pyspark for `engine: spark`, optuna for `make automl`.
+$(VENV)/.spark $(VENV)/.automl: $(VENV)/.%: requirements/%.txt $(INSTALLED)
+	@echo 'installing $< into $(VENV)'; uv=$(BIN)/uv; [ -x "$$uv" ] || uv=uv; \
 	"$$uv" pip install --quiet --python $(BIN)/python --require-hashes --requirement $<
 	@touch $@
 

@@ -23,6 +23,7 @@ after the other. Nothing here runs by itself.
 ``commits``, ``champion``                     other commits, run with their own code; the model to beat
 ``decisions``                                 ``decision.json`` and ``accepted.json``, also those of older commits
 ``sweeping``                                  the points of a sweep, judged on training machines
+``searching``                                 what ``automl`` may change, and how a trial is judged
 ``changes``, ``closing``                      how a run differs from its commit; what it says at its end
 ``retraining``                                which log a retraining learns from, its pin, its evidence in words
 ``loop_life``, ``loop_copy``, ``loop_story``  of the demonstration: its fleet, where it runs, what its page tells
