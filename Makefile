@@ -279,8 +279,8 @@ $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml | $(BIN)/p
 	"$$uv" pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Beside the default install, and never in the image: pyspark for `engine: spark`, optuna for `make automl`.
-$(VENV)/.spark $(VENV)/.automl: $(VENV)/.%: requirements/%.txt $(INSTALLED)
+# An extra, which is installed where somebody asks for it, and is never in the image.
+$(VENV)/.%: requirements/%.txt $(INSTALLED)
 	@echo 'installing $< into $(VENV)'; uv=$(BIN)/uv; [ -x "$$uv" ] || uv=uv; \
 	"$$uv" pip install --quiet --python $(BIN)/python --require-hashes --requirement $<
 	@touch $@

@@ -124,7 +124,7 @@ def written(path: Path, point: Mapping[str, Any], out: Path) -> None:
     params.load(out)
 
 
-def record(study: Any, source: str, path: Path, found: Mapping[str, Any]) -> None:
+def record(study: Any, source: str, path: Path, saved: float | None) -> None:
     """Record the search in MLflow, with a nested run for each trial, whose parameters `make run RUN=` takes up."""
     with tracking.store(cli.BUILD) as mlflow:
         where = None if os.environ.get("MLFLOW_TRACKING_URI") else (cli.BUILD / "mlartifacts").resolve().as_uri()
@@ -134,7 +134,7 @@ def record(study: Any, source: str, path: Path, found: Mapping[str, Any]) -> Non
             experiment = mlflow.get_experiment(made)
         with mlflow.start_run(experiment_id=experiment.experiment_id, run_name=f"search {study.study_name[:12]}"):
             mlflow.set_tags({"study": study.study_name, "verdict": "a search, not judged"})
-            mlflow.log_metric("saved_per_machine_year", float(found["saved"] or 0.0))
+            mlflow.log_metric("saved_per_machine_year", saved or 0.0)
             for trial in study.trials:
                 with mlflow.start_run(
                     experiment_id=experiment.experiment_id, nested=True, run_name=f"trial {trial.number}"
@@ -169,12 +169,19 @@ def main(words: list[str]) -> None:
     found = _found(asked, args)
     best = args.out / "params.yaml"
     written(args.params, found["point"], best)
-    low = found["low"]
-    print(f"{found['trials']} trials; the best saves {found['saved'] or 0:,.0f} per machine-year on training machines,")
-    print(f"and with 95 % confidence at least {low:,.0f}." if low is not None else "with an interval not known.")
+    print("\n".join(said(found)))
     for key, value in found["point"].items():
         print(f"  {key}: {json.dumps(value)}")
     print(f"wrote {best}; make run PARAMS={best} judges it on machines that the search has never seen")
+
+
+def said(found: Mapping[str, Any]) -> list[str]:
+    """What came of the search."""
+    if not found["point"]:
+        return [f"{found['trials']} trials, and nothing is better than the file as it is."]
+    low, saved = found["low"], found["saved"] or 0.0
+    lines = [f"{found['trials']} trials; the best saves {saved:,.0f} per machine-year on training machines,"]
+    return [*lines, "with an interval not known." if low is None else f"at least {low:,.0f} with 95 % confidence."]
 
 
 def _found(asked: Params, args: Any) -> dict[str, Any]:
@@ -208,9 +215,8 @@ def _found(asked: Params, args: Any) -> dict[str, Any]:
     if study.trials and study.best_value < cost(current):
         point = study.best_trial.user_attrs["point"]
         saved, low, _ = sweeping.saved(current, study.best_trial.user_attrs["figures"])
-    found = {"point": point, "saved": saved, "low": low, "trials": len(study.trials)}
-    record(study, about["source"], args.params, found)
-    return found
+    record(study, about["source"], args.params, saved)
+    return {"point": point, "saved": saved, "low": low, "trials": len(study.trials)}
 
 
 def _job(path: Path, data: Path, point: dict[str, Any]) -> searching.Job:

@@ -33,7 +33,8 @@ SCANNER = "checkov>=3.3"
 SCHEMAS = "kubernetes-validate>=1.37"
 # What is installed beside dev, and only where somebody asks for it. Delta's library for Spark, which session.py names,
 # fits one version of pyspark.
-BESIDE = {"spark": ("pyspark[connect]==4.2.1",), "automl": ("optuna>=5",)}
+BESIDE: dict[str, tuple[str, ...]] = {"spark": ("pyspark[connect]==4.2.1",)}
+BESIDE["automl"] = ("optuna>=5",)
 OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error", re.IGNORECASE)
 
 
