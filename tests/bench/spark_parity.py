@@ -2,8 +2,8 @@
 
 One digest over all machines, on a session of two cores, on a standalone cluster of two workers and over Spark Connect,
 each with three numbers of partitions, from Parquet files and (on the first) from Delta tables. Then Spark Connect is
-told to keep models small, and must be seen to truncate one, which is refused. It starts its own servers, on loopback,
-and prints processor seconds of nothing: parity is not a matter of speed.
+told to keep models small, and must be seen to truncate one, which is refused. It starts its own servers, on loopback.
+It needs ``make spark``.
 """
 
 from __future__ import annotations
