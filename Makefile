@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+OPTUNA := $(VENV)/.automl
 WHEEL := build/wheel/.built
 BUNDLE := build/bundle/manifest.json
 
@@ -23,7 +24,7 @@ endif
 
 # What people type, or set in their shell, is passed on as it is: make would read a name after each $ in it, and the shell
 # its quotes. `value` takes it before make reads it, and `quoted` writes it for the shell.
-TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME
+TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES
 # What a person says of their files, on the command line alone: a variable of the shell with such a name means something else.
 SAID := TIME MACHINE SENSORS FAILURES MAINT TIME_ZONE TIME_FORMAT EPOCH SEPARATOR DECIMAL THOUSANDS ENCODING SKIP_LINES MISSING
 TOLD := $(foreach name,$(SAID) FROM UNTIL,$(if $(filter command,$(origin $(name))),$(name)))
@@ -54,6 +55,10 @@ SPREAD = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reo
 # The parameters of the recorded run that RUN names, or the file PARAMS instead of model/params.yaml.
 WITH = $(if $(RUN),--params build/params-of-run.yaml,$(if $(PARAMS),--params $(call quoted,PARAMS)))
 
+# The same for the engine that ENGINE names. Spark is installed where it or params.yaml asks for it.
+IN_USE = $(if $(ENGINE),--params build/params-of-engine.yaml,$(WITH))
+SPARK := $(if $(filter spark,$(ENGINE))$(shell grep -qs '^engine: *spark' model/params.yaml && echo asked),$(VENV)/.spark)
+
 # What all commands of the log's upkeep take.
 LOG_FLAGS = $(if $(DRY_RUN),--dry-run) $(if $(JSON),--json)
 
@@ -81,14 +86,15 @@ help: ## list these targets
 
 ##@ Model
 
-run: $(INSTALLED) ## make the data, train a model, judge it and write a report; DATA=path or PROFILE=azure: other data; PARAMS=file or RUN=id: other parameters; QUICK=1: no ablations and importance
+run: $(INSTALLED) $(SPARK) ## make the data, train a model, judge it and write a report; DATA=path or PROFILE=azure: other data; PARAMS=file or RUN=id: other parameters; QUICK=1: no ablations and importance; ENGINE=spark: on Spark
 	$(if $(RUN),$(call tidy,$(BIN)/python -m model.recorded_params --run $(call quoted,RUN)))
-	$(call tidy,$(BIN)/python -m model.params_check $(WITH))
-	$(call tidy,$(BIN)/python -m model.data $(if $(DATA),--source $(call quoted,DATA)) $(if $(PROFILE),--profile $(call quoted,PROFILE)) $(WITH))
-	$(call tidy,$(BIN)/python -m model.validate $(WITH))
-	$(call tidy,$(BIN)/python -m model.train $(WITH) $(if $(QUICK),--quick))
+	$(if $(ENGINE),$(call tidy,$(BIN)/python -m model.engine_params $(WITH) --engine $(call quoted,ENGINE)))
+	$(call tidy,$(BIN)/python -m model.params_check $(IN_USE))
+	$(call tidy,$(BIN)/python -m model.data $(if $(DATA),--source $(call quoted,DATA)) $(if $(PROFILE),--profile $(call quoted,PROFILE)) $(IN_USE))
+	$(call tidy,$(BIN)/python -m model.validate $(IN_USE))
+	$(call tidy,$(BIN)/python -m model.train $(IN_USE) $(if $(QUICK),--quick))
 	$(BIN)/python -m model.predict
-	$(call tidy,$(BIN)/python -m model.evaluate $(WITH) $(if $(QUICK),--quick))
+	$(call tidy,$(BIN)/python -m model.evaluate $(IN_USE) $(if $(QUICK),--quick))
 
 loop: $(INSTALLED) ## show the whole loop on a simulated fleet in two minutes: serve, drift, retrain, pull request, serve the better model; build/loop/index.html
 	@$(BIN)/python -m model.loop
@@ -123,10 +129,10 @@ accept: $(INSTALLED) ## accept a red verdict of CI: WHY="…"; writes model/acce
 register: $(INSTALLED) ## register the last run's model in MLflow (RUN=id: that run's); it becomes champion only if its verdict says so
 	$(call tidy,$(BIN)/python -m model.register $(if $(RUN),--run $(call quoted,RUN)))
 
-batch: $(INSTALLED) $(BUNDLE) ## score tables (DATA=path: CSV, Parquet or Delta) into OUT=file.parquet or .csv; EVERY_ROW=1: every row, not the last
+batch: $(INSTALLED) $(SPARK) $(BUNDLE) ## score tables (DATA=path: CSV, Parquet or Delta) into OUT=file.parquet or .csv; EVERY_ROW=1: every row, not the last; ENGINE=spark
 	@[ -n "$$DATA" ] || { echo 'make batch: DATA is not set; name your tables: make batch DATA=path [OUT=answers.csv]' >&2; exit 2; }
 	@$(call tidy,$(BIN)/python -m model.params_check $(WITH))
-	$(call tidy,$(BIN)/python -m model.batch --data $(call quoted,DATA) $(if $(OUT),--out $(call quoted,OUT)) $(if $(EVERY_ROW),--every-row) $(WITH))
+	$(call tidy,$(BIN)/python -m model.batch --data $(call quoted,DATA) $(if $(OUT),--out $(call quoted,OUT)) $(if $(EVERY_ROW),--every-row) $(if $(ENGINE),--engine $(call quoted,ENGINE)) $(WITH))
 
 compare: $(INSTALLED) ## show what differs between two recorded runs and what it changed: RUN=a,b (the first letters of their ids)
 	@[ -n "$$RUN" ] || { echo 'make compare: RUN is not set; name two recorded runs: make compare RUN=a,b' >&2; exit 2; }
@@ -250,8 +256,8 @@ doctor: ## print what is configured, and what is skipped and why; works offline
 rename: ## give your copy a name of its own: NAME=press-line
 	@$(call tidy,$(FROM_CI) $(PYTHON3) -m dev.rename $(call quoted,NAME))
 
-lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions)
-	@$(FROM_CI) $(BIN)/python -m dev.locks $(if $(UPGRADE),--upgrade)
+lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions; UPGRADE=spark: that lock alone)
+	@$(FROM_CI) $(BIN)/python -m dev.locks $(if $(UPGRADE),--upgrade $(filter-out 1,$(UPGRADE)))
 
 clean: ## delete build/; .venv stays
 	rm -rf build
@@ -276,6 +282,12 @@ $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml | $(BIN)/p
 	"$$uv" pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# An extra, which is installed where somebody asks for it, and is never in the image.
+$(VENV)/.%: requirements/%.txt $(INSTALLED)
+	@echo 'installing $< into $(VENV)'; uv=$(BIN)/uv; [ -x "$$uv" ] || uv=uv; \
+	"$$uv" pip install --quiet --python $(BIN)/python --require-hashes --requirement $<
+	@touch $@
+
 $(WHEEL): $(INSTALLED) README.md LICENSE $(shell find src model score -type f ! -path '*/__pycache__/*')
 	@rm -rf build/wheel
 	$(BIN)/python -m hatchling build --target wheel --directory build/wheel
@@ -284,4 +296,4 @@ $(WHEEL): $(INSTALLED) README.md LICENSE $(shell find src model score -type f ! 
 
 # Without DATA: the tables of make batch are to be scored, not to be learned from.
 $(BUNDLE): | $(INSTALLED)
-	$(MAKE) run DATA=
+	$(MAKE) run DATA= ENGINE=

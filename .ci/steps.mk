@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test automl
 
 # --- ci.yml, and what it calls ---
 
@@ -156,6 +156,12 @@ head: ## check that main's newest commit has its release
 fleet: $(INSTALLED) ## adopt a fleet that the template was not made for, in a copy below build/fleets, and run and test that (FLEET=: one of three)
 	@$(FROM_CI) $(BIN)/python -m dev.fleets $${FLEET:+"$$FLEET"}
 
+spark: $(VENV)/.spark ## install pyspark into .venv, beside the locked requirements
+
+spark-test: spark $(WHEEL) ## run the tests that need Spark, on two cores of this machine; skipped without Java
+	@said=$$($(BIN)/python -c 'from closedloop.spark.session import missing; print(missing() or "")') && \
+	if [ -n "$$said" ]; then echo "skipped: $$said"; else $(AS_BUILT) $(BIN)/pytest --durations 5 tests/spark; fi
+
 scans: ## which of GitHub's scanners this repository can have
 	@$(FROM_CI) python3 -m pipeline.notices scans
 
@@ -171,6 +177,12 @@ azure-down: ## delete what make azure made, with the log; CONFIRM=the resource g
 	@python3 k8s/azure/azure.py down $(if $(DRY_RUN),--dry-run)
 
 # --- by hand, and the help has no room for it ---
+
+automl: $(OPTUNA) ## search for better parameters on the last run's training machines: TRIALS=40 or MINUTES=30; SEED=, PROCESSES=, ENGINE=spark
+	@[ -n "$$TRIALS$$MINUTES" ] || { echo 'make automl: give a budget: make automl TRIALS=40, or MINUTES=30' >&2; exit 2; }
+	@$(if $(filter spark,$(ENGINE)),$(MAKE) --no-print-directory spark)
+	@$(call tidy,$(BIN)/python -m model.automl $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(MINUTES),--minutes $(call quoted,MINUTES)) \
+	  $(if $(SEED),--seed $(call quoted,SEED)) $(if $(PROCESSES),--processes $(call quoted,PROCESSES)) $(if $(ENGINE),--engine $(call quoted,ENGINE)) $(WITH))
 
 image-same: engine $(WHEEL) $(BUNDLE) ## build the image twice without a cache and compare every file; takes minutes
 	DOCKER=$(DOCKER) DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/pytest tests/e2e/test_image_same.py

@@ -4,6 +4,9 @@
 telemetry. --params gives your names of files and columns. --out is a Parquet or CSV file, by its suffix, with
 the columns of predictions.parquet, sorted by machine, time and head. Machines are scored some at a time, so memory does
 not grow with the fleet. The output file appears only when it is complete.
+
+With --engine spark, Spark's executors read the tables where they lie and score them, and --out is a folder of Parquet
+files.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
@@ -23,19 +25,12 @@ from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import DataError
 from closedloop.data.stream import Stream
 from closedloop.heads.bundle import Bundle, load
-from closedloop.judge.truth import PredictionTable
 from model.common import cli, params
-from model.common.predictions import predict
+from model.common.param_rules import ENGINES
+from model.common.predictions import in_order, predict
 
 OUT = cli.BUILD / "batch.parquet"
 ROWS_AT_ONCE = 500_000  # telemetry rows in memory; about 100 bytes each, more where times are text
-
-
-def in_order(table: PredictionTable) -> pa.Table:
-    """Sort predictions by machine, time and head, so that the output does not depend on how machines are grouped."""
-    machine = np.unique(table.machine, return_inverse=True)[1]  # names are objects, which do not sort by several keys
-    order = np.lexsort((table.head.astype(str), table.time, machine))
-    return table.arrow().take(pa.array(order))
 
 
 def as_text(table: pa.Table) -> pa.Table:
@@ -93,11 +88,18 @@ def main(words: list[str]) -> None:
     parser.add_argument(
         "--every-row", action="store_true", help="answer for every row, not only for each machine's last as /score does"
     )
+    parser.add_argument("--engine", choices=ENGINES, help="where to compute (default: engine: in the parameter file)")
     args = parser.parse_args(words)
     asked = params.load(args.params)
     if args.out.suffix not in (".parquet", ".csv"):
         raise DataError(f"--out {args.out}: the suffix gives the format; choose .parquet or .csv")
     bundle = load(args.bundle)
+    if (args.engine or asked.engine) == "spark":
+        from model.common import spark_batch  # it needs pyspark, which only this engine installs
+
+        written = spark_batch.score(bundle, args.data, args.out, args.every_row, asked)
+        cli.say(f"wrote {args.out}: {written:,} predictions")
+        return
     cli.say(f"counting the rows of {args.data}")
     stream = Stream(args.data, bundle.schema, asked.columns, asked.files, asked.read)
     written = score(bundle, stream, args.out, args.every_row)

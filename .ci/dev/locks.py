@@ -1,4 +1,4 @@
-"""Compile requirements/*.txt from pyproject.toml, with hashes: serve ⊂ train ⊂ dev, and tools apart.
+"""Compile requirements/*.txt from pyproject.toml, with hashes: serve ⊂ train ⊂ dev, and tools and extras apart.
 
 ``--check`` compares instead, pins and markers only: a new wheel of an old version adds hashes and changes no pin.
 """
@@ -31,6 +31,10 @@ FUZZERS = (
 SCANNER = "checkov>=3.3"
 # The schemas of Kubernetes that test_manifests.py reads; the package itself is not run.
 SCHEMAS = "kubernetes-validate>=1.37"
+# What is installed beside dev, and only where somebody asks for it. Delta's library for Spark, which session.py names,
+# fits one version of pyspark.
+BESIDE: dict[str, tuple[str, ...]] = {"spark": ("pyspark[connect]==4.2.1",)}
+BESIDE["automl"] = ("optuna>=5",)
 OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error", re.IGNORECASE)
 
 
@@ -45,6 +49,13 @@ def compile_locks(folder: Path, *flags: str) -> None:
     _uv("-", folder / "checkov.txt", *flags, text=SCANNER)
     _uv("-", folder / "schemas.txt", *flags, text=SCHEMAS)
     _uv("-", folder / "fuzz.txt", *flags, text="\n".join([*FUZZERS, *contract]))
+    for name in BESIDE:
+        compile_beside(folder, name, *flags)
+
+
+def compile_beside(folder: Path, name: str, *flags: str) -> None:
+    """Compile the lock of one extra, which takes the versions of dev where both have a library."""
+    _uv("-", folder / f"{name}.txt", "--constraints", str(folder / "dev.txt"), *flags, text="\n".join(BESIDE[name]))
 
 
 def _uv(source: str, out: Path, *flags: str, text: str = "") -> None:
@@ -78,11 +89,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--check", action="store_true", help="compare, write nothing")
-    choice.add_argument("--upgrade", action="store_true", help="take the newest versions")
+    choice.add_argument(
+        "--upgrade", nargs="?", const="all", choices=("all", *BESIDE), help="take the newest versions, of all or of one"
+    )
     args = parser.parse_args()
     try:
         if not args.check:
-            compile_locks(LOCKS, "--generate-hashes", *(["--upgrade"] if args.upgrade else []))
+            flags = ["--generate-hashes", *(["--upgrade"] if args.upgrade else [])]
+            if args.upgrade in BESIDE:
+                compile_beside(LOCKS, args.upgrade, *flags)
+            else:
+                compile_locks(LOCKS, *flags)
             return 0
         found = stale()
     except subprocess.CalledProcessError as error:

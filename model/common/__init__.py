@@ -15,12 +15,15 @@ after the other. Nothing here runs by itself.
 ``pinned_files``, ``pinned_delta``            the data of a part: files by their digests, Delta tables by version
 ``places``, ``google_token``                  where a part lies: folder, object store, web server; a login to Google
 ``request_log``                               the tables of a fleet from its request log
+``spark_training``, ``spark_rows``            the same on Spark: what this process does, and what executors do
+``spark_batch``                               a batch on Spark
 ``training``, ``thresholds``                  from training rows to fitted heads; the scores from which they alarm
 ``predictions``                               what a bundle answers for some tables
 ``provenance``                                the commit, the libraries, and one digest of all inputs
 ``commits``, ``champion``                     other commits, run with their own code; the model to beat
 ``decisions``                                 ``decision.json`` and ``accepted.json``, also those of older commits
 ``sweeping``                                  the points of a sweep, judged on training machines
+``searching``                                 what ``automl`` may change, and how a trial is judged
 ``changes``, ``closing``                      how a run differs from its commit; what it says at its end
 ``retraining``                                which log a retraining learns from, its pin, its evidence in words
 ``loop_life``, ``loop_copy``, ``loop_story``  of the demonstration: its fleet, where it runs, what its page tells

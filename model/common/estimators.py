@@ -23,6 +23,8 @@ CLASSES = {  # the name in params.yaml: package, file and class
     "mean_chart": ("closedloop", "heads/detectors.py", "MeanChart"),
     "isolation_forest": ("sklearn", "ensemble/_iforest.py", "IsolationForest"),
     "pca": ("closedloop", "heads/detectors.py", "PCADetector"),
+    "random_forest": ("closedloop", "spark/estimators.py", "RandomForest"),
+    "gradient_boosted_trees": ("closedloop", "spark/estimators.py", "GradientBoostedTrees"),
 }
 OWN = {"early_stopping", "categorical_features", "random_state"}  # set by training, not by params.yaml
 NUMBERS = {"Integral": "a whole number", "Real": "a number", "RealNotInt": "a decimal number"}

@@ -60,6 +60,10 @@ HISTORY = _hours(72)
 SLACK = Rule(float, 0, math.inf, "left", example=0.5)
 STEPS, WEIGHT = Rule(int, 2, 48, example=24), Rule(float, 0, 1, "right", example=0.5)
 
+ENGINES = ("local", "spark")  # the first is the default
+ENGINE = Rule(str, choices=ENGINES)
+ESTIMATORS = {"local": ("hist_gradient_boosting",), "spark": ("random_forest", "gradient_boosted_trees")}
+
 SECTIONS: dict[str, dict[str, Rule]] = {
     "labels": {
         "horizon_hours": _hours(24),
@@ -77,7 +81,7 @@ SECTIONS: dict[str, dict[str, Rule]] = {
         "alarms_per_machine_year": POSITIVE,
     },
     "failure": {
-        "estimator": Rule(str, choices=("hist_gradient_boosting",)),
+        "estimator": Rule(str, choices=tuple(name for names in ESTIMATORS.values() for name in names)),
         "parameters": Rule(dict),
         "negatives_every_hours": _hours(12),
         "folds": Rule(int, 2, closed="left", example=3),
@@ -113,5 +117,5 @@ COLUMNS = {  # of each table, beside its keys and, for telemetry, the sensors
     "anomalies": ("machineID", "datetime", "start", "end", "sensor", "kind", "severity", "leads_to_failure"),
 }
 LOOP = {"untouched_share": Rule(float, 0, 1, "left", example=0.05)}
-OPTIONAL = ("files", "read", "loop")
+OPTIONAL = ("engine", "files", "read", "loop")
 TOP = ("source", "schema", "columns", "features", *SECTIONS, "seed")

@@ -11,7 +11,7 @@ from closedloop.data import reading
 from closedloop.data.schema import DataError, Schema, microseconds
 from closedloop.judge.split import PREFIX
 from model.common import slips, yaml_lines
-from model.common.param_rules import SECTIONS
+from model.common.param_rules import ENGINES, SECTIONS
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
@@ -50,6 +50,11 @@ class Params:
     def untouched_share(self) -> float:
         """The share of machines whose alarms are logged and not shown; 0 where that is not set."""
         return float((self.raw.get("loop") or {}).get("untouched_share", 0.0))
+
+    @property
+    def engine(self) -> str:
+        """Where features are computed and heads are trained: one of ``param_rules.ENGINES``."""
+        return str(self.raw.get("engine", ENGINES[0]))
 
     def of(self, about: Mapping[str, Any]) -> Params:
         """Return these parameters for the fetched fleet; ``about`` is the content of ``build/data/data.json``."""

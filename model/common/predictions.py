@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
+
 from closedloop.data.schema import Tables
 from closedloop.heads.bundle import Bundle
 from closedloop.judge.truth import ANOMALY, PredictionTable
@@ -17,3 +20,10 @@ def predict(bundle: Bundle, tables: Tables, last_only: bool = False) -> Predicti
         if component in bundle.failures:
             heads[component] = (found.probability[c], found.alarm[c])
     return PredictionTable.of(tables.named(found.machine), found.time, heads)
+
+
+def in_order(table: PredictionTable) -> pa.Table:
+    """Sort predictions by machine, time and head, so that the output does not depend on how machines are grouped."""
+    machine = np.unique(table.machine, return_inverse=True)[1]  # names are objects, which do not sort by several keys
+    order = np.lexsort((table.head.astype(str), table.time, machine))
+    return table.arrow().take(pa.array(order))

@@ -162,7 +162,8 @@ def check(raw: Mapping[str, Any]) -> list[Slip]:
     _across(to)
     _alarm_features(to)
     _parameters(to, "anomaly", "detector")
-    _parameters(to, "failure", "estimator")
+    if _engine(to):
+        _parameters(to, "failure", "estimator")
     return to.found
 
 
@@ -308,6 +309,20 @@ def _across(to: SlipCheck) -> None:
         for key, value in to.keys(("gate", "floors"), floors, known).items():
             rule = param_rules.SHARE if key in param_rules.FLOORS else param_rules.COST
             to.value(("gate", "floors", str(key)), value, rule)
+
+
+def _engine(to: SlipCheck) -> bool:
+    """Check the engine, and return whether it has the estimator, so that its parameters can be checked."""
+    engine = to.raw.get("engine", param_rules.ENGINES[0])
+    if not to.value(("engine",), engine, param_rules.ENGINE):
+        return False
+    chosen, own = _section(to, "failure").get("estimator"), param_rules.ESTIMATORS[engine]
+    if chosen in SECTIONS["failure"]["estimator"].choices and chosen not in own:
+        other = next(name for name, known in param_rules.ESTIMATORS.items() if chosen in known)
+        fix = f"choose {' or '.join(own)}, or set engine: {other}"
+        to.say(("failure", "estimator"), f"is {chosen}, which engine: {engine} does not have", fix)
+        return False
+    return True
 
 
 def _alarm_features(to: SlipCheck) -> None:

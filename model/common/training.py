@@ -15,6 +15,7 @@ from closedloop.features.spec import Constants, FeatureSpec, fit_constants
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head, machine_folds
 from closedloop.heads.scorers import AnomalyHead, FailureHead
+from closedloop.heads.trees import Int32
 from closedloop.judge.labels import UNKNOWN, in_failure_hour, known_until, labels, matured, with_delay
 from closedloop.judge.truth import Bool, Grid, JudgeSettings, Truth
 from model.common import cli
@@ -52,18 +53,23 @@ def training_rows(tables: Tables, about: Mapping[str, Any], delay_us: int | None
     """
     if "fingerprint" not in about or tables.fingerprint() != about["fingerprint"]:
         raise DataError("build/data: these tables were not validated; run: python -m model.validate")
-    codes = tables.codes(about["train_until"])
-    until = {code: us for code, us in zip(codes, about["train_until"].values(), strict=True) if code is not None}
-    chosen = with_delay(tables.select(np.array(sorted(until), np.int64)), delay_us)
-    last = np.array([until[machine] for machine in chosen.machine.tolist()], np.int64)
-    kept = chosen.rows(chosen.time <= last)
-    kept = known_until(kept, np.array([until[machine] for machine in kept.bounds()[0].tolist()], np.int64))
+    kept = rows_until(tables, about["train_until"], delay_us)
     if not len(kept.time):
         raise DataError(
             "no row is left to train on: history and horizon are longer than the first two thirds of the time; "
             "give a longer time, or shorten features.history_hours in params.yaml"
         )
     return kept
+
+
+def rows_until(tables: Tables, train_until: Mapping[str, int], delay_us: int | None) -> Tables:
+    """Return the rows of the machines that are named, each up to its time, with marks no later than that."""
+    codes = tables.codes(train_until)
+    until = {code: us for code, us in zip(codes, train_until.values(), strict=True) if code is not None}
+    chosen = with_delay(tables.select(np.array(sorted(until), np.int64)), delay_us)
+    last = np.array([until[machine] for machine in chosen.machine.tolist()], np.int64)
+    kept = chosen.rows(chosen.time <= last)
+    return known_until(kept, np.array([until[machine] for machine in kept.bounds()[0].tolist()], np.int64))
 
 
 def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> TrainingSet:
@@ -75,19 +81,29 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
     cli.say(f"computing {len(spec.names)} features for {len(tables.time):,} rows")
     X = compute(tables, spec, constants, schema).X
     grid = Grid.of(Truth(tables, schema, source), JudgeSettings.from_params(params.raw))
-    y = np.concatenate(
+    every_us = microseconds(params.failure["negatives_every_hours"])
+    thinned = thin(tables.time, every_us, schema)
+    return TrainingSet(tables, spec, constants, X, labelled(tables, schema, params.horizon_us), thinned, grid)
+
+
+def labelled(tables: Tables, schema: Schema, horizon_us: int) -> NDArray[np.int8]:
+    """Return the labels of all rows, shape (components, rows), as :class:`TrainingSet` explains them."""
+    return np.concatenate(
         [
             np.where(
                 in_failure_hour(window, schema) | ~matured(window),
                 np.int8(UNKNOWN),
-                labels(window, schema, params.horizon_us),
+                labels(window, schema, horizon_us),
             )
             for window in tables.windows()
         ],
         axis=1,
     )
-    every_us = microseconds(params.failure["negatives_every_hours"])
-    return TrainingSet(tables, spec, constants, X, y, tables.time % every_us < schema.period_us, grid)
+
+
+def thin(time: Int64, every_us: int, schema: Schema) -> Bool:
+    """Return which rows stand for their neighbours."""
+    return time % every_us < schema.period_us
 
 
 def anomaly_head(training: TrainingSet, schema: Schema, params: Params) -> AnomalyHead:
@@ -96,8 +112,19 @@ def anomaly_head(training: TrainingSet, schema: Schema, params: Params) -> Anoma
     Raises:
         DataError: ``params.yaml`` names an unknown feature or parameter.
     """
-    asked, names = params.anomaly, training.spec.names
-    skipped = {reason.partition(":")[0] for reason in training.spec.skipped}  # the fleet lacks their sensors
+    columns = alarm_columns(training.spec, schema, params)
+    head = fit_alarm(training.X[:, training.thinned], columns, params)
+    return with_budget(head, training.grid, head.score(training.X), params)
+
+
+def alarm_columns(spec: FeatureSpec, schema: Schema, params: Params) -> Int32:
+    """Return the places of the features that the detector reads.
+
+    Raises:
+        DataError: ``params.yaml`` names an unknown feature.
+    """
+    asked, names = params.anomaly, spec.names
+    skipped = {reason.partition(":")[0] for reason in spec.skipped}  # the fleet lacks their sensors
     wanted = []
     for kind in asked["features"]:
         if kind in names:
@@ -108,25 +135,38 @@ def anomaly_head(training: TrainingSet, schema: Schema, params: Params) -> Anoma
         raise DataError(
             f"params.yaml: anomaly.features: there is no feature {unknown[0]}; choose among {', '.join(names)}"
         )
-    columns = np.array([names.index(name) for name in wanted], np.int32)
+    return np.array([names.index(name) for name in wanted], np.int32)
+
+
+def fit_alarm(X: Float64, columns: Int32, params: Params) -> AnomalyHead:
+    """Return the detector, fitted on rows ``columns`` of X (features, rows), without a threshold.
+
+    Raises:
+        DataError: ``params.yaml`` names an unknown parameter.
+    """
+    asked = params.anomaly
     try:
-        head = fit_anomaly_head(
-            training.X[:, training.thinned], columns, asked["detector"], asked["parameters"], params.seed
-        )
+        return fit_anomaly_head(X, columns, asked["detector"], asked["parameters"], params.seed)
     except ValueError as error:
         raise DataError(f"params.yaml: {error}") from error
-    score, rules = head.score(training.X), JudgeSettings.from_params(params.raw).rules
-    return replace(head, threshold=budget_threshold(training.grid, score, asked["alarms_per_machine_year"], rules))
+
+
+def with_budget(head: AnomalyHead, grid: Grid, score: Float64, params: Params) -> AnomalyHead:
+    """Return the head with the threshold that the alarm budget of ``params.yaml`` allows."""
+    rules = JudgeSettings.from_params(params.raw).rules
+    return replace(head, threshold=budget_threshold(grid, score, params.anomaly["alarms_per_machine_year"], rules))
 
 
 def known_failures(training: TrainingSet, schema: Schema) -> dict[str, int]:
     """Count the training failures of each component; empty where there is no failure table."""
-    if training.tables.failures is None:
+    return failures_of(training.tables, training.grid, schema)
+
+
+def failures_of(tables: Tables, grid: Grid, schema: Schema) -> dict[str, int]:
+    """Count the failures of each component in some tables; empty where there is no failure table."""
+    if tables.failures is None:
         return {}
-    return {
-        component: sum(len(of_one[c]) for of_one in training.grid.failures)
-        for c, component in enumerate(schema.components)
-    }
+    return {component: sum(len(of_one[c]) for of_one in grid.failures) for c, component in enumerate(schema.components)}
 
 
 def headless(grid: Grid, component: int, params: Params) -> str | None:
@@ -198,3 +238,40 @@ def failure_heads(
             + (f", without {without}" if without else "")
         )
     return heads
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Heads that were fitted in this process, and what they were fitted on; ``score`` has one value for each row."""
+
+    training: TrainingSet
+    schema: Schema
+    params: Params
+    anomaly: AnomalyHead
+    score: Float64
+
+    @classmethod
+    def of(cls, tables: Tables, schema: Schema, params: Params, source: str) -> InProcess:
+        """Compute features and labels, and fit the anomaly head."""
+        training = prepare(tables, schema, params, source)
+        anomaly = anomaly_head(training, schema, params)
+        return cls(training, schema, params, anomaly, anomaly.score(training.X))
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The features."""
+        return self.training.spec
+
+    @property
+    def constants(self) -> Constants:
+        """The frozen baselines."""
+        return self.training.constants
+
+    @property
+    def grid(self) -> Grid:
+        """The training rows as the judge sees them."""
+        return self.training.grid
+
+    def failures(self, without: str | None = None) -> dict[str, FailureHead]:
+        """Fit the failure heads."""
+        return failure_heads(self.training, self.schema, self.params, self.anomaly, without)

@@ -236,14 +236,14 @@ def flatten(estimator: Any) -> Forest:
         if estimator.is_categorical_ is not None and estimator.is_categorical_.any():
             raise ValueError(f"{name}: categorical splits cannot be flattened; set categorical_features=None")
         boosted = (_boosted(predictor.nodes) for (predictor,) in estimator._predictors)
-        return _build(boosted, float(estimator._baseline_prediction.item()), 1.0)
+        return build(boosted, float(estimator._baseline_prediction.item()), 1.0)
     if "IsolationForest" in kinds:
         return _isolation(estimator)
     if "ForestClassifier" in kinds:
         if estimator.n_outputs_ != 1 or estimator.n_classes_ != 2:
             raise ValueError(f"{name}: only two classes can be flattened; fit one head for each component")
         trees = [member.tree_ for member in estimator.estimators_]
-        return _build((_binary32(tree, tree.value[:, 0, 1]) for tree in trees), 0.0, float(len(trees)))
+        return build((_binary32(tree, tree.value[:, 0, 1]) for tree in trees), 0.0, float(len(trees)))
     raise ValueError(f"{name} cannot be flattened; use hist_gradient_boosting, a random forest or an isolation forest")
 
 
@@ -274,12 +274,13 @@ def _isolation(estimator: Any) -> Forest:
     )
     rows = estimator._max_samples
     if rows <= 1:  # depth and expectation are both 0; scikit-learn then sets their ratio to 1
-        return _build(trees, 1.0, 1.0)
+        return build(trees, 1.0, 1.0)
     expected = 1.0 if rows == 2 else 2.0 * (np.log(rows - 1.0) + np.euler_gamma) - 2.0 * (rows - 1.0) / rows
-    return _build(trees, 0.0, float(len(estimator.estimators_) * expected))
+    return build(trees, 0.0, float(len(estimator.estimators_) * expected))
 
 
-def _build(trees: Iterable[Tree], baseline: float, divisor: float) -> Forest:
+def build(trees: Iterable[Tree], baseline: float, divisor: float) -> Forest:
+    """The flat form of trees whose nodes may be in any order, the root first."""
     cuts, features, lefts, missing, roots = [], [], [], [], [0]
     for left, right, feature, threshold, missing_left, value in trees:
         order, child = _breadth_first(left.astype(np.int64), right.astype(np.int64))

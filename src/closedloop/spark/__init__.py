@@ -1,0 +1,1 @@
+"""Where one machine ends: tables, features, labels and trees on Apache Spark, through the same kernel."""

@@ -1,0 +1,131 @@
+"""The search for parameters: what it may change, that an interruption changes nothing, and what it writes."""
+
+import json
+
+import pytest
+import yaml
+
+from closedloop.data.schema import DataError
+from model import automl
+from model.common import params, searching, sweeping
+from simulated_fleet import PARAMS, PARAMS_FILE
+
+
+class StoppedError(Exception):
+    """An interruption."""
+
+
+@pytest.fixture
+def optuna(monkeypatch):
+    found = pytest.importorskip("optuna", reason="optuna is not installed (make automl installs it)")
+    found.logging.set_verbosity(found.logging.ERROR)
+    monkeypatch.setattr(automl, "FIRST", 4)
+    return found
+
+
+class First:
+    """A trial that takes the first choice, or the last, of everything."""
+
+    def __init__(self, last=False):
+        self.at = -1 if last else 0
+
+    def suggest_categorical(self, name, choices):
+        return choices[self.at]
+
+    def suggest_int(self, name, low, high, log=False):
+        return (low, high)[self.at]
+
+    suggest_float = suggest_int
+
+
+def judged(jobs):
+    """Made-up figures that prefer few leaves and many iterations."""
+    found = []
+    for job in jobs:
+        value = job.point.get("failure.parameters.max_leaf_nodes", 6) * 10.0
+        value -= job.point.get("failure.parameters.max_iter", 100) / 10.0
+        found.append({"machines": {"years": [1.0, 1.0], "cost": [value, value + len(job.point)]}})
+    return found
+
+
+def searched(optuna, place, seed=7, trials=10, judge=judged):
+    asked = params.parse(PARAMS)
+    study = optuna.create_study(storage=f"sqlite:///{place}", study_name="s", load_if_exists=True)
+    automl.search(study, asked, lambda point: searching.Job(None, None, point), judge, seed, trials, None)
+    return [(trial.number, trial.user_attrs["point"], trial.value) for trial in study.trials]
+
+
+def test_the_same_seed_gives_the_same_trials_and_another_one_others(optuna, tmp_path):
+    once = searched(optuna, tmp_path / "a.db")
+    assert once == searched(optuna, tmp_path / "b.db")
+    assert once != searched(optuna, tmp_path / "c.db", seed=8)
+    assert len(once) == len({json.dumps(point) for _, point, _ in once}) == 10
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_search_that_was_stopped_goes_on_as_if_it_never_was(optuna, tmp_path, monkeypatch, at):
+    """While a batch is judged, or between two tellings of one batch."""
+    batches, told = [], []
+
+    def judge(jobs):
+        batches.append(len(jobs))
+        if len(batches) == 2 and not at:
+            raise StoppedError
+        return judged(jobs)
+
+    real = optuna.study.Study.tell
+
+    def tell(study, *words):
+        told.append(words)
+        if at and len(told) == 4 + at:
+            raise StoppedError
+        return real(study, *words)
+
+    monkeypatch.setattr(optuna.study.Study, "tell", tell)
+    with pytest.raises(StoppedError):
+        searched(optuna, tmp_path / "a.db", judge=judge)
+    monkeypatch.setattr(optuna.study.Study, "tell", real)
+    assert searched(optuna, tmp_path / "a.db") == searched(optuna, tmp_path / "b.db")
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_every_point_is_a_parameter_file_without_slips(last):
+    asked = params.parse(PARAMS)
+    point = searching.suggested(First(last), asked)
+    params.parse(sweeping.changed(PARAMS, point))
+    assert {key.partition(".")[0] for key in point} <= {"features", "failure"}
+    assert any(value == {} for value in point.values()) == last  # the last choice leaves a family out
+
+
+def test_a_fleet_without_failures_searches_the_detector():
+    alone = PARAMS | {"schema": PARAMS["schema"] | {"components": []}}
+    point = searching.suggested(First(last=True), params.parse(alone))
+    assert point["anomaly.detector"] == "pca"
+    assert not [key for key in point if key.startswith("failure")]
+
+
+def test_nothing_that_judges_is_searched():
+    points = [searching.suggested(First(last), params.parse(PARAMS)) for last in (False, True)]
+    assert not [key for point in points for key in point if key.partition(".")[0] in sweeping.FIXED]
+
+
+def test_the_file_keeps_its_comments_and_gets_the_values(tmp_path):
+    out = tmp_path / "params.yaml"
+    automl.written(PARAMS_FILE, {"failure.parameters.max_iter": 50, "features.change": {}}, out)
+    before, after = PARAMS_FILE.read_text().splitlines(), out.read_text()
+    assert yaml.safe_load(after)["failure"]["parameters"]["max_iter"] == 50
+    assert params.load(out).features["change"] == {}
+    comments = [line.partition("#")[2].strip() for line in before if "#" in line]
+    assert [one for one in comments if one not in after and "mean of the newer" not in one] == []
+
+
+@pytest.mark.parametrize("budget", [["--trials", "0"], ["--minutes", "0"], ["--trials", "4", "--processes", "0"]])
+def test_a_budget_of_nothing_is_refused(optuna, budget):
+    with pytest.raises(DataError, match="give a budget above 0"):
+        automl.main(budget)
+
+
+def test_without_optuna_it_says_what_installs_it(monkeypatch):
+    monkeypatch.setattr(automl, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match="optuna is not installed; run: make automl"):
+        automl.main(["--trials", "4"])

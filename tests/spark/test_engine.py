@@ -1,0 +1,117 @@
+"""``engine: spark`` gives what one machine gives: features bit for bit, a bundle like any other, the same answers."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from closedloop.data.schema import DataError, microseconds
+from closedloop.data.simulate import simulate
+from closedloop.data.sources import read_tables, write_tables
+from closedloop.features.spec import FeatureSpec, fit_constants
+from closedloop.heads.bundle import load, write
+from closedloop.judge.holdout import last_times
+from closedloop.spark import fleet as fleets
+from model.batch import main as batch
+from model.common import params, spark_rows
+from model.train import train
+from simulated_fleet import PARAMS, SCHEMA
+
+MACHINES, DAYS = 14, 100
+SPARK = PARAMS | {
+    "engine": "spark",
+    "failure": PARAMS["failure"]
+    | {"estimator": "random_forest", "parameters": {"numTrees": 8, "maxDepth": 4}, "folds": 2, "minimum_failures": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small simulated fleet as Parquet files."""
+    made = tmp_path_factory.mktemp("fleet")
+    write_tables(simulate("default", MACHINES, DAYS, 5, SCHEMA).tables, SCHEMA, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tables(folder):
+    return read_tables(folder, SCHEMA, {})
+
+
+def wanted_of(tables, asked):
+    spec = FeatureSpec.from_params(asked.features, SCHEMA)
+    constants = fit_constants(tables, SCHEMA, int(tables.time.max()), spec.history_us)
+    until = last_times(tables, np.ones(len(tables.time), bool))
+    every_us = microseconds(asked.failure["negatives_every_hours"])
+    return spark_rows.Wanted(spec, constants, SCHEMA, until, None, asked.horizon_us, every_us)
+
+
+def in_csv(tables, folder, to):
+    """The same tables as CSV files, telemetry last row first."""
+    import pyarrow.csv as pc
+
+    for path in folder.glob("PdM_*.parquet"):
+        table = pq.read_table(path)
+        order = range(len(table))[:: -1 if "telemetry" in path.name else 1]
+        if "datetime" in table.column_names:
+            text = pa.compute.strftime(table["datetime"], "%Y-%m-%dT%H:%M:%SZ")
+            table = table.set_column(table.column_names.index("datetime"), "datetime", text)
+        pc.write_csv(table.take(pa.array(order)), to / f"{path.stem}.csv")
+    return to
+
+
+def digests(frame):
+    return {row.machineID: row.digest for row in frame.select("machineID", "digest").collect()}
+
+
+def test_features_and_labels_are_those_of_one_machine_whatever_the_partitions(spark, folder, tables, tmp_path):
+    wanted = wanted_of(tables, params.parse(SPARK))
+    alone = spark_rows.digests(tables, wanted)
+    expected = dict(zip(alone["machineID"].to_pylist(), alone["digest"].to_pylist(), strict=True))
+    assert len(set(expected.values())) == MACHINES
+    run = partial(spark_rows.digests, wanted=wanted)
+    for place, partitions in ((folder, 1), (folder, 5), (in_csv(tables, folder, tmp_path), None)):
+        found = fleets.open_fleet(place, SCHEMA, {}, labels=True).map(run, f"{wanted.key}, digest string", partitions)
+        assert digests(found) == expected
+
+
+def test_a_model_of_spark_is_a_bundle_like_any_other(spark, folder, tables, tmp_path, capsys):
+    """It is loaded, and answers, where there is no Spark; a batch on Spark says what one on this machine says."""
+    until = last_times(tables, np.ones(len(tables.time), bool))
+    about = {"source": "simulated", "fingerprint": tables.fingerprint(), "train_until": until}
+    ((name, bundle),) = [next(train(tables, SCHEMA, params.parse(SPARK), about, folder))]
+    assert name == "bundle"
+    assert bundle.provenance["engine"] == "spark"
+    write(bundle, tmp_path / "bundle")
+    assert set(load(tmp_path / "bundle").failures) == set(bundle.failures) != set()
+    found = bundle.predict(tables)
+    assert np.nanmax(found.probability) > 5 * np.nanmedian(found.probability)
+    said = {}
+    for engine in ("local", "spark"):
+        out = tmp_path / f"{engine}.parquet"
+        words = ["--data", folder, "--bundle", tmp_path / "bundle", "--out", out, "--engine", engine]
+        batch([str(word) for word in words])
+        files = sorted(out.glob("*.parquet")) if engine == "spark" else [out]
+        said[engine] = pa.concat_tables([pq.read_table(file) for file in files]).to_pylist()
+    assert said["spark"] == said["local"]
+    assert len(said["local"]) == MACHINES * (1 + len(bundle.failures))
+    assert json.loads((tmp_path / "bundle/manifest.json").read_text())["provenance"]["engine"] == "spark"
+
+
+def test_what_an_executor_refuses_is_one_error(spark, folder, tmp_path):
+    table = pq.read_table(folder / "PdM_telemetry.parquet")
+    names = pa.array(["7a"] * len(table))
+    pq.write_table(table.set_column(1, "machineID", names), tmp_path / "PdM_telemetry.parquet")
+    with (
+        pytest.raises(DataError, match=r"^telemetry.machineID: '7a' is not a whole number; number your machines"),
+        fleets.told(),
+    ):
+        fleets.open_fleet(tmp_path, SCHEMA, {}).map(partial(count), "machineID bigint").collect()
+
+
+def count(tables):
+    """The machines of some tables."""
+    return pa.table({"machineID": tables.bounds()[0]})
