@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Iterator
 
+from pipeline import image_push
+
 from . import manifest_rules
 from .manifest_rules import MADE_BY_HAND, Facts, Object, Rule, applied, find_named, open_ports, selected_by
 
@@ -74,12 +76,30 @@ def _of_route(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]
                 yield f"the service has no route {path['value']}"
 
 
+def as_pattern(glob: str) -> re.Pattern[str]:
+    """What a glob of the policy-controller finds: ``**`` anything, ``*`` anything within one part of a name."""
+    return re.compile(
+        "".join({"**": ".*", "*": "[^/]*"}.get(part, re.escape(part)) for part in re.split(r"(\*+)", glob))
+    )
+
+
+def image_of(signer: str) -> str:
+    """The image of the repository whose workflow signs, as the pipeline pushes it."""
+    repository = "/".join(signer.removeprefix("https://github.com/").split("/")[:2])
+    return f"{image_push.REGISTRY}/{repository}".lower()
+
+
 def _of_admission(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
     spec = one["spec"]
     if spec.get("mode", "enforce") != "enforce":
         yield "it only warns"
-    if any(image["glob"].startswith("*") for image in spec["images"]):
-        yield "it refuses the images of everyone else"
+    globs = [as_pattern(image["glob"]) for image in spec["images"]]
+    for who in (who for each in spec["authorities"] for who in each.get("keyless", {}).get("identities", [])):
+        name = image_of(str(who.get("subject")))
+        if not all(any(glob.fullmatch(name + end) for glob in globs) for end in (f"@sha256:{'0' * 64}", ":tag")):
+            yield f"it does not look at {name}, which is what a release names"
+        if any(glob.fullmatch(f"{name}{end}@sha256:{'0' * 64}") for glob in globs for end in ("-other", "/other")):
+            yield "it refuses the images of everyone else"
     for authority in spec["authorities"]:
         identities = authority.get("keyless", {}).get("identities", [])
         if not identities or "static" in authority:

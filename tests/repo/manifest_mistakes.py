@@ -370,6 +370,14 @@ FULL: dict[str, Plant] = {
     # admission
     "admission that only warns": Plant("only warns", lambda o: admission(o).update(mode="warn")),
     "admission of every image": Plant("everyone else", lambda o: admission(o)["images"][0].update(glob="**")),
+    "admission of packages below this one": Plant(
+        "does not look at ghcr.io/owner/repository",
+        lambda o: admission(o)["images"][0].update(glob="ghcr.io/owner/repository/**"),
+    ),
+    "admission of tags alone": Plant("does not look at", lambda o: admission(o)["images"].pop(0)),
+    "admission of packages of a like name": Plant(
+        "everyone else", lambda o: admission(o)["images"][0].update(glob="ghcr.io/owner/repository**")
+    ),
     "admission of anyone": Plant("anyone signed", lambda o: authority(o)["keyless"].pop("identities")),
     "admission of every branch": Plant(
         "another workflow or branch",

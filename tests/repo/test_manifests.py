@@ -19,10 +19,11 @@ from score.endpoints import PATHS
 from score.metrics import Metrics
 from score.model_counts import ModelCounts
 
+from . import manifest_custom as custom
 from . import schemas
 from .manifest_custom import faults
 from .manifest_mistakes import BASE, FULL, SCHEMA, Plant
-from .manifest_rules import Facts, Object
+from .manifest_rules import OF_THE_CLUSTER, Facts, Object, applied
 
 WITHOUT = "neither kustomize nor kubectl is on PATH"
 
@@ -109,6 +110,24 @@ def test_there_is_an_overlay_for_each_environment_and_a_namespace_for_it(renderi
     assert len({one["metadata"]["namespace"] for name in release.ENVIRONMENTS for one in renderings[name]}) == 2
 
 
+def test_what_is_of_the_whole_cluster_is_for_an_administrator(
+    renderings: dict[str, list[Object]], facts: Facts
+) -> None:
+    """A release that had it would be refused by `make deploy`; where it is, it is right and in force."""
+    assert {name.partition("+")[0] for name in renderings if "admission" in name} == {
+        f"cluster-{name}" for name in release.ENVIRONMENTS
+    }
+    for name, objects in renderings.items():
+        wide = {one["kind"] for one in objects if one["kind"] in OF_THE_CLUSTER}
+        if not name.startswith("cluster-"):
+            assert wide <= {"Namespace"} if name.startswith("local") else wide == set(), name
+        elif "admission" in name:
+            assert wide == {"Namespace", "ClusterImagePolicy"}
+            assert list(applied(custom.RULES, objects, facts)) == []
+            (space,) = (one for one in objects if one["kind"] == "Namespace")
+            assert space["metadata"]["labels"]["policy.sigstore.dev/include"] == "true"
+
+
 PLURALS = {"PodDisruptionBudget": "poddisruptionbudgets", "NetworkPolicy": "networkpolicies"}
 
 
@@ -126,7 +145,7 @@ def test_the_role_of_the_deployer_covers_what_is_deployed_and_no_more(renderings
         (one["apiVersion"].rpartition("/")[0], PLURALS.get(one["kind"], one["kind"].lower() + "s"))
         for name, objects in renderings.items()
         for one in objects
-        if not name.startswith("cluster-") and one["kind"] not in ("Namespace", "ClusterImagePolicy")
+        if not name.startswith("cluster-") and one["kind"] != "Namespace"
         if manifests.ONLY_LOCAL not in name  # which no release deploys
     }
     assert given == asked
