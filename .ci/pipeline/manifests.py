@@ -1,9 +1,9 @@
 """Render the manifests of k8s/, and run kube-score over them.
 
-Each overlay goes to build/manifests/<overlay>.yaml, as a release takes it up. Those, what an administrator applies
-(k8s/cluster), each component on each of them that may have it and each pair of components go to build/manifests-checked
-with the image named by a digest, as a release names it; that is what kube-score, checkov and
-tests/repo/test_manifests.py look at.
+Each overlay goes to build/manifests/<overlay>.yaml, as a release takes it up, and the alerts to alerts-azure.json. The
+overlays, what an administrator applies (k8s/cluster), each component on each of them that may have it and each pair of
+components go to build/manifests-checked with the image named by a digest, as a release names it; that is what
+kube-score, checkov and the tests of tests/repo look at.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline import github, release
+from pipeline import azure_alerts, github, release
 
 K8S = github.ROOT / "k8s"
 OUT = github.ROOT / "build/manifests"
 CHECKED = github.ROOT / "build/manifests-checked"
+ALERTS = K8S / "components/monitoring/prometheus/prometheusrule.yaml"
 RENDERERS = (("kustomize", "build"), ("kubectl", "kustomize"))
 # The minors of Kubernetes whose schemas tests/repo/test_manifests.py checks.
 MINORS = ("1.32.0", "1.33.0", "1.34.0", "1.35.0", "1.36.0", "1.37.0")
@@ -103,8 +104,8 @@ def combined(folder: Path, more: tuple[str, ...]) -> str:
             text = text.replace("resources:\n", f"resources:\n  - {PARAMETERS}\n")
         text += "" if "\ncomponents:\n" in text else "components:\n"
         text += "".join(f"  - ../../components/{one}\n" for one in more)  # the list of components stands last
-        text = text.replace("  - ../../", f"  - {os.path.relpath(K8S, copy)}/")
-        text = re.sub(r"  - \.\./(?!\.\./)", f"  - {os.path.relpath(folder.parent, copy)}/", text)
+        places = {"../../": os.path.relpath(K8S, copy), "../": os.path.relpath(folder.parent, copy)}
+        text = re.sub(r"(?<=^  - )(?:\.\./){1,2}", lambda found: f"{places[found[0]]}/", text, flags=re.MULTILINE)
         file.write_text(text, encoding="utf-8")
         return render(copy)
 
@@ -165,6 +166,9 @@ def main() -> int:
         file = OUT / f"{folder.name}.yaml"
         file.write_text(render(folder), encoding="utf-8")
         print(f"wrote {file.relative_to(github.ROOT)}")
+    alerts = OUT / "alerts-azure.json"
+    alerts.write_text(azure_alerts.template(ALERTS), encoding="utf-8")
+    print(f"wrote {alerts.relative_to(github.ROOT)}")
     for name, text in texts.items():
         (CHECKED / f"{name}.yaml").write_text(text, encoding="utf-8")
     print(f"wrote {len(texts)} combinations to {CHECKED.relative_to(github.ROOT)}")

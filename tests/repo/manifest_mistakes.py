@@ -348,6 +348,21 @@ FULL: dict[str, Plant] = {
     "an alert on a counter without its end": Plant(
         "no metric closedloop_requests", lambda o: rule(o).update(expr="rate(closedloop_requests[5m]) > 0")
     ),
+    "an alert on another exporter's metric": Plant(
+        "no metric node_load1", lambda o: rule(o).update(expr="node_load1 > 1 and closedloop_ready == 0")
+    ),
+    "an alert on no label": Plant(
+        "has no label code", lambda o: rule(o).update(expr='rate(closedloop_requests_total{code="500"}[5m]) > 0')
+    ),
+    "an alert grouped by no label": Plant(
+        "has a label pods", lambda o: rule(o).update(expr="min by (namespace, pods) (closedloop_ready) == 0")
+    ),
+    "a summary of a label that is summed away": Plant(
+        "its summary names pod",
+        lambda o: rule(o).update(
+            expr="min by (namespace) (closedloop_ready) == 0", annotations={"summary": "{{ $labels.pod }}"}
+        ),
+    ),
     "an alert without a runbook": Plant("no summary or no runbook", lambda o: rule(o).update(alert="Other")),
     "an alert with another's runbook": Plant(
         "does not lead to its runbook", lambda o: rule(o)["annotations"].update(runbook="README.md#x")

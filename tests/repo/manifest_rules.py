@@ -27,7 +27,7 @@ class Facts:
     settings: set[str]
     stores: tuple[str, ...]
     routes: set[str]
-    metrics: set[str]
+    metrics: dict[str, set[str]]  # each with its labels
     runbooks: set[str]  # the headings of the page that alerts lead to
     may_be_open: bool = False  # the overlay of one's own machine: open, and one replica
 

@@ -28,14 +28,22 @@ from .manifest_rules import OF_THE_CLUSTER, Facts, Object, applied
 WITHOUT = "neither kustomize nor kubectl is on PATH"
 
 
-def metrics() -> set[str]:
-    """The series of a service that ships its log and asks for tokens."""
+def metrics() -> dict[str, set[str]]:
+    """The series of a service that ships its log and asks for tokens, with their labels."""
     status = MagicMock()  # each figure is 1; only their names count
     status.served, status.model = {"model_digest": "m"}, ModelCounts(["c"], ["s"], "2015-01-01T00:00:00Z")
     status.model.newest, status.shipping = "2015-01-01T00:00:00Z", lambda: {"oldest_unsent_us": 1}
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
-    families = Metrics(status).registry.collect()
-    return {family.name + suffix for family in families for suffix in suffixes[family.type]}
+    made = Metrics(status)
+    made.answered("/score", 200, 0.1)
+    made.feedback_taken({"failures": 1})
+    return {
+        family.name + suffix: {name for one in family.samples for name in one.labels}.union(
+            getattr(family, "_labelnames", ()), {"le"} if suffix == "_bucket" else ()
+        )
+        for family in made.registry.collect()
+        for suffix in suffixes[family.type]
+    }
 
 
 @pytest.fixture(scope="session")

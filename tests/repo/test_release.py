@@ -739,14 +739,14 @@ def test_a_first_release_with_an_autoscaler_starts_at_its_floor(repo: Repository
     assert replicas(file) == 2
 
 
-REFERENCE: dict[str, Any] = {"configMapKeyRef": {"name": "x", "key": "y"}}
+ELSEWHERE: dict[str, Any] = {"configMapKeyRef": {"name": "x", "key": "y"}}
 
 
 @pytest.mark.parametrize(
     ("container", "says"),
     [
         ({"env": [{"name": "AUTH", "value": "open"}]}, "AUTH=open"),
-        ({"env": [{"name": "AUTH", "valueFrom": REFERENCE}]}, "AUTH from another object"),
+        ({"env": [{"name": "AUTH", "valueFrom": ELSEWHERE}]}, "AUTH from another object"),
         ({"envFrom": [{"configMapRef": {"name": "x"}}]}, "envFrom"),
     ],
 )
