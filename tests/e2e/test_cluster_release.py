@@ -13,12 +13,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline import github, manifests
 
+from . import alerts
 from .cluster import (
     BEFORE,
     IMAGE,
@@ -209,6 +211,42 @@ def test_the_policies_allow_what_is_needed_and_nothing_else(space: Space, releas
 
 
 # --- the end ---
+
+
+FLOOD = """
+import urllib.error, urllib.request
+for _ in range(200):
+    asked = urllib.request.Request("http://score/score", b"{}", {"Authorization": "Bearer of-nobody"})
+    try:
+        urllib.request.urlopen(asked, timeout=10)
+    except urllib.error.HTTPError as error:
+        assert error.code == 401, error
+    else:
+        raise SystemExit("a token of nobody was taken")
+"""
+
+
+def test_who_tries_tokens_fires_an_alert(space: Space, releases: Releases, tmp_path: Path) -> None:
+    """By what the replicas' own /metrics say before and after."""
+
+    def tried() -> None:
+        space("exec", "client", "--", "python", "-c", FLOOD)
+
+    alerts.check(space, "ScoreUnauthorized", tmp_path, tried, "closedloop_auth_failures_total")
+
+
+def test_a_store_that_is_gone_fires_an_alert(space: Space, releases: Releases, tmp_path: Path) -> None:
+    """Nothing is shipped then, and what is acknowledged stays on the volumes; afterwards it is shipped."""
+
+    def gone() -> None:
+        space("scale", "deployment/azurite", "--replicas=0")
+
+    try:
+        with space.load("store", rate=20, **BEARER):
+            alerts.check(space, "LogHalted", tmp_path, gone, "closedloop_log_ship_failures_total")
+    finally:
+        space("scale", "deployment/azurite", "--replicas=1")
+        space.rolled_out("deployment/azurite")
 
 
 def test_scaled_up_and_down_with_the_store_down_nothing_is_lost(space: Space, releases: Releases) -> None:

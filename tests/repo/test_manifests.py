@@ -20,10 +20,17 @@ from score.metrics import Metrics
 from score.model_counts import ModelCounts
 
 from . import manifest_custom as custom
+from . import manifest_later as later
 from . import schemas
-from .manifest_custom import faults
+from .manifest_later import LATER
 from .manifest_mistakes import BASE, FULL, SCHEMA, Plant
 from .manifest_rules import OF_THE_CLUSTER, Facts, Object, applied
+
+
+def faults(objects: list[Object], facts: Facts) -> list[str]:
+    """What every rule says of the objects, one line each."""
+    return [*custom.faults(objects, facts), *applied(later.RULES, objects, facts)]
+
 
 WITHOUT = "neither kustomize nor kubectl is on PATH"
 
@@ -134,6 +141,19 @@ def test_what_is_of_the_whole_cluster_is_for_an_administrator(
             assert list(applied(custom.RULES, objects, facts)) == []
             (space,) = (one for one in objects if one["kind"] == "Namespace")
             assert space["metadata"]["labels"]["policy.sigstore.dev/include"] == "true"
+
+
+def test_nobody_but_the_deployers_gets_a_right(renderings: dict[str, list[Object]]) -> None:
+    """Nor any right outside the namespace."""
+    for name, objects in renderings.items():
+        if name.startswith("cluster-"):
+            kinds = {one["kind"] for one in objects} - {"ClusterImagePolicy"}
+            assert kinds == {"Namespace", "Role", "RoleBinding"}
+            (binding,) = (one for one in objects if one["kind"] == "RoleBinding")
+            assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("Role", "deployer")
+            (who,) = binding["subjects"]
+            assert who["kind"] == "Group"
+            assert who["name"].endswith("-deployers")  # `make rename` writes the beginning
 
 
 PLURALS = {"PodDisruptionBudget": "poddisruptionbudgets", "NetworkPolicy": "networkpolicies"}
@@ -255,6 +275,12 @@ def test_a_mistake_in_a_component_is_found(full: list[Object], facts: Facts, nam
     assert any(FULL[name].says in one for one in said), said
 
 
+@pytest.mark.parametrize("name", LATER)
+def test_a_mistake_that_shows_later_is_found(full: list[Object], facts: Facts, name: str) -> None:
+    said = faults(planted(full, LATER[name]), facts)
+    assert any(LATER[name].says in one for one in said), said
+
+
 @pytest.mark.parametrize("name", SCHEMA)
 def test_a_mistake_that_a_schema_knows_is_found(
     base: list[Object], minors: dict[str, schemas.Schemas], name: str
@@ -265,6 +291,6 @@ def test_a_mistake_that_a_schema_knows_is_found(
 
 
 def test_the_mistakes_are_many_and_different() -> None:
-    every: dict[str, Any] = BASE | FULL | SCHEMA
-    assert len(every) == len(BASE) + len(FULL) + len(SCHEMA)
+    every: dict[str, Any] = BASE | FULL | LATER | SCHEMA
+    assert len(every) == len(BASE) + len(FULL) + len(LATER) + len(SCHEMA)
     assert len(every) >= 60
