@@ -90,6 +90,39 @@ def images(space: Space) -> set[str]:
     return {space.ask(name)[1]["image"] for name in names}
 
 
+MAY = ["patch statefulsets.apps", "create services", "list pods", "create pods/portforward", "watch statefulsets.apps"]
+MAY_NOT = [
+    "get secrets",
+    "create pods",
+    "create pods/exec",
+    "get pods/log",
+    "delete statefulsets.apps",
+    "delete persistentvolumeclaims",
+    "patch persistentvolumeclaims",
+    "create rolebindings.rbac.authorization.k8s.io",
+    "patch roles.rbac.authorization.k8s.io",
+    "patch namespaces",
+    "create serviceaccounts/token",
+    "patch nodes",
+]
+
+
+def test_the_deployer_may_deploy_and_nothing_more(space: Space, releases: Releases) -> None:
+    """In its namespace; and nothing at all in another."""
+
+    def may(what: str, namespace: str) -> bool:
+        who = ("--as", "e2e", "--as-group", "closedloop-deployers", "--namespace", namespace)
+        done = subprocess.run(
+            ["kubectl", "auth", "can-i", *what.split(), *who], capture_output=True, text=True, check=False
+        )
+        assert done.stdout.strip() in ("yes", "no"), done.stderr
+        return done.stdout.strip() == "yes"
+
+    assert [what for what in MAY if not may(what, space.name)] == []
+    assert [what for what in MAY_NOT if may(what, space.name)] == []
+    assert [what for what in MAY if may(what, "default")] == []
+
+
 def test_the_smoke_test_leaves_no_row(space: Space, releases: Releases) -> None:
     assert len(space.ready()) == 2
     assert images(space) == {releases.before}

@@ -39,9 +39,9 @@ def _tested(case: dict[str, Any], rule: dict[str, Any], file: Path) -> str:
     """Write a file that tests one rule by itself, since promtool evaluates every rule of a test each minute."""
     rules = file.with_suffix(".rules.yaml")
     rules.write_text(yaml.safe_dump({"groups": [{"name": "tested", "rules": [rule]}]}), encoding="utf-8")
-    # The query counts the firing alerts of that name, whatever their labels and texts.
+    # The query is 1 where any alert of that name fires, whatever its labels and text.
     asked = {
-        "expr": f'count(ALERTS{{alertname="{case["alert"]}",alertstate="firing"}})',
+        "expr": f'count(count by (alertname) (ALERTS{{alertname="{case["alert"]}",alertstate="firing"}}))',
         "eval_time": case["at"],
         "exp_samples": [{"labels": "{}", "value": 1}] if case.get("fires", True) else [],
     }
