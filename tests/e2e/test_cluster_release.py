@@ -112,9 +112,8 @@ def test_the_deployer_may_deploy_and_nothing_more(space: Space, releases: Releas
 
     def may(what: str, namespace: str) -> bool:
         who = ("--as", "e2e", "--as-group", "closedloop-deployers", "--namespace", namespace)
-        done = subprocess.run(
-            ["kubectl", "auth", "can-i", *what.split(), *who], capture_output=True, text=True, check=False
-        )
+        words = what.replace("/", " --subresource ").split()
+        done = subprocess.run(["kubectl", "auth", "can-i", *words, *who], capture_output=True, text=True, check=False)
         assert done.stdout.strip() in ("yes", "no"), done.stderr
         return done.stdout.strip() == "yes"
 
