@@ -268,7 +268,7 @@ def test_who_tries_tokens_fires_an_alert(space: Space, releases: Releases, tmp_p
 
 
 def test_a_store_that_is_gone_fires_an_alert(space: Space, releases: Releases, tmp_path: Path) -> None:
-    """Nothing is shipped then, and what is acknowledged stays on the volumes; afterwards it is shipped."""
+    """What is acknowledged then stays on the volumes, and goes to the store afterwards."""
 
     def gone() -> None:
         space("scale", "deployment/azurite", "--replicas=0")
