@@ -408,6 +408,7 @@ def gathered(repo: Repository, becomes_champion: bool = True) -> None:
         "sbom.json": "{}",
         "wheel/x.whl": "wheel",
         "manifests/aks.yaml": repo.manifest,
+        "manifests/alerts-azure.json": "{}",
     }
     for name, text in files.items():
         path = repo.work / "build" / name
@@ -421,7 +422,7 @@ def gathered(repo: Repository, becomes_champion: bool = True) -> None:
 def test_a_release_holds_everything_that_is_served_and_names_the_image_by_digest(repo: Repository) -> None:
     gathered(repo)
     held = {path.name for path in (repo.work / "build/release").iterdir()}
-    names = "bundle.tar.gz card.md report.html serve.txt sbom.json x.whl manifests-aks.yaml facts.json"
+    names = "bundle.tar.gz card.md report.html serve.txt sbom.json x.whl manifests-aks.yaml alerts-azure.json facts.json"
     assert set(names.split()) == held
     text = (repo.work / "build/release/manifests-aks.yaml").read_text()
     assert text.count(f"image: {IMAGE}\n") == 2
