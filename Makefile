@@ -185,7 +185,7 @@ image-test: engine $(INSTALLED) ## run that image without privileges, call every
 
 manifests: $(INSTALLED) ## render the Kubernetes manifests of every overlay to build/manifests, and validate them
 	$(FROM_CI) $(BIN)/python -m pipeline.manifests
-	$(BIN)/pytest -q tests/repo/test_manifests.py
+	$(BIN)/pytest -q tests/repo/test_manifests.py tests/repo/test_manifest_scan.py
 
 ##@ Tests and checks
 

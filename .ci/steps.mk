@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test automl
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test automl
 
 # --- ci.yml, and what it calls ---
 
@@ -9,6 +9,9 @@ kind: ## make a cluster of two nodes with kind, which the hosted runner has; kub
 
 e2e: $(INSTALLED) ## test the manifests with IMAGE on the cluster of kubectl's context: kind's, or CONTEXT=its name; LOAD=command: how images get to the nodes
 	E2E=1 DOCKER="$(DOCKER)" IMAGE="$(IMAGE)" CONTEXT="$(CONTEXT)" LOAD="$(LOAD)" $(BIN)/pytest -v --capture=no --durations 10 $(wildcard tests/e2e/test_cluster*.py)
+
+before: engine $(BUNDLE) ## get what is served, or build this change's base, as closedloop:before: what `make e2e` upgrades from
+	@DOCKER=$(DOCKER) $(FROM_CI) python3 -m pipeline.before
 
 engine: ## check that a container engine answers
 	@$(DOCKER) info >/dev/null 2>&1 || { echo 'make: `$(DOCKER) info` finds no container engine; start one, or name its client: DOCKER=path' >&2; exit 2; }

@@ -65,19 +65,35 @@ def objects(path: Path) -> list[dict[str, Any]]:
 
 
 def refuse_open(found: list[dict[str, Any]]) -> None:
-    """Refuse manifests that open the service to everyone.
+    """Refuse manifests that open the service to everyone, or that may.
 
     Raises:
-        PipelineError: a container has ``AUTH=open``.
+        PipelineError: a container has ``AUTH=open``, or takes AUTH from an object where it cannot be read here.
     """
     for one in found:
         pod = one.get("spec", {}).get("template", {}).get("spec", {})
         for container in pod.get("containers", []):
-            if {"name": "AUTH", "value": "open"} in container.get("env", []):
+            asked = {each["name"]: each for each in container.get("env", [])}.get("AUTH", {"value": ""})
+            if asked.get("value", "open") == "open" or "envFrom" in container:
+                how = "AUTH=open" if asked.get("value") == "open" else "AUTH from another object, or envFrom"
                 raise github.PipelineError(
-                    f"{one['kind']} {one['metadata']['name']} has AUTH=open, so anyone could score and feed back: "
+                    f"{one['kind']} {one['metadata']['name']} has {how}, so anyone could score and feed back: "
                     "take it out of the overlay, and add the component auth"
                 )
+
+
+def refuse_of_cluster(found: list[dict[str, Any]]) -> None:
+    """Refuse manifests with objects of the whole cluster, which the role that deploys may not touch.
+
+    Raises:
+        PipelineError: an object lies in no namespace.
+    """
+    for one in found:
+        if "namespace" not in one["metadata"]:
+            raise github.PipelineError(
+                f"{one['kind']} {one['metadata']['name']} is of the whole cluster: take it out of the overlay, and let "
+                "an administrator apply it with k8s/cluster"
+            )
 
 
 def send(found: list[dict[str, Any]], manager: str) -> list[dict[str, Any]]:
@@ -134,10 +150,12 @@ def apply() -> None:
     """Apply the manifests, and wait until every workload has rolled out.
 
     Raises:
-        PipelineError: they open the service, kubectl refused them, or a workload did not roll out in time.
+        PipelineError: they open the service or change the cluster, kubectl refused them, or a workload did not roll
+            out in time.
     """
     found = objects(overlay_file())
     refuse_open(found)
+    refuse_of_cluster(found)
     floors = scaled(found)
     ruled = [
         (one, floors[key])

@@ -1,14 +1,16 @@
 """Render the manifests of k8s/, and run kube-score over them.
 
-Each overlay goes to build/manifests/<overlay>.yaml, as a release takes it up. Those, what an administrator applies
-(k8s/cluster), each component on each overlay and each pair of components go to build/manifests-checked with the image
-named by a digest, as a release names it; that is what kube-score and tests/repo/test_manifests.py look at.
+Each overlay goes to build/manifests/<overlay>.yaml, as a release takes it up, and the alerts to alerts-azure.json. The
+overlays, what an administrator applies (k8s/cluster), each component on each of them that may have it and each pair of
+components go to build/manifests-checked with the image named by a digest, as a release names it; that is what
+kube-score, checkov and the tests of tests/repo look at.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,17 +19,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline import github, release
+from pipeline import azure_alerts, github, release
 
 K8S = github.ROOT / "k8s"
 OUT = github.ROOT / "build/manifests"
 CHECKED = github.ROOT / "build/manifests-checked"
+ALERTS = K8S / "components/monitoring/prometheus/prometheusrule.yaml"
 RENDERERS = (("kustomize", "build"), ("kubectl", "kustomize"))
 # The minors of Kubernetes whose schemas tests/repo/test_manifests.py checks.
 MINORS = ("1.32.0", "1.33.0", "1.34.0", "1.35.0", "1.36.0", "1.37.0")
 VALIDATOR = ("kube-score", "score", "--output-format", "ci", "--exit-one-on-warning", "--kubernetes-version", "v1.32")
 IMAGE = f"{release.NAME}@sha256:{'0' * 64}"
 ONLY_LOCAL = "local-log"  # the component that staging and production must not have
+ONLY_CLUSTER = "admission"  # the component of what an administrator applies, and of no overlay
 PARAMETERS = "parameters.yaml"  # in components/: every parameter; in an overlay: those that its components ask for
 QUIET = ("[OK]", "[SKIPPED]")  # kube-score's lines that report no problem
 
@@ -72,18 +76,20 @@ def render(folder: Path) -> str:
 
 
 def combinations() -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Yield each overlay with each component that it may have besides its own, and one overlay with each pair."""
+    """Yield each folder with each component that it may have besides its own, and one overlay with each pair."""
+    yield from ((folder, (ONLY_CLUSTER,)) for folder in clusters())
     for folder in overlays():
         own = (folder / "kustomization.yaml").read_text(encoding="utf-8").splitlines()
         taken = {line.partition("../../components/")[2] for line in own if line.startswith("  - ../../components/")}
-        free = [one for one in components() if one not in taken and not any(rivals(one, other) for other in taken)]
+        left = [one for one in components() if one not in taken and one != ONLY_CLUSTER]
+        free = [one for one in left if not any(rivals(one, other) for other in taken)]
         yield from ((folder, (one,)) for one in free if one != ONLY_LOCAL or folder.name == "local")
         if folder.name == "local":  # which has no component of its own, so that every pair is one more combination
             yield from ((folder, pair) for pair in itertools.combinations(free, 2) if not rivals(*pair))
 
 
 def combined(folder: Path, more: tuple[str, ...]) -> str:
-    """Return the manifests of an overlay to which a person added components, and the parameters that these ask for.
+    """Return the manifests of a folder to which a person added components, and the parameters that these ask for.
 
     Raises:
         subprocess.CalledProcessError: it cannot be rendered; standard error says why.
@@ -96,8 +102,11 @@ def combined(folder: Path, more: tuple[str, ...]) -> str:
         text = file.read_text(encoding="utf-8")
         if f"  - {PARAMETERS}\n" not in text:
             text = text.replace("resources:\n", f"resources:\n  - {PARAMETERS}\n")
+        text += "" if "\ncomponents:\n" in text else "components:\n"
         text += "".join(f"  - ../../components/{one}\n" for one in more)  # the list of components stands last
-        file.write_text(text.replace("../..", os.path.relpath(K8S, copy)), encoding="utf-8")
+        places = {"../../": os.path.relpath(K8S, copy), "../": os.path.relpath(folder.parent, copy)}
+        text = re.sub(r"(?<=^  - )(?:\.\./){1,2}", lambda found: f"{places[found[0]]}/", text, flags=re.MULTILINE)
+        file.write_text(text, encoding="utf-8")
         return render(copy)
 
 
@@ -110,7 +119,8 @@ def checked() -> dict[str, str]:
     work: dict[str, tuple[Path, tuple[str, ...]]] = {folder.name: (folder, ()) for folder in overlays()}
     work |= {f"cluster-{folder.name}": (folder, ()) for folder in clusters()}
     for folder, more in combinations():
-        work["+".join([folder.name, *(one.replace("/", "-") for one in more)])] = (folder, more)
+        name = f"cluster-{folder.name}" if folder in clusters() else folder.name
+        work["+".join([name, *(one.replace("/", "-") for one in more)])] = (folder, more)
 
     def one(name: str) -> str:
         folder, more = work[name]
@@ -156,6 +166,9 @@ def main() -> int:
         file = OUT / f"{folder.name}.yaml"
         file.write_text(render(folder), encoding="utf-8")
         print(f"wrote {file.relative_to(github.ROOT)}")
+    alerts = OUT / "alerts-azure.json"
+    alerts.write_text(azure_alerts.template(ALERTS), encoding="utf-8")
+    print(f"wrote {alerts.relative_to(github.ROOT)}")
     for name, text in texts.items():
         (CHECKED / f"{name}.yaml").write_text(text, encoding="utf-8")
     print(f"wrote {len(texts)} combinations to {CHECKED.relative_to(github.ROOT)}")

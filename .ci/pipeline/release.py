@@ -198,6 +198,8 @@ def collect(image: str) -> None:
     for path in sorted((BUILD / "manifests").glob("*.yaml")):
         text = with_digest(path.read_text(encoding="utf-8"), image)
         (FILES / f"manifests-{path.name}").write_text(text, encoding="utf-8")
+    for path in (BUILD / "manifests").glob("alerts-*.json"):
+        shutil.copy(path, FILES)
 
 
 def digests() -> dict[str, str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pytest
 import yaml
 
 from pipeline import manifests, release
@@ -28,6 +29,7 @@ Object = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).parent / "in_pod"
 IMAGE = os.environ.get("IMAGE", "closedloop:dev")
+BEFORE = "closedloop:before"  # what `make before` made, with build/before beside it
 DOCKER = os.environ.get("DOCKER", "docker")
 MANAGER = "closedloop-e2e"
 RATE = 200  # requests a second of every load
@@ -109,10 +111,23 @@ def storage_class() -> str:
     return "strict" if "strict" in found else "standard"
 
 
-def rendered(overlay: str, components: tuple[str, ...] = (), image: str = IMAGE) -> list[Object]:
+def manifest_of(image: str) -> Object:
+    """The manifest of the bundle in an image."""
+    words = [DOCKER, "run", "--rm", "--network", "none", "--entrypoint", "cat", image, "/model/manifest.json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found: Object = json.loads(done.stdout)
+    return found
+
+
+def rendered(
+    overlay: str, components: tuple[str, ...] = (), image: str = IMAGE, k8s: Path = manifests.K8S
+) -> list[Object]:
     """The objects of an overlay with an image, as a release renders them, on volumes of this cluster."""
-    folder = manifests.K8S / "overlays" / overlay
-    text = manifests.combined(folder, components) if components else manifests.render(folder)
+    folder = k8s / "overlays" / overlay
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifests, "K8S", k8s)
+        text = manifests.combined(folder, components) if components else manifests.render(folder)
     objects: list[Object] = list(yaml.safe_load_all(release.with_digest(text, image)))
     for one in objects:
         for claim in one.get("spec", {}).get("volumeClaimTemplates", []):

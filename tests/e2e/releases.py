@@ -17,7 +17,7 @@ import yaml
 
 from pipeline import deploy, manifests, release, release_facts
 
-from .cluster import ROOT, Object, Space, kubectl, rendered
+from .cluster import BEFORE, ROOT, Object, Space, kubectl, manifest_of, rendered
 
 OVERLAY = "production"
 TOKEN = "the-token-of-the-tests-1"  # noqa: S105 - opens nothing else
@@ -43,6 +43,7 @@ class Releases:
     def __init__(self, space: Space, folder: Path, patch: pytest.MonkeyPatch, manifest: dict[str, Any]) -> None:
         self._space, self._state = space, folder / "gh.json"
         self._manifest = manifest
+        self.before = ""  # the image of the release before
         patch.chdir(folder)
         (folder / "bin").mkdir()
         program = folder / "bin/gh"
@@ -61,19 +62,20 @@ class Releases:
             "SMOKE_TOKEN": TOKEN,
         }
 
-    def publish(self, tag: str, image: str, served: bool = True) -> None:
-        """Publish a release of an image: its manifests, and the facts in its text."""
+    def publish(self, tag: str, image: str, served: bool = True, k8s: Path = manifests.K8S) -> None:
+        """Publish a release of an image: its manifests, by default this commit's, and the facts in its text."""
         shutil.rmtree(release.FILES, ignore_errors=True)
         release.FILES.mkdir(parents=True)
-        objects = [one for one in self._space.moved(rendered(OVERLAY, ("local-log",), image)) if not of_store(one)]
-        text = yaml.safe_dump_all(objects)
+        every = self._space.moved(rendered(OVERLAY, ("local-log",), image, k8s))
+        text = yaml.safe_dump_all([one for one in every if not of_store(one)])
+        manifest = manifest_of(image) if image == BEFORE else self._manifest
         (release.FILES / f"manifests-{OVERLAY}.yaml").write_text(text, encoding="utf-8")
         facts = {
             "closedloop": release_facts.FORMAT,
-            "commit": self._manifest["provenance"]["commit"],
+            "commit": manifest["provenance"]["commit"],
             "image": image,
-            "bundle_digest": self._manifest["bundle_digest"],
-            "model_digest": self._manifest["model_digest"],
+            "bundle_digest": manifest["bundle_digest"],
+            "model_digest": manifest["model_digest"],
             "files": release.digests(),
             "served": release_facts.now() if served else None,
         }

@@ -1,22 +1,28 @@
 """Releases on a real cluster under load, deployed as release.yml does: two replicas whose logs go to one store.
 
-The overlay is ``production`` with local-log for the store. Each test leaves two ready replicas. What was acknowledged
-in all of them is in the store's table exactly once, which the last test looks at.
+The overlay is ``production`` with local-log for the store. The first release is what this change would replace, which
+`make before` got: the served release, or the base of the change. Each test leaves two ready replicas. What was
+acknowledged in all of them is in the store's table exactly once, which the last test looks at.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import github
+from pipeline import github, manifests
 
+from . import alerts
 from .cluster import (
+    BEFORE,
     IMAGE,
     PATIENCE_S,
     ROOT,
@@ -24,6 +30,7 @@ from .cluster import (
     client,
     derived,
     kubectl,
+    load,
     namespace,
     nodes,
     rendered,
@@ -33,7 +40,8 @@ from .cluster import (
 from .releases import NEW_TOKEN, TOKEN, Releases, prepare, tokens
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-DRAINS = 5
+DRAINS = int(os.environ.get("DRAINS", "5"))  # daily.yml drains more often
+OLD = ROOT / "build/before"
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +61,24 @@ def space(cluster: None) -> Iterator[Space]:
 
 @pytest.fixture(scope="module")
 def releases(space: Space, tmp_path_factory: pytest.TempPathFactory, manifest: dict[str, Any]) -> Iterator[Releases]:
-    """The first release, deployed; its smoke test is fine."""
+    """The release before this one, deployed; its smoke test is fine."""
+    file = OLD / "before.json"
+    if not file.exists() and os.environ.get("CI"):
+        pytest.fail("make before has not run")
+    found = json.loads(file.read_text()) if file.exists() else {"what": "make before has not run", "commit": ""}
+    if found["commit"]:
+        what, image, k8s = found["what"], BEFORE, OLD / "k8s"
+        load(image)
+        store = "components/local-log"  # of this commit, since it only stands in for a store
+        shutil.copytree(manifests.K8S / store, k8s / store, dirs_exist_ok=True)
+    else:
+        what, k8s = f"the image under test itself ({found['what']})", manifests.K8S
+        image = derived("closedloop:e2e-before", "LABEL e2e=before")
+    print(f"\nthe release before is {what}")
     with pytest.MonkeyPatch.context() as patch:
         made = Releases(space, tmp_path_factory.mktemp("release"), patch, manifest)
-        made.publish("r1", IMAGE)
+        made.before = image
+        made.publish("r0", image, k8s=k8s)
         made.run("apply")
         made.run("smoke")
         yield made
@@ -68,21 +90,52 @@ def images(space: Space) -> set[str]:
     return {space.ask(name)[1]["image"] for name in names}
 
 
+MAY = ["patch statefulsets.apps", "create services", "list pods", "create pods/portforward", "watch statefulsets.apps"]
+MAY_NOT = [
+    "get secrets",
+    "create pods",
+    "create pods/exec",
+    "get pods/log",
+    "delete statefulsets.apps",
+    "delete persistentvolumeclaims",
+    "patch persistentvolumeclaims",
+    "create rolebindings.rbac.authorization.k8s.io",
+    "patch roles.rbac.authorization.k8s.io",
+    "patch namespaces",
+    "create serviceaccounts/token",
+    "patch nodes",
+]
+
+
+def test_the_deployer_may_deploy_and_nothing_more(space: Space, releases: Releases) -> None:
+    """In its namespace; and nothing at all in another."""
+
+    def may(what: str, namespace: str) -> bool:
+        who = ("--as", "e2e", "--as-group", "closedloop-deployers", "--namespace", namespace)
+        words = what.replace("/", " --subresource ").split()
+        done = subprocess.run(["kubectl", "auth", "can-i", *words, *who], capture_output=True, text=True, check=False)
+        assert done.stdout.strip() in ("yes", "no"), done.stderr
+        return done.stdout.strip() == "yes"
+
+    assert [what for what in MAY if not may(what, space.name)] == []
+    assert [what for what in MAY_NOT if may(what, space.name)] == []
+    assert [what for what in MAY if may(what, "default")] == []
+
+
 def test_the_smoke_test_leaves_no_row(space: Space, releases: Releases) -> None:
     assert len(space.ready()) == 2
-    assert images(space) == {IMAGE}
+    assert images(space) == {releases.before}
     counts = [space.ask(f"http://{name}.score-replicas:8000/metrics")[1] for name in space.ready()]
     assert any("closedloop_log_dry_run_total 1.0" in text for text in counts)
     assert all("closedloop_log_records_total 0.0" in text for text in counts)
 
 
 def test_an_upgrade_fails_no_request(space: Space, releases: Releases) -> None:
-    second = derived("closedloop:e2e-second", "LABEL e2e=second")
-    releases.publish("r2", second)
+    releases.publish("r1", IMAGE)
     with space.load("upgrade", **BEARER):
         releases.run("apply")
     releases.run("smoke")
-    assert images(space) == {second}
+    assert images(space) == {IMAGE}
 
 
 def test_a_broken_bundle_is_held_and_taken_back(space: Space, releases: Releases) -> None:
@@ -94,19 +147,23 @@ def test_a_broken_bundle_is_held_and_taken_back(space: Space, releases: Releases
             releases.run("apply", GIVES_UP="1")
         ready = space.ready()
         assert len(ready) == 1, ready
-        assert images(space) == {"closedloop:e2e-second"}
+        assert images(space) == {IMAGE}
         releases.run("served")
     releases.run("smoke")
-    assert images(space) == {"closedloop:e2e-second"}
+    assert images(space) == {IMAGE}
 
 
-def test_a_forced_rollback_fails_no_request(space: Space, releases: Releases) -> None:
-    """As rollback.yml does it."""
-    with space.load("rollback", **BEARER):
-        releases.run("fetch", RELEASE="r1")
+@pytest.mark.parametrize("tag", ["r0", "r1"])
+def test_two_releases_by_turns_fail_no_request(space: Space, releases: Releases, tag: str) -> None:
+    """A forced rollback to what was there before, as rollback.yml does it, and the newer release again.
+
+    So the older service goes on with a log that the newer one wrote, and the newer one with both.
+    """
+    with space.load(f"turn-{tag}", **BEARER):
+        releases.run("fetch", RELEASE=tag)
         releases.run("apply")
     releases.run("smoke")
-    assert images(space) == {IMAGE}
+    assert images(space) == {releases.before if tag == "r0" else IMAGE}
 
 
 def test_drains_in_a_row_fail_no_request(space: Space, releases: Releases) -> None:
@@ -186,6 +243,42 @@ def test_the_policies_allow_what_is_needed_and_nothing_else(space: Space, releas
 
 
 # --- the end ---
+
+
+FLOOD = """
+import urllib.error, urllib.request
+for _ in range(200):
+    asked = urllib.request.Request("http://score/score", b"{}", {"Authorization": "Bearer of-nobody"})
+    try:
+        urllib.request.urlopen(asked, timeout=10)
+    except urllib.error.HTTPError as error:
+        assert error.code == 401, error
+    else:
+        raise SystemExit("a token of nobody was taken")
+"""
+
+
+def test_who_tries_tokens_fires_an_alert(space: Space, releases: Releases, tmp_path: Path) -> None:
+    """By what the replicas' own /metrics say before and after."""
+
+    def tried() -> None:
+        space("exec", "client", "--", "python", "-c", FLOOD)
+
+    alerts.check(space, "ScoreUnauthorized", tmp_path, tried, "closedloop_auth_failures_total")
+
+
+def test_a_store_that_is_gone_fires_an_alert(space: Space, releases: Releases, tmp_path: Path) -> None:
+    """What is acknowledged then stays on the volumes, and goes to the store afterwards."""
+
+    def gone() -> None:
+        space("scale", "deployment/azurite", "--replicas=0")
+
+    try:
+        with space.load("store", rate=20, **BEARER):
+            alerts.check(space, "LogHalted", tmp_path, gone, "closedloop_log_ship_failures_total")
+    finally:
+        space("scale", "deployment/azurite", "--replicas=1")
+        space.rolled_out("deployment/azurite")
 
 
 def test_scaled_up_and_down_with_the_store_down_nothing_is_lost(space: Space, releases: Releases) -> None:

@@ -6,25 +6,18 @@ import json
 import re
 from collections.abc import Iterator
 
-from . import manifest_rules
+from pipeline import image_push
+
+from . import manifest_rules, promql
 from .manifest_rules import MADE_BY_HAND, Facts, Object, Rule, applied, find_named, open_ports, selected_by
 
 INSIDE = {"/metrics", "/state"}  # routes for the cluster alone
-METRIC = re.compile(r"\b(?:closedloop|kube|container|up)\w*\b")
-# Of kube-state-metrics and Prometheus itself, as far as rules and panels use them.
-OTHERS = {"up", "kube_persistentvolumeclaim_info", "kube_pod_spec_volumes_persistentvolumeclaims_info"}
 ISSUER = "https://token.actions.githubusercontent.com"
 
 
 def faults(objects: list[Object], facts: Facts) -> list[str]:
     """Everything that is wrong between these objects, one line each."""
     return [*manifest_rules.faults(objects, facts), *applied(RULES, objects, facts)]
-
-
-def unknown_metrics(expression: str, facts: Facts) -> list[str]:
-    """The metrics in an expression of PromQL that neither the service has nor the cluster's own exporters."""
-    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\b(?:by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)', "", expression)
-    return sorted({name for name in METRIC.findall(bare) if name not in facts.metrics | OTHERS})
 
 
 def _of_gateway(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
@@ -74,12 +67,30 @@ def _of_route(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]
                 yield f"the service has no route {path['value']}"
 
 
+def as_pattern(glob: str) -> re.Pattern[str]:
+    """What a glob of the policy-controller finds: ``**`` anything, ``*`` anything within one part of a name."""
+    return re.compile(
+        "".join({"**": ".*", "*": "[^/]*"}.get(part, re.escape(part)) for part in re.split(r"(\*+)", glob))
+    )
+
+
+def image_of(signer: str) -> str:
+    """The image of the repository whose workflow signs, as the pipeline pushes it."""
+    repository = "/".join(signer.removeprefix("https://github.com/").split("/")[:2])
+    return f"{image_push.REGISTRY}/{repository}".lower()
+
+
 def _of_admission(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
     spec = one["spec"]
     if spec.get("mode", "enforce") != "enforce":
         yield "it only warns"
-    if any(image["glob"].startswith("*") for image in spec["images"]):
-        yield "it refuses the images of everyone else"
+    globs = [as_pattern(image["glob"]) for image in spec["images"]]
+    for who in (who for each in spec["authorities"] for who in each.get("keyless", {}).get("identities", [])):
+        name = image_of(str(who.get("subject")))
+        if not all(any(glob.fullmatch(name + end) for glob in globs) for end in (f"@sha256:{'0' * 64}", ":tag")):
+            yield f"it does not look at {name}, which is what a release names"
+        if any(glob.fullmatch(f"{name}{end}@sha256:{'0' * 64}") for glob in globs for end in ("-other", "/other")):
+            yield "it refuses the images of everyone else"
     for authority in spec["authorities"]:
         identities = authority.get("keyless", {}).get("identities", [])
         if not identities or "static" in authority:
@@ -113,8 +124,10 @@ def _of_alerts(one: Object, objects: list[Object], facts: Facts) -> Iterator[str
     yield from (f"two alerts are named {name}" for name in sorted({name for name in names if names.count(name) > 1}))
     for group in one["spec"]["groups"]:
         for rule in group["rules"]:
-            unknown = unknown_metrics(rule["expr"], facts)
-            yield from (f"{rule['alert']}: there is no metric {name}" for name in unknown)
+            yield from (f"{rule['alert']}: {said}" for said in promql.unknown(rule["expr"], facts.metrics))
+            told = set(re.findall(r"\$labels\.(\w+)", rule["annotations"].get("summary", "")))
+            for label in sorted(told - promql.result(rule["expr"], facts.metrics)):
+                yield f"{rule['alert']}: its summary names {label}, which the result does not have"
             if rule.get("labels", {}).get("severity") not in ("critical", "warning"):
                 yield f"{rule['alert']}: it has no severity"
             if "for" not in rule:
@@ -131,8 +144,10 @@ def _of_dashboard(one: Object, objects: list[Object], facts: Facts) -> Iterator[
             panels = json.loads(text)["panels"]
             for panel in panels:
                 for target in panel.get("targets", []):
-                    unknown = unknown_metrics(target["expr"], facts)
-                    yield from (f"{panel['title']}: there is no metric {metric}" for metric in unknown)
+                    yield from (f"{panel['title']}: {one}" for one in promql.unknown(target["expr"], facts.metrics))
+                    shown = set(re.findall(r"\{\{\s*(\w+)\s*\}\}", target.get("legendFormat", "")))
+                    for label in sorted(shown - promql.result(target["expr"], facts.metrics)):
+                        yield f"{panel['title']}: its legend names {label}, which the result does not have"
 
 
 RULES: dict[Rule, str] = {

@@ -348,6 +348,21 @@ FULL: dict[str, Plant] = {
     "an alert on a counter without its end": Plant(
         "no metric closedloop_requests", lambda o: rule(o).update(expr="rate(closedloop_requests[5m]) > 0")
     ),
+    "an alert on another exporter's metric": Plant(
+        "no metric node_load1", lambda o: rule(o).update(expr="node_load1 > 1 and closedloop_ready == 0")
+    ),
+    "an alert on no label": Plant(
+        "has no label code", lambda o: rule(o).update(expr='rate(closedloop_requests_total{code="500"}[5m]) > 0')
+    ),
+    "an alert grouped by no label": Plant(
+        "has a label pods", lambda o: rule(o).update(expr="min by (namespace, pods) (closedloop_ready) == 0")
+    ),
+    "a summary of a label that is summed away": Plant(
+        "its summary names pod",
+        lambda o: rule(o).update(
+            expr="min by (namespace) (closedloop_ready) == 0", annotations={"summary": "{{ $labels.pod }}"}
+        ),
+    ),
     "an alert without a runbook": Plant("no summary or no runbook", lambda o: rule(o).update(alert="Other")),
     "an alert with another's runbook": Plant(
         "does not lead to its runbook", lambda o: rule(o)["annotations"].update(runbook="README.md#x")
@@ -370,6 +385,14 @@ FULL: dict[str, Plant] = {
     # admission
     "admission that only warns": Plant("only warns", lambda o: admission(o).update(mode="warn")),
     "admission of every image": Plant("everyone else", lambda o: admission(o)["images"][0].update(glob="**")),
+    "admission of packages below this one": Plant(
+        "does not look at ghcr.io/owner/repository",
+        lambda o: admission(o)["images"][0].update(glob="ghcr.io/owner/repository/**"),
+    ),
+    "admission of tags alone": Plant("does not look at", lambda o: admission(o)["images"].pop(0)),
+    "admission of packages of a like name": Plant(
+        "everyone else", lambda o: admission(o)["images"][0].update(glob="ghcr.io/owner/repository**")
+    ),
     "admission of anyone": Plant("anyone signed", lambda o: authority(o)["keyless"].pop("identities")),
     "admission of every branch": Plant(
         "another workflow or branch",

@@ -17,7 +17,18 @@ OF_THE_CLUSTER = {"Namespace", "ClusterImagePolicy", "ClusterRole", "ClusterRole
 RIGHTS = {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"}
 # The log is a file with a lock on a disk that outlives its node: neither a disk of the node nor a share of files.
 NO_DISK = re.compile(r"local|nvme|ephemeral|hostpath|azurefile|nfs|efs|filestore", re.IGNORECASE)
-SIZES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "m": 1e-3, "": 1.0}
+SIZES = {
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "m": 1e-3,
+    "": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Facts:
     settings: set[str]
     stores: tuple[str, ...]
     routes: set[str]
-    metrics: set[str]
+    metrics: dict[str, set[str]]  # each with its labels
     runbooks: set[str]  # the headings of the page that alerts lead to
     may_be_open: bool = False  # the overlay of one's own machine: open, and one replica
 

@@ -97,6 +97,20 @@ def scans(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
             yield f"{name}: it runs whatever the scan found"
 
 
+def signatures(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """What is attested of an image lies beside it in the registry, where the component admission looks."""
+    for name, job in flow["jobs"].items():
+        given = [step["with"] for step in job.get("steps", []) if step.get("uses", "").startswith("actions/attest@")]
+        if any("subject-name" in one and one.get("push-to-registry") is not True for one in given):
+            yield f"{name}: no cluster finds what it attests of the image"
+        if any("push-to-registry" in one for one in given):
+            done = runs(job)
+            if "docker/login-action" not in done[: done.index("actions/attest")] or "packages" not in grants(
+                job, "write"
+            ):
+                yield f"{name}: it may not write to the registry"
+
+
 def caches(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     """No cache, whose contents come from another run and not from the commit; but downloads that the pin checks."""
     for name, job in flow["jobs"].items():
@@ -119,4 +133,4 @@ def tokens(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
                 yield f"{name}: the App's token has every permission of the App"
 
 
-RULES = (checkouts, identities, orders, scans, caches, tokens)
+RULES = (checkouts, identities, orders, scans, signatures, caches, tokens)

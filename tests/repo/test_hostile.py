@@ -114,6 +114,7 @@ class Runner:
             "build/bundle/manifest.json": json.dumps(manifest),
             "build/bundle/card.md": value,
             "build/sbom.json": "{}",
+            "build/metrics.json": "{}",
             "build/manifests/local.yaml": f"name: IMAGE\nvalue: {NAME}\nimage: {NAME}\n",
             "build/release/facts.json": json.dumps(facts | {"becomes_champion": True, "verdict": value}),
         }

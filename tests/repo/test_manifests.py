@@ -19,22 +19,38 @@ from score.endpoints import PATHS
 from score.metrics import Metrics
 from score.model_counts import ModelCounts
 
+from . import manifest_custom as custom
+from . import manifest_later as later
 from . import schemas
-from .manifest_custom import faults
+from .manifest_later import LATER
 from .manifest_mistakes import BASE, FULL, SCHEMA, Plant
-from .manifest_rules import Facts, Object
+from .manifest_rules import OF_THE_CLUSTER, Facts, Object, applied
+
+
+def faults(objects: list[Object], facts: Facts) -> list[str]:
+    """What every rule says of the objects, one line each."""
+    return [*custom.faults(objects, facts), *applied(later.RULES, objects, facts)]
+
 
 WITHOUT = "neither kustomize nor kubectl is on PATH"
 
 
-def metrics() -> set[str]:
-    """The series of a service that ships its log and asks for tokens."""
+def metrics() -> dict[str, set[str]]:
+    """The series of a service that ships its log and asks for tokens, with their labels."""
     status = MagicMock()  # each figure is 1; only their names count
     status.served, status.model = {"model_digest": "m"}, ModelCounts(["c"], ["s"], "2015-01-01T00:00:00Z")
     status.model.newest, status.shipping = "2015-01-01T00:00:00Z", lambda: {"oldest_unsent_us": 1}
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
-    families = Metrics(status).registry.collect()
-    return {family.name + suffix for family in families for suffix in suffixes[family.type]}
+    made = Metrics(status)
+    made.answered("/score", 200, 0.1)
+    made.feedback_taken({"failures": 1})
+    return {
+        family.name + suffix: {name for one in family.samples for name in one.labels}.union(
+            getattr(family, "_labelnames", ()), {"le"} if suffix == "_bucket" else ()
+        )
+        for family in made.registry.collect()
+        for suffix in suffixes[family.type]
+    }
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +125,37 @@ def test_there_is_an_overlay_for_each_environment_and_a_namespace_for_it(renderi
     assert len({one["metadata"]["namespace"] for name in release.ENVIRONMENTS for one in renderings[name]}) == 2
 
 
+def test_what_is_of_the_whole_cluster_is_for_an_administrator(
+    renderings: dict[str, list[Object]], facts: Facts
+) -> None:
+    """A release that had it would be refused by `make deploy`; where it is, it is right and in force."""
+    assert {name.partition("+")[0] for name in renderings if "admission" in name} == {
+        f"cluster-{name}" for name in release.ENVIRONMENTS
+    }
+    for name, objects in renderings.items():
+        wide = {one["kind"] for one in objects if one["kind"] in OF_THE_CLUSTER}
+        if not name.startswith("cluster-"):
+            assert wide <= {"Namespace"} if name.startswith("local") else wide == set(), name
+        elif "admission" in name:
+            assert wide == {"Namespace", "ClusterImagePolicy"}
+            assert list(applied(custom.RULES, objects, facts)) == []
+            (space,) = (one for one in objects if one["kind"] == "Namespace")
+            assert space["metadata"]["labels"]["policy.sigstore.dev/include"] == "true"
+
+
+def test_nobody_but_the_deployers_gets_a_right(renderings: dict[str, list[Object]]) -> None:
+    """Nor any right outside the namespace."""
+    for name, objects in renderings.items():
+        if name.startswith("cluster-"):
+            kinds = {one["kind"] for one in objects} - {"ClusterImagePolicy"}
+            assert kinds == {"Namespace", "Role", "RoleBinding"}
+            (binding,) = (one for one in objects if one["kind"] == "RoleBinding")
+            assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("Role", "deployer")
+            (who,) = binding["subjects"]
+            assert who["kind"] == "Group"
+            assert who["name"].endswith("-deployers")  # `make rename` writes the beginning
+
+
 PLURALS = {"PodDisruptionBudget": "poddisruptionbudgets", "NetworkPolicy": "networkpolicies"}
 
 
@@ -126,7 +173,7 @@ def test_the_role_of_the_deployer_covers_what_is_deployed_and_no_more(renderings
         (one["apiVersion"].rpartition("/")[0], PLURALS.get(one["kind"], one["kind"].lower() + "s"))
         for name, objects in renderings.items()
         for one in objects
-        if not name.startswith("cluster-") and one["kind"] not in ("Namespace", "ClusterImagePolicy")
+        if not name.startswith("cluster-") and one["kind"] != "Namespace"
         if manifests.ONLY_LOCAL not in name  # which no release deploys
     }
     assert given == asked
@@ -228,6 +275,12 @@ def test_a_mistake_in_a_component_is_found(full: list[Object], facts: Facts, nam
     assert any(FULL[name].says in one for one in said), said
 
 
+@pytest.mark.parametrize("name", LATER)
+def test_a_mistake_that_shows_later_is_found(full: list[Object], facts: Facts, name: str) -> None:
+    said = faults(planted(full, LATER[name]), facts)
+    assert any(LATER[name].says in one for one in said), said
+
+
 @pytest.mark.parametrize("name", SCHEMA)
 def test_a_mistake_that_a_schema_knows_is_found(
     base: list[Object], minors: dict[str, schemas.Schemas], name: str
@@ -238,6 +291,6 @@ def test_a_mistake_that_a_schema_knows_is_found(
 
 
 def test_the_mistakes_are_many_and_different() -> None:
-    every: dict[str, Any] = BASE | FULL | SCHEMA
-    assert len(every) == len(BASE) + len(FULL) + len(SCHEMA)
+    every: dict[str, Any] = BASE | FULL | LATER | SCHEMA
+    assert len(every) == len(BASE) + len(FULL) + len(LATER) + len(SCHEMA)
     assert len(every) >= 60

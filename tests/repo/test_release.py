@@ -409,6 +409,7 @@ def gathered(repo: Repository, becomes_champion: bool = True) -> None:
         "metrics.json": "{}",
         "wheel/x.whl": "wheel",
         "manifests/aks.yaml": repo.manifest,
+        "manifests/alerts-azure.json": "{}",
     }
     for name, text in files.items():
         path = repo.work / "build" / name
@@ -423,7 +424,7 @@ def test_a_release_holds_everything_that_is_served_and_names_the_image_by_digest
     gathered(repo)
     held = {path.name for path in (repo.work / "build/release").iterdir()}
     names = "bundle.tar.gz card.md report.html serve.txt sbom.json x.whl manifests-aks.yaml facts.json"
-    assert {*names.split(), "metrics.json", "decision.json"} == held
+    assert {*names.split(), "metrics.json", "decision.json", "alerts-azure.json"} == held
     text = (repo.work / "build/release/manifests-aks.yaml").read_text()
     assert text.count(f"image: {IMAGE}\n") == 2
     assert f"name: IMAGE\n      value: {IMAGE}\n" in text  # what /version will say
@@ -740,12 +741,33 @@ def test_a_first_release_with_an_autoscaler_starts_at_its_floor(repo: Repository
     assert replicas(file) == 2
 
 
-def test_an_overlay_that_opens_the_service_is_refused(repo: Repository) -> None:
+ELSEWHERE: dict[str, Any] = {"configMapKeyRef": {"name": "x", "key": "y"}}
+
+
+@pytest.mark.parametrize(
+    ("container", "says"),
+    [
+        ({"env": [{"name": "AUTH", "value": "open"}]}, "AUTH=open"),
+        ({"env": [{"name": "AUTH", "valueFrom": ELSEWHERE}]}, "AUTH from another object"),
+        ({"envFrom": [{"configMapRef": {"name": "x"}}]}, "envFrom"),
+    ],
+)
+def test_an_overlay_that_opens_the_service_is_refused(repo: Repository, container: dict[str, Any], says: str) -> None:
     file = kubectl_of(repo)
-    container = {"name": "score", "env": [{"name": "AUTH", "value": "open"}]}
-    done = applied(repo, file, replicas=2, template={"spec": {"containers": [container]}})
+    done = applied(repo, file, replicas=2, template={"spec": {"containers": [{"name": "score", **container}]}})
     assert done.returncode == 1
-    assert "StatefulSet score has AUTH=open" in done.stderr
+    assert "StatefulSet score has " in done.stderr
+    assert says in done.stderr
+    assert cluster(file)["objects"] == {}
+
+
+def test_an_object_of_the_whole_cluster_is_refused_before_anything_is_applied(repo: Repository) -> None:
+    """The role of the deployer ends at its namespace: kubectl would apply the rest, and then fail."""
+    file = kubectl_of(repo)
+    policy = {"apiVersion": "policy.sigstore.dev/v1beta1", "kind": "ClusterImagePolicy", "metadata": {"name": "p"}}
+    done = applied(repo, file, policy, replicas=2)
+    assert done.returncode == 1
+    assert "ClusterImagePolicy p is of the whole cluster" in done.stderr
     assert cluster(file)["objects"] == {}
 
 
