@@ -161,8 +161,9 @@ fleet: $(INSTALLED) ## adopt a fleet that the template was not made for, in a co
 
 spark: $(VENV)/.spark ## install pyspark into .venv, beside the locked requirements
 
-spark-test: spark $(WHEEL) ## run the tests that need Spark, on two cores of this machine; skipped without Java
-	@said=$$($(BIN)/python -c 'from closedloop.spark.session import missing; print(missing() or "")') && \
+spark-test: $(if $(wildcard requirements/spark.txt),spark) $(WHEEL) ## run the tests that need Spark, on two cores of this machine; skipped without Java
+	@[ -f requirements/spark.txt ] || { echo 'skipped: requirements/spark.txt is not here'; exit; }; \
+	said=$$($(BIN)/python -c 'from closedloop.spark.session import missing; print(missing() or "")') && \
 	if [ -n "$$said" ]; then echo "skipped: $$said"; else $(AS_BUILT) $(BIN)/pytest --durations 5 tests/spark; fi
 
 scans: ## which of GitHub's scanners this repository can have

@@ -46,7 +46,7 @@ def test_the_service_answers_and_its_log_is_shipped_and_compacted(environment, t
         "LOG_SINK": str(tmp_path / "sink"),
         "AUTH": "open",
         "PORT": "0",
-        "STOP_SECONDS": "110",  # a busy machine takes long to ship
+        "STOP_SECONDS": "110",  # a busy machine takes its time
     }
     output = tmp_path / "stderr"
     with output.open("wb") as file:
