@@ -159,9 +159,9 @@ head: ## check that main's newest commit has its release
 fleet: $(INSTALLED) ## adopt a fleet that the template was not made for, in a copy below build/fleets, and run and test that (FLEET=: one of three)
 	@$(FROM_CI) $(BIN)/python -m dev.fleets $${FLEET:+"$$FLEET"}
 
-spark: $(VENV)/.spark ## install pyspark into .venv, beside the locked requirements
+spark: $(if $(wildcard requirements/spark.txt),$(VENV)/.spark) ## install pyspark into .venv, beside the locked requirements
 
-spark-test: $(if $(wildcard requirements/spark.txt),spark) $(WHEEL) ## run the tests that need Spark, on two cores of this machine; skipped without Java
+spark-test: spark $(WHEEL) ## run the tests that need Spark, on two cores of this machine; skipped without Java
 	@[ -f requirements/spark.txt ] || { echo 'skipped: requirements/spark.txt is not here'; exit; }; \
 	said=$$($(BIN)/python -c 'from closedloop.spark.session import missing; print(missing() or "")') && \
 	if [ -n "$$said" ]; then echo "skipped: $$said"; else $(AS_BUILT) $(BIN)/pytest --durations 5 tests/spark; fi

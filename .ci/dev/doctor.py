@@ -41,7 +41,9 @@ def machine() -> Iterator[Line]:
         answers = subprocess.run([engine, "info"], capture_output=True, timeout=20, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         answers = False
-    why = f"`{engine} info` fails: no make image, image-test, image-same, sbom; name another client: DOCKER=path"
+    why = (
+        f"`{engine} info` fails: no make before, image, image-test, image-same, sbom; name another client: DOCKER=path"
+    )
     yield ("ok", "container engine", engine) if answers else ("skip", "container engine", why)
     for name, without in WITHOUT.items():
         there = shutil.which(name)

@@ -112,8 +112,6 @@ def bounds(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     for name, job in jobs(flow):
         if "concurrency" in job and job["concurrency"].get("cancel-in-progress") is not False:
             yield f"{name}: its concurrency must not cancel what runs"
-        if "concurrency" in job and job["concurrency"].get("queue") != "max":
-            yield f"{name}: of those that wait GitHub cancels all but the last one queued, maybe the older"
     concurrency = flow.get("concurrency")
     if called(flow):
         return
