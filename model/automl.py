@@ -156,7 +156,8 @@ def main(words: list[str]) -> None:
     budget.add_argument("--trials", type=int, help="how many trials there are in all")
     budget.add_argument("--minutes", type=float, help="after how many minutes no further batch begins")
     flags.add_argument("--seed", type=int, help="of the search (default: seed: of the parameter file)")
-    flags.add_argument("--processes", type=int, default=min(BATCH, os.cpu_count() or 1), help="(default: %(default)s)")
+    at_once = "trials that are judged at once (default: %(default)s)"
+    flags.add_argument("--processes", type=int, default=min(BATCH, os.cpu_count() or 1), help=at_once)
     flags.add_argument("--engine", choices=("local", "spark"), default="local", help="processes, or executors of Spark")
     args = flags.parse_args(words)
     if find_spec("optuna") is None:

@@ -32,8 +32,7 @@ from closedloop.report import monitor_page
 from closedloop.watch import attention, promise
 from closedloop.watch.drift import in_words
 from closedloop.watch.live import Answered, Live, live
-from model import drift
-from model.common import champion, cli, request_log
+from model.common import champion, cli, last_weeks, request_log
 from model.common.params import Params, load
 
 DAY_US = microseconds(24)
@@ -109,10 +108,10 @@ def moved(digest: str, promised_in: Path | None, tables: Tables, params: Params)
         if bundle.manifest is None or bundle.manifest.model_digest != digest:
             continue
         try:
-            found, shown = drift.report(bundle, sources.tables_to_frames(tables, params.schema))
+            found, shown = last_weeks.report(bundle, sources.tables_to_frames(tables, params.schema))
         except DataError as error:
             return {"verdict": "too little data", "words": str(error), "pictures": []}
-        content = drift.as_json(found, bundle.manifest.bundle_digest)
+        content = last_weeks.as_json(found, bundle.manifest.bundle_digest)
         return {"verdict": found.verdict, "words": in_words(found), "content": content, "pictures": shown}
     return {"verdict": "too little data", "words": "the bundle of the newest model is not at hand", "pictures": []}
 

@@ -15,6 +15,7 @@ after the other. Nothing here runs by itself.
 ``pinned_files``, ``pinned_delta``            the data of a part: files by their digests, Delta tables by version
 ``places``, ``google_token``                  where a part lies: folder, object store, web server; a login to Google
 ``request_log``                               the tables of a fleet from its request log
+``last_weeks``                                the last two weeks of some tables against what a bundle learned from
 ``spark_training``, ``spark_rows``            the same on Spark: what this process does, and what executors do
 ``spark_batch``                               a batch on Spark
 ``training``, ``thresholds``                  from training rows to fitted heads; the scores from which they alarm

@@ -213,6 +213,7 @@ def test_all_benches_run_even_where_one_misses_its_target(bench, monkeypatch, tm
     untimed |= {"serve", "serve_data", "serve_load", "serve_ways", "start_to_ready", "test_serve"}  # make bench-serve
     untimed |= {"test_oracle", "log_life", "log_retrain"}  # thirty days of a log, and 140,000 requests
     untimed |= {"operator_bias"}  # ten generations of models
+    untimed |= {"spark_parity"}  # needs Spark
     assert sorted(module.NAMES) == sorted(
         path.stem for path in BENCHES.glob("*.py") if path.stem not in {"harness", "__main__", "test_bench", *untimed}
     )
