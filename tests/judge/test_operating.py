@@ -46,7 +46,8 @@ def test_a_curve_runs_from_silence_to_an_alarm_at_every_row(seen):
         assert (np.diff(curve.threshold) < 0).all()
         assert (curve.threshold[0], curve.event_recall[0], curve.false_alarms[0]) == (np.inf, 0.0, 0.0)
         assert curve.event_recall[-1] == 1.0
-        assert (np.diff(curve.event_recall) > 0).all()  # one point for each recall
+        assert (np.diff(curve.event_recall) > 0).all()
+        assert (np.diff(curve.false_alarms)[1:] > 0).all()  # no point is beaten in both by another one
 
 
 @pytest.mark.parametrize("part", ["failure", "anomaly"])

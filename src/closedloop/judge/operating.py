@@ -175,7 +175,7 @@ def _steps(order: Int64, starts: Int64, sweep: _Sweep, most: float) -> Iterator[
 
 
 def _curve(heads: Sequence[_Head], grid: Grid, rules: Rules, missed: int) -> Curve | None:
-    """The curve: of the thresholds with one recall, the highest of those with the fewest false alarms.
+    """The curve: the thresholds that no other one beats in both, silence first.
 
     It is exact up to the largest of the ``BUDGETS``.
     """
@@ -193,6 +193,12 @@ def _curve(heads: Sequence[_Head], grid: Grid, rules: Rules, missed: int) -> Cur
     for step in _steps(order, starts, sweep, max(BUDGETS) * years):
         if sweep.detected not in best or sweep.false_alarms < best[sweep.detected][0]:
             best[sweep.detected] = sweep.false_alarms, float(pooled[order[starts[step]]])
-    detected = sorted(best)
+    fewest, detected = np.inf, []
+    for count in sorted(
+        best, reverse=True
+    ):  # a threshold that detects less at no fewer false alarms is nobody's choice
+        if best[count][0] < fewest or not count:
+            detected.insert(0, count)
+            fewest = best[count][0]
     false_alarms, threshold = np.array([best[count] for count in detected]).T
     return Curve(threshold, np.array(detected) / events, false_alarms / years)
