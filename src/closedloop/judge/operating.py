@@ -193,7 +193,8 @@ def _curve(heads: Sequence[_Head], grid: Grid, rules: Rules, missed: int) -> Cur
     for step in _steps(order, starts, sweep, max(BUDGETS) * years):
         if sweep.detected not in best or sweep.false_alarms < best[sweep.detected][0]:
             best[sweep.detected] = sweep.false_alarms, float(pooled[order[starts[step]]])
-    fewest, detected = np.inf, []
+    fewest: float = np.inf
+    detected: list[int] = []
     for count in sorted(
         best, reverse=True
     ):  # a threshold that detects less at no fewer false alarms is nobody's choice
