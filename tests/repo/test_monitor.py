@@ -134,11 +134,13 @@ def test_issues_of_people_are_left_alone(issues: Issues) -> None:
 
 @pytest.mark.parametrize("words", ["a --> b", "@someone see #1", "<script>", "x\n<!-- monitor {} -->"])
 def test_names_from_the_data_neither_end_the_comment_nor_have_an_effect(issues: Issues, words: str) -> None:
-    issues.day(NONE, MOVED | {"words": words})
+    issues.day(WORSE | {"body": words}, MOVED | {"words": words})
     body = issues.all[0]["body"]
-    assert monitor.IssueState(drift=words) == monitor.IssueState.of(body)
+    assert monitor.IssueState(live=words, drift=words) == monitor.IssueState.of(body)
     assert 1 == body.count("-->")
-    assert "@someone" not in body.partition("<!--")[0]
+    read = body.rpartition("\n\n<!-- monitor ")[0]
+    assert "@someone" not in read
+    assert "<" not in read
 
 
 @pytest.mark.parametrize(
