@@ -1,8 +1,8 @@
 """Apply a release's manifests to the cluster of this job, wait for the rollout, and test the service there.
 
 ``apply`` and ``smoke`` use build/release, which release.py gathered or ``fetch`` downloaded (RELEASE). ``served``
-applies the release that was served last, after a failed rollout. OVERLAY names the manifests; earlier steps log in
-kubectl.
+applies the release that was served last, after a failed rollout. OVERLAY names the manifests, and IMAGE_CACHE what the
+cluster pulls the image from, if not from ghcr.io; earlier steps log in kubectl.
 """
 
 from __future__ import annotations
@@ -96,6 +96,19 @@ def refuse_of_cluster(found: list[dict[str, Any]]) -> None:
             )
 
 
+def pull_from_cache(found: list[dict[str, Any]]) -> None:
+    """Let containers of the release's image pull it, by the same digest, from IMAGE_CACHE: a registry's copy of it."""
+    cache = os.environ.get("IMAGE_CACHE", "")
+    if not cache:
+        return
+    image = release.checked()["image"]
+    for one in found:
+        pod = one.get("spec", {}).get("template", {}).get("spec", {})
+        for container in pod.get("initContainers", []) + pod.get("containers", []):
+            if container.get("image") == image:
+                container["image"] = f"{cache}@{image.rpartition('@')[2]}"
+
+
 def send(found: list[dict[str, Any]], manager: str) -> list[dict[str, Any]]:
     """Apply objects on the server's side in the name of a manager, and return them as they are then.
 
@@ -156,6 +169,7 @@ def apply() -> None:
     found = objects(overlay_file())
     refuse_open(found)
     refuse_of_cluster(found)
+    pull_from_cache(found)
     floors = scaled(found)
     ruled = [
         (one, floors[key])

@@ -119,16 +119,37 @@ def up(azure: Azure) -> None:
     for name in NAMESPACES:
         issuer = "https://token.actions.githubusercontent.com"
         azure.trust("closedloop-deploy", name, issuer, f"{prefix}:environment:{name}")
-    if registry := os.environ.get("AZURE_REGISTRY", ""):
-        azure.ensure("acr", registry, here, (*place, "--sku", "Standard"))
-        rule = ("--registry", registry)
-        source = ("--source-repo", f"ghcr.io/{repository}", "--target-repo", repository)
-        azure.ensure("acr cache", "closedloop", rule, source)
+    cached = image_cache(azure, repository.lower(), cluster)
     if not azure.dry:
-        tell(azure, account, store, writer, deployer)
+        tell(azure, account, store, writer, deployer, cached)
 
 
-def tell(azure: Azure, account: dict[str, Any], store: str, writer: dict[str, Any], deployer: dict[str, Any]) -> None:
+def image_cache(azure: Azure, repository: str, cluster: dict[str, Any]) -> dict[str, str]:
+    """Make the registry AZURE_REGISTRY, which caches the image and from which the cluster may pull.
+
+    Returns:
+        The variable that lets a deployment use it; none without AZURE_REGISTRY.
+    """
+    registry = os.environ.get("AZURE_REGISTRY", "")
+    if not registry:
+        return {}
+    how = ("--location", azure.location, "--sku", "Standard")
+    made = azure.ensure("acr", registry, ("--resource-group", azure.group), how)
+    source = ("--source-repo", f"ghcr.io/{repository}", "--target-repo", repository)
+    azure.ensure("acr cache", "closedloop", ("--registry", registry), source)
+    kubelet = cluster.get("identityProfile", {}).get("kubeletidentity", {})
+    azure.grant({"principalId": kubelet["objectId"]} if kubelet else {}, "AcrPull", str(made.get("id", "")))
+    return {"IMAGE_CACHE": f"{made.get('loginServer', '')}/{repository}"}
+
+
+def tell(
+    azure: Azure,
+    account: dict[str, Any],
+    store: str,
+    writer: dict[str, Any],
+    deployer: dict[str, Any],
+    cached: dict[str, str],
+) -> None:
     """Print the variables of GitHub's environments, the parameters of the overlays, and what an administrator does."""
     print("\nSet these variables in the environments staging and production:")
     for name, value in (
@@ -138,6 +159,7 @@ def tell(azure: Azure, account: dict[str, Any], store: str, writer: dict[str, An
         ("AKS_RESOURCE_GROUP", azure.group),
         ("AKS_CLUSTER", "closedloop"),
         ("OVERLAY", "staging or production"),
+        *cached.items(),
     ):
         print(f"  {name}={value}")
     print("\nAdd the component remote-log/azure to both overlays, with these parameters:")

@@ -49,7 +49,12 @@ class Fake:
         if head[-1] == "create":
             self.made.append(key)
             fields = {name: f"{name} of {key}" for name in ("id", "clientId", "principalId")}
-            self.there[key] = fields | {"oidcIssuerProfile": {"issuerUrl": "https://issuer"}, "flags": flags}
+            self.there[key] = fields | {
+                "oidcIssuerProfile": {"issuerUrl": "https://issuer"},
+                "identityProfile": {"kubeletidentity": {"objectId": "the nodes"}},
+                "loginServer": f"{flags['--name']}.azurecr.io" if "--name" in flags else "",
+                "flags": flags,
+            }
             return 0, self.there[key]
         assert head == ["group", "delete"]
         self.there.clear()
@@ -67,7 +72,7 @@ def start(root: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setenv("GITHUB_REPOSITORY", "o/r")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "O/r")
     monkeypatch.setenv("AZURE_REGISTRY", "press")
 
     def run(fake: Fake, *words: str) -> int:
@@ -89,6 +94,9 @@ def test_it_makes_each_thing_once_and_says_what_to_set(start: Start, capsys: pyt
     subjects = [each["flags"]["--subject"] for each in fake.there.values() if "--subject" in each["flags"]]
     assert "repo:o@1/r@2:environment:production" in subjects  # as GitHub says that they begin
     assert "system:serviceaccount:closedloop:score" in subjects
+    assert "IMAGE_CACHE=press.azurecr.io/o/r" in said
+    pulls = [each["flags"] for each in fake.there.values() if each["flags"].get("--role") == "AcrPull"]
+    assert [(each["--assignee-object-id"], each["--scope"]) for each in pulls] == [("the nodes", "id of acr press")]
     made = list(fake.made)
     assert start(fake, "up") == 0
     assert fake.made == made
