@@ -16,7 +16,7 @@ from typing import Any
 
 from closedloop.data import sources
 from closedloop.data.frames import Frames
-from closedloop.data.schema import Schema, Tables
+from closedloop.data.schema import Tables
 from model.common import adopting, cli, data_pin, params, pin_making, pinned_files, proposed_params, starting_params
 from model.common.provenance import PIN, ROOT
 
@@ -68,7 +68,7 @@ def adopt_files(source: Path, path: Path, place: str | None, changes: adopting.C
         part = pin_making.part_of(place, asked)
         fingerprint = fingerprint_of([part], asked)
         here = sources.read_frames(source, asked.columns, asked.files, asked.schema.machine_id, asked.read)
-        if fingerprint != tables_of(here, asked).fingerprint():
+        if fingerprint != tables_of(here, asked).fingerprint(asked.schema.sensors):
             raise cli.RefusedError(
                 f"{place} holds other tables than {source}; upload the folder as it is, and run again"
             )
@@ -111,14 +111,12 @@ def adopt_simulator(profile: str, changes: adopting.Changes) -> dict[str, Any]:
 def fingerprint_of(parts: list[dict[str, Any]], asked: params.Params) -> str:
     """Return the fingerprint of the tables that a run will read from these parts, which were checked before."""
     frames, _ = data_pin.fetch(parts, asked)
-    return tables_of(frames, asked).fingerprint()
+    return tables_of(frames, asked).fingerprint(asked.schema.sensors)
 
 
 def tables_of(frames: Frames, asked: params.Params) -> Tables:
-    """Return the tables of frames, as ``model.validate`` makes them: JSON has decided the order of the sensors."""
-    path = adopting.WORK / "schema.json"
-    cli.write_json(path, asked.schema.to_dict())
-    return sources.frames_to_tables(frames, Schema.from_dict(cli.read_json(path, "run again")), {})
+    """Return the tables of frames, as ``model.validate`` makes them."""
+    return sources.frames_to_tables(frames, asked.schema, {})
 
 
 def is_simulated(parts: list[dict[str, Any]]) -> bool:

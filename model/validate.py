@@ -152,7 +152,7 @@ def main(words: list[str]) -> None:
     frames = sources.read_frames(args.data, {}, machine_id=schema.machine_id)
     check(frames, schema, usual(args.reference, about["source"]), args.data.parent)
     tables = sources.frames_to_tables(frames, schema, {})
-    fingerprint = tables.fingerprint()
+    fingerprint = tables.fingerprint(schema.sensors)
     compare_with_pin(fingerprint, about, tables, args.pin)
     if tables.marks is not None and tables.failures is not None:
         say_what_is_known(with_delay(tables, asked.delay_us), schema, asked.horizon_us)
@@ -161,7 +161,7 @@ def main(words: list[str]) -> None:
     write_holdout(kept, schema, args.data, args.out)
     about |= {
         "fingerprint": fingerprint,
-        "holdout_fingerprint": kept.fingerprint(),
+        "holdout_fingerprint": kept.fingerprint(schema.sensors),
         "judged_from": judged_from,
         "train_until": last_times(tables, parts.training),
     }

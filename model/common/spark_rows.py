@@ -77,7 +77,7 @@ def _nothing(tables: Tables, name: str) -> pa.Table:
 def alarm_rows(tables: Tables, wanted: Wanted, columns: Int32) -> pa.Table:
     """The features that the detector reads, of the rows that stand for their neighbours, as ``x array<double>``."""
     kept, X = _rows(tables, wanted)
-    rows = np.flatnonzero(thin(kept.time, wanted.every_us, wanted.schema))
+    rows = np.flatnonzero(thin(kept, wanted.every_us, wanted.schema))
     return _table(kept, rows, x=_lists(X[np.ix_(columns, rows)]))
 
 
@@ -97,7 +97,7 @@ def examples(
     """
     kept, X = _rows(tables, wanted)
     y = labelled(kept, wanted.schema, wanted.horizon_us) if len(kept.time) else np.empty((1, 0), np.int8)
-    thinned = thin(kept.time, wanted.every_us, wanted.schema)
+    thinned = thin(kept, wanted.every_us, wanted.schema)
     teaches = np.where((y == 1) | (thinned & (y == 0)), y, np.int8(-1))
     rows = np.flatnonzero((teaches >= 0).any(axis=0))
     whole = np.vstack([X[:, rows], anomaly.score(X)[rows]])

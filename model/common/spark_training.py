@@ -75,7 +75,7 @@ class OnSpark:
             each = fleet.map(partial(spark_rows.scores, wanted=wanted, anomaly=head), f"{wanted.key}, score double")
             score = aligned(each.toArrow(), tables)["score"].to_numpy()
         grid = Grid.of(Truth(tables, schema, about["source"]), JudgeSettings.from_params(params.raw))
-        y, thinned = labelled(tables, schema, params.horizon_us), thin(tables.time, every_us, schema)
+        y, thinned = labelled(tables, schema, params.horizon_us), thin(tables, every_us, schema)
         return cls(fleet, wanted, tables, params, grid, y, thinned, with_budget(head, grid, score, params), score)
 
     @property
@@ -200,7 +200,8 @@ class OnSpark:
         head = FailureHead(forest, columns, slope, intercept)
         probability = 1.0 / (1.0 + np.exp(-(slope * raw + intercept)))
         settings = JudgeSettings.from_params(self.params.raw)
-        return replace(head, threshold=cost_threshold(self.grid, c, probability, settings))
+        threshold, plateau = cost_threshold(self.grid, c, probability, settings)
+        return replace(head, threshold=threshold, plateau=plateau)
 
 
 def ordered(found: pa.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ from model.common import cli
 from model.common.params import Params
 from model.common.thresholds import budget_threshold, cost_threshold
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the step of SplitMix64
 ABLATIONS = {"no_telemetry": "telemetry", "no_errors": "errors"}  # name: the group of features that is left out
 
 
@@ -30,7 +32,7 @@ class TrainingSet:
     """All that the heads learn from: the training rows with their features and labels.
 
     ``X`` has shape (features, rows). ``y`` has shape (components, rows) and is 1 before a failure, 0 before none, and
-    -1 where that is unknown. ``thinned`` marks the rows that stand for their neighbours: every n-th hour of the clock.
+    -1 where that is unknown. ``thinned`` marks the rows that stand for their neighbours, as :func:`thin` says.
     """
 
     tables: Tables
@@ -51,7 +53,7 @@ def training_rows(tables: Tables, about: Mapping[str, Any], delay_us: int | None
     Raises:
         DataError: the tables are not those that were validated, or no row may train.
     """
-    if "fingerprint" not in about or tables.fingerprint() != about["fingerprint"]:
+    if "fingerprint" not in about or tables.fingerprint([*about["schema"]["sensors"]]) != about["fingerprint"]:
         raise DataError("build/data: these tables were not validated; run: python -m model.validate")
     kept = rows_until(tables, about["train_until"], delay_us)
     if not len(kept.time):
@@ -82,7 +84,7 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
     X = compute(tables, spec, constants, schema).X
     grid = Grid.of(Truth(tables, schema, source), JudgeSettings.from_params(params.raw))
     every_us = microseconds(params.failure["negatives_every_hours"])
-    thinned = thin(tables.time, every_us, schema)
+    thinned = thin(tables, every_us, schema)
     return TrainingSet(tables, spec, constants, X, labelled(tables, schema, params.horizon_us), thinned, grid)
 
 
@@ -101,9 +103,26 @@ def labelled(tables: Tables, schema: Schema, horizon_us: int) -> NDArray[np.int8
     )
 
 
-def thin(time: Int64, every_us: int, schema: Schema) -> Bool:
-    """Return which rows stand for their neighbours."""
-    return time % every_us < schema.period_us
+def thin(tables: Tables, every_us: int, schema: Schema) -> Bool:
+    """Return which rows stand for their neighbours: one of each block of ``every_us`` microseconds of a machine.
+
+    Its place in the block is a hash of machine and block. A fixed place would teach a few hours of the day alone, and a
+    fleet with a daily rhythm would be calibrated for these. The machine's name is hashed, so that it does not matter
+    which other machines are in the tables.
+    """
+    ids, offsets = tables.bounds()
+    keys = [int.from_bytes(hashlib.sha256(str(name).encode()).digest()[:8]) for name in tables.named(ids).tolist()]
+    key = np.repeat(np.array(keys, np.uint64), np.diff(offsets))
+    places = max(1, every_us // schema.period_us)
+    chosen = _mixed(key + (tables.time // every_us).astype(np.uint64) * GOLDEN) % np.uint64(places)
+    return tables.time % every_us // schema.period_us == chosen.astype(np.int64)
+
+
+def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the output of SplitMix64 (Steele, Lea & Flood 2014) for each state."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
 
 
 def anomaly_head(training: TrainingSet, schema: Schema, params: Params) -> AnomalyHead:
@@ -232,7 +251,8 @@ def failure_heads(
             )  # fmt: skip
         except ValueError as error:
             raise DataError(f"params.yaml: {error}") from error
-        heads[component] = replace(head, threshold=cost_threshold(training.grid, c, probability, settings))
+        threshold, plateau = cost_threshold(training.grid, c, probability, settings)
+        heads[component] = replace(head, threshold=threshold, plateau=plateau)
         cli.say(
             f"{component}: learned from {failures} failures, alarm at {heads[component].threshold:.3f}"
             + (f", without {without}" if without else "")

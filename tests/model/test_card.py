@@ -50,7 +50,11 @@ def test_the_card_says_what_the_bundle_learned_from_and_when_it_alarms(trained):
     assert sum(counts.values()) > 0
     for component, count in counts.items():
         head = trained.bundle.failures.get(component)
-        says = f"probability {head.threshold:.3f}" if head else "no head: too few failures"
+        says = "no head: too few failures"
+        if head:
+            low, high = head.plateau
+            assert low < head.threshold <= high
+            says = f"probability {head.threshold:.3f} (as good: {low:.2g} to {high:.2g})"
         assert [str(count), says] == heads[component][2:]
     assert f"{len(trained.bundle.spec.names)} features, each from the last 72 hours" in text
     assert all(f"- {name} (features/custom.py)" in text for name in trained.bundle.spec.custom)

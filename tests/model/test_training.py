@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from closedloop.data.schema import HOUR_US
 from closedloop.features.kernel import compute
 from closedloop.heads.bundle import load, write
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import ANOMALY, PredictionTable
 from model.common.predictions import predict
-from model.common.training import failure_heads, prepare
+from model.common.training import failure_heads, prepare, thin
 
 
 def test_every_feature_that_params_names_is_computed_once_per_row(trained):
@@ -85,3 +86,24 @@ def test_an_ablation_never_sees_the_group_it_leaves_out(trained, without):
     groups = (*trained.bundle.spec.groups, "telemetry")
     assert heads
     assert without not in {groups[k] for head in heads.values() for k in head.columns}
+
+
+def test_thinned_rows_are_of_all_hours_and_one_of_each_block(trained):
+    """A fixed place in the block would teach two hours of the day alone, and a daily rhythm is learned wrongly."""
+    schema, fleet = trained.params.schema, trained.training
+    thinned = thin(fleet, 12 * HOUR_US, schema)
+    hours = np.bincount(fleet.time[thinned] // HOUR_US % 24, minlength=24)
+    assert hours.min() > 0.7 * hours.mean()
+    blocks = np.unique(np.stack([fleet.machine, fleet.time // (12 * HOUR_US)]), axis=1, return_counts=True)[1]
+    assert thinned.sum() == pytest.approx(len(blocks), rel=0.01)  # the first and last block may be cut
+    per_block = np.unique(np.stack([fleet.machine, fleet.time // (12 * HOUR_US)])[:, thinned], axis=1)
+    assert per_block.shape[1] == thinned.sum()
+
+
+def test_which_rows_are_thinned_depends_on_the_machine_alone(trained):
+    fleet, schema = trained.training, trained.params.schema
+    thinned = thin(fleet, 12 * HOUR_US, schema)
+    some = fleet.select(np.unique(fleet.machine)[1::2])
+    np.testing.assert_array_equal(thin(some, 12 * HOUR_US, schema), thinned[np.isin(fleet.machine, some.machine)])
+    first, second = (thinned[fleet.machine == machine] for machine in np.unique(fleet.machine)[:2])
+    assert (first[: len(second)] != second[: len(first)]).any()

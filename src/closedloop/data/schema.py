@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -350,9 +350,10 @@ class Tables:
         values = np.ascontiguousarray(self.values[:, keep])
         return replace(self, machine=self.machine[keep], time=self.time[keep], values=values)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, sensors: Sequence[str] = ()) -> str:
         """``sha256:…`` of every column in canonical order: equal for equal data, whatever the file format.
 
+        With the names of the ``sensors``, it is that of the sensors in the order of their names.
         Marks and findings count where there are any, so that tables without them keep the fingerprint they had before.
         """
         digest = hashlib.sha256()
@@ -362,6 +363,8 @@ class Tables:
             digest.update(np.ascontiguousarray(column).tobytes())
 
         content = self._compact()
+        if sensors:
+            content = replace(content, values=content.values[np.argsort(sensors)])
         for item in fields(self):
             value = getattr(content, item.name)
             if item.name == "names":

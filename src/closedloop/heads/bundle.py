@@ -200,7 +200,7 @@ def _packed(bundle: Bundle) -> tuple[Heads, dict[str, bytes]]:
             failure[component] = None
             continue
         # named by place, since a component's name may contain any character
-        entry = FailureEntry(float(own.threshold), f"heads/failure-{k + 1:02d}.safetensors")
+        entry = FailureEntry(float(own.threshold), f"heads/failure-{k + 1:02d}.safetensors", own.plateau)
         files[entry.file] = pack(own.to_arrays())
         failure[component] = entry
     return Heads(anomaly, failure), files
@@ -349,7 +349,7 @@ def _anomaly_head(entry: AnomalyEntry, data: bytes) -> AnomalyHead:
 def _failure_head(entry: FailureEntry, data: bytes) -> FailureHead:
     arrays = unpack(entry.file, data)
     try:
-        return FailureHead.from_arrays(arrays, entry.threshold)
+        return FailureHead.from_arrays(arrays, entry.threshold, entry.plateau)
     except ValueError as error:
         raise BundleError(f"{entry.file}: {error}; train again") from None
 

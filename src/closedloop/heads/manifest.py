@@ -50,11 +50,12 @@ class AnomalyEntry(Strict, frozen=True):
     file: str
 
 
-class FailureEntry(Strict, frozen=True):
-    """One failure head in the manifest."""
+class FailureEntry(Strict, frozen=True, omit_defaults=True):
+    """One failure head in the manifest; ``plateau`` as in :class:`~closedloop.heads.scorers.FailureHead`."""
 
     threshold: float
     file: str
+    plateau: tuple[float, float] | None = None
 
 
 class Heads(Strict, frozen=True):

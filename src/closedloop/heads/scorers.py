@@ -163,7 +163,8 @@ class FailureHead:
     """One component's boosted trees on ``columns``, calibrated; a probability at or above ``threshold`` is an alarm.
 
     ``columns`` are rows of the feature matrix, where the row after the last feature is the anomaly score. The
-    probability is ``expit(slope * raw + intercept)``; slope 1 and intercept 0 give scikit-learn's predict_proba.
+    probability is ``expit(slope * raw + intercept)``; slope 1 and intercept 0 give scikit-learn's predict_proba. Within
+    ``plateau`` (low, high) a threshold costs the same but for noise; older bundles do not say it.
     """
 
     forest: Forest
@@ -171,13 +172,16 @@ class FailureHead:
     slope: float
     intercept: float
     threshold: float = 0.5
+    plateau: tuple[float, float] | None = None
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything but the threshold as arrays, for the bundle."""
+        """Everything but the threshold and its plateau as arrays, for the bundle."""
         return {"columns": self.columns, "calibration": np.array([self.slope, self.intercept])} | to_arrays(self.forest)
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], threshold: float) -> FailureHead:
+    def from_arrays(
+        cls, arrays: Mapping[str, NDArray[Any]], threshold: float, plateau: tuple[float, float] | None = None
+    ) -> FailureHead:
         """The inverse of :meth:`to_arrays`.
 
         Raises:
@@ -189,7 +193,7 @@ class FailureHead:
             raise ValueError("'calibration' is not two finite numbers")
         forest = pop_fields(left, Forest)
         nothing_left(left)
-        return cls(forest, columns, float(calibration[0]), float(calibration[1]), threshold)
+        return cls(forest, columns, float(calibration[0]), float(calibration[1]), threshold, plateau)
 
     @cached_property
     def width(self) -> int:

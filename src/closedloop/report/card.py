@@ -15,6 +15,7 @@ import jinja2
 from closedloop.data.schema import HOUR_US
 from closedloop.features.spec import FeatureSpec
 from closedloop.heads.bundle import Bundle
+from closedloop.heads.scorers import FailureHead
 
 TEMPLATE = "card.md.j2"
 SPLITS = {
@@ -81,7 +82,7 @@ def describe(bundle: Bundle, params: Mapping[str, Any], rule: str) -> dict[str, 
                 "component": component,
                 "kind": trees if component in bundle.failures else "—",
                 "failures": count,
-                "threshold": f"{bundle.failures[component].threshold:.3f}" if component in bundle.failures else "",
+                "threshold": _threshold(bundle.failures.get(component)),
             }
             for component, count in learned["failures"].items()
         ],
@@ -91,6 +92,14 @@ def describe(bundle: Bundle, params: Mapping[str, Any], rule: str) -> dict[str, 
 def render(bundle: Bundle, params: Mapping[str, Any], rule: str) -> str:
     """The card of a bundle that is not judged yet."""
     return environment().get_template(TEMPLATE).render(describe(bundle, params, rule))
+
+
+def _threshold(head: FailureHead | None) -> str:
+    """A failure head's threshold and the plateau around it, as probabilities; empty without a head."""
+    if head is None:
+        return ""
+    plateau = "" if head.plateau is None else f" (as good: {head.plateau[0]:.2g} to {head.plateau[1]:.2g})"
+    return f"{head.threshold:.3f}{plateau}"
 
 
 def _features(spec: FeatureSpec) -> list[str]:
