@@ -2,6 +2,8 @@
 
 Where a log joins the pin for the first time, nothing can be compared: then a person decides on the proposal.
 The pull request's branch is always BRANCH. Where it has a person's commit, such as an acceptance, it stays as it is.
+What a person closed without merging is not proposed again while data and model are the same: a comment in the pull
+request's text, which people do not see, names both.
 Each step can be run again after a run that died: what is done already is found, and not done twice.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ PARTS = (EVIDENCE / "summary.md", EVIDENCE / "replay.md")  # for a person; the a
 PIN = pin_access.PIN
 BRANCH = "retrain"
 TITLE = "Retrain on newer data"
+PROPOSED = re.compile(r"<!-- proposed (\{.*\}) -->")
 NO_LOG = "skipped: no log is configured (set the variable LOG_SINK: .github/README.md says how)"
 
 
@@ -29,12 +33,14 @@ class Proposal:
     """What GitHub knows of the proposal: the branch's newest commit, and its open pull request.
 
     ``head`` is empty where there is no branch, ``number`` is None where no pull request is open. ``by_people`` are the
-    commits on the branch that a person made and that would be lost if it was overwritten.
+    commits on the branch that a person made and that would be lost if it was overwritten. ``declined`` is the number of
+    the pull request that was closed without a merge though it proposed what the evidence has, None where there is none.
     """
 
     head: str
     number: int | None
     by_people: list[str]
+    declined: int | None
 
     @classmethod
     def now(cls) -> Proposal:
@@ -45,11 +51,18 @@ class Proposal:
         number = next((one["number"] for one in pulls if one["state"] == "open"), None)
         # GitHub keeps the commits of a pull request that was merged or closed, so they are not lost
         kept = number is None and any(one["head"]["sha"] == head for one in pulls)
-        return cls(head, number, [] if kept or not head else branches.by_people(BRANCH, PIN))
+        closed = [one for one in pulls if one["state"] == "closed" and not one.get("merged_at")]
+        declined = next((one["number"] for one in closed if recorded(one["body"] or "") == identity()), None)
+        return cls(head, number, [] if kept or not head else branches.by_people(BRANCH, PIN), declined)
 
     @property
     def waits(self) -> str:
-        """Why the branch stays as it is, or an empty text where it may be overwritten."""
+        """Why nothing is proposed now, or an empty text where the branch may be overwritten."""
+        if self.declined:
+            return (
+                f"#{self.declined} proposed the same data and model and was closed without a merge; reopen it, or wait "
+                "for newer data"
+            )
         if not self.by_people:
             return ""
         where = f"#{self.number}" if self.number else f"the branch `{BRANCH}`"
@@ -74,6 +87,21 @@ def read(name: str) -> Any:
     return json.loads((EVIDENCE / name).read_text(encoding="utf-8"))
 
 
+def identity() -> dict[str, str]:
+    """Return what the evidence proposes: the fingerprint of the tables, and the digest of the model."""
+    if not EVIDENCE.exists():
+        return {}
+    return {"data": read("data.lock.json")["fingerprint"], "model": read("decision.json")["challenger"]["model_digest"]}
+
+
+def recorded(body: str) -> dict[str, str] | None:
+    """Return what a pull request proposed, from its text; None where the text does not say it."""
+    try:
+        return json.loads(found[1]) if (found := PROPOSED.search(body)) else None
+    except ValueError:
+        return None
+
+
 def overtaken() -> str:
     """Return why the evidence is out of date: ``main`` pins other data than the run began with."""
     commit = github.setting("GITHUB_SHA")
@@ -89,6 +117,7 @@ def text() -> str:
         f"This changes `{PIN}` alone, and is kept up to date until someone merges or closes it, or adds a commit. "
         f"The evidence is in [the run]({github.run_url()}#artifacts)."
     )
+    told.append(f"<!-- proposed {json.dumps(identity())} -->")
     return "\n\n".join(told)
 
 

@@ -105,7 +105,7 @@ def out_of_fold(tables: Tables, schema: Schema, asked: Params, about: Mapping[st
     for held in folds(tables):
         kept = tables.select(np.setdiff1d(tables.machine, held))
         training = prepare(kept, schema, asked, about["source"])
-        anomaly = anomaly_head(training, schema, asked)
+        anomaly, _ = anomaly_head(training, schema, asked)
         heads = failure_heads(training, schema, asked, anomaly)
         span = to_text(int(kept.time.min())), to_text(int(kept.time.max()))
         machines = {about["source"]: kept.named(np.unique(kept.machine)).tolist()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables, microseconds
-from closedloop.features.kernel import compute
+from closedloop.features.kernel import iter_machines
 from closedloop.features.spec import Constants, FeatureSpec, fit_constants
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head, machine_folds
@@ -29,19 +29,37 @@ ABLATIONS = {"no_telemetry": "telemetry", "no_errors": "errors"}  # name: the gr
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """All that the heads learn from: the training rows with their features and labels.
+    """All that the heads learn from: the training rows with their labels, and the features of those that teach.
 
-    ``X`` has shape (features, rows). ``y`` has shape (components, rows) and is 1 before a failure, 0 before none, and
-    -1 where that is unknown. ``thinned`` marks the rows that stand for their neighbours, as :func:`thin` says.
+    ``kept`` marks the rows that teach: those before a failure, and those of ``thinned``, which stand for their
+    neighbours, as :func:`thin` says. ``X`` has shape (features, kept rows). The features of all rows would take ten
+    times the memory; :meth:`machines` computes them once more. ``y`` has shape (components, rows) and is 1 before a
+    failure, 0 before none, and -1 where that is unknown.
     """
 
     tables: Tables
     spec: FeatureSpec
     constants: Constants
     X: Float64
+    kept: Bool
     y: NDArray[np.int8]
-    thinned: NDArray[np.bool_]
+    thinned: Bool
     grid: Grid
+
+    def machines(self, schema: Schema) -> Iterator[tuple[slice, Float64]]:
+        """Yield the rows and the features (features, rows) of each machine."""
+        return features_of_machines(self.tables, self.spec, self.constants, schema)
+
+
+def features_of_machines(
+    tables: Tables, spec: FeatureSpec, constants: Constants, schema: Schema
+) -> Iterator[tuple[slice, Float64]]:
+    """Yield the rows and the features (features, rows) of each machine; the next step overwrites the features."""
+    start = 0
+    for features in iter_machines(tables, spec, constants, schema):
+        rows = slice(start, start + len(features.time))
+        yield rows, features.X
+        start = rows.stop
 
 
 def training_rows(tables: Tables, about: Mapping[str, Any], delay_us: int | None) -> Tables:
@@ -80,12 +98,24 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
     for skipped in spec.skipped:
         cli.say(f"left out the custom feature {skipped}")
     constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
-    cli.say(f"computing {len(spec.names)} features for {len(tables.time):,} rows")
-    X = compute(tables, spec, constants, schema).X
     grid = Grid.of(Truth(tables, schema, source), JudgeSettings.from_params(params.raw))
-    every_us = microseconds(params.failure["negatives_every_hours"])
-    thinned = thin(tables, every_us, schema)
-    return TrainingSet(tables, spec, constants, X, labelled(tables, schema, params.horizon_us), thinned, grid)
+    y = labelled(tables, schema, params.horizon_us)
+    thinned = thin(tables, microseconds(params.failure["negatives_every_hours"]), schema)
+    kept = teaching(y, thinned)
+    cli.say(f"computing {len(spec.names)} features for {len(tables.time):,} rows, of which {kept.sum():,} teach")
+    X = np.empty((len(spec.names), np.count_nonzero(kept)))
+    filled = 0
+    for rows, features in features_of_machines(tables, spec, constants, schema):
+        own = features[:, kept[rows]]
+        X[:, filled : filled + own.shape[1]] = own
+        filled += own.shape[1]
+    return TrainingSet(tables, spec, constants, X, kept, y, thinned, grid)
+
+
+def teaching(y: NDArray[np.int8], thinned: Bool) -> Bool:
+    """Return which rows teach some head."""
+    kept: Bool = thinned | (y == 1).any(axis=0)
+    return kept
 
 
 def labelled(tables: Tables, schema: Schema, horizon_us: int) -> NDArray[np.int8]:
@@ -125,15 +155,20 @@ def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return state ^ (state >> np.uint64(31))
 
 
-def anomaly_head(training: TrainingSet, schema: Schema, params: Params) -> AnomalyHead:
-    """Fit the detector on the features that ``params.yaml`` names, with the threshold that its alarm budget allows.
+def anomaly_head(training: TrainingSet, schema: Schema, params: Params) -> tuple[AnomalyHead, Float64]:
+    """Fit the detector on the features that ``params.yaml`` names; return it with the score of every training row.
+
+    The threshold is what the alarm budget of ``params.yaml`` allows.
 
     Raises:
         DataError: ``params.yaml`` names an unknown feature or parameter.
     """
     columns = alarm_columns(training.spec, schema, params)
-    head = fit_alarm(training.X[:, training.thinned], columns, params)
-    return with_budget(head, training.grid, head.score(training.X), params)
+    head = fit_alarm(training.X[:, training.thinned[training.kept]], columns, params)
+    score = np.empty(len(training.tables.time))
+    for rows, features in training.machines(schema):
+        score[rows] = head.score(features)
+    return with_budget(head, training.grid, score, params), score
 
 
 def alarm_columns(spec: FeatureSpec, schema: Schema, params: Params) -> Int32:
@@ -176,11 +211,6 @@ def with_budget(head: AnomalyHead, grid: Grid, score: Float64, params: Params) -
     return replace(head, threshold=budget_threshold(grid, score, params.anomaly["alarms_per_machine_year"], rules))
 
 
-def known_failures(training: TrainingSet, schema: Schema) -> dict[str, int]:
-    """Count the training failures of each component; empty where there is no failure table."""
-    return failures_of(training.tables, training.grid, schema)
-
-
 def failures_of(tables: Tables, grid: Grid, schema: Schema) -> dict[str, int]:
     """Count the failures of each component in some tables; empty where there is no failure table."""
     if tables.failures is None:
@@ -198,14 +228,9 @@ def headless(grid: Grid, component: int, params: Params) -> str | None:
     return None
 
 
-def in_every_fold(X: Float64, y: Bool, teaches: Bool, machine: Int64, folds: int) -> Bool:
-    """Return which features have a value whichever fold is left out: scikit-learn cannot bin a feature without any.
-
-    Raises:
-        ValueError: without some fold only one class would be left to learn from.
-    """
-    fold = machine_folds(y.astype(np.int64), machine, folds, teaches)[teaches]
-    there = np.isfinite(X[:, teaches])
+def in_every_fold(X: Float64, fold: Int64) -> Bool:
+    """Return which features have a value whichever fold is left out: scikit-learn cannot bin a feature without any."""
+    there = np.isfinite(X)
     return np.sum([there[:, fold == k].any(axis=1) for k in range(fold.max() + 1)], axis=0) >= 2
 
 
@@ -227,37 +252,71 @@ def failure_heads(
     if training.tables.failures is None:
         return {}
     groups = np.array([*training.spec.groups, "telemetry"])  # the last is the anomaly score
-    X = np.vstack([training.X, anomaly.score(training.X)])
-    settings = JudgeSettings.from_params(params.raw)
+    X = np.concatenate([training.X, anomaly.score(training.X)[None]])
     represented = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # by a kept row
-    heads = {}
+    machine, folds = training.tables.machine, params.failure["folds"]
+    heads, unseen = {}, {}
     for c, component in enumerate(schema.components):
         if reason := headless(training.grid, c, params):
             cli.say(f"no head for {component}: {reason}")
             continue
-        failures = sum(len(of_one[c]) for of_one in training.grid.failures)
         y = training.y[c]
         weight = np.where(y == 1, 1.0, np.where(training.thinned & (y == 0), represented, 0.0))
         try:
-            machine, folds = training.tables.machine, params.failure["folds"]
-            there = in_every_fold(X, (y == 1) & (weight > 0), weight > 0, machine, folds)
+            fold = machine_folds(((y == 1) & (weight > 0)).astype(np.int64), machine, folds, weight > 0)
+            kept, own = training.kept, weight[training.kept]
+            there = in_every_fold(X[:, own > 0], fold[kept][own > 0])
             columns = np.flatnonzero((groups != without) & there).astype(np.int32)
             if not len(columns):
                 cli.say(f"no head for {component} without {without}: no other feature has values for these machines")
                 continue
-            head, probability = fit_failure_head(
-                X, y == 1, weight, machine, columns, params.failure["parameters"], params.seed,
-                folds,
-            )  # fmt: skip
+            heads[component], others = fit_failure_head(
+                X, y[kept] == 1, own, machine[kept], columns, params.failure["parameters"], params.seed, folds
+            )
         except ValueError as error:
             raise DataError(f"params.yaml: {error}") from error
-        threshold, plateau = cost_threshold(training.grid, c, probability, settings)
-        heads[component] = replace(head, threshold=threshold, plateau=plateau)
+        unseen[c] = others, fold
+    return _with_thresholds(heads, out_of_fold(training, schema, anomaly, unseen), training, schema, params, without)
+
+
+def out_of_fold(
+    training: TrainingSet,
+    schema: Schema,
+    anomaly: AnomalyHead,
+    unseen: Mapping[int, tuple[tuple[FailureHead, ...], Int64]],
+) -> dict[int, Float64]:
+    """Return the probability of every training row by component, from the head that never saw the row's machine.
+
+    ``unseen`` has for each component the heads of its folds, and the fold of every row.
+    """
+    found = {c: np.empty(len(training.tables.time)) for c in unseen}
+    for rows, features in training.machines(schema) if unseen else ():
+        X = np.concatenate([features, anomaly.score(features)[None]])
+        for c, (heads, fold) in unseen.items():
+            found[c][rows] = heads[fold[rows.start]].probability(X)
+    return found
+
+
+def _with_thresholds(
+    heads: Mapping[str, FailureHead],
+    probability: Mapping[int, Float64],
+    training: TrainingSet,
+    schema: Schema,
+    params: Params,
+    without: str | None,
+) -> dict[str, FailureHead]:
+    """Return the heads with the thresholds of least cost for these out-of-fold probabilities."""
+    settings, failures = JudgeSettings.from_params(params.raw), failures_of(training.tables, training.grid, schema)
+    found = {}
+    for c, own in probability.items():
+        component = schema.components[c]
+        threshold, plateau = cost_threshold(training.grid, c, own, settings)
+        found[component] = replace(heads[component], threshold=threshold, plateau=plateau)
         cli.say(
-            f"{component}: learned from {failures} failures, alarm at {heads[component].threshold:.3f}"
+            f"{component}: learned from {failures[component]} failures, alarm at {found[component].threshold:.3f}"
             + (f", without {without}" if without else "")
         )
-    return heads
+    return found
 
 
 @dataclass(frozen=True)
@@ -274,8 +333,7 @@ class InProcess:
     def of(cls, tables: Tables, schema: Schema, params: Params, source: str) -> InProcess:
         """Compute features and labels, and fit the anomaly head."""
         training = prepare(tables, schema, params, source)
-        anomaly = anomaly_head(training, schema, params)
-        return cls(training, schema, params, anomaly, anomaly.score(training.X))
+        return cls(training, schema, params, *anomaly_head(training, schema, params))
 
     @property
     def spec(self) -> FeatureSpec:

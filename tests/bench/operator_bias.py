@@ -38,7 +38,7 @@ from closedloop.judge.outcomes import of_failures
 from closedloop.judge.truth import Grid, JudgeSettings, Truth
 from closedloop.watch.label_counts import label_counts, mostly_censored
 from model.common import params as parameters
-from model.common.training import TrainingSet, anomaly_head, failure_heads
+from model.common.training import TrainingSet, anomaly_head, failure_heads, teaching
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
@@ -75,7 +75,9 @@ def training_set(world_: tuple[Any, ...], tables: Tables, X: Any) -> TrainingSet
     )
     every_us = int(params.failure["negatives_every_hours"] * HOUR_US)
     grid = Grid.of(Truth(tables, SCHEMA, params.source), settings)
-    return TrainingSet(tables, spec, constants, X, y, tables.time % every_us < SCHEMA.period_us, grid)
+    thinned = tables.time % every_us < SCHEMA.period_us
+    kept = teaching(y, thinned)
+    return TrainingSet(tables, spec, constants, X[:, kept], kept, y, thinned, grid)
 
 
 def first_world(params: parameters.Params, seed: int, machines: int, days: int, judges: int) -> tuple[World, Bundle]:
@@ -86,7 +88,7 @@ def first_world(params: parameters.Params, seed: int, machines: int, days: int, 
     constants = fit_constants(tables, SCHEMA, int(tables.time.max()), spec.history_us)
     common = params, spec, constants, settings
     training = training_set(common, tables, compute(tables, spec, constants, SCHEMA).X)
-    anomaly = anomaly_head(training, SCHEMA, params)
+    anomaly, _ = anomaly_head(training, SCHEMA, params)
     untouched = simulate(PROFILE, judges, days, 1000 * seed + 999, SCHEMA).tables
     world = World(
         params, spec, constants, anomaly, compute(untouched, spec, constants, SCHEMA),

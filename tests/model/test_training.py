@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from closedloop.data.schema import HOUR_US
+from closedloop.features import kernel
 from closedloop.features.kernel import compute
 from closedloop.heads.bundle import load, write
+from closedloop.heads.failure import fit_failure_head, machine_folds
 from closedloop.judge.metrics import judge
 from closedloop.judge.truth import ANOMALY, PredictionTable
 from model.common.predictions import predict
-from model.common.training import failure_heads, prepare, thin
+from model.common.thresholds import cost_threshold
+from model.common.training import alarm_columns, anomaly_head, failure_heads, fit_alarm, prepare, thin, with_budget
 
 
 def test_every_feature_that_params_names_is_computed_once_per_row(trained):
@@ -80,9 +84,9 @@ def test_a_stored_bundle_answers_with_the_same_bits(trained, tmp_path):
 @pytest.mark.parametrize("without", ["telemetry", "errors"])
 def test_an_ablation_never_sees_the_group_it_leaves_out(trained, without):
     """Trained with three trees, since only the columns of the heads matter here."""
-    hurried = replace(trained.params, failure={**trained.params.failure, "parameters": {"max_iter": 3}})
-    training = prepare(trained.training, trained.params.schema, hurried, trained.params.source)
-    heads = failure_heads(training, trained.params.schema, hurried, trained.bundle.anomaly, without)
+    few = hurried(trained.params)
+    training = prepare(trained.training, trained.params.schema, few, trained.params.source)
+    heads = failure_heads(training, trained.params.schema, few, trained.bundle.anomaly, without)
     groups = (*trained.bundle.spec.groups, "telemetry")
     assert heads
     assert without not in {groups[k] for head in heads.values() for k in head.columns}
@@ -107,3 +111,48 @@ def test_which_rows_are_thinned_depends_on_the_machine_alone(trained):
     np.testing.assert_array_equal(thin(some, 12 * HOUR_US, schema), thinned[np.isin(fleet.machine, some.machine)])
     first, second = (thinned[fleet.machine == machine] for machine in np.unique(fleet.machine)[:2])
     assert (first[: len(second)] != second[: len(first)]).any()
+
+
+def hurried(params):
+    """Parameters with three trees."""
+    return replace(params, failure={**params.failure, "parameters": {"max_iter": 3}})
+
+
+def test_the_heads_are_those_that_features_of_all_rows_at_once_would_give(trained):
+    """Bit by bit, for the detector, one component's trees, their calibration and both thresholds."""
+    params, schema, tables = hurried(trained.params), trained.params.schema, trained.training
+    training = prepare(tables, schema, params, params.source)
+    X = compute(tables, training.spec, training.constants, schema).X
+    detector = fit_alarm(X[:, training.thinned], alarm_columns(training.spec, schema, params), params)
+    score = detector.score(X)
+    found, found_score = anomaly_head(training, schema, params)
+    assert score.tobytes() == found_score.tobytes()
+    assert with_budget(detector, training.grid, score, params).threshold == found.threshold
+    heads = failure_heads(training, schema, params, found)
+    component = next(iter(heads))
+    c = schema.components.index(component)
+    y, whole = training.y[c], np.vstack([X, score])
+    every = params.failure["negatives_every_hours"] * HOUR_US / schema.period_us
+    weight = np.where(y == 1, 1.0, np.where(training.thinned & (y == 0), every, 0.0))
+    columns, folds = heads[component].columns, params.failure["folds"]
+    head, unseen = fit_failure_head(
+        whole, y == 1, weight, tables.machine, columns, params.failure["parameters"], params.seed, folds
+    )
+    assert head.forest.threshold.tobytes() == heads[component].forest.threshold.tobytes()
+    assert (head.slope, head.intercept) == (heads[component].slope, heads[component].intercept)
+    fold = machine_folds(((y == 1) & (weight > 0)).astype(int), tables.machine, folds, weight > 0)
+    probability = np.array([other.probability(whole) for other in unseen])[fold, np.arange(len(y))]
+    assert cost_threshold(training.grid, c, probability, trained.settings)[0] == heads[component].threshold
+
+
+def test_training_never_holds_the_features_of_all_rows(trained, monkeypatch):
+    monkeypatch.setattr(kernel, "ROWS_WORTH_A_TASK", 1)  # so that this small fleet is computed machine by machine
+    params, schema = hurried(trained.params), trained.params.schema
+    features = len(trained.training.time) * len(trained.bundle.spec.names) * 8
+    tracemalloc.start()
+    training = prepare(trained.training, schema, params, params.source)
+    anomaly, _ = anomaly_head(training, schema, params)
+    failure_heads(training, schema, params, anomaly)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < features  # whatever else is held: tables, labels and the rows that teach

@@ -229,7 +229,8 @@ def test_each_machine_is_answered_by_a_model_that_never_saw_it(trained, monkeypa
         return sweeping.PredictionTable(tables.machine, tables.time, zeros.astype(object), zeros, zeros > 1)
 
     fakes = {"prepare": prepare, "predict": predict, "failure_heads": lambda *rest: {}}
-    nothing = dict.fromkeys(("anomaly_head", "Bundle", "TrainedOn"), lambda *rest, **more: None)
+    nothing = dict.fromkeys(("Bundle", "TrainedOn"), lambda *rest, **more: None)
+    nothing["anomaly_head"] = lambda *rest: (None, None)
     for name, fake in (fakes | nothing).items():
         monkeypatch.setattr(sweeping, name, fake)
     about = {"source": "x", "fingerprint": "y"}

@@ -91,11 +91,14 @@ class GitHub:
         found: dict[str, Any] = json.loads(self.state_file.read_text())
         return found
 
-    def evidence(self, version: int, verdict: str = "better", joins: bool = False, said: str = "New data.") -> None:
+    def evidence(
+        self, version: int, verdict: str = "better", joins: bool = False, said: str = "New data.", model: str = "a"
+    ) -> None:
         folder = self.work / "build/evidence"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / "decision.json").write_text(json.dumps({"verdict": verdict}))
+        decision = {"verdict": verdict, "challenger": {"model_digest": f"sha256:{model}"}}
+        (folder / "decision.json").write_text(json.dumps(decision))
         (folder / "retrain.json").write_text(json.dumps({"logs": [{"before": None if joins else {"requests": 1}}]}))
         (folder / "data.lock.json").write_text(lock(version))
         (folder / "summary.md").write_text(said)
@@ -240,6 +243,62 @@ def test_main_merged_into_the_branch_is_no_commit_of_a_person(site: GitHub) -> N
     site.evidence(6)
     site.propose()
     assert lock(6).strip() == site.proposed()[1]
+
+
+def close(site: GitHub, merged: bool = False) -> None:
+    """Close the open pull request, as a person does."""
+    site.judge()  # GitHub notes its commit
+    when = {"state": "closed", "merged_at": "2026-01-05T10:00:00Z" if merged else None}
+    site.change(pulls=[one | when if one["state"] == "open" else one for one in site.state["pulls"]])
+
+
+@pytest.mark.parametrize("branch", ["kept", "deleted"])
+def test_what_a_person_has_closed_is_not_proposed_again(site: GitHub, branch: str) -> None:
+    """The same data and the same model, though the log's versions have moved: upkeep moves them too."""
+    site.evidence(5)
+    site.propose()
+    close(site)
+    if branch == "deleted":
+        site.git("push", "--quiet", "origin", "--delete", "retrain")
+    site.evidence(5)
+    pin = site.work / "build/evidence/data.lock.json"
+    pin.write_text(json.dumps(json.loads(pin.read_text()) | {"parts": json.loads(lock(6))["parts"]}))
+    assert {"worth": "false", "open": "false"} == site.judge()
+    said = site.propose()
+    assert "#1 proposed the same data and model and was closed without a merge" in said
+    assert "reopen it" in said
+    assert [] == site.opened
+
+
+@pytest.mark.parametrize("new", [{"version": 6}, {"version": 5, "model": "b"}], ids=["data", "model"])
+def test_what_is_new_is_proposed_after_a_closed_proposal(site: GitHub, new: dict[str, Any]) -> None:
+    site.evidence(5)
+    site.propose()
+    close(site)
+    site.evidence(**new)
+    site.propose()
+    assert [2] == [one["number"] for one in site.opened]
+
+
+def test_a_merged_proposal_was_not_declined(site: GitHub) -> None:
+    """main took the pin back afterwards, so the same proposal is worth another look."""
+    site.evidence(5)
+    site.propose()
+    close(site, merged=True)
+    site.evidence(5)
+    site.propose()
+    assert [2] == [one["number"] for one in site.opened]
+
+
+@pytest.mark.parametrize("body", [None, "", "my own words", "<!-- proposed [1] -->", '<!-- proposed {"data": 1} -->'])
+def test_a_text_that_a_person_has_rewritten_declines_nothing(site: GitHub, body: str | None) -> None:
+    site.evidence(5)
+    site.propose()
+    close(site)
+    site.change(pulls=[one | {"body": body} for one in site.state["pulls"]])
+    site.evidence(5)
+    site.propose()
+    assert [2] == [one["number"] for one in site.opened]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Fit one component's failure head: boosted trees on all rows, calibrated by cross-validation over machines."""
+"""Fit one component's failure head: boosted trees, calibrated by cross-validation over machines."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ def fit_failure_head(
     params: dict[str, Any],
     seed: int,
     folds: int,
-) -> tuple[FailureHead, Float64]:
-    """A calibrated head, and the probability (rows) that each row got from models which never saw its machine.
+) -> tuple[FailureHead, tuple[FailureHead, ...]]:
+    """A calibrated head, and for each fold of :func:`machine_folds` the one that never saw its machines.
 
-    The bits are the same with any number of threads. The caller sets the threshold from the out-of-fold probabilities.
+    The bits are the same with any number of threads. All heads share the calibration. The caller sets the threshold
+    from what the heads of the folds answer for machines that they never saw.
 
     Args:
         X: features, followed by the anomaly score where ``columns`` contains it (features, rows).
         y: 1 where the component fails inside the horizon, else 0.
         weight: how many rows each stands for, in the calibration. The trees are fitted unweighted: thinned healthy rows
             only change the base rate, which the calibration corrects (King & Zeng 2001), and with weights scikit-learn
-            bins ten times slower. Rows of weight 0 are not fitted, but get an out-of-fold probability too.
+            bins ten times slower. Rows of weight 0 teach nothing.
         groups: the machine of each row. With failures on one machine only, pass blocks of time instead.
         columns: the rows of X to fit on.
         params: parameters of HistGradientBoostingClassifier, as in ``params.yaml``.
@@ -59,18 +60,20 @@ def fit_failure_head(
     rows = np.ascontiguousarray(X[np.ix_(columns, teaches)]).T
     target, own = y[teaches], fold[teaches]
 
-    def fit(k: int) -> tuple[Forest, Float64]:
-        kept, held = own != k, fold == k
-        forest = _fit_trees(rows[kept], target[kept], params, seed)
-        return forest, FailureHead(forest, columns, 1.0, 0.0).raw(X[:, held])
+    def fit(k: int) -> Forest:
+        kept = own != k
+        return _fit_trees(rows[kept], target[kept], params, seed)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        (forest, _), *folded = pool.map(fit, range(-1, int(fold.max()) + 1))  # fold -1, which is empty, is the head's
-    raw = np.empty(len(y))
-    for k, (_, scores) in enumerate(folded):
-        raw[fold == k] = scores
-    slope, intercept = platt(raw[teaches], target, weight[teaches])
-    return FailureHead(forest, columns, slope, intercept), _logistic(raw, slope, intercept)
+        forest, *without = pool.map(fit, range(-1, int(fold.max()) + 1))  # fold -1, which is empty, is the head's
+    raw = np.empty(len(target))
+    for k, other in enumerate(without):
+        raw[own == k] = FailureHead(other, columns, 1.0, 0.0).raw(X[:, teaches & (fold == k)])
+    slope, intercept = platt(raw, target, weight[teaches])
+    return (
+        FailureHead(forest, columns, slope, intercept),
+        tuple(FailureHead(other, columns, slope, intercept) for other in without),
+    )
 
 
 def _fit_trees(rows: Float64, target: Int64, params: dict[str, Any], seed: int) -> Forest:
@@ -155,14 +158,6 @@ def _sum(values: Float64) -> float:
     for value in values:
         total += value
     return total
-
-
-@njit(cache=True, nogil=True)
-def _logistic(raw: Float64, slope: float, intercept: float) -> Float64:
-    out = np.empty(len(raw))
-    for r in range(len(raw)):
-        out[r] = 1.0 / (1.0 + math.exp(-(slope * raw[r] + intercept)))
-    return out
 
 
 @njit(cache=True, nogil=True)
