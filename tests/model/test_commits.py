@@ -13,7 +13,7 @@ LOCKS = {"requirements/train.txt": "numpy==2\n", "requirements/spark.txt": "pysp
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
-    """Have a commit with these files run a command; the locks that are installed, and whether our interpreter runs it."""
+    """Have a commit with these files run a command; the locks that are installed, and whether our Python runs it."""
 
     def ask(command, parameters, here=True, **changed):
         ours, theirs = tmp_path / "ours", tmp_path / "theirs"
