@@ -24,7 +24,7 @@ endif
 
 # What people type, or set in their shell, is passed on as it is: make would read a name after each $ in it, and the shell
 # its quotes. `value` takes it before make reads it, and `quoted` writes it for the shell.
-TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES
+TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES TRAINED
 # What a person says of their files, on the command line alone: a variable of the shell with such a name means something else.
 SAID := TIME MACHINE SENSORS FAILURES MAINT TIME_ZONE TIME_FORMAT EPOCH SEPARATOR DECIMAL THOUSANDS ENCODING SKIP_LINES MISSING
 TOLD := $(foreach name,$(SAID) FROM UNTIL,$(if $(filter command,$(origin $(name))),$(name)))
@@ -121,7 +121,7 @@ monitor: $(INSTALLED) ## say how well the served models did, from the log at LOG
 	@$(call tidy,$(BIN)/python -m model.monitor --log $(call quoted,LOG_SINK) $(if $(PROMISED),--promised $(call quoted,PROMISED)) $(if $(value DRIFT),--drift) $(if $(value ISSUE),--issue) $(WITH))
 
 retrain: $(INSTALLED) ## train on the pinned data and the newest log at LOG_SINK=place, meet the champion, collect the evidence in build/evidence; VERSIONS=requests=12,feedback=3; QUICK=1
-	@$(call tidy,$(BIN)/python -m model.retrain $(if $(VERSIONS),--versions $(call quoted,VERSIONS)) $(if $(QUICK),--quick) $(WITH))
+	@$(call tidy,$(BIN)/python -m model.retrain $(if $(VERSIONS),--versions $(call quoted,VERSIONS)) $(if $(QUICK),--quick) $(if $(TRAINED),--trained $(call quoted,TRAINED)) $(WITH))
 
 accept: $(INSTALLED) ## accept a red verdict of CI: WHY="…"; writes model/accepted.json for review (DECISION=path: CI's decision.json)
 	$(call tidy,$(BIN)/python -m model.accept --why $(call quoted,WHY) $(if $(DECISION),--decision $(call quoted,DECISION)))

@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test automl
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-test automl
 
 # --- ci.yml, and what it calls ---
 
@@ -124,6 +124,9 @@ retrain-log: ## whether there is a log to train on
 retrain-judge: ## whether the evidence is worth a pull request
 	@$(FROM_CI) python3 -m pipeline.propose judge
 
+databricks: ## have Databricks train on what is pinned, and fetch the bundle into build/databricks: `make retrain TRAINED=build/databricks` judges it
+	@$(FROM_CI) python3 -m pipeline.databricks
+
 propose: ## open the pull request of a retraining, or update it
 	@$(FROM_CI) python3 -m pipeline.propose
 
@@ -165,6 +168,10 @@ spark-test: spark $(WHEEL) ## run the tests that need Spark, on two cores of thi
 	@[ -f requirements/spark.txt ] || { echo 'skipped: requirements/spark.txt is not here'; exit; }; \
 	said=$$($(BIN)/python -c 'from closedloop.spark.session import missing; print(missing() or "")') && \
 	if [ -n "$$said" ]; then echo "skipped: $$said"; else $(AS_BUILT) $(BIN)/pytest --durations 5 tests/spark; fi
+
+databricks-test: $(VENV)/.databricks $(WHEEL) ## load the files of platforms/databricks with Databricks' own library, and run its task on Spark here
+	$(MAKE) --no-print-directory spark
+	$(AS_BUILT) $(BIN)/pytest --durations 5 tests/databricks tests/repo/test_databricks.py
 
 scans: ## which of GitHub's scanners this repository can have
 	@$(FROM_CI) python3 -m pipeline.notices scans

@@ -6,6 +6,9 @@ ordinary run: tables, expectations, labels, training, gate. Drift is looked for 
 
 Last week's requests are replayed with the challenger afterwards.
 
+--trained is what a platform handed over (make databricks): its proposed pin and the bundle that it trained on those
+tables at this commit. Then nothing is trained here, and all else is the same.
+
 build/evidence gets data.lock.json (the candidate pin), decision.json, retrain.json, summary.md, replay.md, report/ and
 drift/. Nothing of the checkout is changed, and the exit code is 0 whatever the verdict on the model, unless it is
 refused. Where no log is configured, or the log has nothing new, it says so and ends.
@@ -20,6 +23,7 @@ from typing import Any
 
 from closedloop.data import sources
 from closedloop.data.schema import DataError, Schema
+from closedloop.heads.bundle import load
 from closedloop.judge.labels import with_delay
 from closedloop.watch.label_counts import label_counts
 from model import drift, evaluate, predict, replay, train, validate
@@ -83,7 +87,38 @@ def look_for_drift(bundle: Path | None) -> dict[str, Any]:
         return {"verdict": "not looked for", "words": f"the champion's bundle cannot be compared with: {error}"}
 
 
-def judge(asked_for: list[str], quick: bool) -> str:
+def handed_over(trained: Path, pin: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parts of the pin that a platform proposes: the pinned places, at other versions.
+
+    Raises:
+        DataError: it is no pin.
+        RefusedError: it names other places.
+    """
+    parts: list[dict[str, Any]] = data_pin.load(trained / provenance.PIN.name)["parts"]
+    known, named = ([(part["kind"], data_pin.place(part)) for part in of] for of in (pin["parts"], parts))
+    if known != named:
+        raise cli.RefusedError(f"{trained}: its {provenance.PIN.name} names other places than this commit's")
+    return parts
+
+
+def take_over(trained: Path, about: dict[str, Any]) -> None:
+    """Take the bundle that a platform trained as build/bundle.
+
+    Raises:
+        DataError: it is damaged, or this library cannot read it.
+        RefusedError: another commit trained it, or it learned from other tables.
+    """
+    bundle = load(trained / "bundle")
+    if (commit := bundle.provenance["commit"]) != provenance.commit():
+        raise cli.RefusedError(f"{trained}: commit {commit} trained this bundle, and this is {provenance.commit()}")
+    if bundle.training.fingerprint != about["fingerprint"]:
+        raise cli.RefusedError(f"{trained}: its bundle learned from other tables than its data.lock.json names")
+    for folder in (cli.BUNDLE, cli.BUNDLE.parent / "ablations"):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(trained / "bundle", cli.BUNDLE)
+
+
+def judge(asked_for: list[str], quick: bool, trained: Path | None) -> str:
     """Train and judge the challenger; return the verdict.
 
     A machine without a champion compares it with the model of this commit.
@@ -92,9 +127,12 @@ def judge(asked_for: list[str], quick: bool) -> str:
         RefusedError: the challenger cannot be judged.
     """
     short = ["--quick"] if quick else []
-    train.main([*asked_for, *short])
-    predict.main([])
     about = cli.read_json(cli.DATA / "data.json", "run: make retrain")
+    if trained is None:
+        train.main([*asked_for, *short])
+    else:
+        take_over(trained, about)
+    predict.main([])
     if not commits.asked("CHAMPION_COMMIT") and not champion.folder(about["source"]).exists():
         commit = provenance.commit()
         if commit != "unknown":
@@ -157,15 +195,19 @@ def main(words: list[str]) -> None:
         "--versions", default="", help="of the log, such as requests=12,feedback=3 (default: the newest)"
     )
     flags.add_argument("--quick", action="store_true", help="without ablations and feature importance")
+    flags.add_argument("--trained", type=Path, metavar="DIR", help="what a platform has trained and handed over")
     args = flags.parse_args(words)
     clear(args.out)
     asked, pin = params.load(args.params), data_pin.load()
-    if why := retraining.skipped(pin, args.log):
+    if args.trained:
+        parts = handed_over(args.trained, pin)
+    elif why := retraining.skipped(pin, args.log):
         print(f"skipped: {why}")
         return
-    parts = retraining.candidate(pin, args.log, retraining.versions(args.versions), asked)
+    else:
+        parts = retraining.candidate(pin, args.log, retraining.versions(args.versions), asked)
     if parts == pin["parts"]:
-        print("nothing new: model/data.lock.json names these versions of the log already")
+        print("nothing new: model/data.lock.json names these versions already")
         return
     fetch(parts, asked)
     asked_for = ["--params", str(args.params)]
@@ -176,9 +218,9 @@ def main(words: list[str]) -> None:
         return
     served = bundle_of_champion(asked.source)
     found["drift"] = look_for_drift(served)
-    found["verdict"] = judge(asked_for, args.quick)
-    log = next(part for part in reversed(parts) if part["kind"] == "log")
-    mismatched = replay_requests(log, served, asked_for)
+    found["verdict"] = judge(asked_for, args.quick or args.trained is not None, args.trained)  # it has no ablations
+    log = next((part for part in reversed(parts) if part["kind"] == "log"), None)
+    mismatched = replay_requests(log, served, asked_for) if log else 0
     collect(found, args.out)
     if mismatched:
         raise cli.RefusedError(f"{mismatched:,} logged answers are not those of their model: see {args.out}/replay.md")

@@ -146,6 +146,8 @@ def configured(here: Origin, places: list[str]) -> Iterator[Line]:
         for name, flows in sorted(settings()[kind].items()):
             if name in there:
                 yield "ok", f"{word} {name}", "set in " + ", ".join(there[name])
+            elif name == "DATABRICKS_CLIENT_ID" and "DATABRICKS_HOST" in there:
+                yield "MISS", f"{word} {name}", "not set, and DATABRICKS_HOST is: .github/README.md says what it is"
             elif name in logins():
                 fix = f"not set, and training needs it to read {logins()[name]}: .github/README.md says what it is"
                 yield "MISS", f"{word} {name}", fix

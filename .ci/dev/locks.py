@@ -35,6 +35,7 @@ SCHEMAS = "kubernetes-validate>=1.37"
 # fits one version of pyspark.
 BESIDE: dict[str, tuple[str, ...]] = {"spark": ("pyspark[connect]==4.2.1",)}
 BESIDE["automl"] = ("optuna>=5",)
+BESIDE["databricks"] = ("databricks-bundles>=1.22", "databricks-sdk")
 OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error", re.IGNORECASE)
 
 

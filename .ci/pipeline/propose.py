@@ -25,6 +25,7 @@ PIN = pin_access.PIN
 BRANCH = "retrain"
 TITLE = "Retrain on newer data"
 PROPOSED = re.compile(r"<!-- proposed (\{.*\}) -->")
+NO_DATABRICKS = "skipped: Databricks is not configured (set the variable DATABRICKS_HOST: .github/README.md says how)"
 NO_LOG = "skipped: no log is configured (set the variable LOG_SINK: .github/README.md says how)"
 
 
@@ -152,7 +153,7 @@ def judge() -> None:
 
 
 def log() -> None:
-    """Set the output ``log``: whether there is a log that Actions can read. The summary page says why not."""
+    """Set as outputs what there is to train on, and where; the summary page says what there is not."""
     place = os.environ.get("LOG_SINK", "")
     pinned = any(part.get("kind") == "log" for part in pin_access.pinned())
     why = ""
@@ -161,7 +162,9 @@ def log() -> None:
     elif not place and not pinned:
         why = NO_LOG
     github.tell(why or "There is a log to train on.")
-    github.output(log=not why)
+    there = bool(os.environ.get("DATABRICKS_HOST"))
+    github.tell("Databricks trains, on the newest versions of what is pinned." if there else NO_DATABRICKS)
+    github.output(log=there or not why, databricks=there)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+import yaml
 
 from closedloop.data.schema import DataError
 from model.common import cli, pinned_files
 from model.common.provenance import LIBRARY, LIBRARY_IN_COMMIT, ROOT, git
 
 LOCK = "requirements/train.txt"
+LOCK_OF_SPARK = "requirements/spark.txt"  # beside it, for a commit whose params.yaml asks for engine: spark
 WHOLE = ".whole"  # end of the name of a file beside a worktree or an environment that was made to the end, not killed
 
 
@@ -90,16 +94,17 @@ def _share_compiled_code(library: Path) -> None:
 def run(commit: str, *words: str) -> None:
     """Run ``python -m`` with these words in the commit's worktree, with the libraries that the commit locks.
 
-    The current environment is used where both locks are equal. Else one is made below build/commits, which needs uv
-    and the network.
+    The current environment is used where the locks are equal and all that they name is installed. Else one is made
+    below build/commits, which needs uv and the network.
 
     Raises:
         DataError: the environment cannot be made, or the command fails; with the last line it printed.
     """
     folder = worktree(commit).resolve()
-    lock = (folder / LOCK).read_bytes()
+    locks = [LOCK, LOCK_OF_SPARK] if words[0] == "model.train" and _asks_for_spark(folder) else [LOCK]
+    lock = b"".join((folder / name).read_bytes() for name in locks)
     python = Path(sys.executable)
-    if lock != (ROOT / LOCK).read_bytes():
+    if not _is_here(folder, locks):
         environment = (cli.BUILD / "commits" / f"env-{hashlib.sha256(lock).hexdigest()[:12]}").resolve()
         python = environment / "bin" / "python"
         if not environment.with_suffix(WHOLE).exists():
@@ -108,9 +113,24 @@ def run(commit: str, *words: str) -> None:
             if uv is None:
                 raise DataError(f"commit {commit[:12]} locks other libraries; install uv, which is needed to get them")
             _call([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)], folder)
-            _call([uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(python), LOCK], folder)
+            _call([uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(python), *locks], folder)
             environment.with_suffix(WHOLE).touch()
     _call([str(python), "-m", *words], folder)
+
+
+def _asks_for_spark(folder: Path) -> bool:
+    """Return whether a commit trains on Spark, and locks it."""
+    try:
+        asked = yaml.safe_load((folder / "model" / "params.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return False  # its own code says what is wrong
+    return isinstance(asked, dict) and asked.get("engine") == "spark" and (folder / LOCK_OF_SPARK).exists()
+
+
+def _is_here(folder: Path, locks: list[str]) -> bool:
+    """Return whether the current environment is what these locks of a commit name."""
+    same = all((ROOT / name).exists() and (folder / name).read_bytes() == (ROOT / name).read_bytes() for name in locks)
+    return same and (LOCK_OF_SPARK not in locks or find_spec("pyspark") is not None)
 
 
 def _call(words: list[str], folder: Path) -> None:

@@ -31,8 +31,8 @@ def git(*words: str) -> str | None:
 
 
 def commit() -> str:
-    """Return the commit that is checked out, or ``unknown`` outside git."""
-    return git("rev-parse", "HEAD") or "unknown"
+    """Return the commit that is checked out; outside git what ``SOURCE_COMMIT`` says, else ``unknown``."""
+    return git("rev-parse", "HEAD") or os.environ.get("SOURCE_COMMIT") or "unknown"
 
 
 def is_clean() -> bool:

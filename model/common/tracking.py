@@ -125,7 +125,7 @@ def log(
                 mlflow.log_artifact(str(out / name))
             mlflow.log_artifacts(str(out / "report"), "report")
             mlflow.log_artifacts(str(bundle), "bundle")
-            _log_model(mlflow, Schema.from_dict(data["schema"]), bundle)
+            log_model(mlflow, Schema.from_dict(data["schema"]), bundle)
             return str(run.info.run_id)
 
 
@@ -216,13 +216,13 @@ def _first(kind: str | list[str]) -> str:
     return kind if isinstance(kind, str) else kind[0]
 
 
-def _log_model(mlflow: ModuleType, schema: Schema, bundle: Path) -> None:
-    """Log the bundle as a model, with the code that reads it and the locked versions of the libraries it needs."""
+def log_model(mlflow: ModuleType, schema: Schema, bundle: Path) -> Any:
+    """Log the bundle as a model, with its code and its locked libraries; return what MLflow says of it."""
     locks = provenance.ROOT.glob("requirements/serve.txt")  # a wheel has none
     lines = [line for lock in locks for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line]
     pins = [line.removesuffix(" \\") for line in lines]
     recent = [f"{name}=={version(name)}" for name in ("mlflow", "pandas")]
-    mlflow.pyfunc.log_model(
+    return mlflow.pyfunc.log_model(
         name="model",
         python_model=str(Path(__file__).with_name("mlflow_model.py")),
         artifacts={"bundle": str(bundle)},

@@ -328,7 +328,27 @@ def test_only_another_repositorys_branch_is_a_fork_to_the_scanners(
 
 def test_without_a_log_nothing_is_trained(root: Path) -> None:
     jobs = run(root, "retrain.yml", World("schedule", ref="refs/heads/main", outputs={"log": {"log": "false"}}))
-    assert {"log": "success", "retrain": "skipped", "propose": "skipped"} == {
+    assert {"log": "success", "databricks": "skipped", "retrain": "skipped", "propose": "skipped"} == {
+        name: facts["result"] for name, facts in jobs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "ends", "retrains"),
+    [
+        ("false", "success", "success"),  # it trains on the runner
+        ("true", "success", "success"),
+        ("true", "failure", "skipped"),
+        ("true", "cancelled", "skipped"),  # it took too long
+    ],
+)
+def test_what_databricks_did_not_train_is_not_judged(root: Path, there: str, ends: str, retrains: str) -> None:
+    outputs = {"log": {"log": "true", "databricks": there}, "retrain": {"worth": "true"}}
+    jobs = run(
+        root, "retrain.yml", World("schedule", ref="refs/heads/main", outputs=outputs, ends={"databricks": ends})
+    )
+    trained = ends if there == "true" else "skipped"
+    assert {"log": "success", "databricks": trained, "retrain": retrains, "propose": retrains} == {
         name: facts["result"] for name, facts in jobs.items()
     }
 

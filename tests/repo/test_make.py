@@ -94,7 +94,7 @@ TYPED = {
     "data-pin": "DATA FROM UNTIL UNPIN",
     "drift": "DATA",
     "monitor": "LOG_SINK PROMISED",
-    "retrain": "VERSIONS",
+    "retrain": "VERSIONS TRAINED",
     "accept": "WHY DECISION",
     "register": "RUN",
     "batch": "DATA OUT",

@@ -276,6 +276,17 @@ def test_doctor_says_what_is_set_and_what_is_skipped(clone: Clone) -> None:
     assert "hidden" not in done.stdout
 
 
+def test_doctor_says_what_half_of_databricks_lacks(clone: Clone) -> None:
+    flow = "x: ${{ vars.DATABRICKS_HOST }} ${{ vars.DATABRICKS_CLIENT_ID }}\n"
+    (clone.folder / ".github/workflows/more.yml").write_text(flow)
+    answers = healthy()
+    assert told(clone.ask("doctor", answers=answers).stdout)["variable DATABRICKS_CLIENT_ID"] == "skip"
+    answers[f"api --method GET {HERE}/actions/variables"] = {"variables": [{"name": "DATABRICKS_HOST", "value": "x"}]}
+    done = clone.ask("doctor", answers=answers)
+    assert done.returncode == 1
+    assert told(done.stdout)["variable DATABRICKS_CLIENT_ID"] == "MISS"
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [

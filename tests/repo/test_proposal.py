@@ -352,7 +352,15 @@ def test_whether_there_is_a_log(site: GitHub, place: str, pinned: bool, says: st
     done = site.run("propose", "log", LOG_SINK=place)
     assert done.returncode == 0
     assert says in (site.folder / "summary").read_text()
-    assert f"log={str(not says).lower()}\n" == (site.folder / "output").read_text()
+    assert f"log={str(not says).lower()}\ndatabricks=false\n" == (site.folder / "output").read_text()
+
+
+def test_databricks_trains_where_it_is_configured(site: GitHub) -> None:
+    """It needs no log: what is pinned may have newer versions."""
+    done = site.run("propose", "log", DATABRICKS_HOST="https://workspace.example")
+    assert done.returncode == 0
+    assert "Databricks trains" in (site.folder / "summary").read_text()
+    assert (site.folder / "output").read_text() == "log=true\ndatabricks=true\n"
 
 
 def wanted(site: GitHub, **extra: str) -> dict[str, list[int]]:
