@@ -54,6 +54,7 @@ class Repository:
             "GITHUB_RUN_NUMBER": "4",
             "GITHUB_OUTPUT": str(folder / "output"),
             "GITHUB_STEP_SUMMARY": str(folder / "summary"),
+            "PRIVATE": "true",
         }
         self.folder = folder
         self.state: dict[str, Any] = {"calls": [], "api": {"releases": []}, "assets": {}}
@@ -82,7 +83,15 @@ class Repository:
         self.state_file.write_text(json.dumps(self.state))
 
     def release(self, tag: str, commit: str, **facts: Any) -> None:
-        known = {"commit": commit, "image": IMAGE, "served": None, "champion": None, "withdrawn": None} | facts
+        """A release of format 2, whose facts are in its text alone; tests of the sealed ones are in test_sealed.py."""
+        known = {
+            "closedloop": 2,
+            "commit": commit,
+            "image": IMAGE,
+            "served": None,
+            "champion": None,
+            "withdrawn": None,
+        } | facts
         text = f"Words of a person.\n\n{release_facts.block(known)}\n\nMore words."
         self.state["api"]["releases"].insert(0, {"tag_name": tag, "body": text, "draft": False, "id": 5})
         self.keep()
