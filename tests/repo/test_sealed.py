@@ -358,6 +358,7 @@ def test_records_that_repeat_what_stands_hold_without_the_oldest(monkeypatch: py
 
 
 def test_a_draft_that_was_changed_is_not_published(site: Site) -> None:
+    assert site.repo.run("deploy", "fetch", RELEASE=site.tags[1]).returncode == 0
     page = site.page(2)
     page["draft"] = True
     page["assets"][0]["digest"] = "sha256:" + "e" * 64
