@@ -24,7 +24,7 @@ endif
 
 # What people type, or set in their shell, is passed on as it is: make would read a name after each $ in it, and the shell
 # its quotes. `value` takes it before make reads it, and `quoted` writes it for the shell.
-TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES TRAINED
+TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES TRAINED IMAGE
 # What a person says of their files, on the command line alone: a variable of the shell with such a name means something else.
 SAID := TIME MACHINE SENSORS FAILURES MAINT TIME_ZONE TIME_FORMAT EPOCH SEPARATOR DECIMAL THOUSANDS ENCODING SKIP_LINES MISSING
 TOLD := $(foreach name,$(SAID) FROM UNTIL,$(if $(filter command,$(origin $(name))),$(name)))
@@ -177,11 +177,12 @@ serve: $(INSTALLED) $(BUNDLE) ## serve the last run's model on http://localhost:
 
 image: engine $(WHEEL) $(BUNDLE) ## build the container image closedloop:dev (IMAGE=) with the last run's model inside
 	arguments=$$($(FROM_CI) $(BIN)/python -m pipeline.image_labels) && DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD_FLAGS) \
-	  --build-arg PYTHON_IMAGE $$arguments --file docker/Dockerfile --tag $(IMAGE) .
+	  --build-arg PYTHON_IMAGE $$arguments --file docker/Dockerfile --tag $(call quoted,IMAGE) .
+	@[ -z "$$GITHUB_OUTPUT" ] || $(DOCKER) image inspect --format 'id={{.Id}}' $(call quoted,IMAGE) >> "$$GITHUB_OUTPUT"
 
 image-test: engine $(INSTALLED) ## run that image without privileges, call every route, kill it, and check its log
-	@$(DOCKER) image inspect $(IMAGE) >/dev/null || { echo 'make $@: there is no image $(IMAGE); build it with: make image' >&2; exit 2; }
-	DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(BIN)/pytest tests/e2e/test_image.py
+	@$(DOCKER) image inspect $(call quoted,IMAGE) >/dev/null || { printf 'make $@: there is no image %s; build it with: make image\n' $(call quoted,IMAGE) >&2; exit 2; }
+	DOCKER=$(DOCKER) IMAGE=$(call quoted,IMAGE) $(BIN)/pytest tests/e2e/test_image.py
 
 manifests: $(INSTALLED) ## render the Kubernetes manifests of every overlay to build/manifests, and validate them
 	$(FROM_CI) $(BIN)/python -m pipeline.manifests

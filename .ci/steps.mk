@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-test automl
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-test automl rollback-check
 
 # --- ci.yml, and what it calls ---
 
@@ -41,7 +41,7 @@ lock-check: $(INSTALLED) ## check that the locks match pyproject.toml
 	@$(FROM_CI) $(BIN)/python -m dev.locks --check
 
 sbom: engine $(INSTALLED) ## write what is in the image to build/sbom.json (CycloneDX); red if the lock says otherwise
-	@DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(FROM_CI) $(BIN)/python -m pipeline.sbom
+	@DOCKER=$(DOCKER) IMAGE=$(call quoted,IMAGE) $(FROM_CI) $(BIN)/python -m pipeline.sbom
 
 required: ## the verdict over all jobs, from NEEDS
 	@$(FROM_CI) python3 -m pipeline.required
@@ -64,7 +64,7 @@ release-hold: ## red while a rollback waits for a person
 	@$(FROM_CI) python3 -m pipeline.release hold
 
 image-push: engine ## push the image that was tested, and print its digest
-	@DOCKER=$(DOCKER) IMAGE=$(IMAGE) $(FROM_CI) python3 -m pipeline.image_push
+	@DOCKER=$(DOCKER) IMAGE=$(call quoted,IMAGE) $(FROM_CI) python3 -m pipeline.image_push
 
 release-files: ## collect every file of a release in build/release
 	@$(FROM_CI) python3 -m pipeline.release gather
@@ -72,7 +72,7 @@ release-files: ## collect every file of a release in build/release
 release-draft: ## create a draft release from build/release
 	@$(FROM_CI) python3 -m pipeline.release draft
 
-release-verify: ## verify who signed the image and bundle of build/release
+release-verify: ## verify that main made the image and every file of build/release
 	@$(FROM_CI) python3 -m pipeline.release verify
 
 kubelogin: ## install kubelogin, which logs kubectl in to AKS, with the Azure CLI
@@ -80,16 +80,16 @@ kubelogin: ## install kubelogin, which logs kubectl in to AKS, with the Azure CL
 	  --install-location build/bin/kubectl --kubelogin-install-location build/bin/kubelogin
 	@echo "$(CURDIR)/build/bin" >> "$${GITHUB_PATH:-/dev/null}"
 
-deploy: ## apply the manifests OVERLAY of build/release, and wait for the rollout
+deploy: ## verify build/release, apply its manifests OVERLAY, and wait for the rollout
 	@$(FROM_CI) python3 -m pipeline.deploy apply
 
-deploy-served: ## apply the release that was served last
+deploy-served: ## fetch, verify and apply the release that was served last
 	@$(FROM_CI) python3 -m pipeline.deploy served
 
 smoke: ## test that the deployed service is the release in build/release
 	@$(FROM_CI) python3 -m pipeline.deploy smoke
 
-release-publish: ## publish the draft, which makes it the served release
+release-publish: ## publish the draft, and write the move that makes it the served release
 	@$(FROM_CI) python3 -m pipeline.release publish
 
 mirror: $(INSTALLED) ## record the run and its verdict in MLflow, at MLFLOW_TRACKING_URI
@@ -103,8 +103,11 @@ rollback-hold: ## stop every other release, and open the pull request that resto
 release-fetch: ## download the files of the release RELEASE into build/release
 	@$(FROM_CI) python3 -m pipeline.deploy fetch
 
-rollback-move: ## mark RELEASE as served, and later ones as withdrawn
+rollback-move: ## write RELEASE as served, and later ones as withdrawn
 	@$(FROM_CI) python3 -m pipeline.rollback move
+
+rollback-check: ## start the checks of the pull request that restores RELEASE
+	@$(FROM_CI) python3 -m pipeline.rollback check
 
 # --- check.yml and manifests.yml ---
 

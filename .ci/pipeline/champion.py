@@ -22,7 +22,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from pipeline import github, release, release_facts
+from pipeline import chain, github, release_facts, sealed
 
 ARCHIVE = "bundle.tar.gz"
 BUNDLE_FILE = r"bundle/(heads/)?[\w-][\w.-]*"  # what a file of a bundle is called
@@ -78,11 +78,26 @@ def verify(archive: Path, one: release_facts.Release) -> str:
     expected = (one.facts.get("files") or {}).get(archive.name)
     if hashlib.sha256(archive.read_bytes()).hexdigest() != expected:
         raise github.PipelineError(f"{archive.name} of release {one.tag} is not the file that the release's facts name")
-    if not release.can_sign():
+    if not chain.signs():
         return "by the digest in the release's facts"
-    signer = release.signer_of(one.facts)
-    release.attested(str(archive), signer, one.commit)
-    return f"by its digest and the signature of {signer}"
+    if not one.is_sealed:  # else the facts themselves are signed
+        sealed.attested(str(archive), one.facts)
+    return f"by its digest and the signature of {sealed.signer_of(one.facts)}"
+
+
+def known(one: release_facts.Release, folder: Path) -> release_facts.Release:
+    """Return a release with its signed facts, if it has such; they are downloaded into a folder, and removed.
+
+    Raises:
+        PipelineError: they cannot be downloaded, or are not signed as they must be.
+    """
+    if not one.is_sealed or not chain.signs():
+        return one
+    archive = download(one.tag, folder, sealed.FACTS)
+    try:
+        return sealed.opened(one, archive)
+    finally:
+        archive.unlink()
 
 
 def unpack(archive: Path, one: release_facts.Release) -> None:
@@ -114,6 +129,7 @@ def take(one: release_facts.Release) -> str:
     """Take a release's bundle into build/released, and return in words whether that succeeded."""
     about = {"tag": one.tag, "commit": one.commit, "verified": "", "problem": ""}
     try:
+        one = known(one, RELEASED)
         archive = download(one.tag, RELEASED)
         verified = verify(archive, one)
         unpack(archive, one)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline import github, release, release_facts
+from pipeline import github, release, release_facts, sealed
 
 WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
 MANAGER = "closedloop-deploy"  # of the fields that a release sets
@@ -101,7 +101,7 @@ def pull_from_cache(found: list[dict[str, Any]]) -> None:
     cache = os.environ.get("IMAGE_CACHE", "")
     if not cache:
         return
-    image = release.checked()["image"]
+    image = sealed.checked(release.FILES)["image"]
     for one in found:
         pod = one.get("spec", {}).get("template", {}).get("spec", {})
         for container in pod.get("initContainers", []) + pod.get("containers", []):
@@ -159,13 +159,14 @@ def keep_replicas(one: dict[str, Any], floor: int) -> None:
         send([kept | {"spec": {"replicas": max(replicas, floor)}}], KEEPER)
 
 
-def apply() -> None:
-    """Apply the manifests, and wait until every workload has rolled out.
+def apply(tag: str = "") -> None:
+    """Verify the release, apply its manifests, and wait until every workload has rolled out.
 
     Raises:
-        PipelineError: they open the service or change the cluster, kubectl refused them, or a workload did not roll
-            out in time.
+        PipelineError: nothing shows that main made them, they open the service or change the cluster, kubectl refused
+            them, or a workload did not roll out in time.
     """
+    release.verify(tag)
     found = objects(overlay_file())
     refuse_open(found)
     refuse_of_cluster(found)
@@ -191,13 +192,20 @@ def apply() -> None:
 
 
 def fetch(tag: str = "") -> None:
-    """Download a release (by default RELEASE) and its facts into build/release, and compare the digests."""
+    """Download a release (by default RELEASE) into build/release, and compare the digests of its files with its facts.
+
+    Raises:
+        PipelineError: there is no such release, its tag was moved to another commit, or a file differs.
+    """
     one = release_facts.named(release_facts.published(), tag or github.setting("RELEASE"))
     shutil.rmtree(release.FILES, ignore_errors=True)
     release.FILES.mkdir(parents=True)
     github.gh("release", "download", one.tag, "--repo", github.repository(), "--dir", str(release.FILES))
-    release.FACTS.write_text(json.dumps(one.facts), encoding="utf-8")
-    release.checked()
+    if not one.is_sealed:
+        release.FACTS.write_text(json.dumps(one.facts), encoding="utf-8")
+    else:
+        sealed.refuse_moved_tag(one)
+    sealed.checked(release.FILES)
     print(github.literal(f"fetched {one.tag}, commit {one.commit[:12]}"))
 
 
@@ -205,7 +213,7 @@ def served() -> None:
     """Apply the release that was served last, since the newer one failed.
 
     Raises:
-        PipelineError: no release was ever served.
+        PipelineError: no release was ever served, or it cannot be verified any more.
     """
     last = release_facts.latest(release_facts.published(), "served")
     if last is None:
@@ -213,7 +221,7 @@ def served() -> None:
             "no release was served before, so none can be applied again; fix what the step above reports"
         )
     fetch(last.tag)
-    apply()
+    apply(last.tag)
     github.tell(f"The new release failed; {last.tag}, which was served before, was applied again.")
 
 
@@ -300,7 +308,7 @@ def smoke() -> None:
     Raises:
         PipelineError: it is not; the message has every objection.
     """
-    facts, token = release.checked(), os.environ.get("SMOKE_TOKEN", "")
+    facts, token = sealed.checked(release.FILES), os.environ.get("SMOKE_TOKEN", "")
     with address() as url:
         for pause in (1, 5, 10, 20, 0):
             found = objections(url, facts, token)

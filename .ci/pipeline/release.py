@@ -1,6 +1,7 @@
 """Release the bundle that a run of ``main`` trained: decide, gather, draft, verify, publish, as release.yml orders.
 
-Every command can be run again with the same result. What a release says of itself is defined in release_facts.py.
+Every command can be run again with the same result. What a release says of itself is defined in release_facts.py, what
+is verified of it in sealed.py, and how it becomes the served one in chain.py.
 """
 
 from __future__ import annotations
@@ -20,19 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import github, release_facts
+from pipeline import chain, github, release_facts, sealed
 
 BUILD = Path("build")
 FILES = BUILD / "release"
-FACTS = FILES / "facts.json"
+FACTS = FILES / sealed.FACTS
 ENVIRONMENTS = ("staging", "production")
 # The image's name in the manifests; `make rename` changes it.
 NAME: str = tomllib.loads((github.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
 # The service reports its image from the setting IMAGE, so that must be the same digest.
 SETTING_LINE = re.compile(rf"^(\s*(?:- )?name: IMAGE\n\s*value: ){re.escape(NAME)}$", re.MULTILINE)
 IMAGE_LINE = re.compile(rf"^(\s*(?:- )?image: )[\"']?{re.escape(NAME)}(?::[\w.-]+)?[\"']?$", re.MULTILINE)
-SIGNER = ".github/workflows/release.yml"
-SIGNER_OF_FORMAT_1 = ".github/workflows/promote.yml"  # the name of that workflow when format 1 was written
 
 
 @dataclass(frozen=True)
@@ -102,17 +101,12 @@ def refuse_unprotected() -> None:
         raise github.PipelineError(f"production is refused: its environment has no protection rule; {fix}")
 
 
-def can_sign() -> bool:
-    """Return whether GitHub keeps attestations for this repository, by PRIVATE and ATTESTATIONS."""
-    return os.environ.get("PRIVATE") == "false" or os.environ.get("ATTESTATIONS") == "true"
-
-
 def decide() -> None:
     """Set the outputs of the job ``decide``, and say on the summary page what is skipped."""
     deploy_to = os.environ.get("DEPLOY_TO", "")
     commit = github.setting("GITHUB_SHA")
     done = decision(
-        release_facts.published(), commit, release_facts.is_ancestor, release_facts.holder(), deploy_to, can_sign()
+        release_facts.published(), commit, release_facts.is_ancestor, release_facts.holder(), deploy_to, chain.signs()
     )
     if done.production:
         refuse_unprotected()
@@ -166,16 +160,14 @@ def gather() -> None:
     collect(image)
     known = {
         "closedloop": release_facts.FORMAT,
+        "tag": tag(),
         "commit": github.setting("GITHUB_SHA"),
         "image": image,
         "bundle_digest": manifest["bundle_digest"],
         "model_digest": manifest["model_digest"],
         "verdict": judged["verdict"],
         "becomes_champion": judged["becomes_champion"],
-        "files": digests(),
-        "served": None,
-        "champion": None,
-        "withdrawn": None,
+        "files": sealed.digests(FILES),
     }
     FACTS.write_text(json.dumps(known, indent=1), encoding="utf-8")
     github.output(tag=tag())
@@ -202,30 +194,9 @@ def collect(image: str) -> None:
         shutil.copy(path, FILES)
 
 
-def digests() -> dict[str, str]:
-    """Return the SHA-256 of every file in build/release but the facts."""
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(FILES.iterdir()) if p != FACTS}
-
-
 def tag() -> str:
     """Return the release's tag: the number of the run, so that tags sort, and the commit."""
     return f"r{github.setting('GITHUB_RUN_NUMBER')}-{github.setting('GITHUB_SHA')[:9]}"
-
-
-def checked() -> dict[str, Any]:
-    """Return the facts in build/release, after comparing the digest of every file with them.
-
-    Raises:
-        PipelineError: a file is missing, was changed or was added.
-    """
-    known: dict[str, Any] = json.loads(FACTS.read_text(encoding="utf-8"))
-    found = digests()
-    if found != known["files"]:
-        differ = sorted(name for name in found.keys() | known["files"] if found.get(name) != known["files"].get(name))
-        raise github.PipelineError(
-            f"{', '.join(differ)}: not as gathered for the release; run the whole workflow again"
-        )
-    return known
 
 
 def notes(known: dict[str, Any], reason: str) -> str:
@@ -238,64 +209,71 @@ def notes(known: dict[str, Any], reason: str) -> str:
         "",
         f"`gh attestation verify oci://{known['image']} --repo {github.repository()}` shows who built {short[:19]}.",
         "",
-        f"[The run]({github.run_url()}) has every log. The pipeline reads the block below; do not edit it.",
+        f"[The run]({github.run_url()}) has every log. Do not edit the block below: older code reads it. Where",
+        f"releases are signed, {sealed.FACTS} is what counts, and the signed chain of moves.",
         "",
-        release_facts.block(known),
+        release_facts.block(known | {title: known.get(title) for title in chain.TITLES}),
     ]
     return "\n".join(lines)
 
 
 def draft() -> None:
     """Create the draft release, in place of one that an earlier attempt left."""
-    known = checked()
+    known = sealed.checked(FILES)
     judged = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
     name = tag()
     for one in github.objects("releases?per_page=100"):
         if one["tag_name"] == name and one["draft"]:
             github.gh("api", "--method", "DELETE", f"repos/{github.repository()}/releases/{one['id']}")
-    paths = [str(path) for path in sorted(FILES.iterdir()) if path != FACTS]
+    paths = [str(path) for path in sorted(FILES.iterdir())]
     words = ["--repo", github.repository(), "--draft", "--target", known["commit"], "--title", name]
     github.gh("release", "create", name, *paths, *words, "--notes-file", "-", stdin=notes(known, judged["reason"]))
     github.tell(f"Drafted release {name}: {len(paths)} files.")
 
 
-def verify() -> None:
-    """Verify before a deployment that image and bundle were signed by the release workflow for this commit.
-
-    Where nothing can be signed, only the digests of the files are compared.
+def verify(name: str = "") -> None:
+    """Verify build/release before it is applied; ``name`` is the release's tag, by default RELEASE or this run's.
 
     Raises:
-        PipelineError: a file was changed, or has no such attestation.
+        PipelineError: a file was changed, or nothing shows that main made the release.
     """
-    known = checked()
-    if os.environ.get("SIGNED") != "true":
-        github.tell("Not verified: attestations are not available here. The digests are those of this run.")
-        return
-    for subject in (f"oci://{known['image']}", str(FILES / "bundle.tar.gz")):
-        attested(subject, signer_of(known), known["commit"])
-    github.tell(f"Verified: image and bundle were signed by {signer_of(known)} for commit {known['commit'][:12]}.")
+    name = name or os.environ.get("RELEASE", "")
+    github.tell(f"Verified: {sealed.verify(FILES, name or tag(), of_this_run=not name)}.")
 
 
-def signer_of(known: dict[str, Any]) -> str:
-    """Return the workflow that signed a release, by the format of its facts."""
-    return SIGNER_OF_FORMAT_1 if known["closedloop"] == 1 else SIGNER
+def refuse_changed_draft(name: str, known: dict[str, Any]) -> None:
+    """Refuse to publish a draft whose files are not those of this run; everyone who may write here can change them.
 
-
-def attested(subject: str, signer: str, commit: str) -> None:
-    """Raise PipelineError where the subject has no attestation of that workflow for that commit."""
-    here = github.repository()
-    who = ["--repo", here, "--signer-workflow", f"{here}/{signer}", "--source-digest", commit]
-    github.gh("attestation", "verify", subject, *who, "--deny-self-hosted-runners")
+    Raises:
+        PipelineError: there is no such draft, or GitHub has another digest of a file.
+    """
+    for one in github.objects("releases?per_page=100"):
+        if one["tag_name"] == name:
+            there = {each["name"]: str(each["digest"]).removeprefix("sha256:") for each in one["assets"]}
+            own = sealed.digests(FILES) | {FACTS.name: hashlib.sha256(FACTS.read_bytes()).hexdigest()}
+            return sealed.compare(there, own)
+    raise github.PipelineError(f"the draft of release {name} is gone; run the whole workflow again")
 
 
 def publish() -> None:
-    """Publish the draft: from now on it is served, and is the champion where the verdict says so."""
-    known = checked()
+    """Publish the draft, and write the move that makes it served, and the champion where the verdict says so.
+
+    Where releases are signed, the next job signs the move: it counts from then on.
+
+    Raises:
+        PipelineError: the draft is gone, or a file of it was changed.
+    """
+    known = sealed.checked(FILES)
+    refuse_changed_draft(tag(), known)
     moment = release_facts.now()
-    known |= {"served": moment, "champion": moment if known["becomes_champion"] else None}
+    titles = {"served": moment} | ({"champion": moment} if known["becomes_champion"] else {})
+    if chain.signs():
+        about = known | {"facts": hashlib.sha256(FACTS.read_bytes()).hexdigest()}
+        moves = [chain.move(tag(), about, title, moment) for title in titles]
+        chain.write(known["image"], moment, moves, {one.tag: one.facts for one in release_facts.published()})
     judged = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
-    release_facts.edit(tag(), notes(known, judged["reason"]), "--draft=false", "--latest")
-    champion = "it is the champion too" if known["champion"] else "the champion stays"
+    release_facts.edit(tag(), notes(known | titles, judged["reason"]), "--draft=false", "--latest")
+    champion = "it is the champion too" if "champion" in titles else "the champion stays"
     github.tell(f"Published {tag()}: it is served, and {champion}.")
 
 

@@ -1,9 +1,12 @@
-"""What is served and which model is the champion: only the releases say it.
+"""What is served and which model is the champion: only the releases and the chain of their moves say it.
 
 Each release's text contains a block of JSON, which ``facts`` reads and ``block`` writes. It says what the release is
 (commit, image, digests, verdict), and when it was ``served``, became the ``champion`` and was ``withdrawn``; each of
-the three is null until then. The newest time wins, so one edit of one release moves what is served, and a run that
-dies after it has lost nothing.
+the three is null until then. The newest time wins, so a run that dies after a move has lost nothing.
+
+Everyone who may write here can edit that text. Where GitHub keeps attestations, the block is therefore a copy for
+people and for older code: moves are read from the signed chain (chain.py), and what a release is from its signed file
+facts.json (sealed.py).
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline import github
+from pipeline import chain, github
 
-# The value of `closedloop` in the block. Releases of format 1 have other names for two keys, and another signer.
-FORMAT = 2
+# The value of `closedloop` in the block. Releases of format 1 have other names for two keys, and another signer; those
+# from before format 3 have no signed facts.
+FORMAT = 3
+SEALED = 3
 KEYS_OF_FORMAT_1 = {"reference": "champion", "becomes_reference": "becomes_champion"}
 BLOCK = re.compile(r"^```json\n(\{\n \"closedloop\": .*?\n\})\n```$", re.MULTILINE | re.DOTALL)
 PREFIX = "rollback/"  # of the branch that a rollback leaves for a person to merge
@@ -37,6 +42,11 @@ class Release:
     def commit(self) -> str:
         """The commit that it was made from."""
         return str(self.facts["commit"])
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it has a file facts.json; the signed chain knows that, whatever the text says."""
+        return int(self.facts.get("closedloop", 1)) >= SEALED or bool(self.facts.get("facts"))
 
 
 def now() -> str:
@@ -73,13 +83,22 @@ def replaced(text: str, known: dict[str, Any]) -> str:
 
 
 def published() -> list[Release]:
-    """Return the pipeline's published releases in the order of GitHub, the newest first."""
+    """Return the pipeline's published releases in the order of GitHub, the newest first.
+
+    What was moved is what the signed chain says, if there is one: also of a release that is no longer to be found.
+    """
     found = []
     for one in github.objects("releases?per_page=100"):
         known = facts(one.get("body") or "")
         if known is not None and not one["draft"]:
             found.append(Release(one["tag_name"], one["body"], known))
-    return found
+    moved = chain.held(chain.records()) if chain.signs() else {}
+    if not moved:
+        return found
+    none: dict[str, Any] = dict.fromkeys(chain.TITLES)
+    there = {one.tag for one in found}
+    lost = [Release(tag, "", {"closedloop": FORMAT} | known) for tag, known in moved.items() if tag not in there]
+    return [Release(one.tag, one.text, one.facts | none | moved.get(one.tag, {})) for one in found] + lost
 
 
 def latest(releases: Iterable[Release], title: str) -> Release | None:
@@ -137,5 +156,7 @@ def holder() -> str | None:
 
 
 def edit(tag: str, text: str, *words: str) -> None:
-    """Write a release's text; ``words`` are further options of ``gh release edit``."""
+    """Write a release's text; ``words`` are further options of ``gh release edit``. A lost release has no text."""
+    if not text:
+        return
     github.gh("release", "edit", tag, "--repo", github.repository(), "--notes-file", "-", *words, stdin=text)

@@ -1,13 +1,14 @@
-"""Roll back to the release RELEASE for the reason REASON: stop further releases, then move what is served.
+"""Roll back to the release RELEASE for the reason REASON: stop further releases, move what is served, start the checks.
 
-Between the two commands, rollback.yml applies the release where there is a cluster.
+After ``hold``, rollback.yml applies the release where there is a cluster. After ``move`` it signs the move, where
+releases are signed.
 """
 
 from __future__ import annotations
 
 import sys
 
-from pipeline import branches, github, release_facts
+from pipeline import branches, chain, github, release_facts
 
 
 def standing(known: list[release_facts.Release]) -> release_facts.Release:
@@ -85,7 +86,7 @@ def literal(text: str) -> str:
 
 
 def move() -> None:
-    """Mark the release as served, and those served after it as withdrawn; then start the checks of the pull request.
+    """Mark the release as served, and those served after it as withdrawn; write the move that is to be signed.
 
     A withdrawn release never becomes the champion again. What is served moves last, so that a run that died can be run
     again.
@@ -101,13 +102,21 @@ def move() -> None:
         for other in known
         if (other.facts.get("served") or "") > one.facts["served"] and not other.facts.get("withdrawn")
     ]
+    if chain.signs():
+        moves = [chain.move(other.tag, other.facts, "withdrawn", moment, why) for other in later]
+        moves.append(chain.move(one.tag, one.facts, "served", moment))
+        chain.write(one.facts["image"], moment, moves, {each.tag: each.facts for each in known})
     for other in sorted(later, key=lambda other: str(other.facts["served"])):
         facts = other.facts | {"withdrawn": {"at": moment, "why": why}}
         release_facts.edit(other.tag, release_facts.replaced(other.text, facts))
     release_facts.edit(one.tag, release_facts.replaced(one.text, one.facts | {"served": moment}), "--latest")
-    branches.check(f"{release_facts.PREFIX}{one.tag}")
     github.tell(f"{one.tag} is served; withdrawn: {', '.join(other.tag for other in later) or 'none'}.")
 
 
+def check() -> None:
+    """Start the checks of the pull request: only now are they compared with the champion of after the rollback."""
+    branches.check(f"{release_facts.PREFIX}{github.setting('RELEASE')}")
+
+
 if __name__ == "__main__":
-    sys.exit(github.main({"hold": hold, "move": move}))
+    sys.exit(github.main({"hold": hold, "move": move, "check": check}))

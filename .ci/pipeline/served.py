@@ -31,6 +31,7 @@ def take(one: release_facts.Release) -> str:
     folder = SERVED / one.tag
     folder.mkdir(parents=True)
     try:
+        one = champion.known(one, folder)
         archive = champion.download(one.tag, folder)
         verified = champion.verify(archive, one)
         champion.unpack(archive, one)

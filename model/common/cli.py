@@ -46,10 +46,10 @@ def parser(
     return result
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON with its keys in the order given: that of a fleet's sensors is its owner's."""
+def write_json(path: Path, value: Any, sort_keys: bool = False) -> None:
+    """Write JSON, with its keys in the order given: that of a fleet's sensors is its owner's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, indent=1, sort_keys=sort_keys, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, fix: str) -> Any:

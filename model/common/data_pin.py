@@ -50,7 +50,7 @@ def write(
 ) -> None:
     """Write the pin of these parts; ``python -m model.validate --pin`` fills in what their tables hold."""
     content = {"fingerprint": fingerprint, "parts": parts} | ({"holds": dict(holds)} if holds else {})
-    cli.write_json(path or PIN, content)
+    cli.write_json(path or PIN, content, sort_keys=True)  # a part that did not move must not differ
 
 
 def fetch(parts: list[dict[str, Any]], asked: Params) -> tuple[Frames, pd.DataFrame | None]:

@@ -9,6 +9,11 @@ from typing import Any
 Flow = dict[Any, Any]
 PINNED = "build/pinned/files"  # its files are called by their digest, and checked before they are read
 VERIFY, DEPLOY = "make release-verify", "make deploy"
+# Steps that read what is served, or verify a release: they must know whether releases are signed here.
+READERS = {
+    *("release-decide", "release-verify", "release-publish", "release-fetch", "rollback-hold", "rollback-move", "head"),
+    *("deploy", "deploy-served", "champion", "served", "before", "log-pins"),
+}
 
 
 def grants(job: dict[str, Any], level: str) -> set[str]:
@@ -88,6 +93,10 @@ def scans(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
                 yield f"{name}: a finding of the scan stops nothing"
             if "trivy-action" in step.get("uses", "") and "CRITICAL" not in given.get("severity", ""):
                 yield f"{name}: the scan ignores critical findings"
+        for step in job.get("steps", []) if "make image-push" in done else []:
+            tested = step.get("run") in ("make image-test", "make sbom", "make image-push")
+            if tested and step.get("env", {}).get("IMAGE") != "${{ steps.image.outputs.id }}":
+                yield f"{name}: `{step['run']}` takes the image by a tag, which a test can move"
         if "make image-push" in done:
             before = done[: done.index("make image-push")]
             for must in ("make bundle-digest", "make image-test", "make sbom"):
@@ -109,6 +118,18 @@ def signatures(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
                 job, "write"
             ):
                 yield f"{name}: it may not write to the registry"
+
+
+def seals(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
+    """What reads the releases can read the signatures, and is told whether there are any."""
+    for name, job in flow["jobs"].items():
+        for step in job.get("steps", []):
+            if step.get("run", "").removeprefix("make ") not in READERS:
+                continue
+            if lost := {"GH_TOKEN", "PRIVATE", "ATTESTATIONS"} - set(step.get("env", {})):
+                yield f"{name}: `{step['run']}` is not told {', '.join(sorted(lost))}"
+            if "attestations" not in grants(job, "read") | grants(job, "write"):
+                yield f"{name}: `{step['run']}` may not read who signed"
 
 
 def caches(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
@@ -133,4 +154,4 @@ def tokens(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
                 yield f"{name}: the App's token has every permission of the App"
 
 
-RULES = (checkouts, identities, orders, scans, signatures, caches, tokens)
+RULES = (checkouts, identities, orders, scans, signatures, seals, caches, tokens)

@@ -249,14 +249,16 @@ def release(root: Path, ends: dict[str, str], **decided: str) -> dict[str, str]:
     return {job: facts["result"] for job, facts in run(root, "release.yml", world, "", {"bundle_digest": "x"}).items()}
 
 
-RELEASED = {"decide", "build", "sign", "scan", "draft", "publish"}
+DRAFTED = {"decide", "build", "sign", "scan", "draft"}
+RELEASED = DRAFTED | {"publish", "move"}
 
 
 @pytest.mark.parametrize(
     ("decided", "ends", "done"),
     [
         ({}, {}, RELEASED),
-        ({"sign": "false"}, {}, RELEASED - {"sign"}),
+        ({"sign": "false"}, {}, RELEASED - {"sign", "move"}),
+        ({}, {"move": "failure"}, RELEASED - {"move"}),
         ({"release": "false", "sign": "false"}, {}, {"decide"}),
         ({"staging": "true"}, {}, RELEASED | {"staging"}),
         ({"staging": "true", "production": "true"}, {}, RELEASED | {"staging", "production"}),
@@ -266,9 +268,9 @@ RELEASED = {"decide", "build", "sign", "scan", "draft", "publish"}
         ({}, {"scan": "failure"}, {"decide", "build", "sign"}),
         ({}, {"sign": "failure"}, {"decide", "build", "scan"}),
         ({}, {"draft": "failure"}, {"decide", "build", "sign", "scan"}),
-        ({"staging": "true", "production": "true"}, {"staging": "failure"}, RELEASED - {"publish"}),
-        ({"staging": "true", "production": "true"}, {"production": "failure"}, RELEASED - {"publish"} | {"staging"}),
-        ({"production": "true"}, {"production": "cancelled"}, RELEASED - {"publish"}),
+        ({"staging": "true", "production": "true"}, {"staging": "failure"}, DRAFTED),
+        ({"staging": "true", "production": "true"}, {"production": "failure"}, DRAFTED | {"staging"}),
+        ({"production": "true"}, {"production": "cancelled"}, DRAFTED),
     ],
 )
 def test_how_far_a_release_gets(root: Path, decided: dict[str, str], ends: dict[str, str], done: set[str]) -> None:
@@ -286,17 +288,20 @@ def test_the_mirror_needs_a_server(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("deploy_to", "ends", "done"),
+    ("deploy_to", "private", "ends", "done"),
     [
-        ("", {}, {"hold", "move"}),
-        ("staging production", {}, {"hold", "apply", "move"}),
-        ("production", {"hold": "failure"}, set()),
-        ("production", {"apply": "failure"}, {"hold"}),
+        ("", False, {}, {"hold", "move", "sign", "check"}),
+        ("", True, {}, {"hold", "move", "check"}),
+        ("staging production", False, {}, {"hold", "apply", "move", "sign", "check"}),
+        ("production", False, {"hold": "failure"}, set()),
+        ("production", False, {"apply": "failure"}, {"hold"}),
+        ("", False, {"sign": "failure"}, {"hold", "move"}),
     ],
 )
-def test_what_a_rollback_does(root: Path, deploy_to: str, ends: dict[str, str], done: set[str]) -> None:
+def test_what_a_rollback_does(root: Path, deploy_to: str, private: bool, ends: dict[str, str], done: set[str]) -> None:
     """What is served moves only once production runs it; until then other releases stay stopped."""
     world = World("workflow_dispatch", ref="refs/heads/main", ends=ends, variables={"DEPLOY_TO": deploy_to})
+    world.payload = {"repository": {"private": private}}
     jobs = run(root, "rollback.yml", world)
     assert done == {job for job, facts in jobs.items() if facts["result"] == "success"}
 

@@ -226,7 +226,15 @@ def test_a_hostile_value_arrives_as_one_word(runner: Runner) -> None:
     assert f"image: {value}\n" in (runner.work / "build/release/manifests-local.yaml").read_text()
 
 
-def test_what_is_pushed_is_the_image_that_make_built_whatever_its_name(runner: Runner) -> None:
-    runner.run({"run": "make image-push"}, "x")
-    name = f"ghcr.io/someone/fleet:{runner.head}"
-    assert f"docker\x1ftag\x1f{NAME}:dev\x1f{name}\x1edocker\x1fpush\x1f{name}\x1e" in runner.calls.read_text()
+def test_what_is_pushed_is_the_image_that_was_tested_and_not_what_a_tag_names_by_now(runner: Runner) -> None:
+    tested, name = "sha256:" + "1" * 64, f"ghcr.io/someone/fleet:{runner.head}"
+    step = {"run": "make image-push", "env": {"IMAGE": "${{ steps.image.outputs.id }}"}}
+    runner.run(step, tested)
+    pushed = f"docker\x1ftag\x1f{tested}\x1f{name}\x1edocker\x1fpush\x1f{name}\x1e"
+    assert pushed in runner.calls.read_text()
+    assert f"{{{{json .RepoDigests}}}}\x1f{tested}\x1e" in runner.calls.read_text()
+    printed, _ = runner.run(
+        {"run": "make image-push", "env": {"IMAGE": "${{ steps.image.outputs.id }}"}}, f"{NAME}:dev"
+    )
+    assert "must be the id that `make image` printed" in printed
+    assert "push" not in runner.calls.read_text()
