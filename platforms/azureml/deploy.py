@@ -123,18 +123,23 @@ def serve(client: Any, release: Release, target: str, name: str, route: str) -> 
     wanted = deployment(release, target, name, environment(client, release, target, route))
 
     def check(there: Any, one: str) -> str | None:
-        keys = client.online_endpoints.get_keys(name)
-        key = getattr(keys, "primary_key", None) or keys.access_token
-        return smoke.patient(smoke.Asked(there.scoring_uri, key, one), release, route)
+        return smoke.patient(smoke.Asked(there.scoring_uri, key_of(client, name), one), release, route)
 
     rollout.roll(client, endpoint, wanted, check)
 
 
-def takes_feedback(client: Any, name: str) -> bool:
-    """Whether the endpoint passes a path on that is not its scoring route."""
+def needs_second(client: Any, name: str) -> bool:
+    """Whether feedback takes an endpoint of its own; one that is there is never left with an older release."""
+    if rollout.settled(lambda: client.online_endpoints.get(f"{name}-feedback")) is not None:
+        return True
+    there = client.online_endpoints.get(name)
+    return not smoke.passes_on(smoke.Asked(there.scoring_uri, key_of(client, name)))
+
+
+def key_of(client: Any, name: str) -> str:
+    """Return the key, or the token, that an endpoint asks for."""
     keys = client.online_endpoints.get_keys(name)
-    key = getattr(keys, "primary_key", None) or keys.access_token
-    return smoke.feedback(smoke.Asked(client.online_endpoints.get(name).scoring_uri, key)) is None
+    return str(getattr(keys, "primary_key", None) or keys.access_token)
 
 
 def deploy() -> None:
@@ -150,11 +155,11 @@ def deploy() -> None:
     serve(client, release, target, name, "/score")
     if target == "server":
         print("nothing is logged: Azure's own server has no log that the next model could learn from")
-    elif takes_feedback(client, name):
-        print(f"{name} takes /feedback too")
-    else:
-        print(f"{name} passes on /score alone, so {name}-feedback takes feedback")
+    elif needs_second(client, name):
+        print(f"{name}-feedback takes feedback, since {name} passes on /score alone")
         serve(client, release, target, f"{name}-feedback", "/feedback")
+    else:
+        print(f"{name} takes /feedback too")
 
 
 def main() -> int:

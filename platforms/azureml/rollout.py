@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 
 from platforms.azureml.release import DeployError
 
@@ -106,11 +106,15 @@ def deployed(client: Any, wanted: Any) -> None:
         found = None
     if found is None:
         print(f"making the deployment {wanted.name}")
-        client.online_deployments.begin_create_or_update(wanted).result()
+        try:
+            client.online_deployments.begin_create_or_update(wanted).result()
+        except HttpResponseError:  # also of one that was made, and then did not start: what it said is worth more
+            found = settled(get)
+            if found is None or found.provisioning_state == "Succeeded":
+                raise
         found = settled(get)
     if found is None or found.provisioning_state != "Succeeded":
-        said = client.online_deployments.get_logs(wanted.name, wanted.endpoint_name, LOG_LINES) if found else ""
-        print(said)
+        print(client.online_deployments.get_logs(wanted.name, wanted.endpoint_name, LOG_LINES) if found else "")
         raise DeployError(f"the deployment {wanted.name} did not start; its last lines are above")
 
 

@@ -9,10 +9,11 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 
-from platforms.azureml.release import Release
+from platforms.azureml.release import DeployError, Release
 
 PAUSES_SECONDS = (2, 5, 10, 20, 40, 0)  # between attempts: an instance may be ready before its route is
 TIMEOUT_SECONDS = 60
+NO_SUCH_PATH = (404, 405)
 FEEDBACK = b'{"complete_until": {"datetime": ["2015-01-01T06:00:00Z"], "machineID": [null]}}'
 
 
@@ -69,6 +70,23 @@ def feedback(ask: Asked) -> str | None:
     """Return what is wrong with the answer of ``/feedback``; None if feedback is taken."""
     status, body = ask.post(FEEDBACK, "/feedback")
     return None if status == 200 else f"/feedback answered {status}: {_short(body)}"
+
+
+def passes_on(ask: Asked) -> bool:
+    """Whether feedback gets through an endpoint whose scoring route is another.
+
+    Raises:
+        DeployError: it gets through, and is not taken.
+    """
+    status, body = 0, b""
+    for pause in PAUSES_SECONDS:
+        status, body = ask.post(FEEDBACK, "/feedback")
+        if status in (200, *NO_SUCH_PATH) or not pause:
+            break
+        time.sleep(pause)
+    if status not in (200, *NO_SUCH_PATH):
+        raise DeployError(f"/feedback answered {status}: {_short(body)}; /score is served; run it again")
+    return status == 200
 
 
 def _short(body: bytes) -> str:

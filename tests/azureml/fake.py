@@ -111,7 +111,8 @@ class Azure:
             self.end(place.removeprefix("operations/"))
             return 200, {"status": one["properties"]["provisioningState"]}, {}
         if not place:
-            return 200, {"id": ROOT, "name": "w", "location": "westeurope", "properties": {}}, {}
+            tracking = {"mlFlowTrackingUri": f"azureml://westeurope.api.azureml.ms/mlflow/v1.0{ROOT}"}
+            return 200, {"id": ROOT, "name": "w", "location": "westeurope", "properties": tracking}, {}
         if place.startswith("datastores"):
             return 200, self.datastore(place), {}
         if place.lower().endswith("/listkeys"):

@@ -191,7 +191,7 @@ def test_what_fails_only_with_the_traffic_goes_back(here: Path, run: Run, monkey
     assert (served(azure), deployments(azure)) == ("model 1", ["model 1"])
 
 
-def test_feedback_gets_an_endpoint_of_its_own_where_the_first_passes_on_one_route(run: Run) -> None:
+def test_feedback_gets_an_endpoint_of_its_own_where_the_first_passes_on_one_route(here: Path, run: Run) -> None:
     azure = Azure(one_route=True)
     assert run(azure, "managed") == 0
     assert (served(azure), served(azure, "closedloop-feedback")) == ("model 1", "model 1")
@@ -201,6 +201,12 @@ def test_feedback_gets_an_endpoint_of_its_own_where_the_first_passes_on_one_rout
         if place.startswith("environments/")
     ]
     assert sorted(routes) == ["/feedback", "/score"]
+    azure.again()
+    release(here, "2")
+    azure.one_route = False  # the gateway has changed: the endpoint that is there still follows
+    assert run(azure, "managed") == 0
+    assert served(azure, "closedloop-feedback") == "model 2"
+    release(here)
     plain = Azure()
     assert run(plain, "managed") == 0
     assert "onlineEndpoints/closedloop-feedback" not in plain.there
