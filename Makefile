@@ -204,7 +204,7 @@ lint: $(INSTALLED) ## check the style of Python, YAML, shell and Dockerfile
 	$(BIN)/hadolint docker/Dockerfile
 
 types: $(INSTALLED) ## check types, and which package may import which
-	$(BIN)/mypy src model score .ci/pipeline .ci/dev docker/*.py $(wildcard k8s/*.py)
+	$(BIN)/mypy src model score .ci/pipeline .ci/dev docker/*.py $(wildcard k8s/*.py platforms/azureml/*.py)
 	$(BIN)/lint-imports --no-logo
 
 policy: $(INSTALLED) ## check workflows, manifests, docs and make targets against the repository's rules; look for secrets
@@ -257,7 +257,7 @@ doctor: ## print what is configured, and what is skipped and why; works offline
 rename: ## give your copy a name of its own: NAME=press-line
 	@$(call tidy,$(FROM_CI) $(PYTHON3) -m dev.rename $(call quoted,NAME))
 
-lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions; UPGRADE=spark: that lock alone)
+lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions; UPGRADE=spark or azureml: that lock alone)
 	@$(FROM_CI) $(BIN)/python -m dev.locks $(if $(UPGRADE),--upgrade $(filter-out 1,$(UPGRADE)))
 
 clean: ## delete build/; .venv stays

@@ -1,6 +1,8 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-test automl rollback-check
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-test automl rollback-check azureml azureml-env azureml-test aci
+
+AZUREML := build/azureml/env
 
 # --- ci.yml, and what it calls ---
 
@@ -181,6 +183,22 @@ scans: ## which of GitHub's scanners this repository can have
 
 zizmor: $(INSTALLED) ## check the workflows against zizmor's online audits; needs GH_TOKEN
 	$(BIN)/zizmor --strict-collection --persona auditor --no-progress --quiet .github
+
+# --- platforms/azureml ---
+
+azureml: azureml-env ## deploy build/release to an endpoint of Azure ML (platforms/azureml/README.md has the settings)
+	@PYTHONPATH="$(CURDIR)" $(AZUREML)/bin/python -m platforms.azureml.deploy
+
+azureml-env: $(INSTALLED) ## install requirements/azureml.txt, whose libraries are older than those of .venv, into build/azureml/env
+	@[ $(AZUREML)/installed -nt requirements/azureml.txt ] && exit; echo 'installing requirements/azureml.txt into $(AZUREML)'; \
+	uv=$(BIN)/uv; [ -x "$$uv" ] || uv=uv; "$$uv" venv --quiet --clear --python $(BIN)/python $(AZUREML) && \
+	"$$uv" pip sync --quiet --python $(AZUREML)/bin/python --require-hashes requirements/azureml.txt && touch $(AZUREML)/installed
+
+azureml-test: azureml-env $(WHEEL) ## test platforms/azureml with Azure's own libraries, against a stand-in of Azure
+	$(AZUREML)/bin/python tests/azureml "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" -q --durations 5
+
+aci: $(INSTALLED) ## run build/release as one container group of Azure (platforms/azureml/README.md has the settings)
+	@$(BIN)/python platforms/azureml/aci.py
 
 # --- once, by hand: k8s/azure/README.md ---
 

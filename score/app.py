@@ -26,7 +26,7 @@ from score.middleware import RequestMiddleware, on_http_exception
 from score.model_counts import ModelCounts
 from score.pages import docs, openapi, page
 from score.service import Service
-from score.settings import Settings
+from score.settings import EPHEMERAL_SEAL_SECONDS, Settings
 from score.status import ServiceStatus
 
 
@@ -77,6 +77,7 @@ def _open_spool(settings: Settings) -> Spool:
         durability=settings.log_durability,
         limit_bytes=settings.log_max_bytes,
         limit_seconds=settings.log_max_age_seconds,
+        segment_seconds=EPHEMERAL_SEAL_SECONDS if settings.log_ephemeral else 60,
         # bodies as the limits admit them, as much again of answers, and always one of the longest answers
         queue_bytes=2 * settings.max_in_flight_bytes + score.scorer.max_machines * score.scorer.result_bytes,
     )
@@ -99,7 +100,8 @@ def _service(
         "commit": manifest.provenance.get("commit"),
         "image": settings.image or None,
     }
-    document = openapi.document(app, scorer, closed=tokens is not None)
+    closed = tokens is not None or settings.behind_platform
+    document = openapi.document(app, scorer, closed=closed)
     journal, load = Journal(spool, settings), Load.of(settings)
     schema = scorer.bundle.schema
     counts = ModelCounts(schema.components, schema.sensors, manifest.training.period[1])
@@ -115,7 +117,7 @@ def _service(
         status=status,
         metrics=Metrics(status),
         pages={
-            "/": page.page(scorer, served, closed=tokens is not None).encode(),
+            "/": page.page(scorer, served, closed=closed).encode(),
             "/docs": docs.page(document).encode(),
             "/example": page.columns(scorer.example).encode(),
             "/openapi.json": msgspec.json.encode(document),

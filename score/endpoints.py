@@ -23,6 +23,7 @@ from score.auth import Scope
 from score.pages import docs, page
 from score.problems import Problem
 from score.service import DRY_RUN, ON, Service, dry_run_of
+from score.settings import EPHEMERAL_SEAL_SECONDS
 
 Headers = list[tuple[bytes, bytes]]
 router = APIRouter()
@@ -94,8 +95,16 @@ async def readyz(request: Request) -> PlainTextResponse:
 
 @router.get("/version", summary="What is served: model, data, commit, image", response_class=Response)
 async def version(request: Request) -> Response:
-    """The digests of what is served."""
-    return _json(_service(request).status.served)
+    """The digests of what is served; where the log's volume ends with the instance, also what can be lost."""
+    service = _service(request)
+    if not service.settings.log_ephemeral:
+        return _json(service.status.served)
+    window = {
+        "volume": "ephemeral",
+        "sealed_after_seconds": EPHEMERAL_SEAL_SECONDS,
+        "lost_at_most_seconds": service.settings.log_max_age_seconds,
+    }
+    return _json(service.status.served | {"log": window})
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)

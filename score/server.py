@@ -142,7 +142,7 @@ def serve(settings: Settings, host: str) -> int:
     to_stderr()
     sys.setswitchinterval(_SWITCH_SECONDS)
     raise_descriptors(settings)
-    auth = "open" if settings.tokens_file is None else "tokens"
+    auth = "platform" if settings.behind_platform else "open" if settings.tokens_file is None else "tokens"
     say("starting", pid=os.getpid(), auth=auth, durability=settings.log_durability, sample=settings.log_sample)
     supervisor = None if settings.log_sink is None else Supervisor()
     Server(settings, host, supervisor).run()

@@ -63,8 +63,8 @@ class Scored(NamedTuple):
 class Service:
     """The parts of a running service.
 
-    ``tokens`` is None with ``AUTH=open``. ``large`` is the thread for large bodies. ``pages`` are the documents that
-    never change, by route.
+    ``tokens`` is None with ``AUTH=open`` and ``AUTH=platform``. ``large`` is the thread for large bodies. ``pages`` are
+    the documents that never change, by route.
     """
 
     settings: Settings
@@ -84,7 +84,9 @@ class Service:
         Raises:
             Problem: 401 without a known token, 403 without the scope.
         """
-        return "anonymous" if self.tokens is None else self.tokens.caller(authorization, scope)
+        if self.tokens is None:
+            return "platform" if self.settings.behind_platform else "anonymous"
+        return self.tokens.caller(authorization, scope)
 
     async def work(self, answer: Callable[[bytes, str], _Answer], body: bytes, request_id: str) -> _Answer:
         """Return ``answer(body, request_id)``; what costs much is answered in a thread, one request at a time."""

@@ -13,6 +13,10 @@ from closedloop.log.folders import unfit
 from closedloop.log.spool import Durability
 
 LOG_FIELDS = ("caller", "image", "answer", "telemetry", "errors", "maint", "machines")
+# With LOG_VOLUME=ephemeral: a segment is sealed this long after its first record, and a record may wait so long for the
+# shipper, so that a sink that is out of reach stops the answers before much could be lost.
+EPHEMERAL_SEAL_SECONDS = 2
+EPHEMERAL_MAX_AGE_SECONDS = 60
 _SINK = re.compile(r"(az|abfss?|s3|gs)://[^/].*")
 _ORIGIN = re.compile(r"https?://[^/\s,*]+")
 
@@ -25,8 +29,8 @@ class SettingsError(ValueError):
 class Settings:
     """The settings of one service, apart from its bundle.
 
-    ``tokens_file`` is None with ``AUTH=open``, ``log_sink`` is None with ``LOG_SINK=none``, and a limit of the log is
-    None if it is off. Fractions are from 0 to 1.
+    ``tokens_file`` is None with ``AUTH=open`` and ``AUTH=platform``; ``behind_platform`` is true with the latter.
+    ``log_sink`` is None with ``LOG_SINK=none``, and a limit of the log is None if it is off. Fractions are from 0 to 1.
     """
 
     log_dir: Path
@@ -36,6 +40,7 @@ class Settings:
     max_body_bytes: int = 16 << 20
     image: str = ""
     log_sink: str | None = None
+    log_ephemeral: bool = False
     log_sample: float = 1.0
     log_fields: frozenset[str] = frozenset(LOG_FIELDS)
     log_rejects: bool = True
@@ -48,6 +53,7 @@ class Settings:
     access_log: float = 0.0
     drain_seconds: int = 1
     stop_seconds: int = 9
+    behind_platform: bool = False
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -64,6 +70,8 @@ class Settings:
             raise SettingsError("LOG_DIR is not set: set it to a folder on a local disk, for the request log")
         sink = log_sink(environ)
         log_compact(environ)  # the shipper's, but refused here
+        ephemeral = _log_ephemeral(environ, sink)
+        age = EPHEMERAL_MAX_AGE_SECONDS if ephemeral else 0
         limit = log_max_bytes(environ)
         max_body = _whole(environ, "MAX_BODY_BYTES", cls.max_body_bytes, low=1, high=1 << 30)
         if 0 < limit < 2 * max_body:
@@ -74,15 +82,17 @@ class Settings:
             log_dir=Path(log_dir),
             log_durability=cast(Durability, durability),
             tokens_file=_tokens_file(environ),
+            behind_platform=environ.get("AUTH") == "platform",
             port=_whole(environ, "PORT", cls.port, low=0, high=65_535),
             max_body_bytes=max_body,
             image=environ.get("IMAGE", cls.image),
             log_sink=sink,
+            log_ephemeral=ephemeral,
             log_sample=_fraction(environ, "LOG_SAMPLE", cls.log_sample),
             log_fields=_log_fields(environ),
             log_rejects=_on(environ, "LOG_REJECTS"),
             log_max_bytes=limit or None,
-            log_max_age_seconds=_whole(environ, "LOG_MAX_AGE_SECONDS", 0, low=0, high=10**9) or None,
+            log_max_age_seconds=_whole(environ, "LOG_MAX_AGE_SECONDS", age, low=0, high=10**9) or None,
             max_in_flight=_whole(environ, "MAX_IN_FLIGHT", cls.max_in_flight, low=1, high=100_000),
             max_in_flight_bytes=_whole(environ, "MAX_IN_FLIGHT_BYTES", in_flight, low=max_body, high=1 << 40),
             max_connections=_whole(environ, "MAX_CONNECTIONS", cls.max_connections, low=1, high=100_000),
@@ -109,6 +119,23 @@ def log_sink(environ: Mapping[str, str]) -> str | None:
         said = f"LOG_SINK={sink!r}" if environ.get("LOG_SINK") else f"LOG_SINK is not set, so it is {sink!r}"
         raise SettingsError(f"{said}: {why}")
     return sink
+
+
+def _log_ephemeral(environ: Mapping[str, str], sink: str | None) -> bool:
+    """Whether ``LOG_DIR`` ends with the instance, so that records must leave it within seconds.
+
+    Raises:
+        SettingsError: it does, and the sink would end with it.
+    """
+    volume = environ.get("LOG_VOLUME") or "kept"
+    if volume not in ("kept", "ephemeral"):
+        raise SettingsError(f"LOG_VOLUME={volume}: choose kept (the default) or ephemeral")
+    if volume == "ephemeral" and (sink is None or "://" not in sink):
+        raise SettingsError(
+            "LOG_VOLUME=ephemeral: LOG_DIR ends with the instance, so LOG_SINK must name an object store: "
+            "set it to az://…, s3://… or gs://…"
+        )
+    return volume == "ephemeral"
 
 
 def log_max_bytes(environ: Mapping[str, str]) -> int:
@@ -176,8 +203,17 @@ def _tokens_file(environ: Mapping[str, str]) -> Path | None:
     auth = environ.get("AUTH") or "tokens"
     if auth == "open":
         return None
+    if auth == "platform":
+        if not environ.get("AZUREML_MODEL_DIR"):
+            raise SettingsError(
+                "AUTH=platform: only behind an endpoint of Azure ML, which checks its key and sets AZUREML_MODEL_DIR; "
+                "elsewhere nobody would check anything: choose tokens"
+            )
+        return None
     if auth != "tokens":
-        raise SettingsError(f"AUTH={auth}: choose tokens (the default), or open to serve without tokens")
+        raise SettingsError(
+            f"AUTH={auth}: choose tokens (the default), platform behind Azure ML, or open to serve without tokens"
+        )
     if not (named := environ.get("AUTH_TOKENS_FILE")):
         raise SettingsError(
             "AUTH_TOKENS_FILE is not set: set it to the tokens file, or set AUTH=open to serve without tokens"

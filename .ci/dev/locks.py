@@ -36,6 +36,10 @@ SCHEMAS = "kubernetes-validate>=1.37"
 BESIDE: dict[str, tuple[str, ...]] = {"spark": ("pyspark[connect]==4.2.1",)}
 BESIDE["automl"] = ("optuna>=5",)
 BESIDE["databricks"] = ("databricks-bundles>=1.22", "databricks-sdk")
+# What platforms/azureml needs, in an environment of its own: Azure's SDK and its plugin for MLflow pin older libraries
+# than dev's. The rest is what model.mirror imports.
+APART: dict[str, tuple[str, ...]] = {}
+APART["azureml"] = ("azure-ai-ml>=1.35", "azure-mgmt-containerinstance", "azureml-mlflow", "mlflow", "pyyaml")
 OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error", re.IGNORECASE)
 
 
@@ -52,11 +56,19 @@ def compile_locks(folder: Path, *flags: str) -> None:
     _uv("-", folder / "fuzz.txt", *flags, text="\n".join([*FUZZERS, *contract]))
     for name in BESIDE:
         compile_beside(folder, name, *flags)
+    for name in APART:
+        compile_apart(folder, name, *flags)
 
 
 def compile_beside(folder: Path, name: str, *flags: str) -> None:
     """Compile the lock of one extra, which takes the versions of dev where both have a library."""
     _uv("-", folder / f"{name}.txt", "--constraints", str(folder / "dev.txt"), *flags, text="\n".join(BESIDE[name]))
+
+
+def compile_apart(folder: Path, name: str, *flags: str) -> None:
+    """Compile the lock of an environment of its own, with what of ours runs there."""
+    contract = [pin for pin in pins(folder / "serve.txt") if pin.partition("==")[0] in CONTRACT]
+    _uv("-", folder / f"{name}.txt", *flags, text="\n".join([*APART[name], *contract]))
 
 
 def _uv(source: str, out: Path, *flags: str, text: str = "") -> None:
@@ -90,8 +102,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--check", action="store_true", help="compare, write nothing")
+    known = ("all", *BESIDE, *APART)
     choice.add_argument(
-        "--upgrade", nargs="?", const="all", choices=("all", *BESIDE), help="take the newest versions, of all or of one"
+        "--upgrade", nargs="?", const="all", choices=known, help="take the newest versions, of all or of one"
     )
     args = parser.parse_args()
     try:
@@ -99,6 +112,8 @@ def main() -> int:
             flags = ["--generate-hashes", *(["--upgrade"] if args.upgrade else [])]
             if args.upgrade in BESIDE:
                 compile_beside(LOCKS, args.upgrade, *flags)
+            elif args.upgrade in APART:
+                compile_apart(LOCKS, args.upgrade, *flags)
             else:
                 compile_locks(LOCKS, *flags)
             return 0

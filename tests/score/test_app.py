@@ -282,6 +282,30 @@ def test_version_says_what_is_served(client, tiny_bundle):
     }
 
 
+def test_version_states_what_an_instance_without_a_volume_can_lose(ask):
+    client = ask(log_ephemeral=True, log_sink="az://requests/fleet", log_max_age_seconds=60)
+    told = {"volume": "ephemeral", "sealed_after_seconds": 2, "lost_at_most_seconds": 60}
+    assert client.get("/version").json()["log"] == told
+
+
+def test_a_log_without_a_volume_is_sealed_within_seconds(ask, tmp_path):
+    client = ask(log_ephemeral=True)
+    assert client.post("/score", content=BODY, headers=JSON).status_code == 200
+    deadline = time.monotonic() + 20  # a minute would be too late
+    while not list((tmp_path / "log").glob("*.seg")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_what_the_platform_let_through_is_logged_in_its_name(ask, tmp_path):
+    """Its key is in Authorization, and is no token of ours."""
+    client = ask(behind_platform=True)
+    answer = client.post("/score", content=BODY, headers={**JSON, "Authorization": "Bearer the-endpoint's-key"})
+    assert answer.status_code == 200
+    assert stored(tmp_path / "log")[0].caller == "platform"
+    assert "security" in client.get("/openapi.json").text
+
+
 def test_the_image_is_named_where_it_is_known(ask, tmp_path):
     client = ask(image="ghcr.io/x@sha256:1")
     assert client.get("/version").json()["image"] == "ghcr.io/x@sha256:1"

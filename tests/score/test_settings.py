@@ -11,7 +11,7 @@ from score.settings import LOG_FIELDS, Settings, SettingsError, log_compact, mod
 
 NAMES = (
     "MODEL_DIR AZUREML_MODEL_DIR LOG_DIR LOG_DURABILITY LOG_SINK LOG_SAMPLE LOG_FIELDS LOG_REJECTS LOG_MAX_BYTES "
-    "LOG_COMPACT "
+    "LOG_COMPACT LOG_VOLUME "
     "LOG_MAX_AGE_SECONDS "
     "AUTH AUTH_TOKENS_FILE PORT MAX_BODY_BYTES MAX_IN_FLIGHT MAX_IN_FLIGHT_BYTES MAX_CONNECTIONS "
     "CORS_ORIGINS ACCESS_LOG "
@@ -143,6 +143,9 @@ def test_the_message_about_a_sink_does_not_show_its_credentials():
         ("LOG_SAMPLE", "nan"),
         ("LOG_SAMPLE", "half"),
         ("LOG_REJECTS", "no"),
+        ("LOG_VOLUME", "disk"),
+        ("LOG_VOLUME", "ephemeral"),
+        ("AUTH", "platform"),
         ("LOG_FIELDS", "caller,body"),
         ("LOG_FIELDS", ","),
         ("LOG_MAX_BYTES", "-1"),
@@ -170,6 +173,28 @@ def test_without_tokens_and_without_saying_so_nothing_is_open(environ):
 def test_open_is_only_open_when_it_is_said():
     assert Settings.from_environ({"LOG_DIR": "log", "AUTH_TOKENS_FILE": "/tokens"}).tokens_file == Path("/tokens")
     assert Settings.from_environ({**LEAST, "AUTH_TOKENS_FILE": "/tokens"}).tokens_file is None
+
+
+@pytest.mark.parametrize("sink", ["", "/log", "none"])
+def test_a_log_that_ends_with_its_instance_needs_a_sink_that_does_not(sink):
+    with pytest.raises(SettingsError, match="LOG_SINK must name an object store"):
+        Settings.from_environ({**LEAST, "LOG_VOLUME": "ephemeral", "LOG_SINK": sink})
+
+
+def test_what_an_instance_can_lose_is_bounded():
+    environ = {**LEAST, "LOG_VOLUME": "ephemeral", "LOG_SINK": "az://logs/fleet"}
+    assert Settings.from_environ(environ).log_ephemeral
+    assert Settings.from_environ(environ).log_max_age_seconds == 60
+    assert Settings.from_environ({**environ, "LOG_MAX_AGE_SECONDS": "20"}).log_max_age_seconds == 20
+    assert Settings.from_environ({**environ, "LOG_MAX_AGE_SECONDS": "0"}).log_max_age_seconds is None
+
+
+def test_the_platform_is_trusted_only_where_it_is_one():
+    environ = {"LOG_DIR": "log", "AUTH": "platform"}
+    assert refusal(Settings.from_environ, environ) == "AUTH"
+    settings = Settings.from_environ({**environ, "AZUREML_MODEL_DIR": "/models/1"})
+    assert (settings.tokens_file, settings.behind_platform) == (None, True)
+    assert not Settings.from_environ(LEAST).behind_platform
 
 
 def bundle(folder):
