@@ -70,10 +70,8 @@ def fit_failure_head(
     for k, other in enumerate(without):
         raw[own == k] = FailureHead(other, columns, 1.0, 0.0).raw(X[:, teaches & (fold == k)])
     slope, intercept = platt(raw, target, weight[teaches])
-    return (
-        FailureHead(forest, columns, slope, intercept),
-        tuple(FailureHead(other, columns, slope, intercept) for other in without),
-    )
+    head, *others = (FailureHead(each, columns, slope, intercept) for each in (forest, *without))
+    return head, tuple(others)
 
 
 def _fit_trees(rows: Float64, target: Int64, params: dict[str, Any], seed: int) -> Forest:
