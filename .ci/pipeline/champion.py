@@ -4,6 +4,7 @@ Where neither is known (the first commit, or a machine without a login to GitHub
 
 The champion's bundle is taken from its release into build/released, with release.json beside it, which names release
 and commit. Where it cannot be had or cannot be verified, release.json says why, and the commit is trained again.
+holdouts.json names the held-out tables that judged each release: the more it were, the more chance chose among them.
 """
 
 from __future__ import annotations
@@ -152,11 +153,15 @@ def main() -> None:
         print("GitHub was not asked (that needs gh and GITHUB_REPOSITORY); make run keeps a champion of its own")
         github.output(commit="", base=os.environ.get("BASE_COMMIT", ""))
         return
-    champion = release_facts.latest(release_facts.published(), "champion")
+    releases = release_facts.published()
+    champion = release_facts.latest(releases, "champion")
     commit, words = choose(champion, base())
     if champion is not None:
         RELEASED.mkdir(parents=True)
         words += f". {take(champion)}"
+    RELEASED.mkdir(parents=True, exist_ok=True)
+    named = [one.facts["holdout"] for one in releases if one.facts.get("holdout")]
+    (RELEASED / "holdouts.json").write_text(json.dumps(named, indent=1) + "\n", encoding="utf-8")
     github.tell(f"Compared with: {words}.")
     github.output(commit=commit, base=os.environ.get("BASE_COMMIT", ""))
 

@@ -167,6 +167,7 @@ def gather() -> None:
         "model_digest": manifest["model_digest"],
         "verdict": judged["verdict"],
         "becomes_champion": judged["becomes_champion"],
+        "holdout": (judged.get("looks") or {}).get("holdout"),
         "files": sealed.digests(FILES),
     }
     FACTS.write_text(json.dumps(known, indent=1), encoding="utf-8")

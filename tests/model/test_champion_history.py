@@ -42,3 +42,12 @@ def test_the_history_of_a_commits_model_is_in_its_parameters(monkeypatch, named)
     assert champion.history_us({"local": False, "source": "plant"}) == 48 * HOUR_US
     said.clear()  # the commit is older than the template
     assert champion.history_us({"local": False, "source": "plant"}) == 0
+
+
+def test_how_often_the_held_out_tables_have_judged_is_counted_and_unknown_where_github_was_not_asked(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(champion, "RELEASED", tmp_path)
+    assert champion.looks("sha256:a") is None
+    (tmp_path / "holdouts.json").write_text('["sha256:a", "sha256:b", "sha256:a"]')
+    assert [2, 1, 0] == [champion.looks(f"sha256:{name}") for name in "abc"]

@@ -195,6 +195,14 @@ def test_the_champions_bundle_is_that_of_its_release_and_is_verified_as_far_as_i
         assert f"--source-digest {with_bundle.commits[0]}" in call
 
 
+def test_the_holdouts_that_judged_each_release_are_listed(repo: Repository) -> None:
+    for n, commit in enumerate(repo.commits):
+        own = {} if n == 0 else {"holdout": "sha256:a"}  # the first is older than these facts
+        repo.release(f"r{n}", commit, served=f"2026-01-0{n + 1}", champion=None, **own)
+    assert repo.run("champion").returncode == 0
+    assert json.loads((repo.work / "build/released/holdouts.json").read_text()) == ["sha256:a", "sha256:a"]
+
+
 def test_a_download_that_fails_once_is_tried_again(with_bundle: Repository) -> None:
     with_bundle.state["refuse_once"] = {"release download": "HTTP 502: bad gateway"}
     with_bundle.keep()
@@ -217,7 +225,7 @@ def test_where_the_bundle_cannot_be_had_or_verified_it_is_left_out_and_the_page_
     with_bundle.keep()
     assert with_bundle.run("champion", PRIVATE="false").returncode == 0
     assert says in released(with_bundle)["problem"]
-    assert ["release.json"] == [path.name for path in (with_bundle.work / "build/released").iterdir()]
+    assert {"release.json", "holdouts.json"} == {path.name for path in (with_bundle.work / "build/released").iterdir()}
     assert "Its commit is trained again" in with_bundle.summary()
     assert says in with_bundle.summary()
     assert with_bundle.commits[0] == with_bundle.outputs()["commit"]
@@ -230,7 +238,7 @@ def test_where_the_releases_cannot_be_read_nothing_is_compared(with_bundle: Repo
     done = with_bundle.run("champion", BASE_COMMIT="b" * 40)
     assert done.returncode == 1
     assert "`gh api --paginate` exited with 1: HTTP 502" in done.stderr
-    assert not (with_bundle.work / "build/released").exists()
+    assert ["holdouts.json"] == [path.name for path in (with_bundle.work / "build/released").iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +288,7 @@ def test_a_bundle_of_an_earlier_run_is_never_taken_for_this_ones(with_bundle: Re
     with_bundle.state["api"]["releases"] = []
     with_bundle.keep()
     assert with_bundle.run("champion").returncode == 0
-    assert not (with_bundle.work / "build/released").exists()
+    assert ["holdouts.json"] == [path.name for path in (with_bundle.work / "build/released").iterdir()]
 
 
 def of_format_1(repo: Repository, tag: str, commit: str, **facts: Any) -> None:
@@ -408,6 +416,7 @@ def test_a_private_repository_signs_where_it_is_told_that_it_can(
 def gathered(repo: Repository, becomes_champion: bool = True) -> None:
     """The artifacts of a run, and what release.py gathers of them."""
     decision = {"verdict": "better", "becomes_champion": becomes_champion, "reason": "Saves."}
+    decision |= {"looks": {"holdout": "sha256:a", "releases": 0}}
     files = {
         "decision.json": json.dumps(decision),
         "bundle/manifest.json": json.dumps({"bundle_digest": "sha256:b", "model_digest": "sha256:m"}),
@@ -449,6 +458,7 @@ def test_from_draft_to_published_what_is_served_moves_last(repo: Repository) -> 
     assert repo.run("release", "draft").returncode == 0
     tag = f"r4-{repo.commits[2][:9]}"
     assert repo.facts(tag)["served"] is None
+    assert repo.facts(tag)["holdout"] == "sha256:a"
     created = repo.calls("release", "create")[0]["words"]
     assert "--draft" in created
     assert created[created.index("--target") + 1] == repo.commits[2]

@@ -181,11 +181,13 @@ def _page(metrics: Mapping[str, Any], decision: Mapping[str, Any], seen: Seen) -
 def _facts(decision: Mapping[str, Any], holdout: Mapping[str, Any], grid: Grid) -> list[tuple[str, str]]:
     events = f"{holdout['failures']:,} failures" if grid.supervised else f"{grid.event_count:,} anomalies"
     champion, origin = decision["champion"], _origin(decision.get("champion_from") or {})
+    looks = (decision.get("looks") or {}).get("releases")
     return [
         ("This model", _name(decision["challenger"])),
         ("Champion", "none yet" if champion is None else _name(champion)),
         *([("The champion's bundle", origin)] if origin else []),
         ("Judged on", f"{holdout['machines']:,} machines, {events}, {holdout['machine_years']:.1f} machine-years"),
+        *([("Releases that the same machines and rows judged before", f"{looks:,}")] if looks is not None else []),
     ]
 
 
