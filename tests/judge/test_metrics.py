@@ -24,6 +24,8 @@ FAILURE = {
     "event_recall_at",
     "by_component",
     "by_model",
+    "by_hour",
+    "expected_over_observed",
 }
 ANOMALY = {"pr_auc", "f1", "false_alarm_rate", "event_recall", "event_recall_at", "false_alarms_per_machine_year"}
 
@@ -59,6 +61,21 @@ def test_the_keys_are_those_of_the_contract(fleet):
     json.dumps(metrics, allow_nan=False)
 
 
+def test_calibration_is_seen_by_the_hour_of_the_day(tiny, build):
+    """A model that expects failures in the afternoon alone is right as a whole, and wrong at every hour."""
+    table = tiny.tables
+    hour = table.time // HOUR_US % 24
+    score = np.where((hour >= 12) & (hour < 16), 48 / 704 * 6, 0.0)
+    heads = dict.fromkeys(("comp1", "comp2"), (score, score > 1))
+    failure = judge(
+        PredictionTable.of(table.machine, table.time, heads), tiny, JudgeSettings.from_params(build.params)
+    )["failure"]
+    assert pytest.approx(1, abs=0.1) == failure["expected_over_observed"]
+    by_hour = {at: found["expected_over_observed"] for at, found in failure["by_hour"].items()}
+    assert {"00": 0, "04": 0, "08": 0, "12": pytest.approx(6, abs=0.6), "16": 0, "20": 0} == by_hour
+    assert sum(found["observed"] for found in failure["by_hour"].values()) == 48
+
+
 def test_figures_worked_out_by_hand(tiny, build):
     predictions = answers(tiny, [("comp1", 1, 90), ("comp1", 1, 91), ("comp2", 2, 20), ("comp2", 1, 5)])
     metrics = judge(predictions, tiny, JudgeSettings.from_params(build.params))
@@ -72,6 +89,9 @@ def test_figures_worked_out_by_hand(tiny, build):
     assert pytest.approx(2 * hits / (alarms + positive)) == failure["f1"]
     wrong = (positive - hits) + (alarms - hits)
     assert pytest.approx((wrong * 0.81 + (known - wrong) * 0.01) / known) == failure["brier"]
+    expected = 0.9 * 4 + 0.1 * (known - 4)
+    assert pytest.approx(expected / positive) == failure["expected_over_observed"]
+    assert failure["by_component"]["comp1"]["expected_over_observed"] == pytest.approx((0.9 * 2 + 0.1 * 348) / 24)
     assert failure["event_recall"] == 0.5
     assert failure["lead_time_hours_median"] == 10
     assert pytest.approx(2 / years) == failure["false_alarms_per_machine_year"]

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from closedloop.data.schema import Float64, Int64, Schema
+from closedloop.data.schema import HOUR_US, Float64, Int64, Schema
 from closedloop.judge import operating
 from closedloop.judge.episodes import Outcome, anomaly_cost, failure_cost
 from closedloop.judge.outcomes import of_anomalies, of_failures
 from closedloop.judge.truth import ANOMALY, Aligned, Bool, Grid, JudgeSettings, PredictionTable, Truth, align
 
 BIN_EDGES = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8])  # of probability: failures are rare
+HOURS = 4  # of a day in UTC, that calibration is shown by
 ABLATION_KEYS = ("pr_auc", "f1", "event_recall", "false_alarms_per_machine_year", "cost_per_machine_year")
 
 
@@ -108,11 +109,31 @@ def _failure_figures(
     return _by_row(truth, found.alarm[rows]) | {
         "pr_auc": _average_precision(truth, probability) if found.present[components].any() else None,
         "brier": float(np.mean((probability - truth) ** 2)) if rows.any() and np.isfinite(probability).all() else None,
+        "expected_over_observed": _expected_over_observed(probability, truth),
         "event_recall": _ratio(len(caught), len(lead)),
         "false_alarms_per_machine_year": _ratio(sum(outcome.false_alarms for outcome in outcomes), years),
         "lead_time_hours_median": float(np.median(caught)) if len(caught) else None,
         "cost_per_machine_year": _ratio(sum(failure_cost(outcome, settings.costs) for outcome in outcomes), years),
     }
+
+
+def _expected_over_observed(probability: Float64, truth: Bool) -> float | None:
+    """Failing rows that the probabilities expect for each that was observed; 1 where they are calibrated."""
+    return _ratio(float(probability.sum()), int(truth.sum())) if np.isfinite(probability).all() else None
+
+
+def _by_hour(found: _Failures, grid: Grid) -> dict[str, dict[str, float | None]]:
+    """Calibration by the hour of the day at which a block begins: a rhythm that the model does not know shows here."""
+    block = np.broadcast_to(grid.time // HOUR_US % 24 // HOURS * HOURS, grid.known.shape)
+    result = {}
+    for hour in range(0, 24, HOURS):
+        rows = grid.known & (block == hour)
+        truth, probability = grid.label[rows] == 1, found.probability[rows]
+        result[f"{hour:02}"] = {
+            "observed": int(truth.sum()),
+            "expected_over_observed": _expected_over_observed(probability, truth),
+        }
+    return result
 
 
 def _failure_metrics(found: _Failures, grid: Grid, settings: JudgeSettings, schema: Schema) -> dict[str, Any]:
@@ -124,6 +145,7 @@ def _failure_metrics(found: _Failures, grid: Grid, settings: JudgeSettings, sche
         | _failure_figures(found, grid, settings, machines, np.arange(len(components)) == c)
         for c, name in enumerate(schema.components)
     }
+    result["by_hour"] = _by_hour(found, grid)
     result["by_model"] = {}
     for number in np.unique(grid.model).tolist():
         mine = grid.model == number

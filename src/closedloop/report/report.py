@@ -56,6 +56,7 @@ FAILURE = {
     "lead_time_hours_median": ("Median lead, hours", 1),
     "pr_auc": ("PR-AUC, by row", 3),
     "brier": ("Brier score, by row", 5),
+    "expected_over_observed": ("Expected ÷ observed, by row", 2),
     "precision": ("Precision, by row", 2),
     "recall": ("Recall, by row", 2),
     "f1": ("F1, by row", 2),
@@ -68,7 +69,14 @@ ANOMALIES = {
     "f1": ("F1, by row", 2),
     "false_alarm_rate": ("False-alarm rate, by row", 4),
 }
-SEGMENT = ("event_recall", "false_alarms_per_machine_year", "lead_time_hours_median", "pr_auc", "cost_per_machine_year")
+SEGMENT = (
+    "event_recall",
+    "false_alarms_per_machine_year",
+    "lead_time_hours_median",
+    "pr_auc",
+    "expected_over_observed",
+    "cost_per_machine_year",
+)
 ABLATION = ("pr_auc", "f1", "event_recall", "false_alarms_per_machine_year", "cost_per_machine_year")
 
 
@@ -329,7 +337,7 @@ def _state(holds: bool | None, word: str) -> str:
 
 
 def _tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The tables by component, by machine model and by ablation."""
+    """The tables by component, by machine model, by hour and by ablation."""
     result = []
     failure = metrics["failure"]
     if failure is not None:
@@ -344,6 +352,7 @@ def _tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
                 for name, of_one in failure[key].items()
             ]
             result.append({"title": title, "note": "", "head": head, "rows": rows})
+        result.append(_calibration_by_hour(failure["by_hour"]))
     ablations = {name: figures for name, figures in metrics["ablations"].items() if figures is not None}
     if ablations and failure is not None:
         named = {"everything": failure} | {name.replace("_", " "): figures for name, figures in ablations.items()}
@@ -352,6 +361,19 @@ def _tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         head = ["Trained with", *(FAILURE[key][0] for key in ABLATION)]
         result.append({"title": "Ablations", "note": note, "head": head, "rows": rows})
     return result
+
+
+def _calibration_by_hour(hours: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The table of calibration by hour of the day."""
+    key, digits = "expected_over_observed", FAILURE["expected_over_observed"][1]
+    rows = [
+        [f"from {hour}:00", f"{of_one['observed']:,}", _number(of_one[key], digits)] for hour, of_one in hours.items()
+    ]
+    note = (
+        "Rows before a failure: those that the probabilities expect for each that there was, 1 where they are right. A "
+        "fleet with shifts or a daily rhythm shows here whether its model knows it."
+    )
+    return {"title": "Hour of the day, UTC", "note": note, "head": ["", "Observed", FAILURE[key][0]], "rows": rows}
 
 
 def _delta(delta: Mapping[str, float | None]) -> str:
