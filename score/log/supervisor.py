@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
@@ -49,12 +50,15 @@ class Supervisor:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        process = self._process
+        process, until = self._process, time.monotonic() + max(seconds, 0.1)
         if process is None or process.returncode is not None:
             return
         process.terminate()
         try:
-            code = await asyncio.wait_for(process.wait(), max(seconds, 0.1))
+            code = await asyncio.wait_for(process.wait(), until - time.monotonic())
+            if code == -signal.SIGTERM:  # it died before its first line, and has shipped nothing
+                process = await self._start("--once")
+                code = await asyncio.wait_for(process.wait(), until - time.monotonic())
         except TimeoutError:
             process.kill()
             await process.wait()
@@ -62,15 +66,16 @@ class Supervisor:
         else:
             say("shipper ended", code=code)
 
+    async def _start(self, *words: str) -> Process:
+        """Start a shipper in a session of its own: Ctrl-C reaches this process alone, which stops the shipper last."""
+        return await asyncio.create_subprocess_exec(*self._command, *words, stdin=DEVNULL, start_new_session=True)
+
     async def _keep_running(self) -> None:
         pause = _SHORTEST_PAUSE_SECONDS
         while True:
             start = time.monotonic()
             try:
-                # a session of its own: Ctrl-C reaches this process alone, which stops the shipper last
-                self._process = await asyncio.create_subprocess_exec(
-                    *self._command, "--parent", str(os.getpid()), stdin=DEVNULL, start_new_session=True
-                )
+                self._process = await self._start("--parent", str(os.getpid()))
                 self.starts += 1
                 say("shipper started", pid=self._process.pid)
                 reason = f"exit code {await self._process.wait()}"

@@ -161,6 +161,21 @@ def test_what_was_acknowledged_is_sealed_before_the_shipper_is_told(launch):
     assert {"event": "shipper ended", "code": 0}.items() <= service.events()[-2].items()
 
 
+def test_a_shipper_that_was_told_before_it_could_listen_ships_all_the_same(launch):
+    """A pod that is young, or a machine that is busy: a signal kills a Python that has not come to its first line."""
+    deaf = "import sys, time\nif '--once' not in sys.argv:\n    time.sleep(60)\n" + CHILD.replace(
+        "time.sleep(", "stop("
+    )
+    service = launch(
+        sys.executable, "-c", SERVE, deaf, "log", "0", LOG_SINK="delta", DRAIN_SECONDS="0", STOP_SECONDS="100"
+    ).ready()
+    assert httpx.post(f"{service.url}/score", content=BODY, headers=JSON).status_code == 200
+    service.stop()
+    assert service.process.wait(100) == 0
+    assert (service.log_dir / "sealed").read_text().endswith(".seg")
+    assert [event["event"] for event in service.events()][-2:] == ["shipper ended", "stopped"]
+
+
 def test_a_shipper_that_will_not_end_is_cut_short_in_time(launch):
     deaf = CHILD.replace("signal.signal(signal.SIGTERM, stop)", "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
     service = launch(
