@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-test automl rollback-check azureml azureml-env azureml-test aci
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci
 
 AZUREML := build/azureml/env
 
@@ -128,6 +128,13 @@ retrain-log: ## whether there is a log to train on
 
 retrain-judge: ## whether the evidence is worth a pull request
 	@$(FROM_CI) python3 -m pipeline.propose judge
+
+databricks-cli: ## build the command line of Databricks, as platforms/databricks/cli locks it
+	@mkdir -p build/bin
+	CGO_ENABLED=0 go -C platforms/databricks/cli build -trimpath -o $(CURDIR)/build/bin/databricks -ldflags \
+	  "-X github.com/databricks/cli/internal/build.buildVersion=$$(go -C platforms/databricks/cli list -m -f '{{slice .Version 1}}' github.com/databricks/cli)" \
+	  github.com/databricks/cli
+	@echo "$(CURDIR)/build/bin" >> "$${GITHUB_PATH:-/dev/null}"
 
 databricks: ## have Databricks train on what is pinned, and fetch the bundle into build/databricks: `make retrain TRAINED=build/databricks` judges it
 	@$(FROM_CI) python3 -m pipeline.databricks

@@ -19,7 +19,7 @@ from .release_rules import called, needed
 Flow = dict[Any, Any]
 FORBIDDEN_EVENTS = {"pull_request_target", "workflow_run"}
 RUNNERS = {"ubuntu-24.04", "ubuntu-24.04-arm", "macos-15"}
-MAKERS = {"actions", "aquasecurity", "Azure", "databricks", "docker", "github", "ossf"}  # whose actions may be used
+MAKERS = {"actions", "aquasecurity", "Azure", "docker", "github", "ossf"}  # whose actions may be used
 MAX_MINUTES = 45
 WAITING = {"databricks": 270}  # what waits for the work of another machine, which ends by itself before
 ROOT = Path(__file__).resolve().parents[2]
