@@ -99,6 +99,23 @@ def test_who_is_new_is_named_and_moves_nothing(tmp_path, fleet, model, capsys):
     assert "1 new machines" in said
 
 
+def test_a_log_is_looked_at_as_a_folder_of_tables_is(tmp_path, fleet, model, capsys, monkeypatch):
+    """A folder, or an address; its tables are those of make run DATA=log."""
+    frames = frames_of(fleet, bundle.load(model).schema)
+    read = []
+
+    def fetch(place, schema):
+        read.append(place)
+        return frames, {"kind": "log"}
+
+    monkeypatch.setattr(drift.request_log, "fetch", fetch)
+    (tmp_path / "sink/requests/_delta_log").mkdir(parents=True)
+    for place in (str(tmp_path / "sink"), "az://fleet/log"):
+        drift.main(["--data", place, "--bundle", str(model), "--out", str(tmp_path / "out")])
+        assert capsys.readouterr().out.startswith("steady: two weeks look like the training tables")
+        assert place == read.pop()
+
+
 NAMES = sorted(["007", "7", "7.0", "1e5", "NaN", "null", "=1+1", "../x", "a%2Fb", "<b>\"&'", "א-7", "Süd/1"])
 
 
@@ -109,13 +126,14 @@ def named_as(frames, names):
     }
 
 
-@pytest.fixture(scope="module")
-def named_model(fleet, model, tmp_path_factory):
-    """The same model of machines with names, and those names."""
+@pytest.fixture(scope="module", params=["traps", "padded"])
+def named_model(fleet, model, tmp_path_factory, request):
+    """The same model of machines with names, and those names: each a trap, or all of them numbers with zeros."""
     loaded = bundle.load(model)
-    names = dict(zip(np.unique(fleet.machine).tolist(), NAMES, strict=True))
+    called = NAMES if request.param == "traps" else [f"{number:03}" for number in range(1, 13)]
+    names = dict(zip(np.unique(fleet.machine).tolist(), called, strict=True))
     schema = replace(loaded.schema, machine_id="text")
-    training = structs.replace(loaded.training, machines={"simulated": NAMES})
+    training = structs.replace(loaded.training, machines={"simulated": called})
     drift_reference = loaded.drift_reference
     positions = np.searchsorted(np.unique(drift_reference.day_machine), drift_reference.day_machine)
     folder = tmp_path_factory.mktemp("drift") / "named"
