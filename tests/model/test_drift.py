@@ -15,7 +15,9 @@ from closedloop.data.schema import HOUR_US, DataError
 from closedloop.data.simulate import simulate
 from closedloop.heads import bundle
 from closedloop.heads.drift_reference_fit import fit_drift_reference
+from closedloop.judge.split import held_out
 from model import drift
+from model.common.params import load as load_params
 
 DAY_US = 24 * HOUR_US
 
@@ -84,6 +86,20 @@ def test_a_sensor_that_moved_is_named_and_shown(tmp_path, fleet, model, capsys):
     assert "pressure went from 10" in said
 
 
+def test_a_machine_that_judges_is_not_new_where_its_telemetry_begins_with_the_log(tmp_path, fleet, model, capsys):
+    """No bundle names the machines that are held out, and a log begins when the service does."""
+    frames = frames_of(fleet, bundle.load(model).schema)
+    split = load_params().split
+    ids = np.arange(100, 140)
+    held = held_out(ids, "simulated", split["salt"])
+    late = frames["telemetry"][frames["telemetry"]["machineID"] == 1].tail(24 * 10)
+    both = [int(ids[held][0]), int(ids[~held][0])]
+    frames["telemetry"] = pd.concat([frames["telemetry"], *[late.assign(machineID=one) for one in both]])
+    found, _, said = run(tmp_path, frames, model, capsys)
+    assert [both[1]] == found["new_machines"]
+    assert "; 1 new machine" in said
+
+
 def test_who_is_new_is_named_and_moves_nothing(tmp_path, fleet, model, capsys):
     schema = bundle.load(model).schema
     frames = frames_of(fleet, schema)
@@ -96,7 +112,7 @@ def test_who_is_new_is_named_and_moves_nothing(tmp_path, fleet, model, capsys):
     assert ["errors.errorID 'error77'", "machines.model 'model9'"] == found["new_names"]
     assert "steady" == found["verdict"]
     assert "model9" in page
-    assert "1 new machines" in said
+    assert "1 new machine" in said
 
 
 def test_a_log_is_looked_at_as_a_folder_of_tables_is(tmp_path, fleet, model, capsys, monkeypatch):
