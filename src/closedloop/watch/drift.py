@@ -33,10 +33,9 @@ class DriftTest:
 
     ``subject`` is a sensor, ``anomaly score``, an error code or ``all sensors``; ``kind`` says what may have moved:
     ``level`` (KS on machine-day means), ``step`` (the level since the last weeks of training), ``distribution`` (χ² on
-    bins), ``missing``, ``rate`` or ``together`` (the classifier). ``before`` and ``now`` are the figure in the drift
-    reference and in the look, ``effect`` the size of the difference (KS distance; difference of levels; χ² over what
-    chance gives; share; ratio of rates; area under the curve). ``moved`` says whether this look alone rejects that
-    nothing moved.
+    bins), ``missing``, ``rate`` or ``together`` (the classifier). ``before`` and ``now`` are the figure in training and
+    in the look, ``effect`` the size of the difference (KS distance; difference of levels; χ² over what chance gives;
+    share; ratio of rates; area under the curve). ``moved`` says whether this look alone rejects that nothing moved.
     """
 
     subject: str
