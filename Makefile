@@ -113,7 +113,7 @@ data-pin: $(INSTALLED) ## pin in model/data.lock.json what it names as it is now
 	  $(if $(UNPIN),--unpin $(call quoted,UNPIN)) $(WITH))
 	$(if $(UNPIN),,$(call tidy,$(BIN)/python -m model.validate --pin $(WITH)))
 
-drift: $(INSTALLED) $(BUNDLE) ## say whether the last two weeks of build/data (DATA=folder) look like what the last run's model learned from
+drift: $(INSTALLED) $(BUNDLE) ## say whether the last two weeks of build/data (DATA=folder or log) look like what the last run's model learned from
 	@$(call tidy,$(BIN)/python -m model.drift $(if $(DATA),--data $(call quoted,DATA)))
 
 monitor: $(INSTALLED) ## say how well the served models did, from the log at LOG_SINK=place; PROMISED=folder: what releases promised; DRIFT=1: whether the world has moved since, too

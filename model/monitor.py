@@ -108,7 +108,7 @@ def moved(digest: str, promised_in: Path | None, tables: Tables, params: Params)
         if bundle.manifest is None or bundle.manifest.model_digest != digest:
             continue
         try:
-            found, shown = last_weeks.report(bundle, sources.tables_to_frames(tables, params.schema))
+            found, shown = last_weeks.report(bundle, sources.tables_to_frames(tables, params.schema), params.split)
         except DataError as error:
             return {"verdict": "too little data", "words": str(error), "pictures": []}
         content = last_weeks.as_json(found, bundle.manifest.bundle_digest)

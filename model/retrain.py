@@ -74,7 +74,7 @@ def bundle_of_champion(source: str) -> Path | None:
     return bundle if bundle is not None and bundle.exists() else None
 
 
-def look_for_drift(bundle: Path | None) -> dict[str, Any]:
+def look_for_drift(bundle: Path | None, asked: params.Params) -> dict[str, Any]:
     """Compare the last two weeks with the champion's training; return the verdict and, in words, what moved.
 
     Drift stops nothing, so where it cannot be looked for, the words say why.
@@ -82,7 +82,7 @@ def look_for_drift(bundle: Path | None) -> dict[str, Any]:
     if bundle is None:
         return {"verdict": "not looked for", "words": "no bundle of the champion is at hand"}
     try:
-        return drift.compare(bundle, cli.DATA, CANDIDATE / "drift")
+        return drift.compare(bundle, cli.DATA, CANDIDATE / "drift", asked.split)
     except DataError as error:
         return {"verdict": "not looked for", "words": f"the champion's bundle cannot be compared with: {error}"}
 
@@ -217,7 +217,7 @@ def main(words: list[str]) -> None:
         print("nothing new: the log's newer versions hold the tables that model/data.lock.json pins")
         return
     served = bundle_of_champion(asked.source)
-    found["drift"] = look_for_drift(served)
+    found["drift"] = look_for_drift(served, asked)
     found["verdict"] = judge(asked_for, args.quick or args.trained is not None, args.trained)  # it has no ablations
     log = next((part for part in reversed(parts) if part["kind"] == "log"), None)
     mismatched = replay_requests(log, served, asked_for) if log else 0

@@ -33,14 +33,18 @@ def say(text: str) -> None:
 
 
 def parser(
-    doc: str | None, *, data: Path = DATA, out: Path = BUNDLE, writes: str = "what to write"
+    doc: str | None, *, data: Path | str = DATA, out: Path = BUNDLE, writes: str = "what to write"
 ) -> argparse.ArgumentParser:
-    """Return a parser with the flags that all commands have, and the command's docstring as its help."""
+    """Return a parser with the flags that all commands have, and the command's docstring as its help.
+
+    ``data`` is a text where --data may be an address too.
+    """
     started = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {started.name}" if started else None  # argparse would name the file
     result = argparse.ArgumentParser(program, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--params", type=Path, default=PARAMS, help="parameter file (default: model/params.yaml)")
-    result.add_argument("--data", type=Path, default=data, help="folder of the tables (default: %(default)s)")
+    kind, what = (str, ", or a log: a folder or an address") if isinstance(data, str) else (Path, "")
+    result.add_argument("--data", type=kind, default=data, help=f"folder of the tables{what} (default: %(default)s)")
     result.add_argument("--bundle", type=Path, default=BUNDLE, help="folder of the bundle (default: %(default)s)")
     result.add_argument("--out", type=Path, default=out, help=f"{writes} (default: %(default)s)")
     return result

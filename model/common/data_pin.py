@@ -59,14 +59,17 @@ def fetch(parts: list[dict[str, Any]], asked: Params) -> tuple[Frames, pd.DataFr
     Raises:
         DataError: a part cannot be had as it is pinned.
     """
+    found = [_fetch_part(part, asked) for part in parts]
+    anomalies = [intervals for _, intervals in found if intervals is not None]
+    known = {machine for frames, _ in found for machine in frames["telemetry"]["machineID"].unique()}
+    described = any(len(frames.get("machines", ())) for frames, _ in found)
+    each = [
+        request_log.settled(frames, known, place(part), described=described) if part["kind"] == "log" else frames
+        for part, (frames, _) in zip(parts, found, strict=True)
+    ]
     joined: Frames = {}
-    each: list[Frames] = []
-    anomalies: list[pd.DataFrame] = []
-    for part in parts:
-        frames, intervals = _fetch_part(part, asked)
-        each.append(frames)
+    for part, frames in zip(parts, each, strict=True):
         joined = join(joined, frames, place(part)) if joined else frames
-        anomalies += [] if intervals is None else [intervals]
     if (marks := join_marks(each)) is not None:
         joined["marks"] = marks
     if len(anomalies) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import DataError, Float64, Schema, Tables
 from closedloop.heads.bundle import Bundle
 from closedloop.heads.drift_reference_fit import DAY_US, day_means
+from closedloop.judge.split import held_out
 from closedloop.report import monitor_page
 from closedloop.watch import drift
 from model.common import cli
@@ -50,9 +52,17 @@ def during(tables: Tables, start: int, end: int) -> tuple[Tables, Any]:
     return tables.rows(rows), rows
 
 
-def new_machines(bundle: Bundle, tables: Tables) -> list[Id]:
-    """Return the machines whose telemetry begins after the training of the bundle had ended."""
+def new_machines(bundle: Bundle, tables: Tables, split: Mapping[str, Any]) -> list[Id]:
+    """Return the machines whose telemetry begins after the training of the bundle had ended.
+
+    Those that ``split`` of the parameters holds out are none: a log may begin later than training ended, and the bundle
+    does not name them.
+    """
     ids, offsets = tables.bounds()
+    if split["rule"] != "prefix":
+        for source in bundle.training.machines:
+            kept = ~held_out(tables.named(ids), source, split["salt"])
+            ids, offsets = ids[kept], np.append(offsets[:-1][kept], offsets[-1])
     last = np.datetime64(bundle.training.period[1].removesuffix("Z"), "us").astype(np.int64)
     later = tables.named(ids[tables.time[offsets[:-1]] > last]).tolist()
     return [machine for machine in later if machine not in trained(bundle)]
@@ -74,8 +84,10 @@ def as_referred_to(bundle: Bundle, tables: Tables) -> Tables:
     return tables.select(np.flatnonzero(np.isin(tables.names, names))).recoded(names)
 
 
-def report(bundle: Bundle, frames: Frames) -> tuple[drift.Drift, list[dict[str, Any]]]:
+def report(bundle: Bundle, frames: Frames, split: Mapping[str, Any]) -> tuple[drift.Drift, list[dict[str, Any]]]:
     """Return the verdict on the last two weeks of these frames, and a picture of each column that moved.
+
+    ``split`` is the section of the parameters that says which machines are held out.
 
     Raises:
         DataError: the bundle has no drift reference, or the tables have no telemetry.
@@ -97,7 +109,7 @@ def report(bundle: Bundle, frames: Frames) -> tuple[drift.Drift, list[dict[str, 
         own = None if score is None else score[rows]
         looks.append(drift.look(drift_reference, week, own, schema))
         seen.append((week, own))
-    found = drift.decide(looks, new_machines(bundle, tables), names)
+    found = drift.decide(looks, new_machines(bundle, tables, split), names)
     return found, pictures(found, bundle, *seen[-1])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,14 @@ import pandas as pd
 from closedloop.data import sources
 from closedloop.data.machines import codes_in
 from closedloop.data.marks import NOTHING_REPORTED, Marks
-from closedloop.data.schema import DataError, Events, Schema, Tables
+from closedloop.data.schema import CODE_COLUMN, DataError, Events, Schema, Tables
 from closedloop.log import pins
 from closedloop.log.read import Log, read
 from closedloop.log.sink import FAULTS, Sink, SinkError, one_line
 from closedloop.log.tables import REQUESTS
 from model.common import cli, places, provenance
+
+SHOWN = 5  # machines that a message names
 
 
 def is_log(source: str) -> bool:
@@ -94,6 +96,48 @@ def fetch(
         cli.say(f"kept {len(log.aside):,} rows aside that name what the schema does not have: {names}")
     frames = sources.tables_to_frames(vouched(log), schema)
     return frames, {"kind": "log", "location": source, "versions": log.versions}
+
+
+def settled(
+    frames: Mapping[str, pd.DataFrame], known: Collection[Any], name: str, *, described: bool = False
+) -> dict[str, pd.DataFrame]:
+    """Return a log's frames as tables of the machines of a fleet.
+
+    A log cannot be edited. So what is reported of machines without telemetry, such as a misspelt one, is left out and
+    named, since it would stop every training. Machines that no request describes get a row without model and age where
+    others are described.
+
+    Args:
+        frames: of the log.
+        known: the machines of other parts of the fleet.
+        name: the log, for the message.
+        described: whether other parts describe machines.
+    """
+    own = frames["telemetry"]["machineID"]
+    known = {*known, *own.unique().tolist()}
+    kept, lost = dict(frames), {}
+    for table in (table for table in CODE_COLUMN if table in frames):
+        there = frames[table]["machineID"].isin(known)
+        kept[table] = frames[table][there].reset_index(drop=True)
+        if not there.all():
+            lost[table] = {*frames[table]["machineID"][~there].tolist()}
+    if lost:
+        ids = sorted(set().union(*lost.values()))
+        some = ", ".join(map(str, ids[:SHOWN])) + ", …" * (len(ids) > SHOWN)
+        one = len(ids) == 1
+        cli.say(
+            f"warning: {name}: {' and '.join(lost)} name{'s' * (len(lost) == 1)} {len(ids):,} machine{'s' * (not one)} "
+            f"without telemetry, which {'is' if one else 'are'} left out: {some}; where an id is wrong, retract the "
+            "event with /feedback and report it again"
+        )
+    machines = frames["machines"]
+    if described or len(machines):
+        new = pd.Series(own.unique(), dtype=machines["machineID"].dtype)
+        new = new[~new.isin(machines["machineID"])]
+        rows = pd.DataFrame({"machineID": new}).reindex(columns=machines.columns)
+        rows = rows.astype(machines.dtypes.to_dict())
+        kept["machines"] = pd.concat([machines, rows]).sort_values("machineID", ignore_index=True)
+    return kept
 
 
 def pin_id(part: Mapping[str, Any], kind: str = "data") -> str:

@@ -111,6 +111,62 @@ def test_the_log_continues_what_files_began(repo, sink, kit):
     assert (12 * 600, 12) == (parts["holds"]["rows"], parts["holds"]["failures"])
 
 
+def one(body, machine):
+    """The readings of one machine."""
+    rows = [number for number, other in enumerate(body["telemetry"]["machineID"]) if other == machine]
+    return {name: [column[number] for number in rows] for name, column in body["telemetry"].items()}
+
+
+def unseen(repo, sink, kit):
+    """Ship a failure, a replacement and a mark of machines that no request was about, and a failure of machine 1."""
+    when = ["2026-01-09T07:00:00Z"]
+    feedback = {
+        "failures": {"datetime": when * 2, "machineID": [99, 1], "failure": ["comp1"] * 2},
+        "maint": {"datetime": when, "machineID": [98], "comp": ["comp1"]},
+        "complete_until": {"datetime": when, "machineID": [97]},
+    }
+    kit.fill(repo.top / "spool", [kit.fed("f", feedback)])
+    kit.ship(repo.top / "spool", sink)
+
+
+def test_reports_of_a_machine_that_is_not_known_stop_no_training(repo, sink, kit, capsys):
+    """A log cannot be edited, and anybody may misspell a machine. What is left out is named, and comes back with it."""
+    unseen(repo, sink, kit)
+    fleet.pin("--source", "data/log")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "maint and failures name 2 machines without telemetry, which are left out: 98, 99" in said
+    assert "retract" in said
+    assert [1] == fleet.pd.read_parquet("build/data/PdM_failures.parquet")["machineID"].tolist()
+    data.main(["--source", "data/log"])  # a log by itself too
+    assert [1] == fleet.pd.read_parquet("build/data/PdM_failures.parquet")["machineID"].tolist()
+    late = {name: column * 2 for name, column in one(request(400), 1).items()}
+    kit.fill(repo.top / "spool", [kit.scored("late", {"telemetry": late | {"machineID": [1] * 400 + [99] * 400}})])
+    kit.ship(repo.top / "spool", sink)
+    fleet.pin()
+    assert {1, 99} == set(fleet.pd.read_parquet("build/data/PdM_failures.parquet")["machineID"])
+
+
+def test_a_log_may_report_what_happened_to_a_machine_whose_telemetry_is_in_files(repo, sink, kit, capsys):
+    plant = fleet.write(repo.top / "data" / "plant") / "PdM_telemetry.csv"
+    fleet.readings(machines=[*range(1, 13), 99]).to_csv(plant, index=False)
+    fleet.pin("--source", "data/plant")
+    unseen(repo, sink, kit)
+    fleet.pin("--source", "data/log", "--add")
+    assert 99 in set(fleet.pd.read_parquet("build/data/PdM_failures.parquet")["machineID"])
+    assert "maint names 1 machine without telemetry, which is left out: 98" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_log_in_which_not_every_machine_is_described_is_valid(repo, sink, kit):
+    """A request need not say a machine's model and age; the service answers it with a warning."""
+    described = {"machineID": [1], "model": ["model1"], "age": [3]}
+    kit.fill(repo.top / "spool", [kit.scored("two", {"telemetry": one(request(400), 1), "machines": described})])
+    kit.ship(repo.top / "spool", sink)
+    fleet.pin("--source", "data/log")
+    machines = fleet.pd.read_parquet("build/data/PdM_machines.parquet").set_index("machineID")
+    assert [*range(1, 13)] == machines.index.tolist()
+    assert machines["model"].dropna().to_dict() == {1: "model1"}
+
+
 def test_a_folder_without_a_log_is_none(repo):
     fleet.dump(repo.lock, {"fingerprint": "", "parts": [
         {"kind": "log", "location": "data/none", "versions": {"requests": 0}}

@@ -15,7 +15,9 @@ from closedloop.data.schema import HOUR_US, DataError
 from closedloop.data.simulate import simulate
 from closedloop.heads import bundle
 from closedloop.heads.drift_reference_fit import fit_drift_reference
+from closedloop.judge.split import held_out
 from model import drift
+from model.common.params import load as load_params
 
 DAY_US = 24 * HOUR_US
 
@@ -84,6 +86,20 @@ def test_a_sensor_that_moved_is_named_and_shown(tmp_path, fleet, model, capsys):
     assert "pressure went from 10" in said
 
 
+def test_a_machine_that_judges_is_not_new_where_its_telemetry_begins_with_the_log(tmp_path, fleet, model, capsys):
+    """No bundle names the machines that are held out, and a log begins when the service does."""
+    frames = frames_of(fleet, bundle.load(model).schema)
+    split = load_params().split
+    ids = np.arange(100, 140)
+    held = held_out(ids, "simulated", split["salt"])
+    late = frames["telemetry"][frames["telemetry"]["machineID"] == 1].tail(24 * 10)
+    both = [int(ids[held][0]), int(ids[~held][0])]
+    frames["telemetry"] = pd.concat([frames["telemetry"], *[late.assign(machineID=one) for one in both]])
+    found, _, said = run(tmp_path, frames, model, capsys)
+    assert [both[1]] == found["new_machines"]
+    assert "; 1 new machine" in said
+
+
 def test_who_is_new_is_named_and_moves_nothing(tmp_path, fleet, model, capsys):
     schema = bundle.load(model).schema
     frames = frames_of(fleet, schema)
@@ -96,7 +112,24 @@ def test_who_is_new_is_named_and_moves_nothing(tmp_path, fleet, model, capsys):
     assert ["errors.errorID 'error77'", "machines.model 'model9'"] == found["new_names"]
     assert "steady" == found["verdict"]
     assert "model9" in page
-    assert "1 new machines" in said
+    assert "1 new machine" in said
+
+
+def test_a_log_is_looked_at_as_a_folder_of_tables_is(tmp_path, fleet, model, capsys, monkeypatch):
+    """A folder, or an address; its tables are those of make run DATA=log."""
+    frames = frames_of(fleet, bundle.load(model).schema)
+    read = []
+
+    def fetch(place, schema):
+        read.append(place)
+        return frames, {"kind": "log"}
+
+    monkeypatch.setattr(drift.request_log, "fetch", fetch)
+    (tmp_path / "sink/requests/_delta_log").mkdir(parents=True)
+    for place in (str(tmp_path / "sink"), "az://fleet/log"):
+        drift.main(["--data", place, "--bundle", str(model), "--out", str(tmp_path / "out")])
+        assert capsys.readouterr().out.startswith("steady: two weeks look like the training tables")
+        assert place == read.pop()
 
 
 NAMES = sorted(["007", "7", "7.0", "1e5", "NaN", "null", "=1+1", "../x", "a%2Fb", "<b>\"&'", "א-7", "Süd/1"])
@@ -109,13 +142,14 @@ def named_as(frames, names):
     }
 
 
-@pytest.fixture(scope="module")
-def named_model(fleet, model, tmp_path_factory):
-    """The same model of machines with names, and those names."""
+@pytest.fixture(scope="module", params=["traps", "padded"])
+def named_model(fleet, model, tmp_path_factory, request):
+    """The same model of machines with names, and those names: each a trap, or all of them numbers with zeros."""
     loaded = bundle.load(model)
-    names = dict(zip(np.unique(fleet.machine).tolist(), NAMES, strict=True))
+    called = NAMES if request.param == "traps" else [f"{number:03}" for number in range(1, 13)]
+    names = dict(zip(np.unique(fleet.machine).tolist(), called, strict=True))
     schema = replace(loaded.schema, machine_id="text")
-    training = structs.replace(loaded.training, machines={"simulated": NAMES})
+    training = structs.replace(loaded.training, machines={"simulated": called})
     drift_reference = loaded.drift_reference
     positions = np.searchsorted(np.unique(drift_reference.day_machine), drift_reference.day_machine)
     folder = tmp_path_factory.mktemp("drift") / "named"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,67 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from closedloop.data.rfc3339 import to_text
+from answered_fleet import NAMES, write_log
 from closedloop.data.schema import HOUR_US, DataError
 from closedloop.data.simulate import simulate
 from closedloop.heads.drift_reference_fit import fit_drift_reference
 from closedloop.heads.manifest import TrainedOn
-from closedloop.log.record import Record, encode
-from closedloop.log.ship import Shipper
-from closedloop.log.sink import Sink
-from closedloop.log.spool import Spool
 from model import monitor
 from model.common import params
-
-START_US = 1_420_092_000_000_000
-HOURS, MACHINES = 24 * 30, 12
-FAILS = dict.fromkeys(range(1, 9), 24 * 20)  # hour of a failure of comp1
-
-
-# sorted as the numbers 1 to 12 are; each is a trap for whoever reads it as a number, a path, markup or a formula
-NAMES = dict(
-    enumerate(sorted(["007", "7", "7.0", "1e5", "NaN", "null", "=1+1", "../x", "a%2Fb", "<b>\"&'", "א-7", "Süd/1"]), 1)
-)
-
-
-def number_of(machine: int | str) -> int:
-    return next((number for number, name in NAMES.items() if name == machine), machine)
-
-
-def request(machine: int | str, hour: int) -> dict:
-    return {
-        "telemetry": {
-            "datetime": [to_text(START_US + hour * HOUR_US)], "machineID": [machine],
-            "volt": [170.0], "rotate": [450.0], "pressure": [100.0], "vibration": [40.0],
-        },
-        "machines": {"machineID": [machine], "model": [f"model{number_of(machine) % 2 + 1}"], "age": [3]},
-    }  # fmt: skip
-
-
-def answer(machine: int | str, hour: int, alarm: bool) -> dict:
-    chance = {"probability": 0.9 if alarm else 0.01, "alarm": alarm}
-    failure = {"comp1": chance, "comp2": {"probability": 0.01, "alarm": False}, "comp3": None, "comp4": None}
-    result = {
-        "machineID": machine, "datetime": to_text(START_US + hour * HOUR_US),
-        "anomaly": {"score": 0.5, "alarm": False}, "failure": failure, "warnings": [],
-    }  # fmt: skip
-    return {"request_id": "r", "model": "sha256:aa", "results": [result]}
-
-
-def record(kind: str, number: int, body: dict, reply: dict, model: str) -> bytes:
-    received = START_US + HOURS * HOUR_US + number
-    return encode(
-        Record(
-            kind=kind, caller="anonymous", status=200, model=model, image="", answer=json.dumps(reply).encode(),
-            request_id=f"{kind}{number}", received_us=received, answered_us=received + 250,
-            request=json.dumps(body).encode(),
-        )
-    )  # fmt: skip
-
-
-def alarms(machine: int, hour: int, foreseen: int) -> bool:
-    """The first machines' failures are foreseen ten hours before; machine 12 alarms now."""
-    return (machine <= foreseen and hour == FAILS[machine] - 10) or (machine == 12 and hour == HOURS - 2)
 
 
 @pytest.fixture
@@ -80,33 +24,7 @@ def logged(tmp_path):
     """A log of an older and a newer model, of which the newer foresaw so many of the eight failures."""
 
     def go(foreseen: int, names: dict[int, str] | None = None) -> str:
-        records = []
-        called = names or {number: number for number in range(1, MACHINES + 1)}
-        for machine in range(1, MACHINES + 1):
-            for hour in range(0, HOURS, 2):
-                model = "sha256:old" if hour < 24 * 10 else "sha256:new"
-                reply = answer(called[machine], hour, alarms(machine, hour, foreseen))
-                records.append(record("score", len(records), request(called[machine], hour), reply, model))
-        when = [to_text(START_US + hour * HOUR_US) for hour in FAILS.values()]
-        feedback = {
-            "failures": {
-                "datetime": when,
-                "machineID": [called[one] for one in FAILS],
-                "failure": ["comp1"] * len(FAILS),
-            },
-            "complete_until": {"datetime": [to_text(START_US + (HOURS - 24) * HOUR_US)], "machineID": [None]},
-        }
-        records.append(record("feedback", len(records), feedback, {}, ""))
-
-        async def append(spool):
-            await asyncio.gather(*[spool.append(payload) for payload in records])
-
-        spool = Spool(tmp_path / "log")
-        asyncio.run(append(spool))
-        spool.close()
-        shipper = Shipper(tmp_path / "log", Sink.at(str(tmp_path / "sink"), os.environ), print)
-        shipper.round()
-        shipper.close()
+        write_log(tmp_path / "log", str(tmp_path / "sink"), foreseen, names)
         return str(tmp_path / "sink")
 
     return go

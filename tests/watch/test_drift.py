@@ -54,6 +54,21 @@ def test_what_moves_is_found_in_two_looks(change: str, subject: str, kinds: set[
     assert subject in drift.in_words(found)
 
 
+@pytest.mark.parametrize("seed", [10_003, 10_006, 10_010])
+def test_a_shift_as_large_as_the_season_is_found_by_the_step_since_training(seed: int) -> None:
+    """A year's wave of half a deviation: the level of a week is nothing unusual, but last week's was another."""
+    found = verdict(moving_fleet.world(seed, machines=20, season=0.5, change="mean 1"))
+    assert "step" in {test.kind for test in found.moved if test.subject == "volt"}
+    assert "level" not in {test.kind for test in found.moved}
+    assert "in the last weeks of training" in drift.in_words(found)
+
+
+def test_a_step_is_looked_for_only_while_training_shows_what_steps_are_usual(steady) -> None:
+    """35 weeks of training have four steps over six weeks that do not overlap; later a step is not tested."""
+    tested = [any(test.kind == "step" for test in steady.week(number).tests) for number in (0, 5, 8, 30)]
+    assert [True, True, False, False] == tested
+
+
 def test_one_week_alone_opens_nothing(steady) -> None:
     moved = replace(steady.week(0), tests=[replace(test, moved=True) for test in steady.week(0).tests])
     assert "steady" == drift.decide([steady.week(0), moved]).verdict
@@ -96,7 +111,7 @@ def test_machines_that_join_are_named_and_move_nothing(steady) -> None:
     one = moving_fleet.look(steady.drift_reference, week, score)
     assert one == moving_fleet.look(steady.drift_reference, both, np.append(score, score + 1e4))
     assert [7] == drift.decide([one, one], [7], ["errors.errorID 'x'"]).new_machines
-    assert "1 new machines; not in the schema: errors.errorID 'x'" in drift.in_words(
+    assert "1 new machine; not in the schema: errors.errorID 'x'" in drift.in_words(
         drift.decide([one, one], [7], ["errors.errorID 'x'"])
     )
 

@@ -107,9 +107,12 @@ def validate(frames: Frames, schema: Schema, usual: Mapping[str, Usual] | None =
         suite = gx.ExpectationSuite(table, expectations=list(_rules(table, schema, read, sound, usual or {})))
         asset = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all rows")
         definition = gx.ValidationDefinition(name=table, data=asset, suite=context.suites.add(suite))
+        shown = _shown(table, frame, sound[table], schema)
         outcome = context.validation_definitions.add(definition).run(
-            batch_parameters={"dataframe": _shown(table, frame, sound[table], schema)}, result_format="SUMMARY"
+            batch_parameters={"dataframe": shown}, result_format="SUMMARY"
         )
+        for name in list(shown):
+            del shown[name]  # great_expectations would keep them until the process ends
         outcomes[table] = outcome
         result: Any
         for result in outcome.results:

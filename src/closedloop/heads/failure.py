@@ -61,8 +61,7 @@ def fit_failure_head(
     target, own = y[teaches], fold[teaches]
 
     def fit(k: int) -> Forest:
-        kept = own != k
-        return _fit_trees(rows[kept], target[kept], params, seed)
+        return _fit_trees(rows[own != k], target[own != k], params, seed)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         forest, *without = pool.map(fit, range(-1, int(fold.max()) + 1))  # fold -1, which is empty, is the head's

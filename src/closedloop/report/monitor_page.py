@@ -17,10 +17,11 @@ from closedloop.report.pictures import Picture
 DRIFT_HEADLINES = {
     "moved": ("bad", "The world has moved", "See what moved. Retraining on new tables learns it; nothing is stopped."),
     "steady": ("good", "Nothing has moved", "Nothing to do."),
-    "too little data": ("even", "Too little data to tell", "Nothing to do until there is more."),
+    "too little data": ("even", "Too little data to tell", "See what is missing."),
 }
 KINDS = {
     "level": "level (KS on machine-day means)",
+    "step": "step since the last weeks of training (Student's t)",
     "distribution": "distribution (χ² on bins)",
     "missing": "missing readings",
     "rate": "errors for each machine-day (Poisson)",
@@ -174,7 +175,7 @@ def _by_version(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         cells = [_interval(one["figures"].get(name), digits) for name, (_, digits) in FIGURES.items()]
         promised = [f"{told[name]:.2f}" if name in told else "—" for name in list(FIGURES)[:2]]
         lead = one["figures"].get("lead_time_hours")
-        rows.append([_short(one["model"]), f"{one['first'][:10]} to {one['last'][:10]}", *cells,
+        rows.append([_short(one["model"]), f"{one['first'][:10]}\nto {one['last'][:10]}", *cells,
                      "—" if lead is None else f"{lead['median']:.1f}", *promised])  # fmt: skip
     head = ["Model", "Answered", *(title for title, _ in FIGURES.values()), "Median lead, hours"]
     head += ["Foreseen, promised", "False alarms, promised"]
@@ -216,4 +217,4 @@ def _interval(figure: Mapping[str, float | None] | None, digits: int) -> str:
     if figure is None or figure["estimate"] is None:
         return "—"
     low, high = (f"{value:,.{digits}f}" if value is not None else "?" for value in (figure["low"], figure["high"]))
-    return f"{figure['estimate']:,.{digits}f} ({low} to {high})"
+    return f"{figure['estimate']:,.{digits}f}\n({low} to {high})"

@@ -19,6 +19,7 @@ from closedloop.heads.drift_reference_fit import DAY_US, clusters_of, day_means,
 from closedloop.watch import drift_tests
 
 LOOK_DAYS = 7
+WEEK_US = LOOK_DAYS * DAY_US
 FALSE_ALARMS_PER_LOOK = 0.01  # over all tests together; 52 looks: at most 0.52 a year, even if looks repeat each other
 MINIMUM_MACHINES = 5  # machines are what is independent: of fewer nothing can be said
 MINIMUM_WEEKS = 6  # in the drift reference, to know how much weeks differ
@@ -31,10 +32,10 @@ class DriftTest:
     """One test of one look.
 
     ``subject`` is a sensor, ``anomaly score``, an error code or ``all sensors``; ``kind`` says what may have moved:
-    ``level`` (KS on machine-day means), ``distribution`` (χ² on bins), ``missing``, ``rate`` or ``together`` (the
-    classifier). ``before`` and ``now`` are the figure in the drift reference and in the look, ``effect`` the size of
-    the difference (KS distance; χ² over what chance gives; share; ratio of rates; area under the curve). ``moved`` says
-    whether this look alone rejects that nothing moved.
+    ``level`` (KS on machine-day means), ``step`` (the level since the last weeks of training), ``distribution`` (χ² on
+    bins), ``missing``, ``rate`` or ``together`` (the classifier). ``before`` and ``now`` are the figure in training and
+    in the look, ``effect`` the size of the difference (KS distance; difference of levels; χ² over what chance gives;
+    share; ratio of rates; area under the curve). ``moved`` says whether this look alone rejects that nothing moved.
     """
 
     subject: str
@@ -91,7 +92,10 @@ def look(drift_reference: DriftReference, tables: Tables, score: Float64 | None,
     weeks, too_little = drift_reference.weeks, []
     if weeks is None or weeks.weeks < MINIMUM_WEEKS:
         there = "none" if weeks is None else f"{weeks.weeks:.0f}"
-        too_little.append(f"the drift reference tells how {there} whole weeks differed, {MINIMUM_WEEKS} are needed")
+        too_little.append(
+            f"the model learned from {there} whole weeks, and {MINIMUM_WEEKS} are needed to tell how weeks differ: "
+            "retrain on a longer time"
+        )
     if machines < MINIMUM_MACHINES or days < MINIMUM_DAYS:
         too_little.append(
             f"{machines} machines of the drift reference with {days:.0f} machine-days, "
@@ -167,8 +171,11 @@ def _levels(
         distance, p = drift_tests.kolmogorov_smirnov(before, week[of_before], after)
         usual = float(np.nanmean(drift_reference.day_means[c]))
         tests.append(DriftTest(name, "level", usual, usual + float(after.mean() - before.mean()), distance, p))
+        if stepped := drift_tests.step(before, week[of_before], after, int(tables.time.min()) / WEEK_US):
+            moved_to = usual + float(after.mean())
+            tests.append(DriftTest(name, "step", moved_to - stepped[0], moved_to, abs(stepped[0]), stepped[1]))
         together[0][c, of_before], together[1][c, of_now] = before, after
-    if len(tests) > 1:
+    if sum(test.kind == "level" for test in tests) > 1:
         shared = np.isin(drift_reference.day_machine, machine), np.isin(machine, drift_reference.day_machine)
         area, p = drift_tests.classifier(
             together[0][:, shared[0]], drift_reference.day_machine[shared[0]], week[shared[0]],
@@ -230,7 +237,7 @@ def in_words(found: Drift) -> str:
         reasons = [reason for one in found.looks for reason in one.too_little]
         said = "; ".join(dict.fromkeys(reasons)) or "two weeks are needed"
     if found.new_machines:
-        said += f"; {len(found.new_machines)} new machines"
+        said += f"; {len(found.new_machines)} new machine{'s' * (len(found.new_machines) > 1)}"
     if found.new_names:
         said += f"; not in the schema: {', '.join(found.new_names)}"
     return said
@@ -240,6 +247,8 @@ def describe(test: DriftTest) -> str:
     """What a test found, in a few words."""
     if test.kind == "level":
         return f"{test.subject} went from {test.before:.4g} to {test.now:.4g} (KS distance {test.effect:.2f})"
+    if test.kind == "step":
+        return f"{test.subject} went from {test.before:.4g} in the last weeks of training to {test.now:.4g}"
     if test.kind == "distribution":
         return f"{test.subject} is distributed otherwise (χ² is {test.effect:.0f} times what chance gives)"
     if test.kind == "missing":

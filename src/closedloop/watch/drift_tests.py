@@ -16,6 +16,8 @@ Bool = NDArray[np.bool_]
 
 MINIMUM_DAYS_OF_A_MACHINE = 3  # in the drift reference, so that its own mean is known
 FOLDS = 5
+LAST_WEEKS = 2  # of the drift reference: more average the noise of a week, and are longer ago
+MINIMUM_STEPS = 4  # in the drift reference, that do not overlap
 PSEUDO_LOOKS = 16  # weeks of the drift reference that show what the classifier finds by chance
 _RIDGE = 0.1  # of the variance, so that columns which repeat each other can be inverted
 
@@ -95,6 +97,40 @@ def whole_weeks(week: Int64) -> Int64:
     numbers, count = np.unique(week, return_counts=True)
     whole: Int64 = numbers[count >= np.median(count) / 2]
     return whole
+
+
+def step(before: Float64, week: Int64, now: Float64, now_week: float) -> tuple[float, float] | None:
+    """How far the level has gone since the last weeks of the drift reference, and the p-value of that.
+
+    A season moves all machines far over a year and little from one week to the next, so this finds a shift that the
+    season hides from the other tests. By chance a level goes as far as it went between weeks of the drift reference
+    that are as far apart; over the root mean square of these steps it is Student's t, with as many degrees of freedom
+    as there are steps that do not overlap, less one. None where there are too few of those.
+
+    Args:
+        before: centred means of the drift reference.
+        week: the week of each of them.
+        now: centred means of the week that is looked at.
+        now_week: the week that is looked at, which may lie between two weeks of the drift reference.
+    """
+    whole = whole_weeks(week)
+    apart = max(1, int(np.ceil(now_week - whole[-1])))
+    free = len(whole) // (apart + LAST_WEEKS - 1) - 1
+    if free < MINIMUM_STEPS - 1:
+        return None
+    level = np.full(int(whole[-1] - whole[0]) + 1, np.nan)
+    for one in whole:
+        level[one - whole[0]] = before[week == one].mean()
+    base = np.mean([level[k : len(level) - LAST_WEEKS + 1 + k] for k in range(LAST_WEEKS)], axis=0)
+    steps = level[LAST_WEEKS - 1 + apart :] - base[: len(base) - apart]
+    steps = steps[~np.isnan(steps)]
+    if np.isnan(base[-1]) or len(steps) < MINIMUM_STEPS:
+        return None
+    found = float(now.mean() - base[-1])
+    usual = float(np.sqrt(np.mean(steps**2) * (1 + 1 / len(steps))))
+    if usual == 0:
+        return found, float(found == 0)
+    return found, float(2 * stats.t.sf(abs(found) / usual, free))
 
 
 def rao_scott(before: Int64, now: Int64, covariance: Float64, weeks: float) -> tuple[float, float]:

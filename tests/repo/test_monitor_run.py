@@ -1,0 +1,130 @@
+"""monitor.yml, run by a workflow runner (act-run) with the real programs: four days of a log that lies in Azurite.
+
+GitHub is the stand-in tests/repo/gh, which the copy's makefiles find first. Each run takes a minute or more, so it runs
+only where it is asked for::
+
+    PIPELINE=1 pytest tests/repo/test_monitor_run.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from answered_fleet import write_log
+from dev import fleets
+from pipeline import monitor
+
+from .test_adopted_pipeline import load
+from .test_runner import git
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.skipif("PIPELINE" not in os.environ, reason="PIPELINE=1 runs it: five minutes and more"),
+    pytest.mark.skipif(shutil.which("act-run") is None, reason="act-run is not on PATH"),
+]
+
+
+@pytest.fixture(scope="module")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The settings by which Azurite is reached; it has a log for each day."""
+    stores = load(ROOT / "tests/chaos/stores.py")
+    with stores.azure(tmp_path_factory.mktemp("azurite")) as port:
+        if port is None:
+            pytest.skip("Azurite cannot be installed here")
+        yield stores.azure_environ(port)
+
+
+class Site:
+    """A copy of this repository, and what GitHub knows of it."""
+
+    def __init__(self, folder: Path, azurite: dict[str, str]) -> None:
+        self.copy, self.azurite, self.state_file = folder / "fleet", azurite, folder / "state.json"
+        self.issues: list[dict[str, Any]] = []
+        self.copy.mkdir()
+        fleets.copy_repository(self.copy)
+        (folder / "bin").mkdir()
+        (folder / "bin/gh").symlink_to(ROOT / "tests/repo/gh")
+        steps = self.copy / ".ci/steps.mk"
+        first = f"export PATH := {folder / 'bin'}:$(PATH)\nexport GH_STATE := {self.state_file}\n"
+        steps.write_text(first + steps.read_text(encoding="utf-8"), encoding="utf-8")
+        git(self.copy, "commit", "--quiet", "--all", "--message", "Ask the stand-in for GitHub")
+
+    def day(self, sink: str) -> str:
+        """Run the workflow; what it printed. The issues are as they are afterwards."""
+        there = [one for one in self.issues if one["state"] == "open"]
+        api = {"issues?state=open": there, "releases": []}
+        self.state_file.write_text(json.dumps({"calls": [], "api": api}), encoding="utf-8")
+        account = self.azurite["AZURE_STORAGE_ACCOUNT_NAME"]
+        variables = {"LOG_SINK": sink, "LOG_AZURE_ACCOUNT": account}
+        variables |= {"DATA_AZURE_CLIENT_ID": "client", "DATA_AZURE_TENANT_ID": "tenant"}
+        given = [word for name, value in self.azurite.items() for word in ("--env", f"{name}={value}")]
+        given += [word for name, value in variables.items() for word in ("--var", f"{name}={value}")]
+        command = ["act-run", "workflow_dispatch", "--repository", "someone/fleet", "--branch", "main"]
+        command += ["-W", ".github/workflows/monitor.yml", *given]
+        outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        done = subprocess.run(command, cwd=self.copy, env=outer, capture_output=True, text=True, check=False)
+        shown = done.stdout + done.stderr
+        assert done.returncode == 0, shown[-6000:]
+        for call in json.loads(self.state_file.read_text(encoding="utf-8"))["calls"]:
+            self.note(call["words"], call["stdin"])
+        return shown
+
+    def note(self, words: list[str], stdin: str) -> None:
+        """Do what a call asks for, with the issues."""
+        if words[:2] == ["issue", "create"]:
+            title, number = words[words.index("--title") + 1], len(self.issues) + 1
+            one = {"number": number, "title": title, "state": "open", "user": {"type": "Bot"}, "edits": 0}
+            self.issues.append(one | {"body": stdin})
+        elif words[:2] == ["issue", "edit"]:
+            one = self.issues[int(words[2]) - 1]
+            one |= {"body": stdin, "edits": one["edits"] + 1}
+        elif words[:2] == ["issue", "close"]:
+            self.issues[int(words[2]) - 1]["state"] = "closed"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, azurite: dict[str, str]) -> Site:
+    return Site(tmp_path_factory.mktemp("monitored"), azurite)
+
+
+def jobs(shown: str) -> dict[str, str]:
+    """The results by job title."""
+    rows = re.findall(r"^(.+?) +[\d.]+ s +(\w[\w ]*)$", shown.rpartition("-- jobs\n")[2], re.MULTILINE)
+    return {name.rpartition("/")[2]: result for name, result in rows}
+
+
+def test_without_a_log_it_says_that_it_is_skipped(site: Site) -> None:
+    shown = site.day("")
+    assert monitor.NO_LOG in shown
+    assert {"Find the log": "success"} == {name: result for name, result in jobs(shown).items() if result != "skipped"}
+    assert [] == site.issues
+
+
+def test_one_issue_is_opened_brought_up_to_date_and_closed(site: Site, azurite: dict[str, str], tmp_path: Path) -> None:
+    """Below the floor of the recall; a week later on more failures; then as good as the floor asks for."""
+    for name, foreseen, failing in (("low", 0, 8), ("lower", 1, 16), ("good", 15, 16)):
+        write_log(tmp_path / name, f"az://fleet/{name}", foreseen, machines=24, failing=failing, environ=azurite)
+    shown = site.day("az://fleet/low")
+    assert {"success"} == set(jobs(shown).values())
+    assert "Azure/login" in shown.rpartition("-- recorded, not done")[2]
+    (issue,) = site.issues
+    assert ("open", 0) == (issue["state"], issue["edits"])
+    assert "it foresaw 0% of 8 failures, the floor is 50%" in issue["body"]
+    site.day("az://fleet/low")
+    assert [("open", 0)] == [(one["state"], one["edits"]) for one in site.issues], "nothing is new"
+    site.day("az://fleet/lower")
+    (issue,) = site.issues
+    assert ("open", 1) == (issue["state"], issue["edits"])
+    assert "it foresaw 6% of 16 failures" in issue["body"]
+    assert "the issue was closed" in site.day("az://fleet/good")
+    assert [("closed", 1)] == [(one["state"], one["edits"]) for one in site.issues]
