@@ -96,7 +96,7 @@ def search(
 def judging(engine: str, processes: int) -> Iterator[Judge]:
     """A function that judges the trials of one batch, in processes or one a row on Spark."""
     if engine == "spark":
-        from closedloop.spark.fleet import computed
+        from closedloop.spark.fleet import computed, told
         from closedloop.spark.session import session
 
         spark = session()
@@ -107,7 +107,8 @@ def judging(engine: str, processes: int) -> Iterator[Judge]:
             said = [{"path": str(job.path), "data": str(job.data), "point": job.point} for job in jobs]
             rows = pa.table({"number": list(range(len(jobs))), "job": [json.dumps(one) for one in said]})
             frame = spark.createDataFrame(rows).repartitionByRange(len(jobs), "number")
-            found = computed(frame, searching.run_batches, "number bigint, figures string").collect()
+            with told():
+                found = computed(frame, searching.run_batches, "number bigint, figures string").collect()
             return [json.loads(row.figures) for row in sorted(found, key=lambda row: row.number)]
 
         yield on_spark
