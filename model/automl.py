@@ -146,7 +146,7 @@ def judged(study: Any) -> list[Any]:
     return [trial for trial in study.trials if trial.value is not None]
 
 
-def record(study: Any, source: str, path: Path, saved: float | None) -> None:
+def record(study: Any, source: str, path: Path, saved: float | None, of_fleet: str) -> None:
     """Record the search in MLflow, with a nested run for each trial, whose parameters `make run RUN=` takes up."""
     with tracking.store(cli.BUILD) as mlflow:
         where = None if os.environ.get("MLFLOW_TRACKING_URI") else (cli.BUILD / "mlartifacts").resolve().as_uri()
@@ -166,7 +166,7 @@ def record(study: Any, source: str, path: Path, saved: float | None) -> None:
                     mlflow.log_params({key: str(value)[:500] for key, value in point.items()})
                     mlflow.log_metric("cost_per_machine_year", trial.value)
                     copy = cli.BUILD / "automl" / "trial.yaml"
-                    written(path, point, copy)
+                    written(path, point | {"source": of_fleet}, copy)
                     mlflow.log_text(copy.read_text(encoding="utf-8"), tracking.PARAMS)
                     copy.unlink()
 
@@ -193,11 +193,13 @@ def main(words: list[str]) -> None:
     with alone(args.out):
         found = _found(asked, args)
     best = args.out / "params.yaml"
-    written(args.params, found["point"], best)
+    # the name of the fleet decides which machines are held out, so the file has that of the fleet that was searched
+    written(args.params, found["point"] | {"source": found["source"]}, best)
     print("\n".join(said(found)))
     for key, value in found["point"].items():
         print(f"  {key}: {json.dumps(value)}")
-    print(f"wrote {best}; make run PARAMS={best} judges it on machines that the search has never seen")
+    data = "with the same DATA= or PROFILE= " if found["local"] else ""
+    print(f"wrote {best}; make run PARAMS={best} {data}judges it on machines that the search has never seen")
 
 
 def said(found: Mapping[str, Any]) -> list[str]:
@@ -238,8 +240,19 @@ def _found(asked: Params, args: Any) -> dict[str, Any]:
     if study.trials and study.best_value < cost(current):
         point = study.best_trial.user_attrs["point"]
         saved, low, _ = sweeping.saved(current, study.best_trial.user_attrs["figures"])
-    record(study, about["source"], args.params, saved)
-    return {"point": point, "saved": saved, "low": low, "trials": len(study.trials)}
+    source = of_file(asked, about)
+    record(study, about["source"], args.params, saved, source)
+    told = {"point": point, "saved": saved, "low": low, "trials": len(study.trials)}
+    return told | {"source": source, "local": about["local"]}
+
+
+def of_file(asked: Params, about: Mapping[str, Any]) -> str:
+    """The name that a parameter file must give the fleet, so that the machines held out are those of this search.
+
+    A folder's tables have a name of their own where params.yaml itself is in use, and the file's where another one is.
+    """
+    simulated = all(part["kind"] == "simulator" for part in about["parts"])
+    return asked.source if simulated else str(about["source"])
 
 
 def _study(out: Path, name: str) -> Any:

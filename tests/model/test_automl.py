@@ -124,6 +124,28 @@ def test_the_file_keeps_its_comments_and_gets_the_values(tmp_path):
     assert [one for one in comments if one not in after and "mean of the newer" not in one] == []
 
 
+@pytest.mark.parametrize("local", [True, False])
+def test_the_file_holds_out_the_machines_that_the_search_never_saw(optuna, tmp_path, monkeypatch, capsys, local):
+    """The name of the fleet decides which they are, and a folder has its own."""
+    found = {"point": {}, "saved": None, "low": None, "trials": 4, "source": "pumps" if local else "simulated"}
+    monkeypatch.setattr(automl, "_found", lambda asked, args: found | {"local": local})
+    automl.main(["--trials", "4", "--params", str(PARAMS_FILE), "--out", str(tmp_path)])
+    assert params.load(tmp_path / "params.yaml").source == found["source"]
+    assert ("with the same DATA= or PROFILE= judges" in capsys.readouterr().out) == local
+
+
+@pytest.mark.parametrize(
+    ("parts", "source"),
+    [
+        ([{"kind": "cmapss"}], "engines"),
+        ([{"kind": "files"}, {"kind": "log"}], "engines"),
+        ([{"kind": "simulator"}], "simulated"),  # make run PROFILE=azure names it after the file and the profile
+    ],
+)
+def test_the_name_of_the_fleet_is_that_of_its_folder(parts, source):
+    assert automl.of_file(params.parse(PARAMS), {"source": "engines", "parts": parts}) == source
+
+
 @pytest.mark.parametrize(
     "budget",
     [
