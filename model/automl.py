@@ -8,12 +8,15 @@ on where it was. A budget of minutes ends when it ends, and promises nothing. Th
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -70,6 +73,8 @@ def search(
     until: float | None,
 ) -> None:
     """Ask and tell until the budget is spent: a number of trials, or a time of ``time.monotonic``."""
+    from optuna.trial import TrialState
+
     while True:
         done = sum(trial.state.is_finished() for trial in study.trials)
         left = BATCH if trials is None else trials - done
@@ -80,14 +85,18 @@ def search(
         for (trial, point), figures in zip(batch, judge([job(point) for _, point in batch]), strict=True):
             trial.set_user_attr("point", point)
             trial.set_user_attr("figures", figures)
-            study.tell(trial, cost(figures))
+            if "refused" in figures:
+                cli.say(f"trial {trial.number} cannot be trained: {figures['refused']}")
+                study.tell(trial, state=TrialState.FAIL)
+            else:
+                study.tell(trial, cost(figures))
 
 
 @contextmanager
 def judging(engine: str, processes: int) -> Iterator[Judge]:
     """A function that judges the trials of one batch, in processes or one a row on Spark."""
     if engine == "spark":
-        from closedloop.spark.fleet import computed
+        from closedloop.spark.fleet import computed, told
         from closedloop.spark.session import session
 
         spark = session()
@@ -98,13 +107,21 @@ def judging(engine: str, processes: int) -> Iterator[Judge]:
             said = [{"path": str(job.path), "data": str(job.data), "point": job.point} for job in jobs]
             rows = pa.table({"number": list(range(len(jobs))), "job": [json.dumps(one) for one in said]})
             frame = spark.createDataFrame(rows).repartitionByRange(len(jobs), "number")
-            found = computed(frame, searching.run_batches, "number bigint, figures string").collect()
+            with told():
+                found = computed(frame, searching.run_batches, "number bigint, figures string").collect()
             return [json.loads(row.figures) for row in sorted(found, key=lambda row: row.number)]
 
         yield on_spark
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield lambda jobs: [*pool.map(searching.run, jobs)]
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=searching.end_with_parent) as pool:
+        try:
+            yield lambda jobs: [*pool.map(searching.run, jobs)]
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that judged a trial was killed, most likely for its memory; run the same command again, "
+                "which goes on, with fewer PROCESSES="
+            ) from error
 
 
 def written(path: Path, point: Mapping[str, Any], out: Path) -> None:
@@ -124,7 +141,12 @@ def written(path: Path, point: Mapping[str, Any], out: Path) -> None:
     params.load(out)
 
 
-def record(study: Any, source: str, path: Path, saved: float | None) -> None:
+def judged(study: Any) -> list[Any]:
+    """The trials with a value."""
+    return [trial for trial in study.trials if trial.value is not None]
+
+
+def record(study: Any, source: str, path: Path, saved: float | None, of_fleet: str) -> None:
     """Record the search in MLflow, with a nested run for each trial, whose parameters `make run RUN=` takes up."""
     with tracking.store(cli.BUILD) as mlflow:
         where = None if os.environ.get("MLFLOW_TRACKING_URI") else (cli.BUILD / "mlartifacts").resolve().as_uri()
@@ -135,7 +157,7 @@ def record(study: Any, source: str, path: Path, saved: float | None) -> None:
         with mlflow.start_run(experiment_id=experiment.experiment_id, run_name=f"search {study.study_name[:12]}"):
             mlflow.set_tags({"study": study.study_name, "verdict": "a search, not judged"})
             mlflow.log_metric("saved_per_machine_year", saved or 0.0)
-            for trial in study.trials:
+            for trial in judged(study):
                 with mlflow.start_run(
                     experiment_id=experiment.experiment_id, nested=True, run_name=f"trial {trial.number}"
                 ):
@@ -144,7 +166,7 @@ def record(study: Any, source: str, path: Path, saved: float | None) -> None:
                     mlflow.log_params({key: str(value)[:500] for key, value in point.items()})
                     mlflow.log_metric("cost_per_machine_year", trial.value)
                     copy = cli.BUILD / "automl" / "trial.yaml"
-                    written(path, point, copy)
+                    written(path, point | {"source": of_fleet}, copy)
                     mlflow.log_text(copy.read_text(encoding="utf-8"), tracking.PARAMS)
                     copy.unlink()
 
@@ -165,15 +187,19 @@ def main(words: list[str]) -> None:
     asked = params.load(args.params)
     if asked.engine != "local":
         raise DataError("automl trains its trials in one process each: leave engine: spark out, and say ENGINE=spark")
-    if (args.trials or args.minutes or 0) <= 0 or args.processes < 1:
-        raise DataError("automl: give a budget above 0, and at least one process")
-    found = _found(asked, args)
+    budget_of = args.minutes if args.trials is None else args.trials
+    if not 0 < budget_of < math.inf or args.processes < 1:
+        raise DataError("automl: give a budget above 0 that ends, and at least one process")
+    with alone(args.out):
+        found = _found(asked, args)
     best = args.out / "params.yaml"
-    written(args.params, found["point"], best)
+    # the name of the fleet decides which machines are held out, so the file has that of the fleet that was searched
+    written(args.params, found["point"] | {"source": found["source"]}, best)
     print("\n".join(said(found)))
     for key, value in found["point"].items():
         print(f"  {key}: {json.dumps(value)}")
-    print(f"wrote {best}; make run PARAMS={best} judges it on machines that the search has never seen")
+    data = "with the same DATA= or PROFILE= " if found["local"] else ""
+    print(f"wrote {best}; make run PARAMS={best} {data}judges it on machines that the search has never seen")
 
 
 def said(found: Mapping[str, Any]) -> list[str]:
@@ -195,13 +221,7 @@ def _found(asked: Params, args: Any) -> dict[str, Any]:
     ground = searching.Ground.of(asked, args.data)
     history_us = microseconds(asked.features["history_hours"])
     name = f"{sweeping.digest(asked.raw, about, history_us)[:20]}-{seed}"
-    args.out.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=f"sqlite:///{(args.out / 'study.db').resolve()}",
-        study_name=name,
-        direction="minimize",
-        load_if_exists=True,
-    )
+    study = _study(args.out, name)
     if "current" not in study.user_attrs:
         cli.say("judging the file as it is")
         study.set_user_attr("current", ground.figures(asked.raw, {}))
@@ -213,11 +233,65 @@ def _found(asked: Params, args: Any) -> dict[str, Any]:
     point: dict[str, Any] = {}
     saved: float | None = None
     low: float | None = None
+    if study.trials and not judged(study):
+        raise DataError(
+            f"automl: no trial can be trained; the last: {study.trials[-1].user_attrs['figures']['refused']}"
+        )
     if study.trials and study.best_value < cost(current):
         point = study.best_trial.user_attrs["point"]
         saved, low, _ = sweeping.saved(current, study.best_trial.user_attrs["figures"])
-    record(study, about["source"], args.params, saved)
-    return {"point": point, "saved": saved, "low": low, "trials": len(study.trials)}
+    source = of_file(asked, about)
+    record(study, about["source"], args.params, saved, source)
+    told = {"point": point, "saved": saved, "low": low, "trials": len(study.trials)}
+    return told | {"source": source, "local": about["local"]}
+
+
+def of_file(asked: Params, about: Mapping[str, Any]) -> str:
+    """The name that a parameter file must give the fleet, so that the machines held out are those of this search.
+
+    A folder's tables have a name of their own where params.yaml itself is in use, and the file's where another one is.
+    """
+    simulated = all(part["kind"] == "simulator" for part in about["parts"])
+    return asked.source if simulated else str(about["source"])
+
+
+def _study(out: Path, name: str) -> Any:
+    """The study of that name, or a new one.
+
+    Raises:
+        DataError: the file of studies cannot be used.
+    """
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError  # optuna passes its errors on
+
+    out.mkdir(parents=True, exist_ok=True)
+    place = out / "study.db"
+    try:
+        storage = f"sqlite:///{place.resolve()}"
+        return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+        why = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
+        raise DataError(
+            f"{place}: {why}; make the folder writable, or delete the file, which loses its trials"
+        ) from error
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Inside, no other search uses the same study: two would take each other's trials.
+
+    Raises:
+        DataError: another one does.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{out}: another search is at work there; wait for it, or name another folder with --out"
+            ) from None
+        yield
 
 
 def _job(path: Path, data: Path, point: dict[str, Any]) -> searching.Job:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -69,10 +72,25 @@ class Job:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Judge one trial in this process, which reads the tables once."""
+    """Judge one trial in this process, which reads the tables once; ``refused`` says why one cannot be trained."""
     with redirect_stderr(io.StringIO()):  # several trials would tell of their progress at once
         asked, ground = _read(job.path, job.data)
-        return ground.figures(asked.raw, job.point)
+        try:
+            return ground.figures(asked.raw, job.point)
+        except DataError as error:
+            return {"refused": " ".join(str(error).split())}
+
+
+def end_with_parent() -> None:
+    """Have this process end where the one that started it was killed, which tells it nothing by itself."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @cache

@@ -52,6 +52,7 @@ class Cluster:
         }
         self.environment |= {
             "SPARK_MASTER": "local[2]",
+            "PYSPARK_SUBMIT_ARGS": f"--conf spark.sql.warehouse.dir={top}/warehouse pyspark-shell",
             "PYTHONPATH": str(ROOT / "src"),
             "GIT_DIR": str(top / "none"),
             "MLFLOW_TRACKING_URI": f"sqlite:///{top}/mlflow.db",

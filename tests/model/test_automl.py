@@ -1,6 +1,11 @@
 """The search for parameters: what it may change, that an interruption changes nothing, and what it writes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
@@ -119,9 +124,41 @@ def test_the_file_keeps_its_comments_and_gets_the_values(tmp_path):
     assert [one for one in comments if one not in after and "mean of the newer" not in one] == []
 
 
-@pytest.mark.parametrize("budget", [["--trials", "0"], ["--minutes", "0"], ["--trials", "4", "--processes", "0"]])
+@pytest.mark.parametrize("local", [True, False])
+def test_the_file_holds_out_the_machines_that_the_search_never_saw(optuna, tmp_path, monkeypatch, capsys, local):
+    """The name of the fleet decides which they are, and a folder has its own."""
+    found = {"point": {}, "saved": None, "low": None, "trials": 4, "source": "pumps" if local else "simulated"}
+    monkeypatch.setattr(automl, "_found", lambda asked, args: found | {"local": local})
+    automl.main(["--trials", "4", "--params", str(PARAMS_FILE), "--out", str(tmp_path)])
+    assert params.load(tmp_path / "params.yaml").source == found["source"]
+    assert ("with the same DATA= or PROFILE= judges" in capsys.readouterr().out) == local
+
+
+@pytest.mark.parametrize(
+    ("parts", "source"),
+    [
+        ([{"kind": "cmapss"}], "engines"),
+        ([{"kind": "files"}, {"kind": "log"}], "engines"),
+        ([{"kind": "simulator"}], "simulated"),  # make run PROFILE=azure names it after the file and the profile
+    ],
+)
+def test_the_name_of_the_fleet_is_that_of_its_folder(parts, source):
+    assert automl.of_file(params.parse(PARAMS), {"source": "engines", "parts": parts}) == source
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        ["--trials", "0"],
+        ["--trials", "-3"],
+        ["--minutes", "0"],
+        ["--minutes", "nan"],
+        ["--minutes", "inf"],
+        ["--trials", "4", "--processes", "0"],
+    ],
+)
 def test_a_budget_of_nothing_is_refused(optuna, budget):
-    with pytest.raises(DataError, match="give a budget above 0"):
+    with pytest.raises(DataError, match="give a budget above 0 that ends"):
         automl.main(budget)
 
 
@@ -129,3 +166,85 @@ def test_without_optuna_it_says_what_installs_it(monkeypatch):
     monkeypatch.setattr(automl, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="optuna is not installed; run: make automl"):
         automl.main(["--trials", "4"])
+
+
+def test_a_point_that_cannot_be_trained_is_no_end_of_the_search(optuna, tmp_path):
+    """The next trials go on, and the same command does not try it again."""
+    asked_for = []
+
+    def judge(jobs):
+        asked_for.append(len(jobs))
+        return [{"refused": "too few rows"} if k == 1 else one for k, one in enumerate(judged(jobs))]
+
+    found = searched(optuna, tmp_path / "a.db", trials=8, judge=judge)
+    assert [value is None for _, _, value in found] == [False, True, False, False] * 2
+    assert searched(optuna, tmp_path / "a.db", trials=8, judge=judge) == found
+    assert asked_for == [4, 4]
+
+
+def test_what_is_refused_is_told_with_its_trial(monkeypatch):
+    class Refusing:
+        def figures(self, raw, point):
+            raise DataError("no row\nis left")
+
+    monkeypatch.setattr(searching, "_read", lambda path, data: (params.parse(PARAMS), Refusing()))
+    assert searching.run(searching.Job(None, None, {})) == {"refused": "no row is left"}
+
+
+@pytest.mark.parametrize("of", ["a folder", "another file"])
+def test_a_study_that_cannot_be_opened_is_one_line(optuna, tmp_path, of):
+    place = tmp_path / "study.db"
+    place.mkdir() if of == "a folder" else place.write_text("no database" * 100)
+    with pytest.raises(DataError, match=r"study\.db: .+; make the folder writable, or delete the file") as refused:
+        automl._study(tmp_path, "s")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_two_searches_do_not_share_a_study(tmp_path):
+    with (
+        automl.alone(tmp_path),
+        pytest.raises(DataError, match="another search is at work there; wait for it"),
+        automl.alone(tmp_path),
+    ):
+        pass
+    with automl.alone(tmp_path):  # the first has ended
+        pass
+
+
+WORKER = """
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from model.common import searching
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=searching.end_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_a_search_that_is_killed_leaves_no_process_behind(tmp_path):
+    program = tmp_path / "worker.py"
+    program.write_text(WORKER)
+    path = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))
+    started = subprocess.Popen(
+        [sys.executable, str(program)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert started.stdout is not None
+    worker = int(started.stdout.readline())
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    started.stdout.close()
+    until = time.monotonic() + 60
+    while there(worker) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not there(worker)
+
+
+def there(process):
+    """Whether a process is at work."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

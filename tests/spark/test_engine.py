@@ -4,11 +4,12 @@ import json
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from closedloop.data.schema import DataError, microseconds
+from closedloop.data.schema import DataError, Schema, microseconds
 from closedloop.data.simulate import simulate
 from closedloop.data.sources import read_tables, write_tables
 from closedloop.features.spec import FeatureSpec, fit_constants
@@ -41,12 +42,12 @@ def tables(folder):
     return read_tables(folder, SCHEMA, {})
 
 
-def wanted_of(tables, asked):
-    spec = FeatureSpec.from_params(asked.features, SCHEMA)
-    constants = fit_constants(tables, SCHEMA, int(tables.time.max()), spec.history_us)
+def wanted_of(tables, asked, schema=SCHEMA):
+    spec = FeatureSpec.from_params(asked.features, schema)
+    constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
     until = last_times(tables, np.ones(len(tables.time), bool))
     every_us = microseconds(asked.failure["negatives_every_hours"])
-    return spark_rows.Wanted(spec, constants, SCHEMA, until, None, asked.horizon_us, every_us)
+    return spark_rows.Wanted(spec, constants, schema, until, None, asked.horizon_us, every_us)
 
 
 def in_csv(tables, folder, to):
@@ -75,6 +76,48 @@ def test_features_and_labels_are_those_of_one_machine_whatever_the_partitions(sp
     run = partial(spark_rows.digests, wanted=wanted)
     for place, partitions in ((folder, 1), (folder, 5), (in_csv(tables, folder, tmp_path), None)):
         found = fleets.open_fleet(place, SCHEMA, {}, labels=True).map(run, f"{wanted.key}, digest string", partitions)
+        assert digests(found) == expected
+
+
+NAMED = Schema.from_dict(SCHEMA.to_dict() | {"machine_id": "text", "sampling_minutes": 10})
+NAMES = ["Pump A/7", "pümp 10", "1", "-", "Z"]
+
+
+def odd_fleet(folder):
+    """Named machines with a row every ten minutes, values and rows missing, in no order; one has a single row."""
+    rng = np.random.default_rng(4)
+    parts = []
+    for name in NAMES:
+        rows = 1 if name == "-" else 700
+        time = pd.date_range("2015-01-01", periods=rows, freq="10min", tz="UTC", unit="us")
+        readings = {sensor: rng.normal(100, 5, rows) for sensor in NAMED.sensors}
+        parts.append(pd.DataFrame({"datetime": time, "machineID": name} | readings))
+    telemetry = pd.concat(parts).sample(frac=1, random_state=1)
+    telemetry.loc[rng.random(len(telemetry)) < 0.1, NAMED.sensors[0]] = np.nan
+    telemetry = telemetry[(rng.random(len(telemetry)) > 0.05) | (telemetry["machineID"] == "-")]
+    events = pd.to_datetime(["2015-01-02T05:00Z", "2015-01-02T05:00Z", "2015-01-03T00:10Z"]).as_unit("us")
+    failures = pd.DataFrame({"datetime": events[2:], "machineID": NAMES[:1], "failure": NAMED.components[:1]})
+    frames = {
+        "telemetry": telemetry,
+        "errors": pd.DataFrame({"datetime": events[:2], "machineID": "1", "errorID": list(NAMED.errors[:2])}),
+        "maint": pd.DataFrame({"datetime": events[:1], "machineID": "Z", "comp": NAMED.components[1]}),
+        "failures": failures,
+        "machines": pd.DataFrame({"machineID": NAMES, "model": NAMED.models[0], "age": [1.0, np.nan, 3, 4, 5]}),
+    }
+    for table, frame in frames.items():
+        frame.to_parquet(folder / f"PdM_{table}.parquet", index=False, row_group_size=100)
+    return folder
+
+
+def test_an_odd_fleet_has_the_features_of_one_machine_too(spark, tmp_path):
+    tables = read_tables(odd_fleet(tmp_path), NAMED, {})
+    wanted = wanted_of(tables, params.parse(SPARK), NAMED)
+    alone = spark_rows.digests(tables, wanted)
+    expected = dict(zip(alone["machineID"].to_pylist(), alone["digest"].to_pylist(), strict=True))
+    assert set(expected) == set(NAMES)
+    run = partial(spark_rows.digests, wanted=wanted)
+    for partitions in (1, 7):
+        found = fleets.open_fleet(tmp_path, NAMED, {}, labels=True).map(run, f"{wanted.key}, digest string", partitions)
         assert digests(found) == expected
 
 

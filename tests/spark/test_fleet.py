@@ -107,6 +107,65 @@ def test_a_machine_without_spark_is_told_what_to_install(monkeypatch):
         session.session()
     monkeypatch.setattr(session, "find_spec", lambda name: name)
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
-    assert "there is no java; install Java 17" in str(session.missing())
+    assert "there is no java in JAVA_HOME=/nowhere; install Java 17" in str(session.missing())
     monkeypatch.setenv("SPARK_REMOTE", "sc://spark.example:15002")
     assert session.missing() is None  # the server has its own
+
+
+@pytest.mark.parametrize(
+    ("says", "refused"),
+    [
+        ('openjdk version "17.0.15" 2025-04-15', ""),
+        ('openjdk version "25" 2025-09-16', ""),
+        ('java version "1.8.0_201"', "is Java 8; install Java 17, or name another with JAVA_HOME"),
+        ('openjdk version "11.0.2" 2019-01-15', "is Java 11; install Java 17"),
+        ("something else", ""),  # Spark will say what is wrong with it
+    ],
+)
+def test_a_java_that_is_too_old_is_named(monkeypatch, tmp_path, says, refused):
+    java = tmp_path / "bin/java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\necho '{says}' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.setattr(session, "find_spec", lambda name: name)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.delenv("SPARK_REMOTE", raising=False)
+    assert refused in str(session.missing() or "")
+    assert bool(refused) == (session.missing() is not None)
+
+
+def of_spark(text):
+    """An error as pyspark raises it."""
+    return type("AnalysisException", (Exception,), {"__module__": "pyspark.errors.exceptions.captured"})(text)
+
+
+WORKER = "Job aborted.\n  File \"worker.py\"\nModuleNotFoundError: No module named 'closedloop'\n\tat org.apache"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x: DataError: telemetry.volt: 'high' is not a number\\n\nat", "telemetry.volt: 'high' is not a number"),
+        (
+            "[JAVA_GATEWAY_EXITED] Java gateway process exited.",
+            "exited.; the lines above say why: a Java that does not fit",
+        ),
+        (
+            WORKER,
+            "engine: spark: ModuleNotFoundError: No module named 'closedloop'; executors need this project's wheel",
+        ),
+        ("\n[PATH_NOT_FOUND] Path does not exist: x.\nJVM stacktrace", "engine: spark: [PATH_NOT_FOUND] Path does not"),
+        ("Illegal Parquet type: INT64 (TIMESTAMP(NANOS,true)).", "write times in microseconds"),
+        ("", "engine: spark: AnalysisException"),
+    ],
+)
+def test_an_error_of_spark_is_one_line(text, said):
+    with pytest.raises(DataError) as refused, fleets.told():
+        raise of_spark(text)
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_an_error_of_our_own_stays_what_it_is():
+    with pytest.raises(KeyError), fleets.told():
+        raise KeyError("a fault of the code")

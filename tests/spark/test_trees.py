@@ -113,3 +113,9 @@ def test_splits_on_categories_are_refused():
 def test_another_model_of_mllib_is_refused():
     with pytest.raises(ValueError, match="dict cannot be flattened; train a random forest"):
         flat({}, None)
+
+
+def test_a_forest_of_rows_without_a_failure_is_refused():
+    """MLlib counts as many classes as it has seen."""
+    with pytest.raises(ValueError, match="had one class alone"):
+        flat_nodes(nodes(impurityStats=[[8.0], [4.0], [4.0]]), np.ones(1), boosted=False, trees=1)

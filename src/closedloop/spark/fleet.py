@@ -42,6 +42,14 @@ from closedloop.spark.session import of_pandas, session
 KINDS = ("machines", "marks", "errors", "maint", "failures", "telemetry")  # in the order of a machine's rows
 ROWS = 200_000  # rows of whole machines that an executor computes at once; a machine may have more
 UNTIL = "until"  # the column of marks that is a time
+ADVICE = {  # what Spark says, and what to do about it
+    "JAVA_GATEWAY_EXITED": "; the lines above say why: a Java that does not fit, a setting of memory that is none, or "
+    "no way to Maven, which has Delta's library",
+    "No module named": "; executors need this project's wheel and requirements/train.txt",
+    "NANOS": "; write times in microseconds, as pandas does with coerce_timestamps='us'",
+    "Could not parse Master URL": "; SPARK_MASTER is for instance local[2] or spark://host:7077",
+    "delta. Make sure": "; the session that is running has no Delta: start it with io.delta:delta-spark",
+}
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -122,14 +130,19 @@ def open_fleet(
 
 @contextmanager
 def told() -> Iterator[None]:
-    """An error that an executor raised about the data is raised here as it was there, in one line."""
+    """Errors of Spark are one line here: what an executor said of the data as it was said there, else Spark's own."""
     try:
         yield
     except Exception as error:
-        found = re.search(r"DataError: (.+)", str(error))
-        if found is None or isinstance(error, DataError):
+        if isinstance(error, DataError) or type(error).__module__.partition(".")[0] not in ("pyspark", "py4j"):
             raise
-        raise DataError(found[1].replace("\\n", " ").strip()) from None
+        said = str(error)
+        if found := re.search(r"DataError: (.+)", said):
+            raise DataError(found[1].replace("\\n", " ").strip()) from None
+        advice = next((advice for sign, advice in ADVICE.items() if sign in said), "")
+        raised = re.findall(r"^\w+(?:Error|Exception): .+", said, re.MULTILINE)  # in Python, on an executor
+        first = raised[-1] if raised else next((line for line in said.splitlines() if line.strip()), repr(error))
+        raise DataError(f"engine: spark: {first.strip()[:300]}{advice}") from error
 
 
 def _ddl(schema: Schema) -> str:

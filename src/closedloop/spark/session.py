@@ -8,7 +8,9 @@ wheel and its requirements.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -40,6 +42,7 @@ ON_THIS_MACHINE = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
+OLDEST_JAVA = 17
 MEMORY = "2g"  # of the driver, which is the only process of local[n]; SPARK_DRIVER_MEMORY sets another
 
 
@@ -50,9 +53,23 @@ def missing() -> str | None:
     if os.environ.get("SPARK_REMOTE", "").startswith("sc://"):
         return None  # the server has its own Java
     home = os.environ.get("JAVA_HOME")
-    if shutil.which(str(Path(home, "bin", "java")) if home else "java") is None:
-        return "there is no java; install Java 17 (Debian: apt install openjdk-17-jre-headless)"
+    java = shutil.which(str(Path(home, "bin", "java")) if home else "java")
+    if java is None:
+        where = f" in JAVA_HOME={home}" if home else ""
+        return f"there is no java{where}; install Java 17 (Debian: apt install openjdk-17-jre-headless)"
+    if (version := version_of(java)) and version < OLDEST_JAVA:
+        return f"{java} is Java {version}; install Java 17, or name another with JAVA_HOME"
     return None
+
+
+def version_of(java: str) -> int | None:
+    """The version of a Java, such as 17; None where it does not say."""
+    try:
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False).stderr
+    except (OSError, subprocess.TimeoutExpired):
+        return None  # Spark will say what is wrong with it
+    found = re.search(r'version "(?:1\.)?(\d+)', said)
+    return int(found[1]) if found else None
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def flat_nodes(nodes: pa.Table, weights: Float64, *, boosted: bool, trees: int) 
     """The flat form of the nodes that MLlib saved, one a row; ``trees`` is how many trees there should be.
 
     Raises:
-        ValueError: a tree is missing, or a split is on categories.
+        ValueError: a tree is missing, a split is on categories, or the rows had one class alone.
     """
     if len(weights) != trees:
         raise ValueError(f"Spark truncated the ensemble: it has {len(weights)} of {trees} trees{ADVICE}")
@@ -127,5 +127,8 @@ def _leaves(nodes: pa.Table, weights: Float64, boosted: bool) -> Float64:
     """What each node adds to its ensemble's sum if it is a leaf."""
     if boosted:
         return nodes["prediction"].to_numpy() * weights[nodes["treeID"].to_numpy()]
-    stats = nodes["impurityStats"].combine_chunks().flatten().to_numpy().reshape(-1, 2)
+    stats = nodes["impurityStats"].combine_chunks().flatten().to_numpy()
+    if len(stats) != 2 * len(nodes):
+        raise ValueError("the rows that it was trained on had one class alone; give more machines or fewer folds")
+    stats = stats.reshape(-1, 2)
     return stats[:, 1] / (stats[:, 0] + stats[:, 1])
