@@ -24,7 +24,7 @@ endif
 
 # What people type, or set in their shell, is passed on as it is: make would read a name after each $ in it, and the shell
 # its quotes. `value` takes it before make reads it, and `quoted` writes it for the shell.
-TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES IMAGE
+TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES IMAGE MODE OWNERS VARIABLES DRY_RUN
 # What a person says of their files, on the command line alone: a variable of the shell with such a name means something else.
 SAID := TIME MACHINE SENSORS FAILURES MAINT TIME_ZONE TIME_FORMAT EPOCH SEPARATOR DECIMAL THOUSANDS ENCODING SKIP_LINES MISSING
 TOLD := $(foreach name,$(SAID) FROM UNTIL,$(if $(filter command,$(origin $(name))),$(name)))
@@ -75,7 +75,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run loop data-check adopt unadopt data-pin drift monitor retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run loop data-check adopt unadopt data-pin drift monitor retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr setup doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -248,8 +248,8 @@ mutation: $(INSTALLED) ## measure how many mutants of gate, episodes and labels 
 pr: ## push this branch, open a pull request, and have GitHub merge it once it is green; uses your own login of gh
 	@$(FROM_CI) $(PYTHON3) -m dev.pr
 
-protect: ## apply the rules of .github/rulesets to main: MODE=solo, or team for an organisation
-	@$(FROM_CI) $(PYTHON3) -m dev.protect $(MODE)
+setup: ## set up this repository on GitHub with your own login of gh: rules of main, environments, settings (DRY_RUN=1; MODE=team OWNERS=@org/team; VARIABLES="NAME=value …")
+	@$(FROM_CI) $(PYTHON3) -m dev.setup
 
 doctor: ## print what is configured, and what is skipped and why; works offline
 	@$(FROM_CI) $(PYTHON3) -m dev.doctor
