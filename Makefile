@@ -178,7 +178,7 @@ serve: $(INSTALLED) $(BUNDLE) ## serve the last run's model on http://localhost:
 image: engine $(WHEEL) $(BUNDLE) ## build the container image closedloop:dev (IMAGE=) with the last run's model inside
 	arguments=$$($(FROM_CI) $(BIN)/python -m pipeline.image_labels) && DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD_FLAGS) \
 	  --build-arg PYTHON_IMAGE $$arguments --file docker/Dockerfile --tag $(call quoted,IMAGE) .
-	@[ -z "$$GITHUB_OUTPUT" ] || $(DOCKER) image inspect --format 'id={{.Id}}' $(call quoted,IMAGE) >> "$$GITHUB_OUTPUT"
+	@[ -z "$$GITHUB_OUTPUT" ] || { $(DOCKER) image inspect --format 'id={{.Id}}' $(call quoted,IMAGE) && printf 'name=%s\n' $(call quoted,IMAGE); } >> "$$GITHUB_OUTPUT"
 
 image-test: engine $(INSTALLED) ## run that image without privileges, call every route, kill it, and check its log
 	@$(DOCKER) image inspect $(call quoted,IMAGE) >/dev/null || { printf 'make $@: there is no image %s; build it with: make image\n' $(call quoted,IMAGE) >&2; exit 2; }

@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move rollback-check retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test automl
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor scan scan-served release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move rollback-check retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test automl
 
 # --- ci.yml, and what it calls ---
 
@@ -94,6 +94,13 @@ release-publish: ## publish the draft, and write the move that makes it the serv
 
 mirror: $(INSTALLED) ## record the run and its verdict in MLflow, at MLFLOW_TRACKING_URI
 	$(BIN)/python -m model.mirror
+
+scan-served: ## which image is served, to compare a scan with; make the folder that Trivy writes to
+	@mkdir -p build/scan
+	@$(FROM_CI) python3 -m pipeline.vulnerabilities served
+
+scan: ## judge the scan of build/scan: red for what is neither served nor waived
+	@$(FROM_CI) python3 -m pipeline.vulnerabilities
 
 # --- rollback.yml ---
 
