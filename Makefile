@@ -24,7 +24,7 @@ endif
 
 # What people type, or set in their shell, is passed on as it is: make would read a name after each $ in it, and the shell
 # its quotes. `value` takes it before make reads it, and `quoted` writes it for the shell.
-TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES IMAGE MODE OWNERS VARIABLES DRY_RUN
+TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES IMAGE MODE OWNERS VARIABLES DRY_RUN COOLDOWN
 # What a person says of their files, on the command line alone: a variable of the shell with such a name means something else.
 SAID := TIME MACHINE SENSORS FAILURES MAINT TIME_ZONE TIME_FORMAT EPOCH SEPARATOR DECIMAL THOUSANDS ENCODING SKIP_LINES MISSING
 TOLD := $(foreach name,$(SAID) FROM UNTIL,$(if $(filter command,$(origin $(name))),$(name)))
@@ -257,7 +257,7 @@ doctor: ## print what is configured, and what is skipped and why; works offline
 rename: ## give your copy a name of its own: NAME=press-line
 	@$(call tidy,$(FROM_CI) $(PYTHON3) -m dev.rename $(call quoted,NAME))
 
-lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions; UPGRADE=spark: that lock alone)
+lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions of a week ago, COOLDOWN=days; UPGRADE=spark: that lock alone)
 	@$(FROM_CI) $(BIN)/python -m dev.locks $(if $(UPGRADE),--upgrade $(filter-out 1,$(UPGRADE)))
 
 clean: ## delete build/; .venv stays

@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor scan scan-served release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move rollback-check retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test automl
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor scan scan-served release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move rollback-check retrain-log retrain-judge propose refresh refresh-propose log-pins served monitor-log monitor-open monitor-issue spark spark-test automl
 
 # --- ci.yml, and what it calls ---
 
@@ -140,6 +140,15 @@ propose: ## open the pull request of a retraining, or update it
 log-pins: $(INSTALLED) ## pin in the log's sinks what main, the open proposal and the releases name
 	@$(FROM_CI) python3 -m pipeline.log_pins
 	@$(BIN)/python -m model.log_pins
+
+# --- refresh.yml ---
+
+refresh: $(INSTALLED) ## renew the locks, with a week's cooldown, and the digest of the base image; build/refresh has what changed
+	@$(MAKE) --no-print-directory lock UPGRADE=1
+	@DOCKER=$(DOCKER) $(FROM_CI) python3 -m pipeline.refresh renew
+
+refresh-propose: ## open the pull request of build/refresh, or update it
+	@$(FROM_CI) python3 -m pipeline.refresh
 
 # --- monitor.yml ---
 

@@ -21,7 +21,7 @@ NEW, SERVED = Path("build/scan/new.json"), Path("build/scan/served.json")  # as 
 WAIVERS = Path("docker/waivers.toml")
 LONGEST = timedelta(days=90)
 REMEDY = (
-    "take newer versions: `make lock UPGRADE=1`, and the newest digest of the base image; where "
+    "take newer versions: merge the pull request of refresh.yml, or run it by hand, or `make lock UPGRADE=1`; where "
     f"that does not help, waive it in {WAIVERS} with a reason and an end"
 )
 

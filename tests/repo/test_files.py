@@ -112,7 +112,7 @@ def test_issue_forms_are_forms(root: Path) -> None:
 def test_dependabot_waits_a_week_and_sees_every_ecosystem(root: Path) -> None:
     config = load(root / ".github/dependabot.yml")
     assert faults("dependabot", config) == []
-    assert {"github-actions", "pip", "docker", "gomod"} == {update["package-ecosystem"] for update in config["updates"]}
+    assert {"github-actions", "docker", "gomod"} == {update["package-ecosystem"] for update in config["updates"]}
     assert all(update["cooldown"]["default-days"] >= 7 and update["groups"] for update in config["updates"])
     (image,) = [update for update in config["updates"] if update["package-ecosystem"] == "docker"]
     base = re.search(r"^FROM (\S+?):", (root / "docker/Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
