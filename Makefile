@@ -24,7 +24,7 @@ endif
 
 # What people type, or set in their shell, is passed on as it is: make would read a name after each $ in it, and the shell
 # its quotes. `value` takes it before make reads it, and `quoted` writes it for the shell.
-TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES TRAINED IMAGE
+TYPED := DATA PLACE PARAMS RUN PROFILE VERSIONS UNPIN LOG_SINK PROMISED WHY DECISION OUT SWEEP DAYS MACHINE CALLER CONFIRM SPOOL NAME ENGINE TRIALS MINUTES SEED PROCESSES TRAINED IMAGE MODE OWNERS VARIABLES DRY_RUN COOLDOWN
 # What a person says of their files, on the command line alone: a variable of the shell with such a name means something else.
 SAID := TIME MACHINE SENSORS FAILURES MAINT TIME_ZONE TIME_FORMAT EPOCH SEPARATOR DECIMAL THOUSANDS ENCODING SKIP_LINES MISSING
 TOLD := $(foreach name,$(SAID) FROM UNTIL,$(if $(filter command,$(origin $(name))),$(name)))
@@ -75,7 +75,7 @@ if-there = @if command -v $(1) >/dev/null 2>&1; then echo '$(2)'; $(2); \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run loop data-check adopt unadopt data-pin drift monitor retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr protect doctor rename lock clean
+.PHONY: help run loop data-check adopt unadopt data-pin drift monitor retrain accept register batch compare sweep mlflow log-status log-compact log-expire log-erase log-repair serve image image-test manifests test check lint types policy contract ci chaos fuzz bench bench-serve coverage mutation pr setup doctor rename lock clean
 
 # The steps of workflows; they are make targets too, and the help leaves them out.
 include .ci/steps.mk
@@ -178,7 +178,7 @@ serve: $(INSTALLED) $(BUNDLE) ## serve the last run's model on http://localhost:
 image: engine $(WHEEL) $(BUNDLE) ## build the container image closedloop:dev (IMAGE=) with the last run's model inside
 	arguments=$$($(FROM_CI) $(BIN)/python -m pipeline.image_labels) && DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD_FLAGS) \
 	  --build-arg PYTHON_IMAGE $$arguments --file docker/Dockerfile --tag $(call quoted,IMAGE) .
-	@[ -z "$$GITHUB_OUTPUT" ] || $(DOCKER) image inspect --format 'id={{.Id}}' $(call quoted,IMAGE) >> "$$GITHUB_OUTPUT"
+	@[ -z "$$GITHUB_OUTPUT" ] || { $(DOCKER) image inspect --format 'id={{.Id}}' $(call quoted,IMAGE) && printf 'name=%s\n' $(call quoted,IMAGE); } >> "$$GITHUB_OUTPUT"
 
 image-test: engine $(INSTALLED) ## run that image without privileges, call every route, kill it, and check its log
 	@$(DOCKER) image inspect $(call quoted,IMAGE) >/dev/null || { printf 'make $@: there is no image %s; build it with: make image\n' $(call quoted,IMAGE) >&2; exit 2; }
@@ -248,8 +248,8 @@ mutation: $(INSTALLED) ## measure how many mutants of gate, episodes and labels 
 pr: ## push this branch, open a pull request, and have GitHub merge it once it is green; uses your own login of gh
 	@$(FROM_CI) $(PYTHON3) -m dev.pr
 
-protect: ## apply the rules of .github/rulesets to main: MODE=solo, or team for an organisation
-	@$(FROM_CI) $(PYTHON3) -m dev.protect $(MODE)
+setup: ## set up this repository on GitHub with your own login of gh: rules of main, environments, settings (DRY_RUN=1; MODE=team OWNERS=@org/team; VARIABLES="NAME=value …")
+	@$(FROM_CI) $(PYTHON3) -m dev.setup
 
 doctor: ## print what is configured, and what is skipped and why; works offline
 	@$(FROM_CI) $(PYTHON3) -m dev.doctor
@@ -257,7 +257,7 @@ doctor: ## print what is configured, and what is skipped and why; works offline
 rename: ## give your copy a name of its own: NAME=press-line
 	@$(call tidy,$(FROM_CI) $(PYTHON3) -m dev.rename $(call quoted,NAME))
 
-lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions; UPGRADE=spark or azureml: that lock alone)
+lock: $(INSTALLED) ## compile requirements/*.txt from pyproject.toml (UPGRADE=1: to the newest versions of a week ago, COOLDOWN=days; UPGRADE=spark or azureml: that lock alone)
 	@$(FROM_CI) $(BIN)/python -m dev.locks $(if $(UPGRADE),--upgrade $(filter-out 1,$(UPGRADE)))
 
 clean: ## delete build/; .venv stays

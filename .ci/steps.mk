@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose
 
 AZUREML := build/azureml/env
 
@@ -97,6 +97,13 @@ release-publish: ## publish the draft, and write the move that makes it the serv
 mirror: $(INSTALLED) ## record the run and its verdict in MLflow, at MLFLOW_TRACKING_URI
 	$(BIN)/python -m model.mirror
 
+scan-served: ## which image is served, to compare a scan with; make the folder that Trivy writes to
+	@mkdir -p build/scan
+	@$(FROM_CI) python3 -m pipeline.vulnerabilities served
+
+scan: ## judge the scan of build/scan: red for what is neither served nor waived
+	@$(FROM_CI) python3 -m pipeline.vulnerabilities
+
 # --- rollback.yml ---
 
 rollback-hold: ## stop every other release, and open the pull request that restores RELEASE; REASON says why
@@ -145,6 +152,15 @@ propose: ## open the pull request of a retraining, or update it
 log-pins: $(INSTALLED) ## pin in the log's sinks what main, the open proposal and the releases name
 	@$(FROM_CI) python3 -m pipeline.log_pins
 	@$(BIN)/python -m model.log_pins
+
+# --- refresh.yml ---
+
+refresh: $(INSTALLED) ## renew the locks, with a week's cooldown, and the digest of the base image; build/refresh has what changed
+	@$(MAKE) --no-print-directory lock UPGRADE=1
+	@DOCKER=$(DOCKER) $(FROM_CI) python3 -m pipeline.refresh renew
+
+refresh-propose: ## open the pull request of build/refresh, or update it
+	@$(FROM_CI) python3 -m pipeline.refresh
 
 # --- monitor.yml ---
 

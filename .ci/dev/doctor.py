@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from dev import points
 from dev.origin import Origin, origin
 from pipeline import pin_access
 from pipeline.github import ROOT, PipelineError
@@ -105,31 +106,38 @@ def copy(here: Origin, about: dict[str, Any]) -> Iterator[Line]:
     else:
         template = (about.get("template_repository") or {}).get("full_name")
         yield "ok", "copy", f"{kind}, " + (f"from the template {template}" if template else "made without a template")
-    on = here.api("/actions/permissions")["enabled"]
-    yield ("ok", "Actions", "on") if on else ("MISS", "Actions", "off: Settings, Actions, General; or the Actions tab")
-    merge = about.get("allow_auto_merge")
-    yield (
-        ("ok", "auto-merge", "on") if merge else ("MISS", "auto-merge", "off, and make pr needs it: run make protect")
-    )
-    rules = {rule["type"] for rule in here.api(f"/rules/branches/{about['default_branch']}")}
-    if {"pull_request", "required_status_checks"} <= rules:
-        yield "ok", "rules of main", ", ".join(sorted(rules))
-    else:
-        yield "MISS", "rules of main", "commits that are not green can be pushed to it: run make protect"
-    yield from environments(here)
+    yield from asserted(points.probe(here))
+    found = here.api("/environments?per_page=100")["environments"]
+    yield from configured(here, [place["name"] for place in found])
 
 
-def environments(here: Origin) -> Iterator[Line]:
-    """Yield the lines for the environments that are deployed to, and for every variable and secret."""
-    found = {place["name"]: place for place in here.api("/environments")["environments"]}
-    for place in ("staging", "production"):
-        if place not in found:
-            yield "skip", f"environment {place}", "does not exist, so nothing is deployed to it"
-        elif place == "production" and not found[place].get("protection_rules"):
-            yield "MISS", f"environment {place}", "has no protection rules, so deploying to it is refused"
-        else:
-            yield "ok", f"environment {place}", f"{len(found[place].get('protection_rules', []))} protection rules"
-    yield from configured(here, list(found))
+def asserted(repository: points.Repository) -> Iterator[Line]:
+    """Yield a line for each point of `make setup`; one that this login may not read is skipped."""
+    yield "ok", "plan", f"{repository.visibility}, {repository.said_plan}; docs/living-with-it.md has what it offers"
+    for point in points.of(repository, mode_of(repository)):
+        if without := repository.without(point):
+            yield "skip", point.what, without
+            continue
+        try:
+            differs = point.differs(repository)
+        except (PipelineError, KeyError, TypeError) as error:
+            yield "skip", point.what, f"cannot be read with this login ({error})"
+            continue
+        yield ("MISS", point.what, f"{differs}: run make setup") if differs else ("ok", point.what, point.wanted)
+    try:
+        yield "ok", "OIDC subjects", " ".join(points.subjects(repository).split())
+    except (PipelineError, KeyError, TypeError) as error:
+        yield "skip", "OIDC subjects", f"cannot be read with this login ({error})"
+
+
+def mode_of(repository: points.Repository) -> str:
+    """Return which of the two rulesets was applied: that of a team asks for reviews."""
+    try:
+        found = points.held(repository, "main")
+    except (PipelineError, KeyError, TypeError):
+        found = {}
+    asked = [rule.get("parameters") or {} for rule in found.get("rules", []) if rule["type"] == "pull_request"]
+    return "team" if any(one.get("required_approving_review_count") for one in asked) else "solo"
 
 
 def configured(here: Origin, places: list[str]) -> Iterator[Line]:
@@ -163,7 +171,10 @@ def remote() -> Iterator[Line]:
     try:
         here = origin()
         yield "ok", "remote origin", here.name
-        yield "ok", "login of gh", here.gh("api", "user", "--jq", ".login")
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            yield "ok", "login of gh", "the token of this run, which may not read every setting"
+        else:
+            yield "ok", "login of gh", here.gh("api", "user", "--jq", ".login")
         yield from copy(here, here.api())
     except (PipelineError, KeyError, TypeError) as error:
         yield "skip", "GitHub", f"not asked: {error}"

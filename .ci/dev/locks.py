@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +73,12 @@ def compile_apart(folder: Path, name: str, *flags: str) -> None:
     _uv("-", folder / f"{name}.txt", *flags, text="\n".join([*APART[name], *contract]))
 
 
+def cooldown() -> str:
+    """Return the flag by which an upgrade takes no version of the last COOLDOWN days, by default 7."""
+    newest = datetime.now(UTC) - timedelta(days=float(os.environ.get("COOLDOWN", "7")))
+    return f"--exclude-newer={newest.strftime('%Y-%m-%dT%H:%M:%SZ')}"
+
+
 def _uv(source: str, out: Path, *flags: str, text: str = "") -> None:
     command = [str(UV), "pip", "compile", source, *FLAGS, *flags, "--output-file", str(out)]
     subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=True)
@@ -109,7 +117,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         if not args.check:
-            flags = ["--generate-hashes", *(["--upgrade"] if args.upgrade else [])]
+            flags = ["--generate-hashes", *(["--upgrade", cooldown()] if args.upgrade else [])]
             if args.upgrade in BESIDE:
                 compile_beside(LOCKS, args.upgrade, *flags)
             elif args.upgrade in APART:

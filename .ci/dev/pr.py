@@ -53,7 +53,7 @@ def send() -> list[str]:
         here.gh("pr", "merge", *to, "--auto", "--squash", url)
     except PipelineError as error:
         raise PipelineError(
-            f"{done[0]}, but auto-merge could not be enabled ({error}); `make protect` allows it and sets the check "
+            f"{done[0]}, but auto-merge could not be enabled ({error}); `make setup` allows it and sets the check "
             "that must be green first"
         ) from error
     return [*done, "GitHub merges it once it is green; to stop that: gh pr merge --disable-auto"]

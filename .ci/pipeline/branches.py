@@ -43,13 +43,14 @@ def restored(commit: str, kept: tuple[str, ...] = OF_THE_PIPELINE) -> str:
         return git("write-tree", index=index)
 
 
-def changed(path: str, content: Path) -> str:
-    """Return the tree of ``main`` with one file replaced."""
+def changed(files: dict[str, Path]) -> str:
+    """Return the tree of ``main`` with files replaced: each path with the file that has its new content."""
     with tempfile.TemporaryDirectory() as folder:
         index = str(Path(folder, "index"))
         git("read-tree", MAIN, index=index)
-        blob = git("hash-object", "-w", str(content))
-        git("update-index", "--cacheinfo", f"100644,{blob},{path}", index=index)
+        for path, content in files.items():
+            blob = git("hash-object", "-w", str(content))
+            git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", index=index)
         return git("write-tree", index=index)
 
 

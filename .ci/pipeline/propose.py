@@ -42,19 +42,21 @@ class Proposal:
     number: int | None
     by_people: list[str]
     declined: int | None
+    branch: str = BRANCH
 
     @classmethod
-    def now(cls) -> Proposal:
-        """Return the proposal as it is."""
-        head = branches.head(BRANCH)
+    def now(cls, branch: str = BRANCH, paths: str = PIN) -> Proposal:
+        """Return the proposal of a branch as it is; ``paths`` are those that it may change, a line for each."""
+        head = branches.head(branch)
         owner = github.repository().partition("/")[0]
-        pulls = github.objects(f"pulls?state=all&base=main&head={owner}:{BRANCH}&per_page=100")
+        pulls = github.objects(f"pulls?state=all&base=main&head={owner}:{branch}&per_page=100")
         number = next((one["number"] for one in pulls if one["state"] == "open"), None)
         # GitHub keeps the commits of a pull request that was merged or closed, so they are not lost
         kept = number is None and any(one["head"]["sha"] == head for one in pulls)
         closed = [one for one in pulls if one["state"] == "closed" and not one.get("merged_at")]
-        declined = next((one["number"] for one in closed if recorded(one["body"] or "") == identity()), None)
-        return cls(head, number, [] if kept or not head else branches.by_people(BRANCH, PIN), declined)
+        same = (one["number"] for one in closed if branch == BRANCH and recorded(one["body"] or "") == identity())
+        by_people = [] if kept or not head else branches.by_people(branch, paths)
+        return cls(head, number, by_people, next(same, None), branch)
 
     @property
     def waits(self) -> str:
@@ -66,7 +68,7 @@ class Proposal:
             )
         if not self.by_people:
             return ""
-        where = f"#{self.number}" if self.number else f"the branch `{BRANCH}`"
+        where = f"#{self.number}" if self.number else f"the branch `{self.branch}`"
         do = "merge or close it" if self.number else "delete the branch"
         return f"{where} has commits of a person ({', '.join(self.by_people)}), so it stays as it is; first {do}"
 
@@ -129,7 +131,7 @@ def main() -> None:
         github.tell(f"Nothing proposed: {why}.")
         return
     message = f"{TITLE}\n\nEvidence: {github.run_url()}"
-    commit = branches.renew(branches.changed(PIN, EVIDENCE / "data.lock.json"), BRANCH, message, found.head)
+    commit = branches.renew(branches.changed({PIN: EVIDENCE / "data.lock.json"}), BRANCH, message, found.head)
     if found.number is None:
         branches.propose(BRANCH, TITLE, text())
     else:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import chain, github, release_facts, sealed
+from pipeline import chain, environments, github, release_facts, sealed
 
 BUILD = Path("build")
 FILES = BUILD / "release"
@@ -80,27 +80,6 @@ def decision(
     return Decision(go, go and "staging" in targets, go and "production" in targets, go and can_sign, tuple(notes))
 
 
-def protected(environment: dict[str, Any]) -> bool:
-    """Return whether an environment, as the API describes it, has any protection rule."""
-    return bool(environment.get("protection_rules"))
-
-
-def refuse_unprotected() -> None:
-    """Refuse to deploy to an environment ``production`` that anyone may deploy to.
-
-    Raises:
-        PipelineError: it has no protection rule, or does not exist.
-    """
-    path = f"repos/{github.repository()}/environments/production"
-    fix = "add a reviewer or a branch rule: Settings → Environments → production"
-    try:
-        found = json.loads(github.gh("api", path))
-    except github.PipelineError as error:
-        raise github.PipelineError(f"production is refused: its environment cannot be read ({error}); {fix}") from error
-    if not protected(found):
-        raise github.PipelineError(f"production is refused: its environment has no protection rule; {fix}")
-
-
 def decide() -> None:
     """Set the outputs of the job ``decide``, and say on the summary page what is skipped."""
     deploy_to = os.environ.get("DEPLOY_TO", "")
@@ -108,8 +87,8 @@ def decide() -> None:
     done = decision(
         release_facts.published(), commit, release_facts.is_ancestor, release_facts.holder(), deploy_to, chain.signs()
     )
-    if done.production:
-        refuse_unprotected()
+    used = {"staging": done.staging, "production": done.production, "mlflow": os.environ.get("MLFLOW_TRACKING_URI")}
+    environments.refuse_unguarded([name for name, is_used in used.items() if is_used and done.release])
     github.tell("\n".join(["### What is released", "", *(f"- {note}" for note in done.notes or ("Everything.",))]))
     github.output(release=done.release, staging=done.staging, production=done.production, sign=done.sign)
 

@@ -306,7 +306,7 @@ def test_what_a_rollback_does(root: Path, deploy_to: str, private: bool, ends: d
     assert done == {job for job, facts in jobs.items() if facts["result"] == "success"}
 
 
-@pytest.mark.parametrize("name", ["rollback.yml", "retrain.yml", "monitor.yml"])
+@pytest.mark.parametrize("name", ["rollback.yml", "retrain.yml", "refresh.yml", "monitor.yml"])
 def test_what_writes_is_started_on_main_alone(root: Path, name: str) -> None:
     jobs = run(root, name, World("workflow_dispatch", ref="refs/heads/topic", variables={"DEPLOY_TO": "production"}))
     assert {"skipped"} == {facts["result"] for facts in jobs.values()}

@@ -48,7 +48,7 @@ EVERY = {
     (step["run"], *sorted(step.get("env", {}))): (f"{path.stem}: {where}", step)
     for path in sorted((ROOT / ".github/workflows").iterdir())
     for where, step in steps(yaml.safe_load(path.read_text(encoding="utf-8")))
-    if "run" in step
+    if "run" in step and step["run"] != "make refresh"  # resolves the locks for minutes, and is given nothing
 } | {
     (step["run"], *sorted(step.get("env", {}))): (f"{path.parent.name}: step {number}", step)
     for path in sorted((ROOT / ".github/actions").glob("*/action.yml"))

@@ -1,4 +1,4 @@
-"""make pr, protect and doctor, with a stand-in for gh that answers and records what it was asked."""
+"""make pr and doctor, with a stand-in for gh that answers and records what it was asked."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dev import points
 
 GH = """#!{python}
 import json, os, sys
@@ -34,8 +36,9 @@ ABOUT = {
     "full_name": "someone/fleet",
     "default_branch": "main",
     "permissions": {"admin": True},
-    "owner": {"type": "User"},
-    "allow_auto_merge": True,
+    "owner": {"type": "User", "login": "someone", "id": 1},
+    "id": 2,
+    **points.MERGING,
 }
 
 
@@ -175,85 +178,42 @@ def test_pr_says_how_to_allow_auto_merge(clone: Clone) -> None:
     refused = {"refuses": "Auto merge is not allowed for this repository"}
     done = clone.ask("pr", answers=PULLED | {"pr merge": refused})
     assert done.returncode == 1
-    assert "make protect" in done.stderr
+    assert "make setup" in done.stderr
     assert "pull/7" in done.stderr
 
 
-@pytest.mark.parametrize("program", ["pr", "protect"])
+@pytest.mark.parametrize("program", ["pr", "setup"])
 def test_without_gh_it_says_so(clone: Clone, program: str) -> None:
     done = clone.ask(program)
     assert done.returncode == 1
     assert "gh is not on PATH: install" in done.stderr
 
 
-def rules(mode: str, root: Path) -> dict[str, Any]:
-    return json.loads((root / f".github/rulesets/{mode}.json").read_text(encoding="utf-8"))
-
-
-def protected(mode: str, root: Path, there: list[dict[str, Any]]) -> dict[str, Any]:
-    organisation = ABOUT | {"owner": {"type": "Organization"}}
-    return {
-        f"api --method GET {HERE}": organisation if mode == "team" else ABOUT,
-        f"api --method GET {HERE}/rulesets?": there,
-        f"api --method GET {HERE}/rulesets/5": rules(mode, root),
-        f"api --method POST {HERE}/rulesets": {"id": 5},
-        f"api --method PUT {HERE}/rulesets/5": {"id": 5},
-    }
-
-
-@pytest.mark.parametrize("mode", ["solo", "team"])
-def test_protect_makes_the_ruleset_of_its_file(clone: Clone, root: Path, mode: str) -> None:
-    done = clone.ask("protect", mode, answers=protected(mode, root, []))
-    assert done.returncode == 0, done.stderr
-    sent = {words.removesuffix(" --input -"): body for words, body, _ in clone.calls()}
-    assert rules(mode, root) == sent[f"api --method POST {HERE}/rulesets"]
-    assert sent[f"api --method PATCH {HERE}"]["allow_auto_merge"] is True
-    assert f"api --method PUT {HERE}/private-vulnerability-reporting" in sent
-
-
-def test_protect_replaces_the_ruleset_that_is_there(clone: Clone, root: Path) -> None:
-    there = [{"name": "another", "id": 4}, {"name": "main", "id": 5}]
-    assert clone.ask("protect", "solo", answers=protected("solo", root, there)).returncode == 0
-    changed = [words for words, _, _ in clone.calls() if "rulesets" in words and "GET" not in words]
-    assert changed == [f"api --method PUT {HERE}/rulesets/5 --input -"]
-
-
-def test_protect_is_red_where_github_drops_a_rule(clone: Clone, root: Path) -> None:
-    answers = protected("solo", root, []) | {f"api --method GET {HERE}/rulesets/5": {"rules": [{"type": "deletion"}]}}
-    done = clone.ask("protect", "solo", answers=answers)
-    assert done.returncode == 1
-    assert "required_status_checks" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("mode", "about", "code", "says"),
-    [
-        ("team", ABOUT, 1, "make protect MODE=solo"),
-        ("solo", ABOUT | {"permissions": {"admin": False}}, 1, "only an administrator"),
-        ("lax", ABOUT, 2, "choose solo or team"),
-    ],
-)
-def test_protect_refuses_and_changes_nothing(clone: Clone, mode: str, about: Any, code: int, says: str) -> None:
-    done = clone.ask("protect", mode, answers={f"api --method GET {HERE}": about})
-    assert done.returncode == code
-    assert says in done.stderr
-    assert not [words for words, _, _ in clone.calls() if "GET" not in words]
-
-
 def healthy() -> dict[str, Any]:
-    return {
+    place = {"deployment_branch_policy": {"protected_branches": False, "custom_branch_policies": True}}
+    places = [{"name": name, "protection_rules": [{"type": "branch_policy"}]} | place for name in points.ENVIRONMENTS]
+    solo = json.loads((points.RULESETS / "solo.json").read_text(encoding="utf-8"))
+    answers: dict[str, Any] = {
         f"api --method GET {HERE}": ABOUT | {"template_repository": {"full_name": "makers/closed-loop"}},
-        "api user": "someone",
+        "api user --jq": "someone",
+        "api user": {"login": "someone", "plan": {"name": "free"}},
         f"api --method GET {HERE}/actions/permissions": {"enabled": True},
-        f"api --method GET {HERE}/rules/branches/main": [{"type": "pull_request"}, {"type": "required_status_checks"}],
-        f"api --method GET {HERE}/environments": {
-            "environments": [{"name": "production", "protection_rules": [{"type": "required_reviewers"}]}]
-        },
+        f"api --method GET {HERE}/actions/permissions/workflow": points.TOKEN,
+        f"api --method GET {HERE}/private-vulnerability-reporting": {"enabled": True},
+        f"api --method GET {HERE}/immutable-releases": {"enabled": True},
+        f"api --method GET {HERE}/rulesets": [{"name": "main", "id": 5}],
+        f"api --method GET {HERE}/rulesets/5": solo,
+        f"api --method GET {HERE}/environments": {"environments": places},
+        f"api --method GET {HERE}/labels": [{"name": name} for name in points.LABELS],
         f"api --method GET {HERE}/actions/variables": {"variables": [{"name": "AZURE_CLIENT_ID", "value": "hidden"}]},
         f"api --method GET {HERE}/actions/secrets": {"secrets": []},
-        f"api --method GET {HERE}/environments/production/variables": {"variables": []},
-        f"api --method GET {HERE}/environments/production/secrets": {"secrets": [{"name": "APP_KEY"}]},
     }
+    for name in points.ENVIRONMENTS:
+        here = f"api --method GET {HERE}/environments/{name}"
+        answers[f"{here}/deployment-branch-policies"] = {"branch_policies": [{"name": "main", "type": "branch"}]}
+        answers[f"{here}/variables"] = {"variables": []}
+        answers[f"{here}/secrets"] = {"secrets": [{"name": "APP_KEY"}]}
+    return answers
 
 
 def told(output: str) -> dict[str, str]:
@@ -269,7 +229,8 @@ def test_doctor_says_what_is_set_and_what_is_skipped(clone: Clone) -> None:
     assert done.returncode == 0, done.stdout
     states = told(done.stdout)
     assert states["variable AZURE_CLIENT_ID"] == states["secret APP_KEY"] == states["rules of main"] == "ok"
-    assert states["variable AZURE_TENANT_ID"] == states["environment staging"] == "skip"
+    assert states["environment bot"] == states["environment staging"] == "ok"
+    assert states["variable AZURE_TENANT_ID"] == "skip"
     assert "more.yml, release.yml, rollback.yml" in done.stdout
     assert "from the template makers/closed-loop" in done.stdout
     assert "GITHUB_TOKEN" not in done.stdout
@@ -306,19 +267,11 @@ def test_doctor_says_why_there_is_no_retraining(clone: Clone, place: str | None,
     assert ("volume" in done.stdout) == bool(said)
 
 
-@pytest.mark.parametrize(
-    ("call", "answer", "what"),
-    [
-        ("/actions/permissions", {"enabled": False}, "Actions"),
-        ("/rules/branches/main", [{"type": "deletion"}], "rules of main"),
-        ("", ABOUT | {"allow_auto_merge": False}, "auto-merge"),
-        ("/environments", {"environments": [{"name": "production", "protection_rules": []}]}, "environment production"),
-    ],
-)
-def test_doctor_is_red_where_something_needed_is_missing(clone: Clone, call: str, answer: Any, what: str) -> None:
-    done = clone.ask("doctor", answers=healthy() | {f"api --method GET {HERE}{call}": answer})
+def test_doctor_is_red_where_something_needed_is_missing(clone: Clone) -> None:
+    """Every point has such a case in test_setup.py."""
+    done = clone.ask("doctor", answers=healthy() | {f"api --method GET {HERE}/actions/permissions": {"enabled": False}})
     assert done.returncode == 1
-    assert {what} == {name for name, state in told(done.stdout).items() if state == "MISS"}
+    assert {"Actions"} == {name for name, state in told(done.stdout).items() if state == "MISS"}
 
 
 def test_doctor_says_of_a_fork_what_it_lacks(clone: Clone) -> None:
@@ -356,5 +309,5 @@ def test_doctor_names_the_targets_that_need_an_engine(clone: Clone, root: Path) 
 )
 def test_gh_is_told_the_repository_of_origin_and_no_password(clone: Clone, remote: str, told_to_gh: str) -> None:
     clone.git("remote", "set-url", "origin", remote)
-    clone.ask("protect", answers={})
+    clone.ask("setup", answers={f"api --method GET {HERE}": ABOUT})
     assert {told_to_gh} == {told for _, _, told in clone.calls()}

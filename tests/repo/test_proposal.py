@@ -45,6 +45,7 @@ class GitHub:
             "PYTHONPATH": str(root / ".ci"),
             "PYTHONSAFEPATH": "1",
             "GITHUB_REPOSITORY": "someone/fleet",
+            "PRIVATE": "true",
             "GITHUB_SERVER_URL": "https://github.invalid",
             "GITHUB_RUN_ID": "99",
             "GITHUB_OUTPUT": str(folder / "output"),

@@ -385,19 +385,46 @@ def test_a_rollback_that_waits_for_a_person_holds_everything(
     assert repo.run("release", "hold").returncode == int(held)
 
 
-@pytest.mark.parametrize("environment", [None, {"protection_rules": []}, {}])
-def test_production_without_protection_is_refused(repo: Repository, environment: dict[str, Any] | None) -> None:
-    if environment is not None:
-        repo.state["api"]["environments/production"] = environment
-        repo.keep()
-    code, found = decided(repo, DEPLOY_TO="staging production")
-    assert code == 1
-    assert "production is refused" in found["error"]
-
-
-def test_production_with_protection_is_planned(repo: Repository) -> None:
-    repo.state["api"]["environments/production"] = {"protection_rules": [{"type": "required_reviewers"}]}
+def environment(repo: Repository, name: str, rule: dict[str, bool] | None, *allowed: dict[str, str]) -> None:
+    found = repo.state["api"].setdefault("environments", {"environments": []})["environments"]
+    timer = {"type": "wait_timer", "wait_timer": 1}
+    found.append({"name": name, "protection_rules": [timer], "deployment_branch_policy": rule})
+    repo.state["api"][f"environments/{name}/deployment-branch-policies"] = {"branch_policies": list(allowed)}
     repo.keep()
+
+
+MAIN, CUSTOM = {"name": "main", "type": "branch"}, {"protected_branches": False, "custom_branch_policies": True}
+
+
+@pytest.mark.parametrize(
+    ("rule", "allowed", "says"),
+    [
+        ("absent", [], "does not exist"),
+        (None, [], "every branch may use it"),
+        ({"protected_branches": True, "custom_branch_policies": False}, [], "every protected branch may use it"),
+        (CUSTOM, [MAIN, {"name": "release/*", "type": "branch"}], "release/* may use it too"),
+        (CUSTOM, [{"name": "main", "type": "tag"}], "main may use it too"),
+        (CUSTOM, [], "not even main may use it"),
+    ],
+)
+@pytest.mark.parametrize("name", ["production", "staging", "mlflow"])
+def test_an_environment_that_other_branches_may_use_is_refused(
+    repo: Repository, name: str, rule: Any, allowed: list[dict[str, str]], says: str
+) -> None:
+    """Also where it has a timer, which protects nothing."""
+    repo.state["api"]["environments"] = {"environments": []}
+    if rule != "absent":
+        environment(repo, name, rule, *allowed)
+    repo.keep()
+    asked = {"MLFLOW_TRACKING_URI": "https://x.invalid"} if name == "mlflow" else {"DEPLOY_TO": name}
+    code, found = decided(repo, **asked)
+    assert code == 1
+    assert f"the environment {name} is refused: {says}" in found["error"]
+
+
+def test_production_that_only_main_may_use_is_planned(repo: Repository) -> None:
+    environment(repo, "staging", CUSTOM, MAIN)
+    environment(repo, "production", CUSTOM, MAIN)
     assert decided(repo, DEPLOY_TO="staging,production")[1]["production"] == "true"
 
 

@@ -48,8 +48,16 @@ def test_the_example_of_a_week_is_computed_from_the_minutes_of_the_table(root: P
     minutes = {name: int(figure) for name, figure in found}
     ci, scans, release, daily = (minutes[name] for name in ("ci", "security", "release", "daily"))
     retrain, monitor = minutes["retrain"], minutes["monitor"]
-    week = 10 * (4 * ci + 2 * scans + ci + release + scans) + 7 * daily + retrain + 7 * monitor + scans
+    week = (
+        10 * (4 * ci + 2 * scans + ci + release + scans)
+        + 7 * daily
+        + retrain
+        + 7 * monitor
+        + scans
+        + minutes["refresh"]
+    )
     example = f"10 * (4*{ci} + 2*{scans} + {ci} + {release} + {scans}) + 7*{daily} + {retrain} + 7*{monitor} + {scans}"
+    example += f" + {minutes['refresh']}"
     text = (root / "docs/living-with-it.md").read_text(encoding="utf-8").replace("\u00d7", "*")
     assert f"{example} = {week:,} minutes a week\n" in text
     assert f"saves about {round((365 - 52) / 12 * daily, -2):.0f} minutes a month" in text
