@@ -68,7 +68,10 @@ def requirements(path: Path) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["serve", "train", "dev", "uv", "azmlinfsrv", "fuzz", "spark", "automl", "azureml"])
+@pytest.mark.parametrize(
+    "name",
+    ["serve", "train", "dev", "uv", "azmlinfsrv", "fuzz", "spark", "automl", "azureml", "notebook"],
+)
 def test_a_lock_is_pins_and_hashes_and_nothing_else(root: Path, name: str) -> None:
     for requirement, hashes in requirements(root / f"requirements/{name}.txt").items():
         assert re.fullmatch(r"[a-z0-9.-]+==[^ ;]+( ; .+)?", requirement), requirement
@@ -95,4 +98,5 @@ def test_every_lock_is_made_by_make_lock(root: Path) -> None:
         "spark",
         "automl",
         "azureml",
+        "notebook",
     } == {path.stem for path in (root / "requirements").glob("*.txt")}
