@@ -117,7 +117,7 @@ def mlflow_server(tmp_path_factory):
     with (folder / "said").open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, cwd=folder)
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600  # on a busy machine
         while True:
             try:
                 asked = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -131,8 +131,8 @@ def mlflow_server(tmp_path_factory):
             time.sleep(0.3)
         yield port
     finally:
-        process.terminate()
-        process.wait(30)
+        process.kill()  # its store goes with the test's folder
+        process.wait()
 
 
 @pytest.fixture(scope="module")
