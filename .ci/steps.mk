@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook
 
 AZUREML := build/azureml/env
 
@@ -94,8 +94,11 @@ smoke: ## test that the deployed service is the release in build/release
 release-publish: ## publish the draft, and write the move that makes it the served release
 	@$(FROM_CI) python3 -m pipeline.release publish
 
-mirror: $(INSTALLED) ## record the run and its verdict in MLflow, at MLFLOW_TRACKING_URI
-	$(BIN)/python -m model.mirror
+# Azure ML's server takes a plugin, whose libraries are older than those of .venv.
+ON_AZUREML = $(filter azureml:%,$(MLFLOW_TRACKING_URI))
+
+mirror: $(if $(ON_AZUREML),azureml-env,$(INSTALLED)) ## record the run and its verdict in MLflow, at MLFLOW_TRACKING_URI
+	PYTHONPATH="$(if $(ON_AZUREML),$(CURDIR)/src:$(CURDIR))" $(if $(ON_AZUREML),$(AZUREML),$(VENV))/bin/python -m model.mirror
 
 scan-served: ## which image is served, to compare a scan with; make the folder that Trivy writes to
 	@mkdir -p build/scan
@@ -238,6 +241,9 @@ automl: $(OPTUNA) ## search for better parameters on the last run's training mac
 	@$(if $(filter spark,$(ENGINE)),$(MAKE) --no-print-directory spark)
 	@$(call tidy,$(BIN)/python -m model.automl $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(MINUTES),--minutes $(call quoted,MINUTES)) \
 	  $(if $(SEED),--seed $(call quoted,SEED)) $(if $(PROCESSES),--processes $(call quoted,PROCESSES)) $(if $(ENGINE),--engine $(call quoted,ENGINE)) $(WITH))
+
+notebook: $(VENV)/.notebook ## execute notebooks/walkthrough.py into build/notebook/walkthrough.ipynb, with the engine and cluster that are here
+	@DOCKER="$(DOCKER)" IMAGE="$(IMAGE)" CONTEXT="$(CONTEXT)" LOAD="$(LOAD)" $(FROM_CI) $(BIN)/python -m dev.notebook
 
 image-same: engine $(WHEEL) $(BUNDLE) ## build the image twice without a cache and compare every file; takes minutes
 	DOCKER=$(DOCKER) DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/pytest tests/e2e/test_image_same.py

@@ -38,6 +38,7 @@ SCHEMAS = "kubernetes-validate>=1.37"
 BESIDE: dict[str, tuple[str, ...]] = {"spark": ("pyspark[connect]==4.2.1",)}
 BESIDE["automl"] = ("optuna>=5",)
 BESIDE["databricks"] = ("databricks-bundles>=1.22", "databricks-sdk")
+BESIDE["notebook"] = ("ipykernel>=7", "jupytext>=1.19", "nbclient>=0.11")
 # What platforms/azureml needs, in an environment of its own: Azure's SDK and its plugin for MLflow pin older libraries
 # than dev's. The rest is what model.mirror imports.
 APART: dict[str, tuple[str, ...]] = {}

@@ -1,6 +1,7 @@
 """Report the state of ``main``, of the pipeline's own branches, and of GitHub's scanners.
 
-``issue``: keep one issue open while ``main`` is red. ``head``: check that the newest commit has its release.
+``issue``: keep one issue open while ``main`` is red, and one while a target beside production is behind. ``head``:
+check that the newest commit has its release.
 ``status``: report the verdict of a run that was started by hand as the commit status that branch rules wait for.
 ``scans``: which of GitHub's scanners are available here.
 """
@@ -16,6 +17,7 @@ import time
 from pipeline import github, release_facts
 
 TITLE = "main is red: what was served stays served"
+BEHIND = "a target beside production does not serve the newest release"
 HOURS_FOR_A_RELEASE = 3  # from a merge to its release, with a person to approve production
 
 
@@ -26,21 +28,16 @@ def red() -> dict[str, str]:
 
 
 def issue() -> None:
-    """Open the issue, add a comment to it, or close it. A release cancelled for a newer commit's is not a fault."""
+    """Keep an issue while main is red, and one while a target beside production does not serve the newest release.
+
+    A release cancelled for a newer commit's is not a fault.
+    """
     bad = {job: how for job, how in red().items() if (job, how) != ("release", "cancelled")}
-    told = [
-        one
-        for one in github.objects("issues?state=open&per_page=100")
-        if one["title"] == TITLE and one["user"]["type"] == "Bot" and "pull_request" not in one
-    ]
-    where = ["--repo", github.repository()]
+    outputs = json.loads(github.setting("NEEDS")).get("release", {}).get("outputs") or {}
+    behind = outputs.get("behind", "")  # empty: no release, or no such target
+    if behind not in ("", "none"):
+        bad.pop("release", None)  # it was published before that target was tried
     commit = github.setting("GITHUB_SHA")
-    if not bad:
-        for one in told:
-            words = ["--comment", f"Green again with {commit}: {github.run_url()}"]
-            github.gh("issue", "close", str(one["number"]), *where, *words)
-        print(f"main is green; closed {len(told)} issues")
-        return
     text = "\n".join(
         [
             f"Commit {commit} of `main` is not served: {', '.join(f'{job} ({how})' for job, how in bad.items())}.",
@@ -49,11 +46,38 @@ def issue() -> None:
             "this issue closes when `main` is green. To serve an older release meanwhile, run the workflow *rollback*.",
         ]
     )
-    if told:
+    keep(TITLE, text if bad else "", f"Green again with {commit}: {github.run_url()}")
+    if bad:
+        github.tell(f"main is red ({', '.join(bad)}); an open issue says so.")
+    if behind:
+        text = "\n".join(
+            [
+                f"{behind} still serves what it served before commit {commit} of `main`.",
+                "Production is not concerned: what is served there, and which model is the champion, has moved.",
+                "",
+                f"Open [the run]({github.run_url()}); its job for {behind} says why.",
+                "This issue closes when a release gets there.",
+            ]
+        )
+        keep(BEHIND, "" if behind == "none" else text, f"It serves commit {commit}: {github.run_url()}")
+
+
+def keep(title: str, text: str, closing: str) -> None:
+    """Open an issue with a text, or add a comment to the open one; without a text close it with other words."""
+    told = [
+        one
+        for one in github.objects("issues?state=open&per_page=100")
+        if one["title"] == title and one["user"]["type"] == "Bot" and "pull_request" not in one
+    ]
+    where = ["--repo", github.repository()]
+    if not text:
+        for one in told:
+            github.gh("issue", "close", str(one["number"]), *where, "--comment", closing)
+        print(f"closed {len(told)} issues: {title}")
+    elif told:
         github.gh("issue", "comment", str(told[0]["number"]), *where, "--body-file", "-", stdin=text)
     else:
-        github.gh("issue", "create", *where, "--title", TITLE, "--body-file", "-", stdin=text)
-    github.tell(f"main is red ({', '.join(bad)}); an open issue says so.")
+        github.gh("issue", "create", *where, "--title", title, "--body-file", "-", stdin=text)
 
 
 def head() -> None:

@@ -1,11 +1,15 @@
 """MLflow's model registry: one registered model for each fleet, whose alias ``champion`` follows the verdicts.
 
+The registry is the one that MLFLOW_REGISTRY_URI names, else that of the tracking server. MLFLOW_MODEL_NAME is the name
+of the model there, else it is the fleet's. Unity Catalog takes names of three levels, ``catalog.schema.model``.
+
 Releases are the truth about what is served and which model is the champion. The registry is a mirror for those who look
 there, and nothing in this repository reads it back.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,12 +47,46 @@ def register(run_id: str, out: Path) -> str:
                 f"run {run.info.run_id} is {decision['verdict']}; only a model that is first, better or accepted, and "
                 f"that a commit can make again, becomes the champion. {decision['reason']}"
             )
-        client, name = mlflow.MlflowClient(), mlflow.get_experiment(run.info.experiment_id).name
+        name = _name(mlflow, run)
         version = _version(mlflow, run, name)
-        if str(client.get_registered_model(name).aliases.get(ALIAS)) == version:  # a number in some stores
+        if _champion(mlflow, name) == version:
             return f"nothing to do: models:/{name}@{ALIAS} is version {version}, of run {run.info.run_id}"
+        return f"{_point(mlflow, name, version)}, of run {run.info.run_id} ({decision['verdict']})"
+
+
+def _name(mlflow: ModuleType, run: Any) -> str:
+    """Return the model's name in the registry.
+
+    Raises:
+        DataError: Unity Catalog takes no such name.
+    """
+    fleet = str(mlflow.get_experiment(run.info.experiment_id).name).rpartition("/")[2]  # Databricks' have folders
+    name = os.environ.get("MLFLOW_MODEL_NAME") or fleet
+    where = mlflow.get_registry_uri()
+    if str(where).startswith(("databricks-uc", "uc:")) and [bool(part) for part in name.split(".")] != [True] * 3:
+        raise DataError(
+            f"{where} takes names of three levels, and {name!r} is none; set MLFLOW_MODEL_NAME=catalog.schema.{fleet}"
+        )
+    return name
+
+
+def _champion(mlflow: ModuleType, name: str) -> str:
+    """Return the version that is the champion in the registry; empty where none is, or the registry has no aliases."""
+    try:
+        return str(mlflow.MlflowClient().get_model_version_by_alias(name, ALIAS).version)
+    except mlflow.exceptions.MlflowException:  # no such alias, or no aliases at all: setting it will say
+        return str(mlflow.MlflowClient().get_registered_model(name).tags.get(ALIAS, ""))
+
+
+def _point(mlflow: ModuleType, name: str, version: str) -> str:
+    """Make a version the champion; return what was done. A registry without aliases gets a tag of the model instead."""
+    client = mlflow.MlflowClient()
+    try:
         client.set_registered_model_alias(name, ALIAS, version)
-        return f"models:/{name}@{ALIAS} is now version {version}, of run {run.info.run_id} ({decision['verdict']})"
+    except mlflow.exceptions.MlflowException:
+        client.set_registered_model_tag(name, ALIAS, version)  # raises where the registry refuses this too
+        return f"the tag {ALIAS} of models:/{name} is now version {version} (the registry refuses aliases)"
+    return f"models:/{name}@{ALIAS} is now version {version}"
 
 
 def _chosen(mlflow: ModuleType, wanted: str, out: Path) -> Any:
@@ -95,9 +133,25 @@ def _version(mlflow: ModuleType, run: Any, name: str) -> str:
     known = [one for one in client.search_model_versions(f"run_id = '{run.info.run_id}'") if one.name == name]
     if known:
         return str(known[0].version)
-    if not run.outputs or not run.outputs.model_outputs:
-        raise DataError(f"run {run.info.run_id} recorded no model; record it again: python -m model.evaluate")
-    if not [one for one in client.search_registered_models() if one.name == name]:
+    source, model = _source(client, run)
+    try:
+        client.get_registered_model(name)
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+            raise
         client.create_registered_model(name)
-    source = f"models:/{run.outputs.model_outputs[0].model_id}"
-    return str(client.create_model_version(name, source, run.info.run_id).version)
+    return str(client.create_model_version(name, source, run.info.run_id, model_id=model).version)
+
+
+def _source(client: Any, run: Any) -> tuple[str, str | None]:
+    """Return where the run's model is, and the id by which a server keeps it apart from the run, where it does so.
+
+    Raises:
+        DataError: the run recorded no model.
+    """
+    if run.outputs and run.outputs.model_outputs:
+        model = run.outputs.model_outputs[0].model_id
+        return f"models:/{model}", model
+    if [one for one in client.list_artifacts(run.info.run_id) if one.path == tracking.MODEL]:
+        return f"{run.info.artifact_uri}/{tracking.MODEL}", None
+    raise DataError(f"run {run.info.run_id} recorded no model; record it again: python -m model.evaluate")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -21,8 +22,9 @@ import yaml
 
 from closedloop.data.request import openapi
 from closedloop.data.schema import DataError, Schema
-from model.common import changes, closing, provenance
+from model.common import changes, cli, closing, provenance
 
+MODEL = "model"  # the name of a run's model, and of its folder where the server keeps it with the run
 # Names of artifacts: a copy of the file, the verdict, the names of the features, the changes since the commit.
 PARAMS, DECISION, FEATURES, DIFF = "params.yaml", "decision.json", "features.txt", "changes.diff"
 QUIET = {
@@ -178,7 +180,11 @@ def _log_datasets(mlflow: ModuleType, data: dict[str, Any]) -> None:
     for context, key in (("training", "fingerprint"), ("holdout", "holdout_fingerprint")):
         digest = data[key].removeprefix("sha256:")[:DIGEST_LENGTH]
         tables = MetaDataset(source, f"{data['source']} {context}", digest, columns)  # type: ignore[abstract]  # not so
-        mlflow.log_input(tables, context=context)
+        try:
+            mlflow.log_input(tables, context=context)
+        except mlflow.exceptions.MlflowException as error:  # the tags hold the fingerprint of all tables
+            cli.say(f"the server keeps no data sets ({_line(error)}); the tag `fingerprint` names them")
+            return
 
 
 def _signature(schema: Schema) -> Any:
@@ -217,20 +223,46 @@ def _first(kind: str | list[str]) -> str:
 
 
 def log_model(mlflow: ModuleType, schema: Schema, bundle: Path) -> Any:
-    """Log the bundle as a model, with its code and its locked libraries; return what MLflow says of it."""
+    """Log the bundle as a model, with its code and its locked libraries; return what MLflow says of it.
+
+    A server that knows no logged models (Azure ML's) gets the same files as the folder ``model`` of its artifacts.
+    """
     locks = provenance.ROOT.glob("requirements/serve.txt")  # a wheel has none
     lines = [line for lock in locks for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line]
     pins = [line.removesuffix(" \\") for line in lines]
     recent = [f"{name}=={version(name)}" for name in ("mlflow", "pandas")]
-    return mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(Path(__file__).with_name("mlflow_model.py")),
-        artifacts={"bundle": str(bundle)},
-        code_paths=[str(provenance.LIBRARY)],
-        conda_env={  # given whole, since MLflow would otherwise ask the installed pip, and uv installs none
+    content: dict[str, Any] = {
+        "python_model": str(Path(__file__).with_name("mlflow_model.py")),
+        "artifacts": {"bundle": str(bundle)},
+        "code_paths": [str(provenance.LIBRARY)],
+        "conda_env": {  # given whole, since MLflow would otherwise ask the installed pip, and uv installs none
             "channels": ["conda-forge"],
             "dependencies": [f"python={platform.python_version()}", "pip", {"pip": [*pins, *recent]}],
         },
-        signature=_signature(schema),
-        input_example=openapi(schema)["examples"][0],
-    )
+        "signature": _signature(schema),
+        "input_example": openapi(schema)["examples"][0],
+    }
+    if _knows_logged_models(mlflow):
+        return mlflow.pyfunc.log_model(name=MODEL, **content)
+    with TemporaryDirectory() as folder:
+        mlflow.pyfunc.save_model(Path(folder) / MODEL, **content)
+        mlflow.log_artifacts(str(Path(folder) / MODEL), MODEL)
+    return None
+
+
+def _knows_logged_models(mlflow: ModuleType) -> bool:
+    """Whether the server keeps models apart from runs, which MLflow's own does since version 3.
+
+    It has answered every call so far. So whatever it says to this one, other than an answer, means that it does not.
+    """
+    experiment = mlflow.active_run().info.experiment_id
+    try:
+        mlflow.MlflowClient().search_logged_models([experiment], max_results=1)
+    except (mlflow.exceptions.MlflowException, NotImplementedError) as error:
+        cli.say(f"the server keeps no models apart from runs ({_line(error)}); this one is kept with its run")
+        return False
+    return True
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -280,6 +280,29 @@ def test_how_far_a_release_gets(root: Path, decided: dict[str, str], ends: dict[
     assert set(ends) == {job for job, result in results.items() if result not in ("success", "skipped")}
 
 
+@pytest.mark.parametrize("ends", ["success", "failure"])
+def test_azure_ml_follows_what_production_serves(root: Path, ends: str) -> None:
+    """Both are configured: production moves what is served, whatever becomes of the other."""
+    world = World(
+        "push",
+        ref="refs/heads/main",
+        ends={} if ends == "success" else {"azureml": ends},
+        outputs={"decide": NOTHING_SET | {"production": "true"}},
+        variables={"AZUREML_TARGET": "managed"},
+    )
+    jobs = run(root, "release.yml", world, "", {"bundle_digest": "x"})
+    assert {"production": "success", "publish": "success", "azureml": ends} == {
+        name: jobs[name]["result"] for name in ("production", "publish", "azureml")
+    }
+    flow = yaml.safe_load((root / ".github/workflows/release.yml").read_text(encoding="utf-8"))
+    assert not [name for name, job in flow["jobs"].items() if "azureml" in str(job.get("needs", ""))]
+    world.ends = {"production": "failure"}
+    jobs = run(root, "release.yml", world, "", {"bundle_digest": "x"})
+    assert {"skipped"} == {jobs[name]["result"] for name in ("publish", "azureml")}
+    world.ends, world.variables = {}, {}
+    assert run(root, "release.yml", world, "", {})["azureml"]["result"] == "skipped"
+
+
 def test_the_mirror_needs_a_server(root: Path) -> None:
     world = World("push", outputs={"decide": NOTHING_SET}, variables={"MLFLOW_TRACKING_URI": "https://mlflow.invalid"})
     assert run(root, "release.yml", world, "", {})["mirror"]["result"] == "success"

@@ -916,6 +916,30 @@ def test_a_red_main_is_one_issue_until_it_is_green(repo: Repository) -> None:
     assert repo.calls("issue", "close", "3")
 
 
+def test_a_target_that_is_behind_is_an_issue_of_its_own(repo: Repository) -> None:
+    """The release is served: main is not red, and only the other target is named."""
+    needs = {"required": {"result": "success"}, "release": {"result": "failure", "outputs": {"behind": "Azure ML"}}}
+    assert repo.run("notices", "issue", NEEDS=json.dumps(needs)).returncode == 0
+    (made,) = repo.calls("issue", "create")
+    assert made["stdin"].startswith("Azure ML still serves what it served before commit")
+    title = made["words"][made["words"].index("--title") + 1]
+    assert "main is red" not in title
+    repo.state["api"]["issues?state=open"] = [{"number": 3, "title": title, "user": {"type": "Bot"}}]
+    repo.keep()
+    repo.run("notices", "issue", NEEDS=json.dumps(needs))
+    assert repo.calls("issue", "comment", "3")
+    needs["release"] = {
+        "result": "success",
+        "outputs": {"behind": ""},
+    }  # no release, or the target was not tried: it may still be behind
+    repo.run("notices", "issue", NEEDS=json.dumps(needs))
+    assert not repo.calls("issue", "close")
+    needs["release"]["outputs"] = {"behind": "none"}
+    repo.run("notices", "issue", NEEDS=json.dumps(needs))
+    assert repo.calls("issue", "close", "3")
+    assert len(repo.calls("issue", "create")) == 1
+
+
 def test_a_release_cancelled_for_a_newer_one_is_no_red_main(repo: Repository) -> None:
     needs = {"required": {"result": "success"}, "release": {"result": "cancelled"}}
     assert repo.run("notices", "issue", NEEDS=json.dumps(needs)).returncode == 0

@@ -69,7 +69,8 @@ def requirements(path: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["serve", "train", "dev", "uv", "azmlinfsrv", "fuzz", "spark", "automl", "databricks", "azureml"]
+    "name",
+    ["serve", "train", "dev", "uv", "azmlinfsrv", "fuzz", "spark", "automl", "databricks", "azureml", "notebook"],
 )
 def test_a_lock_is_pins_and_hashes_and_nothing_else(root: Path, name: str) -> None:
     for requirement, hashes in requirements(root / f"requirements/{name}.txt").items():
@@ -98,4 +99,5 @@ def test_every_lock_is_made_by_make_lock(root: Path) -> None:
         "automl",
         "databricks",
         "azureml",
+        "notebook",
     } == {path.stem for path in (root / "requirements").glob("*.txt")}
