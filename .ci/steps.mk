@@ -95,7 +95,7 @@ release-publish: ## publish the draft, and write the move that makes it the serv
 	@$(FROM_CI) python3 -m pipeline.release publish
 
 # Azure ML's server takes a plugin, whose libraries are older than those of .venv.
-ON_AZUREML = $(filter azureml:%,$(MLFLOW_TRACKING_URI))
+ON_AZUREML = $(filter azureml:%,$(value MLFLOW_TRACKING_URI))
 
 mirror: $(if $(ON_AZUREML),azureml-env,$(INSTALLED)) ## record the run and its verdict in MLflow, at MLFLOW_TRACKING_URI
 	PYTHONPATH="$(if $(ON_AZUREML),$(CURDIR)/src:$(CURDIR))" $(if $(ON_AZUREML),$(AZUREML),$(VENV))/bin/python -m model.mirror
@@ -200,7 +200,7 @@ spark-test: spark $(WHEEL) ## run the tests that need Spark, on two cores of thi
 	said=$$($(BIN)/python -c 'from closedloop.spark.session import missing; print(missing() or "")') && \
 	if [ -n "$$said" ]; then echo "skipped: $$said"; else $(AS_BUILT) $(BIN)/pytest --durations 5 tests/spark; fi
 
-databricks-test: $(VENV)/.databricks $(WHEEL) ## load the files of platforms/databricks with Databricks' own library, and run its task on Spark here
+databricks-test: $(if $(wildcard requirements/databricks.txt),$(VENV)/.databricks) $(WHEEL) ## load the files of platforms/databricks with Databricks' own library, and run its task on Spark here
 	$(MAKE) --no-print-directory spark
 	$(AS_BUILT) $(BIN)/pytest --durations 5 tests/databricks tests/repo/test_databricks.py
 
@@ -242,7 +242,7 @@ automl: $(OPTUNA) ## search for better parameters on the last run's training mac
 	@$(call tidy,$(BIN)/python -m model.automl $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(MINUTES),--minutes $(call quoted,MINUTES)) \
 	  $(if $(SEED),--seed $(call quoted,SEED)) $(if $(PROCESSES),--processes $(call quoted,PROCESSES)) $(if $(ENGINE),--engine $(call quoted,ENGINE)) $(WITH))
 
-notebook: $(VENV)/.notebook ## execute notebooks/walkthrough.py into build/notebook/walkthrough.ipynb, with the engine and cluster that are here
+notebook: $(if $(wildcard requirements/notebook.txt),$(VENV)/.notebook) ## execute notebooks/walkthrough.py into build/notebook/walkthrough.ipynb, with the engine and cluster that are here
 	@DOCKER="$(DOCKER)" IMAGE="$(IMAGE)" CONTEXT="$(CONTEXT)" LOAD="$(LOAD)" $(FROM_CI) $(BIN)/python -m dev.notebook
 
 image-same: engine $(WHEEL) $(BUNDLE) ## build the image twice without a cache and compare every file; takes minutes

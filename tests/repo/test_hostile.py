@@ -145,6 +145,7 @@ class Runner:
         chosen = {
             key: json.dumps(needs) if "needs" in str(told) else value for key, told in step.get("env", {}).items()
         }
+        chosen |= {key: "true" for key, told in step.get("env", {}).items() if "repository.private" in str(told)}
         chosen |= dict.fromkeys(("GITHUB_ACTOR", "GITHUB_HEAD_REF", "GITHUB_REF_NAME", "GITHUB_BASE_REF"), value)
         files = {name: self.folder / name for name in ("GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH")}
         for path in (*files.values(), self.calls):
@@ -219,7 +220,8 @@ def test_a_step_executes_nothing_of_a_hostile_value(
 def test_a_hostile_value_arrives_as_one_word(runner: Runner) -> None:
     """Else the steps of the test above might stop before they use it."""
     value = HOSTILE["words"]
-    runner.run({"run": "make release-fetch", "env": {"RELEASE": "${{ inputs.release }}"}}, value)
+    given = {"RELEASE": "${{ inputs.release }}", "PRIVATE": "${{ github.event.repository.private }}"}
+    runner.run({"run": "make release-fetch", "env": given}, value)
     called = [call["words"] for call in json.loads(runner.state.read_text())["calls"]]
     assert ["release", "download", value] in [words[:3] for words in called]
     runner.run({"run": "make release-files", "env": {"IMAGE_BY_DIGEST": "${{ steps.push.outputs.image }}"}}, value)

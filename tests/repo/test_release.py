@@ -238,7 +238,7 @@ def test_where_the_releases_cannot_be_read_nothing_is_compared(with_bundle: Repo
     done = with_bundle.run("champion", BASE_COMMIT="b" * 40)
     assert done.returncode == 1
     assert "`gh api --paginate` exited with 1: HTTP 502" in done.stderr
-    assert ["holdouts.json"] == [path.name for path in (with_bundle.work / "build/released").iterdir()]
+    assert not (with_bundle.work / "build/released").exists()
 
 
 @pytest.mark.parametrize(
