@@ -299,6 +299,8 @@ def test_azure_ml_follows_what_production_serves(root: Path, ends: str) -> None:
     world.ends = {"production": "failure"}
     jobs = run(root, "release.yml", world, "", {"bundle_digest": "x"})
     assert {"skipped"} == {jobs[name]["result"] for name in ("publish", "azureml")}
+    world.ends = {"move": "failure"}  # it is red of its own, and nothing may hide that
+    assert run(root, "release.yml", world, "", {"bundle_digest": "x"})["azureml"]["result"] == "skipped"
     world.ends, world.variables = {}, {}
     assert run(root, "release.yml", world, "", {})["azureml"]["result"] == "skipped"
 
