@@ -20,7 +20,9 @@ from pipeline.github import ROOT, PipelineError
 RULESETS = ROOT / ".github/rulesets"
 MODES = tuple(sorted(path.stem for path in RULESETS.glob("*.json")))
 # What holds secrets or an identity that deploys. `data` is not one of them: every branch reads the data that it names.
-ENVIRONMENTS = ("bot", "mlflow", "production", "staging")
+ENVIRONMENTS: tuple[str, ...] = ("bot", "mlflow", "production", "staging")
+ENVIRONMENTS += ("azureml",)
+ENVIRONMENTS += ("databricks",)
 LABELS = {
     "bug": ("d73a4a", "Something does not do what it says"),
     "idea": ("a2eeef", "Something that is missing"),
@@ -281,4 +283,5 @@ def subjects(repository: Repository) -> str:
         if found.get("use_immutable_subject"):
             owner, name = f"{owner}@{repository.about['owner']['id']}", f"{name}@{repository.about['id']}"
         prefix = f"repo:{owner}/{name}"
-    return "\n".join(f"  {prefix}:environment:{name}" for name in ("data", "production", "staging"))
+    clouds = sorted({"data", *ENVIRONMENTS} - {"bot", "mlflow"})  # those two hold secrets, and no cloud trusts them
+    return "\n".join(f"  {prefix}:environment:{name}" for name in clouds)

@@ -241,6 +241,14 @@ DRIFTS: dict[str, tuple[Callable[[Api], Any], str]] = {
     "label model": (lambda api: api.labels.remove("model"), "is missing"),
 }
 
+DRIFTS = {
+    f"environment {name}": (
+        lambda api, name=name: api.environments.pop(name),
+        "would make one that every branch may use",
+    )
+    for name in points.ENVIRONMENTS
+} | DRIFTS
+
 
 @pytest.mark.parametrize("what", DRIFTS)
 def test_doctor_asserts_every_point_of_setup(
