@@ -209,7 +209,7 @@ def digest(tables, schema, asked, folder):
     """The model_digest of the model that the golden parameters train on the tables."""
     history_us = int(asked.features["history_hours"] * HOUR_US)
     parts = split(tables, asked.source, asked.split["salt"], "fleet", asked.horizon_us, history_us)
-    about = {"source": asked.source, "fingerprint": tables.fingerprint()}
+    about = {"source": asked.source, "schema": schema.to_dict(), "fingerprint": tables.fingerprint(schema.sensors)}
     about["train_until"] = last_times(tables, parts.training)
     _, bundle = next(train(training_rows(tables, about, asked.delay_us), schema, asked, about))
     return write(bundle, folder).model_digest
