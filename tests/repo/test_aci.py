@@ -17,7 +17,7 @@ OLD, NEW = ("ghcr.io/o/r@sha256:" + one * 64 for one in "ab")
 SETTINGS = {
     "ACI_RESOURCE_GROUP": "g",
     "ACI_SUBNET": "/subscriptions/s/subnets/one",
-    "ACI_TOKENS": '{"press": {"token": "0123456789abcdef", "scopes": ["score"]}}',
+    "ACI_TOKENS": '{"press": {"token": "aaaaaaaaaaaaaaaa", "scopes": ["score"]}}',
     "LOG_SINK": "az://requests/fleet",
     "AZURE_STORAGE_SAS_TOKEN": "sig=secret",
 }
