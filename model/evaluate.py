@@ -141,8 +141,7 @@ def main(words: list[str]) -> int:
     of_machine = met.of_machine and not provenance.in_actions() and "candidate" not in data
     if of_machine:
         decision = champion.settle(decision, data, args.params)
-    shown = {"holdout": data["holdout_fingerprint"], "releases": champion.looks(data["holdout_fingerprint"])}
-    decision |= {"ci": provenance.ci(), "champion_from": met.origin, "looks": shown}
+    decision |= {"ci": provenance.ci(), "champion_from": met.origin, "looks": champion.looks(data["holdout_fingerprint"])}
 
     for name, content in {"metrics": metrics, "decision": decision, "importance": worth}.items():
         cli.write_json(args.out / f"{name}.json", content)

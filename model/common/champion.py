@@ -215,16 +215,15 @@ def released(commit: str) -> tuple[Path | None, dict[str, str]]:
     return RELEASED / "bundle", {"from": "release", "tag": found["tag"], "verified": found["verified"]}
 
 
-def looks(holdout: str) -> int | None:
-    """Return how many releases the held-out tables with this fingerprint have judged; None where nobody was asked.
+def looks(holdout: str) -> dict[str, Any]:
+    """Return the fingerprint of held-out tables, and how many releases they have judged; None where nobody was asked.
 
     Whoever is chosen by looking often at the same machines owes some of the figures to chance. New machines and a later
     cut renew the tables.
     """
     path = RELEASED / "holdouts.json"
-    if not path.exists():
-        return None
-    return list(cli.read_json(path, f"delete {RELEASED}")).count(holdout)
+    releases = list(cli.read_json(path, f"delete {RELEASED}")).count(holdout) if path.exists() else None
+    return {"holdout": holdout, "releases": releases}
 
 
 def _answers(commit: str, bundle: Path, holdout: Path, digest: str, measured: dict[str, str]) -> Candidate:

@@ -48,6 +48,6 @@ def test_how_often_the_held_out_tables_have_judged_is_counted_and_unknown_where_
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(champion, "RELEASED", tmp_path)
-    assert champion.looks("sha256:a") is None
+    assert {"holdout": "sha256:a", "releases": None} == champion.looks("sha256:a")
     (tmp_path / "holdouts.json").write_text('["sha256:a", "sha256:b", "sha256:a"]')
-    assert [2, 1, 0] == [champion.looks(f"sha256:{name}") for name in "abc"]
+    assert [2, 1, 0] == [champion.looks(f"sha256:{name}")["releases"] for name in "abc"]
