@@ -141,8 +141,8 @@ def main(words: list[str]) -> int:
     of_machine = met.of_machine and not provenance.in_actions() and "candidate" not in data
     if of_machine:
         decision = champion.settle(decision, data, args.params)
-    decision |= {"ci": provenance.ci(), "champion_from": met.origin, "looks": champion.looks(data["holdout_fingerprint"])}
-
+    decision |= {"ci": provenance.ci(), "champion_from": met.origin}
+    decision["looks"] = champion.looks(data["holdout_fingerprint"])
     for name, content in {"metrics": metrics, "decision": decision, "importance": worth}.items():
         cli.write_json(args.out / f"{name}.json", content)
     model = card.describe(bundle, asked.raw, data["rule"])
