@@ -24,7 +24,7 @@ def repo(tmp_path: Path, root: Path) -> Repository:
     made = Repository(tmp_path, root, release.NAME)
     made.commit({**dict.fromkeys(refresh.BASES, BASE), "requirements/serve.txt": "numpy==1.0 \\\n", "k": "1\n"})
     made.git("push", "--quiet", "origin", "main")
-    made.environment["AS_APP"] = "true"  # its push starts the checks
+    made.environment |= {"AS_APP": "true", "DOCKER": "docker"}  # its push starts the checks; docker is that below
     docker = tmp_path / "bin/docker"
     docker.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/docker.calls\necho \'{{"digest": "{NEW}"}}\'\n')
     docker.chmod(0o755)
