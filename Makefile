@@ -212,7 +212,8 @@ policy: $(INSTALLED) ## check workflows, manifests, docs and make targets agains
 	$(call if-there,actionlint,actionlint)
 	$(call if-there,act-run,act-run check)
 	$(call if-there,gitleaks,gitleaks git --no-banner --redact --log-level warn)
-	$(BIN)/pytest -q $(SPREAD) tests/repo
+	$(BIN)/pytest -q $(SPREAD) --ignore tests/repo/test_taking_away.py tests/repo
+	$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 tests/repo/test_taking_away.py # each test takes as long as a file
 
 contract: $(WHEEL) $(BUNDLE) ## check that score.py, the service and Azure's server give the same answers with the last run's model, and the README's commands
 	$(AS_BUILT) $(BIN)/pytest $(addprefix tests/e2e/test_,contract.py azmlinfsrv.py readme.py)
