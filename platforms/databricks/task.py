@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -81,7 +82,7 @@ def register(handed: str, model: str, experiment: str) -> None:
     import mlflow  # takes two seconds
 
     from closedloop.data.schema import Schema
-    from model.common import tracking
+    tracking = importlib.import_module("model.common.tracking")  # a copy without MLflow has none
 
     mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", "databricks-uc"))
     client = mlflow.MlflowClient()
