@@ -82,6 +82,7 @@ def register(handed: str, model: str, experiment: str) -> None:
     import mlflow  # takes two seconds
 
     from closedloop.data.schema import Schema
+
     tracking = importlib.import_module("model.common.tracking")  # a copy without MLflow has none
 
     mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", "databricks-uc"))
