@@ -189,7 +189,7 @@ def value(text: str) -> str:
     """Return the value of a flag.
 
     Raises:
-        ArgumentTypeError: it is empty, or a reference that the job did not fill in.
+        ArgumentTypeError: it is empty, or text that the job should have filled in.
     """
     if not text or "{{" in text or "${" in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no value; the job must set it: see resources/jobs.yml")
