@@ -23,9 +23,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from closedloop.data.schema import DataError
-from closedloop.heads.bundle import write
 from model import mirror, register
 from model.common import cli, registry
+from recorded_run import write_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, in this process
 THREE = re.compile(r"[^.]+\.[^.]+\.[^.]+")
@@ -139,18 +139,8 @@ def mlflow_server(tmp_path_factory):
 def project(trained, tmp_path_factory):
     """A folder with the files of a run that CI made, but for its decision."""
     out = tmp_path_factory.mktemp("project") / "build"
-    write(trained.bundle, out / "bundle")
-    (out / "report").mkdir()
-    (out / "report/index.html").write_text("<h1>report</h1>")
-    cli.write_json(out / "metrics.json", {"failure": {"pr_auc": 0.5, "by_component": {}}})
-    data = {
-        "source": "plant",
-        "schema": trained.params.schema.to_dict(),
-        "parts": [{"kind": "simulator", "seed": 11}],
-        "fingerprint": "sha256:" + "a" * 64,
-        "holdout_fingerprint": "sha256:" + "b" * 64,
-    }
-    cli.write_json(out / "data/data.json", data)
+    metrics = {"failure": {"pr_auc": 0.5, "by_component": {}}}
+    write_run(out, trained.bundle, trained.params.schema, metrics)
     return out
 
 

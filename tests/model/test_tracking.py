@@ -15,10 +15,10 @@ import pytest
 
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, DataError
-from closedloop.heads.bundle import write
 from model import mirror, recorded_params, register
 from model.common import cli, tracking
 from model.common.params import PARAMS
+from recorded_run import write_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, in this process
 
@@ -32,19 +32,8 @@ def runs(trained, tmp_path_factory):
     """A project folder with one recorded run of each verdict, and the ids of the runs by verdict."""
     folder = tmp_path_factory.mktemp("project")
     out = folder / "build"
-    write(trained.bundle, out / "bundle")
-    (out / "report").mkdir()
-    (out / "report" / "index.html").write_text("<h1>report</h1>")
     metrics = {"failure": {"pr_auc": 0.5, "by_component": {"comp1": {"recall": 1.0, "brier": None}}}}
-    cli.write_json(out / "metrics.json", metrics)
-    data = {
-        "source": "plant",
-        "schema": trained.params.schema.to_dict(),
-        "parts": [{"kind": "simulator", "seed": 11}],
-        "fingerprint": "sha256:" + "a" * 64,
-        "holdout_fingerprint": "sha256:" + "b" * 64,
-    }
-    cli.write_json(out / "data.json", data)
+    data = write_run(out, trained.bundle, trained.params.schema, metrics)
     found = {}
     for name, becomes_champion in VERDICTS.items():
         decision = {
@@ -286,7 +275,6 @@ def test_a_run_of_ci_is_recorded_on_the_server_and_the_alias_follows_the_verdict
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
-    cli.write_json(Path("build/data/data.json"), json.loads((runs[0] / "build/data.json").read_text()))
     decision = {"verdict": verdict, "reason": "So.", key: VERDICTS[verdict], "inputs_digest": "sha256:x"}
     cli.write_json(Path("build/decision.json"), decision)
     mirror.main([])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from failing_program import FailingProgram
 
 OLD, NEW = ("ghcr.io/o/r@sha256:" + one * 64 for one in "ab")
 SETTINGS = {
@@ -23,24 +24,13 @@ SETTINGS = {
 }
 
 
-class Fake:
+class Fake(FailingProgram):
     """An az with one container group, and the call at which the network goes down."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.group: dict[str, Any] | None = None
-        self.calls: list[list[str]] = []
-        self.dies, self.after = 0, False  # at this call; only after it was carried out
         self.bad: set[str] = set()  # images that do not serve
-
-    def run(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        self.calls.append(command)
-        down = len(self.calls) == self.dies
-        if down and not self.after:
-            return subprocess.CompletedProcess(command, 1, "", "the network is down")
-        code, answer = self.answer(command)
-        if down:
-            return subprocess.CompletedProcess(command, 1, "", "the answer got lost")
-        return subprocess.CompletedProcess(command, code, json.dumps(answer), "not found" if code else "")
 
     def answer(self, command: list[str]) -> tuple[int, Any]:
         if command[1:3] == ["container", "show"]:

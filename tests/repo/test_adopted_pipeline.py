@@ -11,14 +11,11 @@ PIPELINE=whole runs them too. The merge releases nothing, since there is no regi
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from deltalake._internal import DeltaFileSystemHandler
@@ -48,25 +45,6 @@ pytestmark = [
     pytest.mark.skipif("PIPELINE" not in os.environ, reason="PIPELINE=1 runs it: a quarter of an hour and more"),
     pytest.mark.skipif(shutil.which("act-run") is None, reason="act-run is not on PATH"),
 ]
-
-
-def load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The settings by which Azurite is reached."""
-    stores = load(ROOT / "tests/chaos/stores.py")
-    with stores.azure(tmp_path_factory.mktemp("azurite")) as port:
-        if port is None:
-            pytest.skip("Azurite cannot be installed here")
-        yield stores.azure_environ(port)
 
 
 def replace(path: Path, recipes: dict[str, str]) -> None:

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from failing_program import FailingProgram
+
 KEYS = ("--name", "--identity-name", "--storage-account", "--registry", "--role", "--scope")
 
 
-class Fake:
+class Fake(FailingProgram):
     """An az, and a gh: what is there, what was asked and made, and the call at which the network goes down."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.there: dict[str, dict[str, Any]] = {}
-        self.calls: list[list[str]] = []
         self.made: list[str] = []
-        self.dies, self.after = 0, False  # at this call; only after it was carried out
-
-    def run(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        self.calls.append(command)
-        down = len(self.calls) == self.dies
-        if down and not self.after:
-            return subprocess.CompletedProcess(command, 1, "", "the network is down")
-        code, answer = self.answer(command)
-        if down:
-            return subprocess.CompletedProcess(command, 1, "", "the answer got lost")
-        return subprocess.CompletedProcess(command, code, json.dumps(answer), "not found" if code else "")
 
     def answer(self, command: list[str]) -> tuple[int, Any]:
         program, *words = command

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from answered_fleet import write_log
 from dev import fleets
 from pipeline import monitor
 
-from .test_adopted_pipeline import load
 from .test_runner import git
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,16 +30,6 @@ pytestmark = [
     pytest.mark.skipif("PIPELINE" not in os.environ, reason="PIPELINE=1 runs it: five minutes and more"),
     pytest.mark.skipif(shutil.which("act-run") is None, reason="act-run is not on PATH"),
 ]
-
-
-@pytest.fixture(scope="module")
-def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The settings by which Azurite is reached; it has a log for each day."""
-    stores = load(ROOT / "tests/chaos/stores.py")
-    with stores.azure(tmp_path_factory.mktemp("azurite")) as port:
-        if port is None:
-            pytest.skip("Azurite cannot be installed here")
-        yield stores.azure_environ(port)
 
 
 class Site:
