@@ -63,10 +63,10 @@ def adopt_files(source: Path, path: Path, place: str | None, changes: adopting.C
     asked = params.load(path)
     if place is None:
         part = local_part(source, asked, changes)
-        fingerprint = fingerprint_of([part], asked)
+        pin, _ = pin_of(part, asked)
     else:
         part = pin_making.part_of(place, asked)
-        fingerprint = fingerprint_of([part], asked)
+        pin, fingerprint = pin_of(part, asked)
         here = sources.read_frames(source, asked.columns, asked.files, asked.schema.machine_id, asked.read)
         if fingerprint != tables_of(here, asked).fingerprint(asked.schema.sensors):
             raise cli.RefusedError(
@@ -75,7 +75,7 @@ def adopt_files(source: Path, path: Path, place: str | None, changes: adopting.C
     if is_simulated(data_pin.load()["parts"]):
         changes.write(starting_params.SIMULATED, params.PARAMS.read_bytes())
     changes.write(params.PARAMS, text.encode())
-    changes.write(PIN, pin_bytes([part], fingerprint))
+    changes.write(PIN, pin)
     return part
 
 
@@ -101,17 +101,21 @@ def adopt_simulator(profile: str, changes: adopting.Changes) -> dict[str, Any]:
     asked = proposed_params.write(proposed_params.Fleet(source, schema, before.split, hours), path)
     pinned = [part for part in data_pin.load()["parts"] if part.get("kind") == "simulator"]
     part = (pinned[0] if pinned else {"kind": "simulator"} | SIMULATED_FLEET) | {"profile": profile}
-    fingerprint = fingerprint_of([part], asked)
+    pin, _ = pin_of(part, asked)
     changes.write(params.PARAMS, adopted_text(path.read_text(encoding="utf-8")).encode())
-    changes.write(PIN, pin_bytes([part], fingerprint))
+    changes.write(PIN, pin)
     changes.write(starting_params.SIMULATED, None)
     return part
 
 
-def fingerprint_of(parts: list[dict[str, Any]], asked: params.Params) -> str:
-    """Return the fingerprint of the tables that a run will read from these parts, which were checked before."""
-    frames, _ = data_pin.fetch(parts, asked)
-    return tables_of(frames, asked).fingerprint(asked.schema.sensors)
+def pin_of(part: dict[str, Any], asked: params.Params) -> tuple[bytes, str]:
+    """Return the content of the pin of one part, and the fingerprint of the tables that a run will read from it."""
+    frames, _ = data_pin.fetch([part], asked)
+    tables = tables_of(frames, asked)
+    fingerprint = tables.fingerprint(asked.schema.sensors)
+    path = adopting.WORK / PIN.name
+    data_pin.write([part], fingerprint, data_pin.held(tables), path)
+    return path.read_bytes(), fingerprint
 
 
 def tables_of(frames: Frames, asked: params.Params) -> Tables:
@@ -122,13 +126,6 @@ def tables_of(frames: Frames, asked: params.Params) -> Tables:
 def is_simulated(parts: list[dict[str, Any]]) -> bool:
     """Return whether a pin holds simulated machines alone."""
     return all(part.get("kind") == "simulator" for part in parts)
-
-
-def pin_bytes(parts: list[dict[str, Any]], fingerprint: str) -> bytes:
-    """Return the content of the pin."""
-    path = adopting.WORK / "data.lock.json"
-    cli.write_json(path, {"fingerprint": fingerprint, "parts": parts})
-    return path.read_bytes()
 
 
 def say_next(part: dict[str, Any], edited: dict[Path, Path]) -> None:

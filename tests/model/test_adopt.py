@@ -104,6 +104,8 @@ def test_a_folder_becomes_the_fleet_that_the_next_run_reads(home, tmp_path, caps
     validation.main(["--params", PARAMS])  # refuses tables that are not those of the pin
 
     wanted = state(home)
+    validation.main(["--params", PARAMS, "--pin"])  # says nothing else than adopt did
+    assert wanted == state(home)
     adopt.main(["--source", str(plant)])
     assert wanted == state(home)  # again: nothing changes
     commit(home, "Adopt")
@@ -187,17 +189,22 @@ def test_where_data_check_refuses_nothing_changes(home, tmp_path):
     assert before == state(home)
 
 
-@pytest.mark.parametrize("at", ["fingerprint_of", "pin_bytes"])
+@pytest.mark.parametrize("after", ["the copied files", "the written parameters"])
 @pytest.mark.parametrize("error", [DataError("x"), KeyboardInterrupt()])
-def test_where_it_fails_half_way_nothing_changes(at, error, home, tmp_path, monkeypatch):
+def test_where_it_fails_half_way_nothing_changes(after, error, home, tmp_path, monkeypatch):
     adopt.main(["--source", str(presses(tmp_path / "first"))])
     second = presses(tmp_path / "second")
-    before = state(home)
+    before, write = state(home), adopting.Changes.write
 
-    def fail(*_):
+    def fail(*found):
+        if after == "the written parameters" and found[1].name != adopt.PIN.name:
+            return write(*found)
         raise error
 
-    monkeypatch.setattr(adopt, at, fail)
+    if after == "the copied files":
+        monkeypatch.setattr(adopt, "pin_of", fail)
+    else:
+        monkeypatch.setattr(adopting.Changes, "write", fail)
     with pytest.raises(type(error)):
         adopt.main(["--source", str(second)])
     assert before == state(home)
