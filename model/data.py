@@ -41,7 +41,7 @@ def main(words: list[str]) -> None:
     if args.source and request_log.is_log(args.source):
         cli.say(f"reading the log at {args.source}")
         frames, part = request_log.fetch(args.source, asked.schema)
-        frames = request_log.settled(frames, (), args.source)
+        frames = request_log.settled(frames, asked.schema, (), args.source)
         anomalies = None
         about |= {"parts": [part], "local": True}  # the log belongs to the fleet that params.yaml names
     elif args.source:

@@ -64,7 +64,9 @@ def fetch(parts: list[dict[str, Any]], asked: Params) -> tuple[Frames, pd.DataFr
     known = {machine for frames, _ in found for machine in frames["telemetry"]["machineID"].unique()}
     described = any(len(frames.get("machines", ())) for frames, _ in found)
     each = [
-        request_log.settled(frames, known, place(part), described=described) if part["kind"] == "log" else frames
+        request_log.settled(frames, asked.schema, known, place(part), described=described)
+        if part["kind"] == "log"
+        else frames
         for part, (frames, _) in zip(parts, found, strict=True)
     ]
     joined: Frames = {}

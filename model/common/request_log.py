@@ -99,23 +99,24 @@ def fetch(
 
 
 def settled(
-    frames: Mapping[str, pd.DataFrame], known: Collection[Any], name: str, *, described: bool = False
+    frames: Mapping[str, pd.DataFrame], schema: Schema, known: Collection[Any], name: str, *, described: bool = False
 ) -> dict[str, pd.DataFrame]:
     """Return a log's frames as tables of the machines of a fleet.
 
-    A log cannot be edited. So what is reported of machines without telemetry, such as a misspelt one, is left out and
-    named, since it would stop every training. Machines that no request describes get a row without model and age where
-    others are described.
+    A log cannot be edited. So what would stop every training is left out and named: reports of machines without
+    telemetry, such as a misspelt one, and readings outside their sensor's range, which become missing. Machines that no
+    request describes get a row without model and age where others are described.
 
     Args:
         frames: of the log.
+        schema: of the fleet.
         known: the machines of other parts of the fleet.
         name: the log, for the message.
         described: whether other parts describe machines.
     """
     own = frames["telemetry"]["machineID"]
     known = {*known, *own.unique().tolist()}
-    kept, lost = dict(frames), {}
+    kept, lost = dict(frames) | {"telemetry": _plausible(frames["telemetry"], schema, name)}, {}
     for table in (table for table in CODE_COLUMN if table in frames):
         there = frames[table]["machineID"].isin(known)
         kept[table] = frames[table][there].reset_index(drop=True)
@@ -138,6 +139,22 @@ def settled(
         rows = rows.astype(machines.dtypes.to_dict())
         kept["machines"] = pd.concat([machines, rows]).sort_values("machineID", ignore_index=True)
     return kept
+
+
+def _plausible(telemetry: pd.DataFrame, schema: Schema, name: str) -> pd.DataFrame:
+    """The telemetry of a log without the readings outside their sensor's range, each sensor of which is named."""
+    inside = {}
+    for sensor, (low, high) in zip(schema.sensors, schema.ranges, strict=True):
+        readings = telemetry[sensor]
+        if count := int(((readings < low) | (readings > high)).sum()):
+            inside[sensor] = readings.where(readings.between(low, high))
+            one = count == 1
+            cli.say(
+                f"warning: {name}: {count:,} reading{'s' * (not one)} of {sensor} lie{'s' * one} outside its range "
+                f"{low:g} to {high:g}, and count{'s' * one} as missing; if they are right, widen "
+                f"schema.sensors.{sensor} in params.yaml"
+            )
+    return telemetry.assign(**inside)
 
 
 def pin_id(part: Mapping[str, Any], kind: str = "data") -> str:

@@ -9,6 +9,7 @@ from closedloop.data.schema import DataError
 from closedloop.log import pins
 from model import data, data_pin
 from model.common import cli, request_log
+from model.common.params import load
 
 
 def request(hours, start=0):
@@ -144,6 +145,25 @@ def test_reports_of_a_machine_that_is_not_known_stop_no_training(repo, sink, kit
     kit.ship(repo.top / "spool", sink)
     fleet.pin()
     assert {1, 99} == set(fleet.pd.read_parquet("build/data/PdM_failures.parquet")["machineID"])
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["the log alone", "a pinned log"])
+def test_a_reading_outside_its_range_stops_no_training(repo, sink, kit, capsys, alone):
+    """The service answers it with a warning and logs it, and nobody can empty it there."""
+    body = {"telemetry": one(request(400), 1)}
+    sensor, (_, high) = next(iter(load().schema.to_dict()["sensors"].items()))
+    body["telemetry"][sensor][7:9] = [high + 1, -1e9]
+    kit.fill(repo.top / "spool", [kit.scored("wild", body)])
+    kit.ship(repo.top / "spool", sink)
+    if alone:
+        data.main(["--source", "data/log"])
+    else:
+        fleet.pin("--source", "data/log")
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"2 readings of {sensor} lie outside its range" in said
+    found = fleet.pd.read_parquet("build/data/PdM_telemetry.parquet")
+    assert found[sensor].isna().sum() == 2
+    assert found.drop(columns=sensor).notna().all(axis=None)
 
 
 def test_a_log_may_report_what_happened_to_a_machine_whose_telemetry_is_in_files(repo, sink, kit, capsys):
