@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,8 @@ import yaml
 from pipeline import manifests
 from tests.repo import schemas
 
-from .cluster import IMAGE, MANAGER, Object, Space, kubectl, namespace, nodes, rendered, start_client, until
+from . import gateway
+from .cluster import IMAGE, MANAGER, STORED_S, Object, Space, kubectl, namespace, nodes, rendered, start_client, until
 
 
 def custom_resources(gone: list[str]) -> list[Object]:
@@ -99,19 +101,16 @@ def test_a_mistake_is_refused_by_the_same_dry_run(admitted: Space, different: li
         admitted.apply([one], "--dry-run=server")
 
 
-def test_the_gateway_is_accepted_though_no_request_goes_through_it(
+def test_a_field_that_the_gateway_api_lacks_is_refused(
     admitted: Space, definitions: set[str], different: list[Object]
 ) -> None:
-    """It ends in a skip that says what no test shows."""
-    own = [one for one in different if one["kind"] in ("Gateway", "HTTPRoute") and one["apiVersion"] in definitions]
+    own = [one for one in different if one["kind"] == "HTTPRoute" and one["apiVersion"] in definitions]
     if not own:
         pytest.skip("the definitions of the Gateway API cannot be had")
-    assert admitted.apply(own, "--dry-run=server").count("(server dry run)") == len(own) >= 3
-    route = copy.deepcopy(next(one for one in own if one["kind"] == "HTTPRoute"))
+    route = copy.deepcopy(own[0])
     route["spec"]["rules"][0]["backendRef"] = []
     with pytest.raises(AssertionError, match="backendRef"):
         admitted.apply([route], "--dry-run=server")
-    pytest.skip(f"{len(own)} objects are accepted, but nothing here drives a Gateway: no request went through one")
 
 
 def pods(different: list[Object]) -> list[Object]:
@@ -172,6 +171,52 @@ def test_it_takes_a_dry_run_and_feedback(local: Space) -> None:
     assert local.ask("/score", request, X_Request_ID="dry-1", Closed_Loop_Dry_Run="1")[0] == 200
     assert local.ask("/score", request, X_Request_ID="logged-1")[0] == 200
     assert local.ask("/feedback", feedback["examples"][0], **sent)[0] == 200
+
+
+@pytest.fixture(scope="module")
+def through(local: Space, definitions: set[str]) -> Iterator[Callable[..., list[Any]]]:
+    """Send requests to the service as clients outside do: method, path, body, headers and port of each."""
+    if why := gateway.missing():
+        pytest.skip(f"no proxy can be built: {why}")
+    if "gateway.networking.k8s.io/v1" not in definitions:
+        pytest.skip("the definitions of the Gateway API cannot be had")
+    kinds = ("Gateway", "HTTPRoute", "NetworkPolicy")
+    own = [one for one in rendered("local", ("gateway",)) if one["kind"] in kinds]
+    (front,) = [one for one in own if one["kind"] == "Gateway"]
+    host = front["spec"]["listeners"][0]["hostname"]
+    public, private = gateway.certificate(host)
+    tls = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": "score-tls"}}
+    local.apply([tls | {"stringData": {"tls.crt": public, "tls.key": private}}, *own])
+
+    with gateway.running(local, front["spec"]["gatewayClassName"]) as proxy:
+
+        def send(*requests: tuple[str, str, Any, dict[str, str], int]) -> list[Any]:
+            asked = {"host": host, "proxy": f"proxy.{proxy.name}", "certificate": public, "requests": requests}
+            found: list[Any] = json.loads(local.python("client", "through.py", json.dumps(asked)))
+            return found
+
+        ready = ("GET", "/readyz", None, {}, 443)
+        until(lambda: send(ready)[0][0] == 200, 60, lambda: f"{send(ready)}\n{proxy('logs', 'deployment/proxy')}")
+        yield send
+
+
+def test_clients_outside_score_through_the_gateway_over_tls(
+    local: Space, through: Callable[..., list[Any]], manifest: dict[str, Any]
+) -> None:
+    _, request = local.ask("/example")
+    sent = {"X-Request-ID": "through-the-gateway-1"}
+    (status, _, text), plain = through(("POST", "/score", request, sent, 443), ("POST", "/score", request, {}, 80))
+    assert (status, json.loads(text)["model"]) == (200, manifest["model_digest"]), text
+    assert plain[0] == 301
+    assert plain[1].startswith("https://")
+    until(lambda: local.rows()["through-the-gateway-1"] == 1, STORED_S, "its row is not in the table")
+
+
+def test_the_gateway_passes_what_clients_need_and_nothing_else(through: Callable[..., list[Any]]) -> None:
+    gets = {"/": 200, "/docs": 200, "/openapi.json": 200, "/readyz": 200, "/version": 200}
+    gets |= dict.fromkeys(("/metrics", "/state", "/livez", "/score", "/version/x"), 404)
+    found = through(*(("GET", path, None, {}, 443) for path in gets))
+    assert gets == {path: status for path, (status, *_) in zip(gets, found, strict=True)}
 
 
 def deleted(space: Space) -> None:
