@@ -10,8 +10,10 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -115,7 +117,7 @@ def mlflow_server(tmp_path_factory):
         "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts"),
     ]  # fmt: skip
     with (folder / "said").open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, cwd=folder)
+        process = subprocess.Popen(command, stdout=said, stderr=said, cwd=folder, start_new_session=True)
     try:
         deadline = time.monotonic() + 600  # on a busy machine
         while True:
@@ -131,7 +133,7 @@ def mlflow_server(tmp_path_factory):
             time.sleep(0.3)
         yield port
     finally:
-        process.kill()  # its store goes with the test's folder
+        os.killpg(process.pid, signal.SIGKILL)  # its workers outlive it; its store goes with the test's folder
         process.wait()
 
 
