@@ -1,6 +1,7 @@
 """What the tests of several folders need: a real bundle, small, and environments for what must not be in ours."""
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -31,7 +32,14 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no faul
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[1]
+
 UNHAD = re.compile(r"Failed to fetch|error sending request|dns error|no wheels with a matching|Requires-Python", re.I)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, since many tests wait: for a program that starts, a disk or a server."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")
