@@ -179,6 +179,17 @@ class Events:
         return self.rows(slice(low, high))
 
 
+def increases(machine: Int64, time: Int64) -> bool:
+    """Return whether rows are sorted by machine and time, no key twice."""
+    same = machine[1:] == machine[:-1]
+    return bool(np.all((machine[1:] > machine[:-1]) | (same & (time[1:] > time[:-1]))))
+
+
+def _canonical(column: Float64) -> Float64:
+    """The same numbers with equal bits where they are equal: no -0.0, and one kind of NaN."""
+    return np.where(np.isnan(column), np.nan, column + 0.0)
+
+
 @dataclass(frozen=True)
 class MachineWindow:
     """The sorted arrays of one machine.
@@ -235,12 +246,16 @@ class Tables:
         names: tuple[str, ...] | None = None,
     ) -> Tables:
         """The tables sorted by key. The keys must be unique: callers check that."""
-        order = np.lexsort((time, machine))
+        if increases(machine, time):  # as most are: millions of readings are not copied in another order
+            machine, time, values = machine.copy(), time.copy(), np.require(values, requirements=["C", "W"])
+        else:
+            order = np.lexsort((time, machine))
+            machine, time, values = machine[order], time[order], np.ascontiguousarray(values[:, order])
         by_id = np.argsort(described[0], kind="stable")
         return cls(
-            machine[order],
-            time[order],
-            np.ascontiguousarray(values[:, order]),
+            machine,
+            time,
+            values,
             errors,
             maint,
             failures,
@@ -358,13 +373,15 @@ class Tables:
         """
         digest = hashlib.sha256()
 
-        def add(name: str, column: NDArray[np.generic]) -> None:
+        def begin(name: str, column: NDArray[np.generic]) -> None:
             digest.update(f"{name}:{column.dtype.str}:{column.shape};".encode())
-            digest.update(np.ascontiguousarray(column).tobytes())
+
+        def add(name: str, column: NDArray[np.generic]) -> None:
+            begin(name, column)
+            digest.update(np.ascontiguousarray(column).data)
 
         content = self._compact()
-        if sensors:
-            content = replace(content, values=content.values[np.argsort(sensors)])
+        order = np.argsort(sensors) if sensors else range(len(content.values))
         for item in fields(self):
             value = getattr(content, item.name)
             if item.name == "names":
@@ -381,7 +398,10 @@ class Tables:
                     add("marks.until", value.until)
             elif value is None:
                 digest.update(f"{item.name}:none;".encode())
+            elif item.name == "values":
+                begin(item.name, value)
+                for row in order:  # one sensor at a time, since all may be gigabytes
+                    digest.update(_canonical(value[row]).data)
             else:
-                # + 0.0 makes -0.0 equal to 0.0; all NaN get the same bits
-                add(item.name, np.where(np.isnan(value), np.nan, value + 0.0) if value.dtype.kind == "f" else value)
+                add(item.name, _canonical(value) if value.dtype.kind == "f" else value)
         return "sha256:" + digest.hexdigest()
