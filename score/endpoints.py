@@ -26,7 +26,7 @@ from score.service import DRY_RUN, ON, Service, dry_run_of
 from score.settings import EPHEMERAL_SEAL_SECONDS
 
 Headers = list[tuple[bytes, bytes]]
-router = APIRouter()
+router = APIRouter(tags=["Operations"], generate_unique_id_function=lambda route: route.name)
 _DRY_RUN = (DRY_RUN, ON)
 
 
