@@ -142,6 +142,15 @@ async def docs_page(request: Request) -> HTMLResponse:
     return HTMLResponse(_service(request).pages["/docs"], headers=docs.HEADERS)
 
 
+@router.get("/docs/swagger-ui.css", include_in_schema=False)
+@router.get("/docs/swagger-ui-bundle.js", include_in_schema=False)
+async def docs_asset(request: Request) -> Response:
+    """What the documentation loads."""
+    path = request.url.path
+    kind = docs.ASSETS[path.rpartition("/")[2]]
+    return Response(_service(request).pages[path], headers={"Cache-Control": "max-age=86400"}, media_type=kind)
+
+
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi_document(request: Request) -> Response:
     """The documentation of the API, for machines."""
