@@ -119,6 +119,7 @@ def _service(
         pages={
             "/": page.page(scorer, served, closed=closed).encode(),
             "/docs": docs.page(document).encode(),
+            **docs.assets(),
             "/example": page.columns(scorer.example).encode(),
             "/openapi.json": msgspec.json.encode(document),
         },

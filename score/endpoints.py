@@ -26,7 +26,7 @@ from score.service import DRY_RUN, ON, Service, dry_run_of
 from score.settings import EPHEMERAL_SEAL_SECONDS
 
 Headers = list[tuple[bytes, bytes]]
-router = APIRouter()
+router = APIRouter(tags=["Operations"], generate_unique_id_function=lambda route: route.name)
 _DRY_RUN = (DRY_RUN, ON)
 
 
@@ -140,6 +140,15 @@ async def home(request: Request) -> HTMLResponse:
 async def docs_page(request: Request) -> HTMLResponse:
     """The documentation of the API, for people."""
     return HTMLResponse(_service(request).pages["/docs"], headers=docs.HEADERS)
+
+
+@router.get("/docs/swagger-ui.css", include_in_schema=False)
+@router.get("/docs/swagger-ui-bundle.js", include_in_schema=False)
+async def docs_asset(request: Request) -> Response:
+    """What the documentation loads."""
+    path = request.url.path
+    kind = docs.ASSETS[path.rpartition("/")[2]]
+    return Response(_service(request).pages[path], headers={"Cache-Control": "max-age=86400"}, media_type=kind)
 
 
 @router.get("/openapi.json", include_in_schema=False)

@@ -7,13 +7,24 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from closedloop.data import feedback, machines
-from closedloop.data.machines import Id
+from closedloop.data.feedback import FeedbackDecoder
 from score.answer import Scorer
-from score.problems import MEDIA_TYPE, Problem
+from score.pages import examples, schemas
+from score.problems import MEDIA_TYPE
 
 TITLE = "Closed Loop"
-DESCRIPTION = "Anomaly scores and failure probabilities of machines, from a slice of their tables. Requests are logged."
+# Of the interface, not of the model: the second number rises where something is added, the first where something that a
+# client may rely on is gone.
+VERSION = "1.0.0"
+DESCRIPTION = (
+    "Anomaly scores and failure probabilities of machines, from a slice of their tables. Requests are logged, and the "
+    "next model is trained on the log; send the header `Closed-Loop-Dry-Run: 1` to try something out."
+)
+_TAGS = {
+    "Scoring": "What a model says of machines.",
+    "Feedback": "What happened to machines afterwards.",
+    "Operations": "What is served, and how it does.",
+}
 _PROBLEMS = {
     "400": "The body is not JSON, or a header has an unknown value.",
     "401": "No known token.",
@@ -39,7 +50,7 @@ _DRY_RUN = {
     "in": "header",
     "description": "Send 1 to try something out: the request is checked and answered like any other, but nothing is "
     "logged, and no model is trained on it. The answer repeats the header.",
-    "schema": {"type": "string", "enum": ["1"]},
+    "schema": schemas.ref("DryRun"),
 }
 _ID_BACK = {
     "X-Request-ID": {
@@ -49,45 +60,43 @@ _ID_BACK = {
     }
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
-_COUNT = {"type": "integer", "minimum": 0}
-_VERSION = {key: {"type": ["string", "null"]} for key in ("model_digest", "bundle_digest", "data", "commit", "image")}
-_STATE = {
-    "unready": {"type": ["string", "null"], "description": "Why no requests are accepted now; null: they are."},
-    **dict.fromkeys(
-        ("uptime_seconds", "machines_scored", "offered", "stored", "sampled_out", "dry_run", "rejected", "in_flight"),
-        _COUNT,
-    ),
-    "unsent_segments": {"type": ["integer", "null"], "description": "null: unknown, or the log is not shipped."},
-    "recent": {"type": ["array", "null"], "description": "null: send a token.", "items": {"type": "object"}},
-}
 
 
 def document(app: FastAPI, scorer: Scorer, *, closed: bool) -> dict[str, Any]:
     """The OpenAPI document of one bundle; ``closed`` tells whether tokens are required."""
-    made = get_openapi(title=TITLE, version=scorer.manifest.model_digest, description=DESCRIPTION, routes=app.routes)
-    problems = _problems()
+    made = get_openapi(title=TITLE, version=VERSION, description=DESCRIPTION, routes=app.routes)
+    made["info"]["x-model-digest"] = scorer.manifest.model_digest
+    made["servers"] = [{"url": "./", "description": "This service."}]
+    components: dict[str, Any] = {"schemas": schemas.named(scorer)}
+    problems = _problems(scorer)
     posts = {"/score": {"post": _score_operation(scorer, problems)}}
     if scorer.bundle.schema.components:
-        posts["/feedback"] = {"post": _feedback_operation(scorer, problems)}
+        posts["/feedback"] = {"post": _feedback_operation(scorer, components["schemas"]["FeedbackRequest"], problems)}
     made["paths"] = {**posts, **made["paths"]}
     plain = {path: made["paths"][path]["get"]["responses"] for path in ("/readyz", "/version", "/state")}
-    plain["/readyz"]["503"] = problems["503"] | {"description": "Not ready."}
-    made["paths"]["/example"]["get"]["responses"]["200"] |= _json(scorer.request_schema)
-    plain["/version"]["200"] |= _json(_object(_VERSION))
-    plain["/state"]["200"] |= _json(_object(_STATE))
+    plain["/readyz"]["503"] = problems["503"] | {"description": "Not ready."} | _problem(examples.not_ready())
+    example = made["paths"]["/example"]["get"]
+    example["tags"] = ["Scoring"]
+    example["responses"]["200"] |= _json(schemas.ref("ScoreRequest"))
+    plain["/version"]["200"] |= _json(schemas.ref("Version"))
+    plain["/state"]["200"] |= _json(schemas.ref("State"))
     if closed:
-        made.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for operations in posts.values():
             operations["post"]["security"] = [{"token": []}]
         made["paths"]["/state"]["get"]["security"] = [{}, {"token": []}]
         plain["/state"] |= {status: problems[status] for status in ("401", "403")}
-    return made
+    used = {tag for operations in made["paths"].values() for one in operations.values() for tag in one["tags"]}
+    made["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
+    return made | {"components": components}
 
 
-def _problems() -> dict[str, Any]:
-    """The response of each error status."""
-    content = {MEDIA_TYPE: {"schema": _problem_schema()}}
-    problems: dict[str, Any] = {status: {"description": text, "content": content} for status, text in _PROBLEMS.items()}
+def _problems(scorer: Scorer) -> dict[str, Any]:
+    """The response of each error status but 422, which differs by route."""
+    shown = examples.of_problems(scorer)
+    problems: dict[str, Any] = {
+        status: {"description": text} | _problem(shown.get(status, {})) for status, text in _PROBLEMS.items()
+    }
     problems["503"]["headers"] = _RETRY_AFTER
     return problems
 
@@ -95,97 +104,59 @@ def _problems() -> dict[str, Any]:
 def _score_operation(scorer: Scorer, problems: dict[str, Any]) -> dict[str, Any]:
     digest = {"description": "The model that answered.", "required": True, "schema": {"type": "string"}}
     headers = {**_ID_BACK, "X-Model-Digest": digest}
-    two = machines.examples(scorer.bundle.schema.machine_id, 2)
-    scored = {"description": "One result for each machine.", "headers": headers} | _json(scorer.answer_schema)
+    request, answer = _shown("ScoreRequest", scorer.request_schema), _shown("ScoreAnswer", scorer.answer_schema)
+    refused = examples.refusals(scorer.decode, examples.faulty_requests(scorer))
     return {
+        "tags": ["Scoring"],
         "summary": "Score machines",
         "description": "One result for each machine of the request, at its last telemetry row.",
         "operationId": "score",
         "parameters": [_ID, _DRY_RUN],
-        "requestBody": {"required": True} | _json(scorer.request_schema, _score_examples(scorer.example, two)),
-        "responses": {"200": scored, **problems},
+        "requestBody": {"required": True} | _json(request, examples.of_score(scorer)),
+        "responses": {
+            "200": {"description": "One result for each machine.", "headers": headers} | _json(answer),
+            **problems,
+            "422": problems["422"] | _problem(refused),
+        },
     }
 
 
-def _feedback_operation(scorer: Scorer, problems: dict[str, Any]) -> dict[str, Any]:
-    schema = feedback.openapi(scorer.bundle.schema)
-    (example,) = schema["examples"]
-    stored = {"description": "The rows are in the log, durably.", "headers": _ID_BACK} | _json(_acknowledgement())
+def _feedback_operation(scorer: Scorer, schema: dict[str, Any], problems: dict[str, Any]) -> dict[str, Any]:
+    fleet, (example,) = scorer.bundle.schema, schema["examples"]
+    request = _shown("FeedbackRequest", schema)
+    decoder = FeedbackDecoder(fleet, scorer.max_rows, scorer.max_ahead_us)
+    refused = examples.refusals(decoder, examples.faulty_feedback(fleet, example))
+    stored = {"description": "The rows are in the log, durably.", "headers": _ID_BACK}
     return {
+        "tags": ["Feedback"],
         "summary": "Report what happened",
         "description": "Failures and replacements that happened, events that did not (`retracted`), and up to when "
         "everything has been reported (`complete_until`): the next model is trained on this and the log.",
         "operationId": "feedback",
         "parameters": [_ID, _DRY_RUN],
-        "requestBody": {"required": True} | _json(schema, _feedback_examples(example)),
-        "responses": {"200": stored, **problems},
-    }
-
-
-def _json(schema: dict[str, Any], examples: dict[str, Any] | None = None) -> dict[str, Any]:
-    media: dict[str, Any] = {"schema": schema}
-    if examples:
-        media["examples"] = {name: {"summary": name, "value": value} for name, value in examples.items()}
-    return {"content": {"application/json": media}}
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _score_examples(example: dict[str, Any], two_machines: list[Id]) -> dict[str, Any]:
-    """Requests that can be sent as they are, by name."""
-    telemetry = example["telemetry"]
-    sensors = [name for name in telemetry if name not in ("datetime", "machineID")]
-    missing = telemetry | {sensors[0]: [None, *telemetry[sensors[0]][1:]]}
-    two = {name: column * 2 for name, column in telemetry.items()}
-    two["machineID"] = [machine for machine in two_machines for _ in telemetry["machineID"]]
-    examples = {
-        "one machine with all its tables": example,
-        "telemetry only": {"telemetry": telemetry},
-        "a missing reading": {"telemetry": missing},
-        "two machines": {"telemetry": two},
-    }
-    if "maint" in example:
-        found = {**example["maint"], "finding": ["worn"]}
-        examples["what was found at a replacement"] = example | {"maint": found}
-    return examples
-
-
-def _feedback_examples(example: dict[str, Any]) -> dict[str, Any]:
-    """Feedback that can be sent as it is, by name."""
-    failures, maint = example["failures"], {**example["maint"], "finding": ["sound"]}
-    earlier = {**failures, "datetime": ["2015-01-05T05:30:00Z"]}
-    return {
-        "a failure and its replacement": example,
-        "a failure": {"failures": failures},
-        "a planned replacement of a sound component": {"maint": maint},
-        "a failure whose time is corrected": {"failures": earlier, "retracted": {"failures": failures}},
-        "everything has been reported": {"complete_until": example["complete_until"]},
-    }
-
-
-def _acknowledgement() -> dict[str, Any]:
-    """The JSON Schema of the answer to feedback."""
-    stored = dict.fromkeys(("failures", "maint", "retracted", "complete_until"), _COUNT)
-    answer = {"request_id": {"type": "string"}, "stored": _object(stored) | {"description": "Rows of each part."}}
-    example = {"failures": 1, "maint": 1, "retracted": 0, "complete_until": 1}
-    return _object(answer) | {"examples": [{"request_id": "4f2c", "stored": example}]}
-
-
-def _problem_schema() -> dict[str, Any]:
-    """The JSON Schema of a problem (RFC 9457)."""
-    fault = {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}}
-    return {
-        "type": "object",
-        "properties": {
-            "type": {"type": "string"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "request_id": {"type": "string"},
-            "errors": {"type": "array", "items": fault, "description": "Each with an RFC 6901 pointer into the body."},
+        "requestBody": {"required": True} | _json(request, examples.of_feedback(example)),
+        "responses": {
+            "200": stored | _json(schemas.ref("FeedbackAnswer")),
+            **problems,
+            "422": problems["422"] | _problem(refused),
         },
-        "required": ["type", "title", "status", "detail"],
-        "examples": [Problem(415, "Content-Type 'text/plain': send application/json").body("4f2c")],
     }
+
+
+def _shown(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The ``$ref`` to a named schema, with its examples: deployments of other releases look for them here."""
+    return schemas.ref(name) | {"examples": schema["examples"]}
+
+
+def _json(schema: dict[str, Any], shown: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema} | _examples(shown or {})}}
+
+
+def _problem(shown: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {MEDIA_TYPE: {"schema": schemas.ref("Problem")} | _examples(shown)}}
+
+
+def _examples(shown: dict[str, Any]) -> dict[str, Any]:
+    if not shown:
+        return {}
+    return {"examples": {name: {"summary": name, "value": value} for name, value in shown.items()}}

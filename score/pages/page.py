@@ -13,7 +13,7 @@ from typing import Any
 from score.answer import Scorer
 from score.pages import markdown
 
-_STYLE, _SCRIPT, _PAGE = (
+STYLE, _SCRIPT, _PAGE = (
     files("score.pages").joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "page.html")
 )
 _CREDENTIALS = """<label for="token">Token</label>
@@ -21,13 +21,14 @@ _CREDENTIALS = """<label for="token">Token</label>
 <p class="hint" id="token-hint">With the scope “score”. It is not stored.</p>"""
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
+    """The source of a content security policy that allows an inline script or style."""
     return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
 HEADERS = {
     "Content-Security-Policy": (
-        f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; connect-src 'self'; "
+        f"default-src 'none'; style-src {hash_of(STYLE)}; script-src {hash_of(_SCRIPT)}; connect-src 'self'; "
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
@@ -39,7 +40,7 @@ def page(scorer: Scorer, served: dict[str, str | None], *, closed: bool) -> str:
     return Template(_PAGE).substitute(
         fleets=escape(" and ".join(scorer.manifest.training.machines) or "no fleet"),
         hours=f"{scorer.manifest.history_hours:g}",
-        style=_STYLE,
+        style=STYLE,
         script=_SCRIPT,
         token=_CREDENTIALS if closed else "",
         example=escape(columns(scorer.example)),

@@ -56,6 +56,15 @@ def test_every_fault_has_a_pointer():
     assert ["/maint"] == errors_of(BOTH, FeedbackDecoder(SCHEMA, 1))
 
 
+@pytest.mark.parametrize("within", ["failures", "retracted"])
+def test_rows_in_place_of_columns_are_told_the_form_to_send(within):
+    with pytest.raises(RequestError, match="send columns, not rows, as") as caught:
+        decode(json.dumps({within: [{"datetime": "2015-01-05T06:00:00Z"}]}))
+    (error,) = caught.value.errors
+    form = '{"datetime": […], "machineID": […], "failure": […]}'
+    assert (form if within == "failures" else f'{{"failures": {form}}}') in error["detail"]
+
+
 def test_a_fleet_without_components_has_an_example_too():
     bare = replace(SCHEMA, components=())
     rows = {"failures": 0, "maint": 0, "retracted": 0, "complete_until": 1}

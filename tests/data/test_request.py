@@ -37,6 +37,30 @@ def pointer_of(request):
     return error["pointer"]
 
 
+COLUMNS = '{"datetime": […], "machineID": […], "volt": […], …}'
+PANDAS = "; to_dict('list') of a pandas frame is that"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "form"),
+    [
+        ({"telemetry": [{"machineID": 1, "datetime": "2015-01-04T06:00:00Z", "volt": 170.0}]}, "/telemetry", COLUMNS),
+        ([{"machineID": 1, "datetime": "2015-01-04T06:00:00Z"}], "", f'{{"telemetry": {COLUMNS}}}'),
+        ({**EXAMPLE, "machines": []}, "/machines", '{"machineID": […], "model": […], "age": […]}'),
+    ],
+    ids=["rows of a table", "only rows", "no rows"],
+)
+def test_rows_in_place_of_columns_are_told_the_form_to_send(body, pointer, form):
+    said = f"Expected `object`, got `array`: send columns, not rows, as {form}{PANDAS}"
+    assert [{"pointer": pointer, "detail": said}] == errors_of(body)
+
+
+def test_one_row_whose_values_are_no_lists_is_told_to_make_lists():
+    (error,) = errors_of(changed("telemetry", "volt", 170.0))
+    assert "/telemetry/volt" == error["pointer"]
+    assert error["detail"].endswith("a column is a list with one value for each row, write […]")
+
+
 @pytest.mark.parametrize("path", sorted((GOLDEN / "requests").iterdir()), ids=lambda path: path.stem)
 def test_the_corpus_is_answered_as_its_names_say(path):
     status, body = path.name[:3], path.read_bytes()

@@ -28,7 +28,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
     if case.meta is None or case.meta.generation.mode.is_negative or not isinstance(case.body, dict):
         return
     (content,) = case.operation.definition.raw["requestBody"]["content"].values()
-    examples = {name: part["examples"][0] for name, part in content["schema"]["properties"].items()}
+    (examples,) = content["schema"]["examples"]
     retracted = case.body.pop("retracted", None)
     case.body = {name: _even(table, examples[name], _KEYS.get(name, ())) for name, table in case.body.items()}
     if "complete_until" in case.body:

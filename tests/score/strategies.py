@@ -13,6 +13,20 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+def inlined(schema, document):
+    """A schema of a document with each ``$ref`` replaced by what it names."""
+    if isinstance(schema, list):
+        return [inlined(part, document) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {
+        key: part if key == "examples" else inlined(part, document) for key, part in schema.items() if key != "$ref"
+    }
+    if "$ref" not in schema:
+        return rest
+    return {**inlined(document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document), **rest}
+
+
 def text_of(instant, offset):
     """A time in RFC 3339 with this offset; without an offset it is UTC."""
     shift = dt.timedelta(hours=int(offset[:3])) if offset[:1] in ("+", "-") else dt.timedelta()
@@ -21,8 +35,12 @@ def text_of(instant, offset):
 
 def cell(schema):
     """A value allowed by the schema of a column's items."""
+    if "anyOf" in schema:
+        return st.one_of(*map(cell, schema["anyOf"]))
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
+    if schema["type"] == "null":
+        return st.none()
     if schema["type"] == "integer":
         return st.integers(schema["minimum"], schema["maximum"])
     numbers = st.floats(min_value=schema.get("minimum"), allow_nan=False, allow_infinity=False)

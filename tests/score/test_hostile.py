@@ -33,7 +33,8 @@ def client(server):
 
 @pytest.fixture(scope="session")
 def operation(client):
-    return client.get("/openapi.json").json()["paths"]["/score"]["post"]
+    document = client.get("/openapi.json").json()
+    return strategies.inlined(document["paths"]["/score"]["post"], document)
 
 
 @pytest.fixture(scope="session")

@@ -148,8 +148,8 @@ def test_the_document_of_the_api_and_the_page_have_names(server, named_bundle):
         answer = httpx.post(f"{server.url}/score", json=example["value"], headers={"Closed-Loop-Dry-Run": "1"})
         assert 200 == answer.status_code, answer.text
         assert all(re.fullmatch(r"machine-\d", result["machineID"]) for result in answer.json()["results"])
-    schema = post["responses"]["200"]["content"]["application/json"]["schema"]
-    assert "string" == schema["properties"]["results"]["items"]["properties"]["machineID"]["type"]
+    result = document["components"]["schemas"]["MachineResult"]
+    assert "string" == result["properties"]["machineID"]["type"]
     told = document["paths"]["/feedback"]["post"]["requestBody"]["content"]["application/json"]["examples"]
     for example in told.values():
         answer = httpx.post(f"{server.url}/feedback", json=example["value"], headers={"Closed-Loop-Dry-Run": "1"})

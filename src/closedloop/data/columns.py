@@ -290,7 +290,23 @@ def _mistyped(message: str, columns: Columns) -> RequestError:
         return refusal(pointer, _no_machine(what, known_columns.get(column)))
     if bracket and known_columns.get(column) == list[float | None]:
         return refusal(pointer, f"{what}: {NUMBERS}")
+    if what == "Expected `object`, got `array`":
+        form = (
+            f"send columns, not rows, as {_form(known_columns or columns)}; to_dict('list') of a pandas frame is that"
+        )
+        return refusal(pointer, f"{what}: {form}")
+    if what.startswith("Expected `array`") and column in known_columns:
+        return refusal(pointer, f"{what}: a column is a list with one value for each row, write […]")
     return refusal(pointer, f"{what}: see the request's schema at /docs")
+
+
+def _form(kinds: dict[str, Any]) -> str:
+    """How an object of these columns is written, or one of tables of columns."""
+    name, kind = next(iter(kinds.items()))
+    if isinstance(kind, dict):
+        return f"{{{json.dumps(name, ensure_ascii=False)}: {_form(kind)}}}"
+    columns = [f"{json.dumps(name, ensure_ascii=False)}: […]" for name in list(kinds)[:3]]
+    return f"{{{', '.join([*columns, '…'] if len(kinds) > 3 else columns)}}}"
 
 
 def _no_machine(what: str, kind: Any) -> str:
