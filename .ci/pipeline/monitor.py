@@ -67,7 +67,7 @@ def text(state: IssueState) -> str:
 
 def opened() -> dict[str, Any] | None:
     """Return the open issue, or None."""
-    told = (one for one in github.objects("issues?state=open&per_page=100") if "pull_request" not in one)
+    told = (one for one in github.objects("issues?state=open") if "pull_request" not in one)
     return next((one for one in told if one["title"] == TITLE and one["user"]["type"] == "Bot"), None)
 
 

@@ -66,7 +66,7 @@ def keep(title: str, text: str, closing: str) -> None:
     """Open an issue with a text, or add a comment to the open one; without a text close it with other words."""
     told = [
         one
-        for one in github.objects("issues?state=open&per_page=100")
+        for one in github.objects("issues?state=open")
         if one["title"] == title and one["user"]["type"] == "Bot" and "pull_request" not in one
     ]
     where = ["--repo", github.repository()]

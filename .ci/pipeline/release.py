@@ -65,7 +65,7 @@ def decision(
         )
     notes = []
     if held_by:
-        notes.append(f"Nothing is released: {held_by}. After that, run this workflow again.")
+        notes.append(f"Nothing is released: {held_by}. After that, run the workflow of the push again.")
     elif newer := release_facts.overtaken(known, commit, behind):
         held_by = newer.tag
         notes.append(f"Nothing to release: {newer.tag} is the release of this commit or of a newer one.")
@@ -84,9 +84,10 @@ def decide() -> None:
     """Set the outputs of the job ``decide``, and say on the summary page what is skipped."""
     deploy_to = os.environ.get("DEPLOY_TO", "")
     commit = github.setting("GITHUB_SHA")
-    done = decision(
-        release_facts.published(), commit, release_facts.is_ancestor, release_facts.holder(), deploy_to, chain.signs()
-    )
+    held_by, signs = release_facts.holder(), chain.signs()
+    if not (held_by or signs) and os.environ.get("GITHUB_EVENT_NAME") == "workflow_dispatch":
+        held_by = "what is not signed is compared with the run of a push later, and this one was started by hand"
+    done = decision(release_facts.published(), commit, release_facts.is_ancestor, held_by, deploy_to, signs)
     used = {"staging": done.staging, "production": done.production, "mlflow": os.environ.get("MLFLOW_TRACKING_URI")}
     environments.refuse_unguarded([name for name, is_used in used.items() if is_used and done.release])
     github.tell("\n".join(["### What is released", "", *(f"- {note}" for note in done.notes or ("Everything.",))]))
@@ -202,7 +203,7 @@ def draft() -> None:
     known = sealed.checked(FILES)
     judged = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
     name = tag()
-    for one in github.objects("releases?per_page=100"):
+    for one in github.objects("releases"):
         if one["tag_name"] == name and one["draft"]:
             github.gh("api", "--method", "DELETE", f"repos/{github.repository()}/releases/{one['id']}")
     paths = [str(path) for path in sorted(FILES.iterdir())]
@@ -215,24 +216,28 @@ def verify(name: str = "") -> None:
     """Verify build/release before it is applied; ``name`` is the release's tag, by default RELEASE or this run's.
 
     Raises:
-        PipelineError: a file was changed, or nothing shows that main made the release.
+        PipelineError: a file was changed, nothing shows that main made the release, or its moves name other facts.
     """
     name = name or os.environ.get("RELEASE", "")
-    github.tell(f"Verified: {sealed.verify(FILES, name or tag(), of_this_run=not name)}.")
+    said = sealed.verify(FILES, name or tag(), of_this_run=not name)
+    if name:
+        sealed.refuse_other_facts(release_facts.named(release_facts.published(), name), FACTS.read_bytes())
+    github.tell(f"Verified: {said}.")
 
 
 def refuse_changed_draft(name: str, known: dict[str, Any]) -> None:
     """Refuse to publish a draft whose files are not those of this run; everyone who may write here can change them.
 
     Raises:
-        PipelineError: there is no such draft, or GitHub has another digest of a file.
+        PipelineError: there is no such draft, or a second one, or GitHub has another digest of a file.
     """
-    for one in github.objects("releases?per_page=100"):
-        if one["tag_name"] == name:
-            there = {each["name"]: str(each["digest"]).removeprefix("sha256:") for each in one["assets"]}
-            own = sealed.digests(FILES) | {FACTS.name: hashlib.sha256(FACTS.read_bytes()).hexdigest()}
-            return sealed.compare(there, own)
-    raise github.PipelineError(f"the draft of release {name} is gone; run the whole workflow again")
+    same = [one for one in github.objects("releases") if one["tag_name"] == name]
+    if len(same) != 1:
+        how = "is gone" if not same else f"is one of {len(same)}, and any of them could be published: delete the others"
+        raise github.PipelineError(f"the draft of release {name} {how}; run the whole workflow again")
+    there = {each["name"]: str(each["digest"]).removeprefix("sha256:") for each in same[0]["assets"]}
+    own = sealed.digests(FILES) | {FACTS.name: hashlib.sha256(FACTS.read_bytes()).hexdigest()}
+    sealed.compare(there, own)
 
 
 def publish() -> None:
