@@ -371,14 +371,36 @@ def test_an_older_release_does_not_stop_a_newer_commit(repo: Repository) -> None
     assert decided(repo)[1]["release"] == "true"
 
 
+def holding(repo: Repository, *tags: str) -> None:
+    """Give GitHub branches of rollbacks."""
+    refs = [{"ref": f"refs/heads/rollback/{tag}", "object": {"sha": "a"}} for tag in tags]
+    repo.state["api"]["git/matching-refs/heads/rollback/"] = refs
+
+
+def test_a_persons_own_branch_is_no_rollback_and_an_odd_name_asks_for_no_other(repo: Repository) -> None:
+    """Only a branch of a release's name holds; docs.github.com/rest/pulls/pulls: `head` is part of a query."""
+    holding(repo, "fix-it", "a&state=closed", "ü#1")
+    repo.keep()
+    assert decided(repo)[1]["release"] == "true"
+    assert repo.run("release", "hold").returncode == 0
+    asked = [word for call in repo.calls("api") for word in call["words"] if "releases/tags/" in word]
+    assert "repos/someone/fleet/releases/tags/a%26state%3Dclosed" in asked
+
+
 @pytest.mark.parametrize(
     ("pulls", "held"),
-    [([], True), ([{"number": 3, "state": "open"}], True), ([{"number": 3, "state": "closed"}], False)],
+    [
+        ([], True),
+        ([{"number": 3, "state": "open", "head": {"sha": "a"}}], True),
+        ([{"number": 3, "state": "closed", "head": {"sha": "a"}}], False),
+        ([{"number": 3, "state": "closed", "head": {"sha": "of an earlier rollback"}}], True),
+    ],
 )
 def test_a_rollback_that_waits_for_a_person_holds_everything(
     repo: Repository, pulls: list[dict[str, Any]], held: bool
 ) -> None:
-    repo.state["api"]["git/matching-refs/heads/rollback/"] = [{"ref": "refs/heads/rollback/r1"}]
+    holding(repo, "r1")
+    repo.release("r1", repo.commits[0])
     repo.state["api"]["pulls?state=all&head=someone:rollback/r1"] = pulls
     repo.keep()
     assert decided(repo)[1]["release"] == str(not held).lower()
@@ -600,6 +622,32 @@ def test_a_rollback_to_before_the_pipeline_moved_keeps_every_target_that_workflo
     for target in sorted(called):
         words = ["make", "--dry-run", "INSTALLED=", "WHEEL=", "BUNDLE=", target]
         assert subprocess.run(words, cwd=repo.work, capture_output=True, check=False).returncode == 0, target
+
+
+def test_a_rollback_that_is_run_again_keeps_what_a_person_added_to_its_branch(repo: Repository) -> None:
+    served(repo)
+    assert repo.run("rollback", "hold", RELEASE="r0", REASON="hot").returncode == 0
+    repo.git("fetch", "--quiet", "origin")
+    first = repo.git("rev-parse", "origin/rollback/r0")
+    assert repo.run("rollback", "hold", RELEASE="r0", REASON="hot").returncode == 0
+    repo.git("fetch", "--quiet", "origin")
+    assert first == repo.git("rev-parse", "origin/rollback/r0")
+
+    repo.git("checkout", "--quiet", "-b", "mine", "origin/rollback/r0")
+    mine = repo.commit({"pyproject.toml": "[tool.x]\n"})
+    repo.git("push", "--quiet", "origin", "mine:rollback/r0")
+    repo.git("fetch", "--quiet", "origin")
+    repo.state["api"]["pulls?state=all&base=main&head=someone:rollback/r0"] = [
+        {"number": 4, "state": "open", "head": {"sha": mine}, "body": ""}
+    ]
+    repo.keep()
+    before = len(repo.calls("pr", "create"))
+    done = repo.run("rollback", "hold", RELEASE="r0", REASON="hot")
+    assert done.returncode == 0, done.stderr
+    repo.git("fetch", "--quiet", "origin")
+    assert mine == repo.git("rev-parse", "origin/rollback/r0")
+    assert len(repo.calls("pr", "create")) == before
+    assert f"#4 has commits of a person ({mine[:7]}" in repo.summary()
 
 
 def test_where_no_pull_request_may_be_opened_the_branch_holds_and_a_person_is_told(repo: Repository) -> None:
@@ -969,7 +1017,7 @@ def test_the_head_of_main_has_its_release_or_is_young_or_is_named(repo: Reposito
     assert "has no release" in red.stderr
     repo.release("r8", old, served="2026-01-01")
     assert repo.run("notices", "head", GITHUB_SHA=old).returncode == 0
-    repo.state["api"]["git/matching-refs/heads/rollback/"] = [{"ref": "refs/heads/rollback/r1"}]
+    holding(repo, "r8")
     repo.keep()
     held = repo.run("notices", "head", GITHUB_SHA=old)
     assert held.returncode == 1
