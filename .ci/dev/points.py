@@ -20,7 +20,7 @@ from pipeline.github import ROOT, PipelineError
 RULESETS = ROOT / ".github/rulesets"
 MODES = tuple(sorted(path.stem for path in RULESETS.glob("*.json")))
 # What holds secrets or an identity that deploys. `data` is not one of them: every branch reads the data that it names.
-ENVIRONMENTS: tuple[str, ...] = ("bot", "mlflow", "production", "staging")
+ENVIRONMENTS: tuple[str, ...] = ("approval", "bot", "mlflow", "production", "staging")
 ENVIRONMENTS += ("azureml",)
 ENVIRONMENTS += ("databricks",)
 LABELS = {
@@ -285,5 +285,5 @@ def subjects(repository: Repository) -> str:
         if found.get("use_immutable_subject"):
             owner, name = f"{owner}@{repository.about['owner']['id']}", f"{name}@{repository.about['id']}"
         prefix = f"repo:{owner}/{name}"
-    clouds = sorted({"data", *ENVIRONMENTS} - {"bot", "mlflow"})  # those two hold secrets, and no cloud trusts them
+    clouds = sorted({"data", *ENVIRONMENTS} - {"approval", "bot", "mlflow"})  # no cloud trusts those
     return "\n".join(f"  {prefix}:environment:{name}" for name in clouds)

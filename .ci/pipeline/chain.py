@@ -1,8 +1,9 @@
 """The chain of moves: signed records of which release became served or the champion, and which was withdrawn.
 
-Each record is an attestation by release.yml or rollback.yml at ``main``. Its subjects are the image that it is about
-and one constant text, by which all records are found at once. A record names the digest of the one before it, so that
-a missing one is noticed. Where GitHub keeps attestations, nothing that can be edited says what is served.
+Each record is an attestation by deliver.yml (once release.yml) or rollback.yml at ``main``. Its subjects are the image
+that it is about and one constant text, by which all records are found at once. A record names the digest of the one
+before it, so that a missing one is noticed. Where GitHub keeps attestations, nothing that can be edited says what is
+served.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from pipeline import github
 
 FOLDER = Path("build/move")  # what the job that signs attests: the record, and its subjects
-TYPE = "https://closedloop.example/moves/v1"  # of the predicate; release.yml and rollback.yml name it too
+TYPE = "https://closedloop.example/moves/v1"  # of the predicate; deliver.yml and rollback.yml name it too
 SUBJECT = b"closedloop: the moves of served, champion and withdrawn\n"
 MAIN = "refs/heads/main"
 TEXTS_UNTIL = ""  # the day, as 2026-12-31, until which the releases' texts are believed where a chain begins anew
@@ -83,7 +84,7 @@ def _by_main(result: dict[str, Any]) -> bool:
 def signer() -> str:
     """Return the pattern of the identities that may sign a record."""
     here = re.escape(f"{github.setting('GITHUB_SERVER_URL')}/{github.repository()}/.github/workflows/")
-    return f"^{here}(release|rollback)\\.yml@{MAIN}$"
+    return f"^{here}(release|deliver|rollback)\\.yml@{MAIN}$"
 
 
 def records() -> list[Record]:

@@ -32,11 +32,11 @@ def issue() -> None:
 
     A release cancelled for a newer commit's is not a fault.
     """
-    bad = {job: how for job, how in red().items() if (job, how) != ("release", "cancelled")}
-    outputs = json.loads(github.setting("NEEDS")).get("release", {}).get("outputs") or {}
+    bad = {job: how for job, how in red().items() if (job, how) != ("deliver", "cancelled")}
+    outputs = json.loads(github.setting("NEEDS")).get("deliver", {}).get("outputs") or {}
     behind = outputs.get("behind", "")  # empty: no release, or no such target
     if behind not in ("", "none"):
-        bad.pop("release", None)  # it was published before that target was tried
+        bad.pop("deliver", None)  # it was published before that target was tried
     commit = github.setting("GITHUB_SHA")
     text = "\n".join(
         [

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline import chain, github, release_facts
+from pipeline import chain, github, release_facts, tags
 
 FACTS = "facts.json"
 SIGNER = ".github/workflows/release.yml"
@@ -132,12 +132,7 @@ def refuse_moved_tag(one: release_facts.Release) -> None:
     Raises:
         PipelineError: the tag was moved, or is gone.
     """
-    path = f"repos/{github.repository()}/git/ref/tags/{one.tag}"
-    found = json.loads(github.gh("api", path))["object"]["sha"]
-    if found != one.commit:
-        raise github.PipelineError(
-            f"release {one.tag} is refused: its tag was moved to commit {found[:12]}, and it is of {one.commit[:12]}"
-        )
+    tags.refuse_moved(one.tag, tags.there(one.tag), one.commit)
 
 
 def refuse_other_facts(one: release_facts.Release, content: bytes) -> None:

@@ -64,19 +64,18 @@ class Site:
         self.sign(f"sha256:{sha((here / 'facts.json').read_bytes())}", commit=commit)
         self.sign(image(n).partition("@")[2], commit=commit)
         self.artifacts(n, here)
+        repo.state["api"][f"git/ref/tags/{self.tags[n - 1]}"] = {"object": {"sha": commit, "type": "commit"}}
+        repo.keep()
         for command in ("draft", "publish"):
             done = repo.run("release", command, GITHUB_SHA=commit, GITHUB_RUN_NUMBER=str(n))
             assert done.returncode == 0, done.stderr
         self.sign_move(commit)
-        repo.state["api"][f"git/ref/tags/{self.tags[n - 1]}"] = {"object": {"sha": commit, "type": "commit"}}
-        repo.keep()
 
     def artifacts(self, n: int, folder: Path) -> None:
         """What the API says of the run that made a release, and of what it uploaded."""
         commit, api = self.repo.commits[n], self.repo.state["api"]
         here = {"full_name": "someone/fleet"}
         run = {"id": 100 + n, "run_number": n, "head_sha": commit, "event": "push", "head_repository": here}
-        api["git/ref/heads/main"] = {"object": {"sha": self.repo.commits[2]}}
         api[f"compare/{commit}...{self.repo.commits[2]}"] = {"status": "ahead"}
         api[f"actions/workflows/ci.yml/runs?head_sha={commit}&branch=main"] = {"workflow_runs": [run]}
         api[f"actions/runs/{100 + n}/artifacts?name=release"] = {"artifacts": [{"name": "release", "expired": False}]}
@@ -231,7 +230,7 @@ TAMPERED: dict[str, tuple[Tamper, str]] = {
         lambda site: site.repo.state["api"].update({f"git/ref/tags/{site.tags[1]}": {"object": {"sha": "e" * 40}}}),
         "its tag was moved",
     ),
-    "the tag gone": (lambda site: site.repo.state["api"].pop(f"git/ref/tags/{site.tags[1]}"), "HTTP 404"),
+    "the tag gone": (lambda site: site.repo.state["api"].pop(f"git/ref/tags/{site.tags[1]}"), "its tag is gone"),
     "files of an earlier attempt of its run, which no move names": (
         lambda site: site.sign(site.forge(2), commit=site.repo.commits[2]),
         "is not the file that was signed as served",
