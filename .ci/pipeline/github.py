@@ -62,6 +62,20 @@ def objects(path: str, key: str = "") -> list[dict[str, Any]]:
     return listed(f"repos/{repository()}/{path}", key)
 
 
+def issues() -> list[dict[str, Any]] | None:
+    """Return the open issues; None where the repository has none, as a fork: the summary page says so.
+
+    GitHub answers 410 there (docs.github.com/rest/issues/issues).
+    """
+    try:
+        return [one for one in objects("issues?state=open") if "pull_request" not in one]
+    except PipelineError as error:
+        if "HTTP 410" not in str(error):
+            raise
+    tell("No issue is kept, since this repository has none: Settings → General → Features → Issues.")
+    return None
+
+
 def setting(name: str) -> str:
     """Return an environment variable that the workflow sets.
 

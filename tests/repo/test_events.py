@@ -93,7 +93,8 @@ def run(root: Path, name: str, world: World, prefix: str = "", inputs: dict[str,
             results = {facts["result"] for facts in inner.values()}
             worst = next((bad for bad in ("failure", "cancelled") if bad in results), "success")
             result = world.ends.get(key, worst)
-            handed = outputs(root, Path(facts["uses"]).name, {j[len(key) + 1 :]: told for j, told in inner.items()})
+            inside = {j[len(key) + 1 :]: told for j, told in inner.items()}
+            handed = outputs(root, Path(facts["uses"]).name, inside, given)
             done[job] = {"result": result, "outputs": handed if result == "success" else {}}
             shown |= inner
         else:
@@ -103,10 +104,10 @@ def run(root: Path, name: str, world: World, prefix: str = "", inputs: dict[str,
     return shown
 
 
-def outputs(root: Path, name: str, done: dict[str, Any]) -> dict[str, Any]:
+def outputs(root: Path, name: str, done: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """What a called workflow hands on of what its jobs hand on."""
     declared = (read(root / ".github/workflows" / name)[True]["workflow_call"] or {}).get("outputs", {})
-    return {key: evaluate(one["value"], {"jobs": done}) for key, one in declared.items()}
+    return {key: evaluate(one["value"], {"jobs": done, "inputs": inputs}) for key, one in declared.items()}
 
 
 def needed(job: dict[str, Any]) -> list[str]:

@@ -969,6 +969,35 @@ def test_a_red_main_is_one_issue_until_it_is_green(repo: Repository) -> None:
     assert repo.calls("issue", "close", "3")
 
 
+def test_a_copy_that_failed_after_the_release_does_not_say_that_nothing_is_served(repo: Repository) -> None:
+    """docs.github.com, "Contexts": `jobs.<id>.result` reaches the caller of a workflow that failed."""
+    needs = {"required": {"result": "success"}, "deliver": {"result": "failure", "outputs": {"served": "true"}}}
+    assert repo.run("notices", "issue", NEEDS=json.dumps(needs)).returncode == 0
+    (made,) = repo.calls("issue", "create")
+    title = made["words"][made["words"].index("--title") + 1]
+    assert "main is red" not in title
+    assert "is released and served" in made["stdin"]
+    repo.state["api"]["issues?state=open"] = [{"number": 3, "title": title, "user": {"type": "Bot"}}]
+    repo.keep()
+    needs["deliver"]["result"] = "success"
+    repo.run("notices", "issue", NEEDS=json.dumps(needs))
+    assert repo.calls("issue", "close", "3")
+    needs["deliver"] = {"result": "failure", "outputs": {"served": "false"}}
+    repo.run("notices", "issue", NEEDS=json.dumps(needs))
+    assert "is not served: deliver (failure)" in repo.calls("issue", "create")[-1]["stdin"]
+
+
+def test_where_issues_are_off_the_page_says_so_and_the_job_is_green(repo: Repository) -> None:
+    """docs.github.com/rest/issues/issues: 410 Gone; another answer is an error."""
+    needs = json.dumps({"required": {"result": "failure"}})
+    for answer, code in (("HTTP 410: Issues are disabled for this repo", 0), ("HTTP 502: bad gateway", 1)):
+        repo.state["refuse"] = {"api --paginate repos/someone/fleet/issues": answer}
+        repo.keep()
+        assert repo.run("notices", "issue", NEEDS=needs).returncode == code
+    assert "No issue is kept" in repo.summary()
+    assert not repo.calls("issue")
+
+
 def test_a_target_that_is_behind_is_an_issue_of_its_own(repo: Repository) -> None:
     """The release is served: main is not red, and only the other target is named."""
     needs = {"required": {"result": "success"}, "deliver": {"result": "failure", "outputs": {"behind": "Azure ML"}}}

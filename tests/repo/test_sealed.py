@@ -489,6 +489,8 @@ def test_runs_and_artifacts_beyond_the_first_page_are_found(private: Site) -> No
 
 def test_what_is_not_signed_is_not_released_by_a_run_that_was_started_by_hand(site: Site) -> None:
     commit = site.repo.commit({"model.py": "4\n"})
+    site.repo.state["api"]["git/ref/heads/main"] = {"object": {"sha": commit}}
+    site.repo.keep()
     for event, released in (("workflow_dispatch", "false"), ("push", "true")):
         done = site.repo.run("release", "decide", GITHUB_SHA=commit, GITHUB_EVENT_NAME=event, **UNSIGNED)
         assert done.returncode == 0, done.stderr
