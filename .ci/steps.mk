@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook
 
 AZUREML := build/azureml/env
 
@@ -62,8 +62,11 @@ issue: ## keep one issue open while main is red, from NEEDS
 release-decide: ## whether this commit of main is released, where to, and what is skipped
 	@$(FROM_CI) python3 -m pipeline.release decide
 
-release-hold: ## red while a rollback waits for a person
+release-hold: ## red while a rollback waits for a person; whether no newer release is published
 	@$(FROM_CI) python3 -m pipeline.release hold
+
+release-approved: ## the same, and whether no newer release is on its way either
+	@$(FROM_CI) python3 -m pipeline.release approved
 
 image-push: engine ## push the image that was tested, and print its digest
 	@DOCKER=$(DOCKER) IMAGE=$(call quoted,IMAGE) $(FROM_CI) python3 -m pipeline.image_push

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 from dev import points
 from dev.origin import Origin, origin
@@ -107,7 +108,7 @@ def copy(here: Origin, about: dict[str, Any]) -> Iterator[Line]:
         template = (about.get("template_repository") or {}).get("full_name")
         yield "ok", "copy", f"{kind}, " + (f"from the template {template}" if template else "made without a template")
     yield from asserted(points.probe(here))
-    found = here.api("/environments?per_page=100")["environments"]
+    found = here.objects("environments", "environments")
     yield from configured(here, [place["name"] for place in found])
 
 
@@ -143,11 +144,11 @@ def mode_of(repository: points.Repository) -> str:
 def configured(here: Origin, places: list[str]) -> Iterator[Line]:
     """Yield a line for each variable and secret that a workflow uses: where it is set, or what is skipped without."""
     for kind, path, word in (("vars", "variables", "variable"), ("secrets", "secrets", "secret")):
-        addresses = {"the repository": f"/actions/{path}"}
-        addresses |= {place: f"/environments/{place}/{path}" for place in places}
+        addresses = {"the repository": f"actions/{path}"}
+        addresses |= {place: f"environments/{quote(place, safe='')}/{path}" for place in places}
         there: dict[str, list[str]] = {}
         for place, address in addresses.items():
-            for entry in here.api(f"{address}?per_page=100")[path]:
+            for entry in here.objects(address, path):
                 there.setdefault(entry["name"], []).append(place)
                 if entry["name"] == "LOG_SINK" and not pin_access.cloud({"location": entry.get("value", "")}):
                     yield "skip", "retraining", pin_access.unreadable(entry.get("value", ""))

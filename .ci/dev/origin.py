@@ -45,6 +45,14 @@ class Origin:
             return json.loads(self.gh(*words) or "null")
         return json.loads(self.gh(*words, "--input", "-", stdin=json.dumps(body)) or "null")
 
+    def objects(self, path: str, key: str = "") -> list[dict[str, Any]]:
+        """Return every object of a list, over all pages, as :func:`pipeline.github.listed`.
+
+        Raises:
+            PipelineError: as for :meth:`gh`.
+        """
+        return github.listed(f"repos/{self.name}/{path}", key, env={"GH_REPO": f"{self.host}/{self.name}"})
+
 
 def origin() -> Origin:
     """Return the repository of the remote ``origin``.

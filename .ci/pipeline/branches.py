@@ -54,13 +54,6 @@ def changed(files: dict[str, Path]) -> str:
         return git("write-tree", index=index)
 
 
-def push(tree: str, branch: str, message: str) -> str:
-    """Push one commit with that tree on top of ``main`` as that branch; return the commit."""
-    commit = git("commit-tree", tree, "-p", MAIN, "-m", message)
-    git("-c", LOGIN, "push", "--force", "origin", f"{commit}:refs/heads/{branch}")
-    return commit
-
-
 def head(branch: str) -> str:
     """Return the newest commit of a branch of ``origin`` as it was fetched; an empty text where there is none."""
     return git("for-each-ref", "--format=%(objectname)", f"refs/remotes/origin/{branch}")

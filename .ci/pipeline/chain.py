@@ -1,8 +1,9 @@
 """The chain of moves: signed records of which release became served or the champion, and which was withdrawn.
 
-Each record is an attestation by release.yml or rollback.yml at ``main``. Its subjects are the image that it is about
-and one constant text, by which all records are found at once. A record names the digest of the one before it, so that
-a missing one is noticed. Where GitHub keeps attestations, nothing that can be edited says what is served.
+Each record is an attestation by deliver.yml (once release.yml) or rollback.yml at ``main``. Its subjects are the image
+that it is about and one constant text, by which all records are found at once. A record names the digest of the one
+before it, so that a missing one is noticed. Where GitHub keeps attestations, nothing that can be edited says what is
+served.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ import json
 import os
 import re
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline import github
 
 FOLDER = Path("build/move")  # what the job that signs attests: the record, and its subjects
-TYPE = "https://closedloop.example/moves/v1"  # of the predicate; release.yml and rollback.yml name it too
+TYPE = "https://closedloop.example/moves/v1"  # of the predicate; deliver.yml and rollback.yml name it too
 SUBJECT = b"closedloop: the moves of served, champion and withdrawn\n"
 MAIN = "refs/heads/main"
+TEXTS_UNTIL = ""  # the day, as 2026-12-31, until which the releases' texts are believed where a chain begins anew
+REMEDY = (
+    "so someone may have deleted attestations. Read the audit log; then begin a new chain with a reviewed commit that "
+    "changes SUBJECT in .ci/pipeline/chain.py and sets TEXTS_UNTIL to tomorrow, once you have read the releases' texts"
+)
 MOST = 1000  # attestations that one call of gh can fetch, the newest first
 TITLES = ("served", "champion", "withdrawn")
 
@@ -45,9 +52,16 @@ def digest(record: Record) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _any() -> bool:
-    """Return whether GitHub has an attestation of the constant subject, whoever signed it."""
-    path = f"repos/{github.repository()}/attestations/sha256:{hashlib.sha256(SUBJECT).hexdigest()}"
+def begins_anew() -> bool:
+    """Return whether a reviewed commit lets the releases' texts begin a new chain today."""
+    return datetime.now(UTC).strftime("%Y-%m-%d") <= TEXTS_UNTIL
+
+
+def is_attested(subject: str) -> bool:
+    """Return whether GitHub has an attestation of a digest (``sha256:…``), whoever signed it."""
+    if not subject:
+        return False
+    path = f"repos/{github.repository()}/attestations/{subject}"
     try:
         return bool(json.loads(github.gh("api", f"{path}?per_page=1"))["attestations"])
     except github.PipelineError as error:
@@ -70,7 +84,7 @@ def _by_main(result: dict[str, Any]) -> bool:
 def signer() -> str:
     """Return the pattern of the identities that may sign a record."""
     here = re.escape(f"{github.setting('GITHUB_SERVER_URL')}/{github.repository()}/.github/workflows/")
-    return f"^{here}(release|rollback)\\.yml@{MAIN}$"
+    return f"^{here}(release|deliver|rollback)\\.yml@{MAIN}$"
 
 
 def records() -> list[Record]:
@@ -79,7 +93,7 @@ def records() -> list[Record]:
     Raises:
         PipelineError: GitHub cannot be asked, none is signed as it must be, or one is missing.
     """
-    if not _any():
+    if not is_attested(f"sha256:{hashlib.sha256(SUBJECT).hexdigest()}"):
         return []
     with tempfile.TemporaryDirectory() as folder:
         subject = Path(folder, "moves")
@@ -95,10 +109,7 @@ def records() -> list[Record]:
         lost = [record for record in lost if record is not found[0]]
     if lost or not found:
         what = f"the record before the one of {lost[0]['run']} is missing" if lost else "main has signed no record"
-        raise github.PipelineError(
-            f"what is served cannot be told: {what}, so someone may have deleted attestations. Read the audit log; "
-            "then begin a new chain with a reviewed commit that changes SUBJECT in .ci/pipeline/chain.py"
-        )
+        raise github.PipelineError(f"what is served cannot be told: {what}, {REMEDY}")
     return found
 
 

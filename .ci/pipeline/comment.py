@@ -59,7 +59,7 @@ def main() -> None:
     summary = SUMMARY.read_text(encoding="utf-8", errors="replace") if there else None
     text = json.dumps({"body": body(summary, github.run_url())})
     path = f"repos/{github.repository()}/issues"
-    for one in github.objects(f"issues/{number}/comments?per_page=100"):
+    for one in github.objects(f"issues/{number}/comments"):
         if one["user"]["type"] == "Bot" and one["body"].startswith(MARK):
             github.gh("api", "--method", "PATCH", f"{path}/comments/{one['id']}", "--input", "-", stdin=text)
             print(f"updated comment {one['id']} of #{number}")

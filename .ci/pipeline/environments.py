@@ -7,13 +7,12 @@ waits for them, and reads the secrets then.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from pipeline import github
 
-Read = Callable[[str], Any]  # answers a path below repos/OWNER/NAME
+Read = Callable[[str, str], list[dict[str, Any]]]  # a list by its path below repos/OWNER/NAME, and its name there
 
 
 def unguarded(read: Read, name: str, main: str = "main") -> str:
@@ -22,7 +21,7 @@ def unguarded(read: Read, name: str, main: str = "main") -> str:
     The rule "protected branches" does not count: it knows no rulesets, and where no branch has a protection rule of the
     old kind every branch may deploy.
     """
-    there = {one["name"]: one for one in read("/environments?per_page=100")["environments"]}
+    there = {one["name"]: one for one in read("environments", "environments")}
     if name not in there:
         return "does not exist: the first job that names it would make one that every branch may use"
     rule = there[name].get("deployment_branch_policy") or {}
@@ -42,8 +41,7 @@ def is_main(policy: dict[str, Any], main: str) -> bool:
 
 def policies(read: Read, name: str) -> list[dict[str, Any]]:
     """Return the branches and tags that may use an environment, as patterns."""
-    found: list[dict[str, Any]] = read(f"/environments/{name}/deployment-branch-policies")["branch_policies"]
-    return found
+    return read(f"environments/{name}/deployment-branch-policies", "branch_policies")
 
 
 def refuse_unguarded(names: list[str]) -> None:
@@ -54,7 +52,7 @@ def refuse_unguarded(names: list[str]) -> None:
     """
     for name in names:
         try:
-            why = unguarded(lambda path: json.loads(github.gh("api", f"repos/{github.repository()}{path}")), name)
+            why = unguarded(github.objects, name)
         except github.PipelineError as error:
             why = f"cannot be read ({error})"
         if why:

@@ -46,10 +46,34 @@ def gh(*words: str, stdin: str | None = None, env: Mapping[str, str] | None = No
     return call("gh", *words, stdin=stdin, env=env)
 
 
-def objects(path: str) -> list[dict[str, Any]]:
-    """Return every object of a list in the API, over all pages; ``path`` is relative to repos/OWNER/NAME."""
-    lines = gh("api", "--paginate", f"repos/{repository()}/{path}", "--jq", ".[] | tojson")
+def listed(path: str, key: str = "", env: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Return every object of a list in the API, over all pages; ``key`` is its name where an object holds the list.
+
+    GitHub answers 30 at once, 10 variables, where nothing else is asked for (docs.github.com, "Using pagination in the
+    REST API").
+    """
+    page = f"{path}{'&' if '?' in path else '?'}per_page=100"
+    lines = gh("api", "--paginate", page, "--jq", f".{key}[] | tojson", env=env)
     return [json.loads(line) for line in lines.splitlines()]
+
+
+def objects(path: str, key: str = "") -> list[dict[str, Any]]:
+    """Return :func:`listed` of this run's repository; ``path`` is relative to repos/OWNER/NAME."""
+    return listed(f"repos/{repository()}/{path}", key)
+
+
+def issues() -> list[dict[str, Any]] | None:
+    """Return the open issues; None where the repository has none, as a fork: the summary page says so.
+
+    GitHub answers 410 there (docs.github.com/rest/issues/issues).
+    """
+    try:
+        return [one for one in objects("issues?state=open") if "pull_request" not in one]
+    except PipelineError as error:
+        if "HTTP 410" not in str(error):
+            raise
+    tell("No issue is kept, since this repository has none: Settings → General → Features → Issues.")
+    return None
 
 
 def setting(name: str) -> str:

@@ -67,8 +67,7 @@ def text(state: IssueState) -> str:
 
 def opened() -> dict[str, Any] | None:
     """Return the open issue, or None."""
-    told = (one for one in github.objects("issues?state=open&per_page=100") if "pull_request" not in one)
-    return next((one for one in told if one["title"] == TITLE and one["user"]["type"] == "Bot"), None)
+    return next((one for one in github.issues() or [] if one["title"] == TITLE and one["user"]["type"] == "Bot"), None)
 
 
 def main() -> None:
@@ -82,6 +81,8 @@ def main() -> None:
             words = ["--comment", f"Neither is so any more: {github.run_url()}"]
             github.gh("issue", "close", str(issue["number"]), *where, *words)
         github.tell(f"Nothing needs attention{'; the issue was closed' * bool(issue)}.")
+    elif issue is None and github.issues() is None:
+        github.tell("The served model needs attention: the page of this run says why.")
     elif issue is None:
         github.gh("issue", "create", *where, "--title", TITLE, "--body-file", "-", stdin=text(state))
         github.tell("An issue was opened: the served model needs attention.")

@@ -18,6 +18,7 @@ from pipeline import github, release_facts
 
 TITLE = "main is red: what was served stays served"
 BEHIND = "a target beside production does not serve the newest release"
+FOLLOWS = "what follows a release has failed: what is served is not concerned"
 HOURS_FOR_A_RELEASE = 3  # from a merge to its release, with a person to approve production
 
 
@@ -28,15 +29,16 @@ def red() -> dict[str, str]:
 
 
 def issue() -> None:
-    """Keep an issue while main is red, and one while a target beside production does not serve the newest release.
+    """Keep an issue while main is red, one while a target beside production is behind, and one while a copy fails.
 
     A release cancelled for a newer commit's is not a fault.
     """
-    bad = {job: how for job, how in red().items() if (job, how) != ("release", "cancelled")}
-    outputs = json.loads(github.setting("NEEDS")).get("release", {}).get("outputs") or {}
+    bad = {job: how for job, how in red().items() if (job, how) != ("deliver", "cancelled")}
+    outputs = json.loads(github.setting("NEEDS")).get("deliver", {}).get("outputs") or {}
     behind = outputs.get("behind", "")  # empty: no release, or no such target
-    if behind not in ("", "none"):
-        bad.pop("release", None)  # it was published before that target was tried
+    served = outputs.get("served") == "true"
+    lags = behind not in ("", "none")
+    follows = bad.pop("deliver", "") if served or lags else ""  # it was published before those jobs began
     commit = github.setting("GITHUB_SHA")
     text = "\n".join(
         [
@@ -49,6 +51,14 @@ def issue() -> None:
     keep(TITLE, text if bad else "", f"Green again with {commit}: {github.run_url()}")
     if bad:
         github.tell(f"main is red ({', '.join(bad)}); an open issue says so.")
+    if served and not lags:
+        text = "\n".join(
+            [
+                f"Commit {commit} of `main` is released and served, and a job that follows its release has failed.",
+                f"No job reads what that one writes. Open [the run]({github.run_url()}) and run its failed jobs again.",
+            ]
+        )
+        keep(FOLLOWS, text if follows else "", f"What follows a release succeeded again: {github.run_url()}")
     if behind:
         text = "\n".join(
             [
@@ -64,11 +74,10 @@ def issue() -> None:
 
 def keep(title: str, text: str, closing: str) -> None:
     """Open an issue with a text, or add a comment to the open one; without a text close it with other words."""
-    told = [
-        one
-        for one in github.objects("issues?state=open&per_page=100")
-        if one["title"] == title and one["user"]["type"] == "Bot" and "pull_request" not in one
-    ]
+    there = github.issues()
+    if there is None:
+        return
+    told = [one for one in there if one["title"] == title and one["user"]["type"] == "Bot"]
     where = ["--repo", github.repository()]
     if not text:
         for one in told:

@@ -49,7 +49,7 @@ class Proposal:
         """Return the proposal of a branch as it is; ``paths`` are those that it may change, a line for each."""
         head = branches.head(branch)
         owner = github.repository().partition("/")[0]
-        pulls = github.objects(f"pulls?state=all&base=main&head={owner}:{branch}&per_page=100")
+        pulls = github.objects(f"pulls?state=all&base=main&head={owner}:{branch}")
         number = next((one["number"] for one in pulls if one["state"] == "open"), None)
         # GitHub keeps the commits of a pull request that was merged or closed, so they are not lost
         kept = number is None and any(one["head"]["sha"] == head for one in pulls)

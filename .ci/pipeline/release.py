@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import chain, environments, github, release_facts, sealed
+from pipeline import chain, environments, github, release_facts, sealed, tags
 
 BUILD = Path("build")
 FILES = BUILD / "release"
@@ -65,7 +65,7 @@ def decision(
         )
     notes = []
     if held_by:
-        notes.append(f"Nothing is released: {held_by}. After that, run this workflow again.")
+        notes.append(f"Nothing is released: {held_by}.")
     elif newer := release_facts.overtaken(known, commit, behind):
         held_by = newer.tag
         notes.append(f"Nothing to release: {newer.tag} is the release of this commit or of a newer one.")
@@ -84,24 +84,36 @@ def decide() -> None:
     """Set the outputs of the job ``decide``, and say on the summary page what is skipped."""
     deploy_to = os.environ.get("DEPLOY_TO", "")
     commit = github.setting("GITHUB_SHA")
-    done = decision(
-        release_facts.published(), commit, release_facts.is_ancestor, release_facts.holder(), deploy_to, chain.signs()
-    )
+    held_by, signs = release_facts.holder(), chain.signs()
+    held_by = held_by and f"{held_by}. After that, run the workflow of the push again"
+    if not (held_by or signs) and os.environ.get("GITHUB_EVENT_NAME") == "workflow_dispatch":
+        held_by = "what is not signed is compared with the run of a push later, and this one was started by hand"
+    known, told = release_facts.published(), (deploy_to, signs)
+    done = decision(known, commit, release_facts.is_ancestor, held_by, *told)
     used = {"staging": done.staging, "production": done.production, "mlflow": os.environ.get("MLFLOW_TRACKING_URI")}
     environments.refuse_unguarded([name for name, is_used in used.items() if is_used and done.release])
+    if done.release and (why := tags.newer(on_its_way=True) or tags.reserve()):
+        done = decision(known, commit, release_facts.is_ancestor, why, *told)
     github.tell("\n".join(["### What is released", "", *(f"- {note}" for note in done.notes or ("Everything.",))]))
     github.output(release=done.release, staging=done.staging, production=done.production, sign=done.sign)
 
 
-def hold() -> None:
-    """Stop this release where a rollback has begun since it was decided.
+def hold(on_its_way: bool = False) -> None:
+    """Stop this release where a rollback has begun since it was decided; set ``go``: whether no newer one is released.
 
     Raises:
         PipelineError: a rollback waits for a person.
     """
     if held_by := release_facts.holder():
         raise github.PipelineError(f"nothing is released: {held_by}")
-    print("no rollback waits for a person")
+    later = tags.newer(on_its_way)
+    github.tell(f"Skipped: {later}. Nothing more is deployed." if later else "No rollback waits, and none is newer.")
+    github.output(go=not later)
+
+
+def approved() -> None:
+    """Stop, as :func:`hold`, also where a newer release is still on its way: that one is to be approved instead."""
+    hold(on_its_way=True)
 
 
 def pack(folder: Path, target: Path) -> None:
@@ -139,7 +151,7 @@ def gather() -> None:
     collect(image)
     known = {
         "closedloop": release_facts.FORMAT,
-        "tag": tag(),
+        "tag": tags.own(),
         "commit": github.setting("GITHUB_SHA"),
         "image": image,
         "bundle_digest": manifest["bundle_digest"],
@@ -150,7 +162,7 @@ def gather() -> None:
         "files": sealed.digests(FILES),
     }
     FACTS.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    github.output(tag=tag())
+    github.output(tag=tags.own())
 
 
 def collect(image: str) -> None:
@@ -172,11 +184,6 @@ def collect(image: str) -> None:
         (FILES / f"manifests-{path.name}").write_text(text, encoding="utf-8")
     for path in (BUILD / "manifests").glob("alerts-*.json"):
         shutil.copy(path, FILES)
-
-
-def tag() -> str:
-    """Return the release's tag: the number of the run, so that tags sort, and the commit."""
-    return f"r{github.setting('GITHUB_RUN_NUMBER')}-{github.setting('GITHUB_SHA')[:9]}"
 
 
 def notes(known: dict[str, Any], reason: str) -> str:
@@ -201,12 +208,12 @@ def draft() -> None:
     """Create the draft release, in place of one that an earlier attempt left."""
     known = sealed.checked(FILES)
     judged = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
-    name = tag()
-    for one in github.objects("releases?per_page=100"):
+    name = tags.own()
+    for one in github.objects("releases"):
         if one["tag_name"] == name and one["draft"]:
             github.gh("api", "--method", "DELETE", f"repos/{github.repository()}/releases/{one['id']}")
     paths = [str(path) for path in sorted(FILES.iterdir())]
-    words = ["--repo", github.repository(), "--draft", "--target", known["commit"], "--title", name]
+    words = ["--repo", github.repository(), "--draft", "--verify-tag", "--title", name]
     github.gh("release", "create", name, *paths, *words, "--notes-file", "-", stdin=notes(known, judged["reason"]))
     github.tell(f"Drafted release {name}: {len(paths)} files.")
 
@@ -215,24 +222,28 @@ def verify(name: str = "") -> None:
     """Verify build/release before it is applied; ``name`` is the release's tag, by default RELEASE or this run's.
 
     Raises:
-        PipelineError: a file was changed, or nothing shows that main made the release.
+        PipelineError: a file was changed, nothing shows that main made the release, or its moves name other facts.
     """
     name = name or os.environ.get("RELEASE", "")
-    github.tell(f"Verified: {sealed.verify(FILES, name or tag(), of_this_run=not name)}.")
+    said = sealed.verify(FILES, name or tags.own(), of_this_run=not name)
+    if name:
+        sealed.refuse_other_facts(release_facts.named(release_facts.published(), name), FACTS.read_bytes())
+    github.tell(f"Verified: {said}.")
 
 
 def refuse_changed_draft(name: str, known: dict[str, Any]) -> None:
     """Refuse to publish a draft whose files are not those of this run; everyone who may write here can change them.
 
     Raises:
-        PipelineError: there is no such draft, or GitHub has another digest of a file.
+        PipelineError: there is no such draft, or a second one, or GitHub has another digest of a file.
     """
-    for one in github.objects("releases?per_page=100"):
-        if one["tag_name"] == name:
-            there = {each["name"]: str(each["digest"]).removeprefix("sha256:") for each in one["assets"]}
-            own = sealed.digests(FILES) | {FACTS.name: hashlib.sha256(FACTS.read_bytes()).hexdigest()}
-            return sealed.compare(there, own)
-    raise github.PipelineError(f"the draft of release {name} is gone; run the whole workflow again")
+    same = [one for one in github.objects("releases") if one["tag_name"] == name]
+    if len(same) != 1:
+        how = "is gone" if not same else f"is one of {len(same)}, and any of them could be published: delete the others"
+        raise github.PipelineError(f"the draft of release {name} {how}; run the whole workflow again")
+    there = {each["name"]: str(each["digest"]).removeprefix("sha256:") for each in same[0]["assets"]}
+    own = sealed.digests(FILES) | {FACTS.name: hashlib.sha256(FACTS.read_bytes()).hexdigest()}
+    sealed.compare(there, own)
 
 
 def publish() -> None:
@@ -241,22 +252,31 @@ def publish() -> None:
     Where releases are signed, the next job signs the move: it counts from then on.
 
     Raises:
-        PipelineError: the draft is gone, or a file of it was changed.
+        PipelineError: the draft is gone, a file of it was changed, or the tag was moved.
     """
     known = sealed.checked(FILES)
-    refuse_changed_draft(tag(), known)
+    refuse_changed_draft(tags.own(), known)
+    tags.refuse_moved(tags.own(), tags.there(tags.own()), known["commit"])
     moment = release_facts.now()
     titles = {"served": moment} | ({"champion": moment} if known["becomes_champion"] else {})
     if chain.signs():
         about = known | {"facts": hashlib.sha256(FACTS.read_bytes()).hexdigest()}
-        moves = [chain.move(tag(), about, title, moment) for title in titles]
+        moves = [chain.move(tags.own(), about, title, moment) for title in titles]
         chain.write(known["image"], moment, moves, {one.tag: one.facts for one in release_facts.published()})
     judged = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
-    release_facts.edit(tag(), notes(known | titles, judged["reason"]), "--draft=false", "--latest")
+    release_facts.edit(tags.own(), notes(known | titles, judged["reason"]), "--draft=false", "--latest")
     champion = "it is the champion too" if "champion" in titles else "the champion stays"
-    github.tell(f"Published {tag()}: it is served, and {champion}.")
+    github.tell(f"Published {tags.own()}: it is served, and {champion}.")
 
 
 if __name__ == "__main__":
-    commands = {"decide": decide, "hold": hold, "gather": gather, "draft": draft, "verify": verify, "publish": publish}
+    commands = {
+        "decide": decide,
+        "hold": hold,
+        "approved": approved,
+        "gather": gather,
+        "draft": draft,
+        "verify": verify,
+        "publish": publish,
+    }
     sys.exit(github.main(commands))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from pipeline import chain, github
 
@@ -87,18 +88,39 @@ def published() -> list[Release]:
 
     What was moved is what the signed chain says, if there is one: also of a release that is no longer to be found.
     """
-    found = []
-    for one in github.objects("releases?per_page=100"):
+    found: list[Release] = []
+    assets: dict[str, str] = {}
+    for one in github.objects("releases"):
         known = facts(one.get("body") or "")
         if known is not None and not one["draft"]:
             found.append(Release(one["tag_name"], one["body"], known))
+            named_facts = [each["digest"] for each in one.get("assets", []) if each["name"] == "facts.json"]
+            assets[one["tag_name"]] = named_facts[0] if named_facts else ""
     moved = chain.held(chain.records()) if chain.signs() else {}
     if not moved:
-        return found
+        return unmoved(found, assets) if chain.signs() else found
     none: dict[str, Any] = dict.fromkeys(chain.TITLES)
     there = {one.tag for one in found}
     lost = [Release(tag, "", {"closedloop": FORMAT} | known) for tag, known in moved.items() if tag not in there]
     return [Release(one.tag, one.text, one.facts | none | moved.get(one.tag, {})) for one in found] + lost
+
+
+def unmoved(found: list[Release], assets: dict[str, str]) -> list[Release]:
+    """Return the releases where no move was ever signed; ``assets`` has the digest of each one's facts.json.
+
+    What the texts say counts then, as in a repository that has become public. A release whose facts were signed is
+    another matter: the first one may have died before its move was signed, and so is not served yet.
+
+    Raises:
+        PipelineError: the facts of several were signed, so their moves were signed too, and are gone.
+    """
+    signed = [one for one in found if chain.is_attested(assets.get(one.tag, ""))] if not chain.begins_anew() else []
+    if len(signed) > 1:
+        raise github.PipelineError(
+            f"what is served cannot be told: no move is signed, and {len(signed)} releases are; {chain.REMEDY}"
+        )
+    none: dict[str, Any] = dict.fromkeys(chain.TITLES)
+    return [Release(one.tag, one.text, one.facts | none) if one in signed else one for one in found]
 
 
 def latest(releases: Iterable[Release], title: str) -> Release | None:
@@ -143,16 +165,30 @@ def overtaken(releases: Iterable[Release], commit: str, behind: Callable[[str, s
 
 def holder() -> str | None:
     """Return in words which rollback still waits for a person and so stops every release; else None."""
+    owner = github.repository().partition("/")[0]
     for ref in github.objects(f"git/matching-refs/heads/{PREFIX}"):
         branch = ref["ref"].removeprefix("refs/heads/")
-        owner = github.repository().partition("/")[0]
-        pulls = github.objects(f"pulls?state=all&head={owner}:{branch}&per_page=100")
-        if not pulls:
-            return f"the branch {branch} has no pull request: open one, or delete the branch"
+        if not is_release(branch.removeprefix(PREFIX)):
+            continue  # a person's own branch
+        pulls = github.objects(f"pulls?state=all&head={quote(f'{owner}:{branch}', safe=':/')}")
         for pull in pulls:
             if pull["state"] == "open":
                 return f"pull request #{pull['number']} restores what is served: merge it, or close it"
+        # One that was closed or merged with another commit is of an earlier rollback to the same release.
+        if not any(pull["head"]["sha"] == ref["object"]["sha"] for pull in pulls):
+            return f"the branch {branch} has no pull request: open one, or delete the branch"
     return None
+
+
+def is_release(tag: str) -> bool:
+    """Return whether GitHub has a published release of that tag."""
+    try:
+        github.gh("api", f"repos/{github.repository()}/releases/tags/{quote(tag, safe='')}")
+    except github.PipelineError as error:
+        if "HTTP 404" in str(error):
+            return False
+        raise
+    return True
 
 
 def edit(tag: str, text: str, *words: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from pipeline import branches, chain, github, release_facts
+from pipeline import branches, chain, github, propose, release_facts
 
 
 def standing(known: list[release_facts.Release]) -> release_facts.Release:
@@ -55,9 +55,6 @@ def hold() -> None:
     branch = f"{release_facts.PREFIX}{one.tag}"
     title = f"Restore release {one.tag}"
     kept = ", ".join(branches.OF_THE_PIPELINE)
-    branches.push(
-        branches.restored(one.commit), branch, f"{title}\n\n{why}\n\nThe tree of {one.commit}, except {kept}."
-    )
     body = "\n".join(
         [
             f"Release {one.tag} is served again, and `main` is not, until this is merged. The reason given:",
@@ -76,7 +73,14 @@ def hold() -> None:
             "again then.",
         ]
     )
-    branches.propose(branch, title, body)
+    found = propose.Proposal.now(branch, "")
+    if found.by_people:
+        github.tell(f"{found.waits}. It holds releases as it is.")
+    else:
+        message = f"{title}\n\n{why}\n\nThe tree of {one.commit}, except {kept}."
+        branches.renew(branches.restored(one.commit), branch, message, found.head)
+    if found.number is None:
+        branches.propose(branch, title, body)
     github.tell(f"Nothing else is released until a person merges or closes the pull request of `{branch}`.")
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline import chain, github, release_facts
+from pipeline import chain, github, release_facts, tags
 
 FACTS = "facts.json"
 SIGNER = ".github/workflows/release.yml"
@@ -92,18 +92,18 @@ def of_run(folder: Path, known: dict[str, Any], tag: str) -> str:
         PipelineError: there is no such run, its artifacts have expired, or a file differs.
     """
     commit, refused = known["commit"], f"release {tag} is refused: no signature covers its files, and "
-    if json.loads(github.gh("api", f"repos/{github.repository()}/compare/{commit}...main"))["status"] not in (
-        "ahead",
-        "identical",
-    ):
+    if not of_main(commit):
         raise github.PipelineError(f"{refused}its commit {commit[:12]} is not one of main")
-    path = f"actions/workflows/ci.yml/runs?head_sha={commit}&branch=main"
-    runs = json.loads(github.gh("api", f"repos/{github.repository()}/{path}"))["workflow_runs"]
+    runs = github.objects(f"actions/workflows/ci.yml/runs?head_sha={commit}&branch=main", "workflow_runs")
+    # A pull request from a fork's branch main, and a run by hand on a tag main, have that name of a branch too.
+    runs = [
+        one for one in runs if one["event"] == "push" and one["head_repository"]["full_name"] == github.repository()
+    ]
     made = [one for one in runs if f"r{one['run_number']}-{one['head_sha'][:9]}" == tag]
     if not made:
         raise github.PipelineError(f"{refused}no run of main made it")
-    path = f"repos/{github.repository()}/actions/runs/{made[0]['id']}/artifacts?name={ARTIFACT}"
-    if not [one for one in json.loads(github.gh("api", path))["artifacts"] if not one["expired"]]:
+    kept = github.objects(f"actions/runs/{made[0]['id']}/artifacts?name={ARTIFACT}", "artifacts")
+    if not [one for one in kept if not one["expired"]]:
         raise github.PipelineError(
             f"{refused}the artifacts of its run have expired, so nothing can be compared. Restore its commit by a pull "
             f"request instead (git revert, or its tree), and main releases it anew"
@@ -118,18 +118,32 @@ def of_run(folder: Path, known: dict[str, Any], tag: str) -> str:
     return f"every file has the digest that run {made[0]['run_number']} of main gave it"
 
 
+def of_main(commit: str) -> bool:
+    """Return whether a commit is one of the branch main; a tag of that name does not count."""
+    here = f"repos/{github.repository()}"
+    head = json.loads(github.gh("api", f"{here}/git/ref/heads/main"))["object"]["sha"]
+    status = json.loads(github.gh("api", f"{here}/compare/{commit}...{head}"))["status"]
+    return status in ("ahead", "identical")
+
+
 def refuse_moved_tag(one: release_facts.Release) -> None:
     """Refuse a release whose tag in git names another commit than its own.
 
     Raises:
         PipelineError: the tag was moved, or is gone.
     """
-    path = f"repos/{github.repository()}/git/ref/tags/{one.tag}"
-    found = json.loads(github.gh("api", path))["object"]["sha"]
-    if found != one.commit:
-        raise github.PipelineError(
-            f"release {one.tag} is refused: its tag was moved to commit {found[:12]}, and it is of {one.commit[:12]}"
-        )
+    tags.refuse_moved(one.tag, tags.there(one.tag), one.commit)
+
+
+def refuse_other_facts(one: release_facts.Release, content: bytes) -> None:
+    """Refuse facts that are not those of the release's moves: another attempt of its run has signed facts too.
+
+    Raises:
+        PipelineError: the chain names another file.
+    """
+    expected = one.facts.get("facts")
+    if expected and hashlib.sha256(content).hexdigest() != expected:
+        raise github.PipelineError(f"{FACTS} of release {one.tag} is not the file that was signed as served")
 
 
 def opened(one: release_facts.Release, archive: Path) -> release_facts.Release:
@@ -140,11 +154,9 @@ def opened(one: release_facts.Release, archive: Path) -> release_facts.Release:
     """
     content = archive.read_bytes()
     known = json.loads(content)
-    expected = one.facts.get("facts")  # by the chain
+    refuse_other_facts(one, content)
     if known["tag"] != one.tag or known["commit"] != one.commit:
         raise github.PipelineError(f"{FACTS} of release {one.tag} is of {known['tag']}, commit {known['commit'][:12]}")
-    if expected and hashlib.sha256(content).hexdigest() != expected:
-        raise github.PipelineError(f"{FACTS} of release {one.tag} is not the file that was signed as served")
     attested(str(archive), known)
     titles = {title: one.facts.get(title) for title in chain.TITLES}
     return release_facts.Release(one.tag, one.text, known | titles)

@@ -53,9 +53,14 @@ def waivers(today: date) -> tuple[set[tuple[str, str]], list[str]]:
         PipelineError: a waiver lacks something, or ends too late to be looked at again.
     """
     try:
-        listed = tomllib.loads(WAIVERS.read_text(encoding="utf-8")).get("waiver", [])
-    except tomllib.TOMLDecodeError as error:
+        told = tomllib.loads(WAIVERS.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        told = {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise github.PipelineError(f"{WAIVERS}: {error}") from error
+    listed = told.get("waiver", [])
+    if set(told) - {"waiver"} or not (isinstance(listed, list) and all(isinstance(one, dict) for one in listed)):
+        raise github.PipelineError(f"{WAIVERS}: a waiver begins with [[waiver]], and nothing else is read")
     held, ended = set(), []
     for number, one in enumerate(listed, 1):
         lacks = [key for key in ("id", "package", "reason") if not str(one.get(key, "")).strip()]

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 from pipeline.github import PipelineError
 
@@ -24,6 +25,16 @@ class KilledError(BaseException):
 
 def error(text: str) -> PipelineError:
     return PipelineError(f"`gh api --method` exited with 1: gh: {text}")
+
+
+def first_page(found: Any, path: str) -> Any:
+    """What GitHub answers at once: 30 of a list, 10 variables, or as many as are asked for, but never all."""
+    most = 30 if "/variables" in path else 100
+    asked = re.search(r"per_page=(\d+)", path)
+    size = min(most, int(asked[1]) if asked else 10 if "/variables" in path else 30)
+    if isinstance(found, list):
+        return found[:size]
+    return {key: one[:size] if isinstance(one, list) else one for key, one in found.items()}
 
 
 class Api:
@@ -82,7 +93,10 @@ class Api:
             raise
         if self.killed == len(self.calls):
             raise KilledError
-        return "" if found is None else json.dumps(found)
+        if method == "GET" and "--paginate" in words:
+            every = found if isinstance(found, list) else found[words[words.index("--jq") + 1][1:].partition("[")[0]]
+            return "\n".join(json.dumps(one) for one in every)
+        return "" if found is None else json.dumps(found if method != "GET" else first_page(found, path))
 
     def answer(self, method: str, path: str, body: Any) -> Any:
         if path in ("user", "orgs/someone"):
@@ -102,7 +116,7 @@ class Api:
             (r"/labels", self.label),
             (r"/actions/variables(?:/(\w+))?", self.variable),
             (r"/actions/oidc/customization/sub", lambda *_: self.subject),
-            (r"/environments/\w+/(secrets|variables)", lambda _, __, kind: {"total_count": 0, kind: []}),
+            (r"/environments/([^/]+)/(secrets|variables)", self.of_environment),
             (r"/actions/(secrets)", lambda _, __, kind: {"total_count": 0, kind: []}),
         ]
         for pattern, route in routes:
@@ -173,6 +187,13 @@ class Api:
             self.policies[name] = [one for one in found if str(one["id"]) != number]
             return None
         return {"total_count": len(found), "branch_policies": found}
+
+    def of_environment(self, method: str, body: Any, name: str, kind: str) -> Any:
+        """An environment that a path does not name is 404, as one that is not there."""
+        if unquote(name) not in self.environments:
+            raise error(MISSING)
+        found = self.environments[unquote(name)].get(kind, {})
+        return {"total_count": len(found), kind: [{"name": one, "value": value} for one, value in found.items()]}
 
     def ruleset(self, method: str, body: Any, number: str | None) -> Any:
         if not self.paid:

@@ -93,7 +93,8 @@ def run(root: Path, name: str, world: World, prefix: str = "", inputs: dict[str,
             results = {facts["result"] for facts in inner.values()}
             worst = next((bad for bad in ("failure", "cancelled") if bad in results), "success")
             result = world.ends.get(key, worst)
-            handed = outputs(root, Path(facts["uses"]).name, {j[len(key) + 1 :]: told for j, told in inner.items()})
+            inside = {j[len(key) + 1 :]: told for j, told in inner.items()}
+            handed = outputs(root, Path(facts["uses"]).name, inside, given)
             done[job] = {"result": result, "outputs": handed if result == "success" else {}}
             shown |= inner
         else:
@@ -103,10 +104,10 @@ def run(root: Path, name: str, world: World, prefix: str = "", inputs: dict[str,
     return shown
 
 
-def outputs(root: Path, name: str, done: dict[str, Any]) -> dict[str, Any]:
+def outputs(root: Path, name: str, done: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """What a called workflow hands on of what its jobs hand on."""
     declared = (read(root / ".github/workflows" / name)[True]["workflow_call"] or {}).get("outputs", {})
-    return {key: evaluate(one["value"], {"jobs": done}) for key, one in declared.items()}
+    return {key: evaluate(one["value"], {"jobs": done, "inputs": inputs}) for key, one in declared.items()}
 
 
 def needed(job: dict[str, Any]) -> list[str]:
@@ -136,7 +137,7 @@ def ran(jobs: dict[str, Any]) -> set[str]:
 
 
 ALL = {*JUDGED, "required"} - {"cluster"}
-MAIN = {*ALL, "release", "issue"}
+MAIN = {*ALL, "decide", "release", "deliver", "issue"}
 DOCS = ("README.md",)
 LOGIN = {"DATA_AWS_ROLE": "arn", "DATA_AWS_REGION": "eu-central-1"}
 NOTHING_SET = {"release": "true", "sign": "true", "staging": "false", "production": "false"}
@@ -232,7 +233,34 @@ def test_what_required_answers_when_a_job_does_not_succeed(root: Path, event: st
 def test_a_red_main_releases_nothing_and_opens_an_issue(root: Path) -> None:
     world = World("push", ref="refs/heads/main", ends={"train": "failure", "required": "failure"})
     jobs = ci(root, world)
-    assert {"release", "issue"} & ran(jobs) == {"issue"}
+    assert {"decide", "release", "deliver", "issue"} & ran(jobs) == {"issue"}
+
+
+@pytest.mark.parametrize("decided", [{"release": "false"}, None])
+def test_a_commit_that_is_not_to_be_released_is_not(root: Path, decided: dict[str, str] | None) -> None:
+    """Also where the job that decides has failed, and says nothing."""
+    world = World("push", ref="refs/heads/main", outputs={"decide": decided or {}})
+    world.ends = {} if decided else {"decide": "failure"}
+    assert {"decide", "release", "deliver", "issue"} & ran(ci(root, world)) == {"decide", "issue"}
+
+
+def test_what_waits_for_a_person_is_in_no_group_and_what_a_newer_one_needs_is_short(root: Path) -> None:
+    """docs.github.com, "Control workflow concurrency": one waits in a group, and the last one queued takes its place.
+
+    A job holds its group while it waits for a reviewer. So neither the job that makes the tag nor the one that waits
+    is in a group, and one caller holds it from the rollout to the signed move.
+    """
+    ci_jobs, release_jobs, deliver = (
+        read(root / f".github/workflows/{n}.yml")["jobs"] for n in ("ci", "release", "deliver")
+    )
+    assert "concurrency" not in ci_jobs["decide"] | ci_jobs["release"] | release_jobs["approve"]
+    assert "environment" not in ci_jobs["decide"]
+    assert release_jobs["approve"]["environment"] == "approval"
+    assert ci_jobs["deliver"]["concurrency"]["group"] == "release"
+    assert {"start", "production", "publish", "move"} < set(deliver)
+    for name in ("release", "deliver"):
+        for job in read(root / f".github/workflows/{name}.yml")["jobs"].values():
+            assert "queue" not in job.get("concurrency", {})  # not needed: see .github/README.md
 
 
 def test_what_was_judged_is_what_is_released(root: Path) -> None:
@@ -240,17 +268,29 @@ def test_what_was_judged_is_what_is_released(root: Path) -> None:
     digests = {"train": {"bundle_digest": "sha256:judged"}, "decide": NOTHING_SET}
     world = World("push", ref="refs/heads/main", outputs=digests)
     ci(root, world)
-    assert {"bundle_digest": "sha256:judged"} == world.given["release"]
+    told = {key: NOTHING_SET[key] for key in ("staging", "production", "sign")}
+    assert {"bundle_digest": "sha256:judged"} | told == world.given["release"]
 
 
 def release(root: Path, ends: dict[str, str], **decided: str) -> dict[str, str]:
-    """The results of release.yml's jobs, as ci.yml calls it."""
-    world = World("push", ref="refs/heads/main", ends=ends, outputs={"decide": NOTHING_SET | decided})
-    return {job: facts["result"] for job, facts in run(root, "release.yml", world, "", {"bundle_digest": "x"}).items()}
+    """The results of the jobs of release.yml and deliver.yml, as ci.yml calls them."""
+    told = {"approve": {"go": "true"}, "start": {"go": "true"}, "decide": NOTHING_SET | decided}
+    told |= {job: {"go": "false"} for job, how in ends.items() if how == "overtaken"}
+    delivering = {"start", "production", "publish", "move"}
+    how_they_end = {
+        f"{'deliver' if job in delivering else 'release'}/{job}": how for job, how in ends.items() if how != "overtaken"
+    }
+    jobs = ci(root, World("push", ref="refs/heads/main", outputs=told, ends=how_they_end))
+    return {
+        job.partition("/")[2]: facts["result"]
+        for job, facts in jobs.items()
+        if job.startswith(("release/", "deliver/"))
+    }
 
 
-DRAFTED = {"decide", "build", "sign", "scan", "draft"}
-RELEASED = DRAFTED | {"publish", "move"}
+DRAFTED = {"build", "sign", "scan", "draft"}
+RELEASED = DRAFTED | {"start", "publish", "move"}
+DEPLOYED = RELEASED | {"approve", "production"}
 
 
 @pytest.mark.parametrize(
@@ -259,57 +299,65 @@ RELEASED = DRAFTED | {"publish", "move"}
         ({}, {}, RELEASED),
         ({"sign": "false"}, {}, RELEASED - {"sign", "move"}),
         ({}, {"move": "failure"}, RELEASED - {"move"}),
-        ({"release": "false", "sign": "false"}, {}, {"decide"}),
         ({"staging": "true"}, {}, RELEASED | {"staging"}),
-        ({"staging": "true", "production": "true"}, {}, RELEASED | {"staging", "production"}),
-        ({"production": "true"}, {}, RELEASED | {"production"}),
-        ({}, {"decide": "failure"}, set()),
-        ({}, {"build": "failure"}, {"decide"}),
-        ({}, {"scan": "failure"}, {"decide", "build", "sign"}),
-        ({}, {"sign": "failure"}, {"decide", "build", "scan"}),
-        ({}, {"draft": "failure"}, {"decide", "build", "sign", "scan"}),
+        ({"staging": "true", "production": "true"}, {}, DEPLOYED | {"staging"}),
+        ({"production": "true"}, {}, DEPLOYED),
+        ({}, {"build": "failure"}, set()),
+        ({}, {"scan": "failure"}, {"build", "sign"}),
+        ({}, {"sign": "failure"}, {"build", "scan"}),
+        ({}, {"draft": "failure"}, {"build", "sign", "scan"}),
         ({"staging": "true", "production": "true"}, {"staging": "failure"}, DRAFTED),
-        ({"staging": "true", "production": "true"}, {"production": "failure"}, DRAFTED | {"staging"}),
-        ({"production": "true"}, {"production": "cancelled"}, DRAFTED),
+        ({"production": "true"}, {"approve": "failure"}, DRAFTED),
+        ({"production": "true"}, {"approve": "overtaken"}, DRAFTED | {"approve"}),
+        ({"production": "true"}, {"start": "overtaken"}, DRAFTED | {"approve", "start"}),
+        ({}, {"start": "overtaken"}, DRAFTED | {"start"}),
+        (
+            {"staging": "true", "production": "true"},
+            {"production": "failure"},
+            DRAFTED | {"staging", "approve", "start"},
+        ),
+        ({"production": "true"}, {"production": "cancelled"}, DRAFTED | {"approve", "start"}),
     ],
 )
 def test_how_far_a_release_gets(root: Path, decided: dict[str, str], ends: dict[str, str], done: set[str]) -> None:
     """A job that fails stops those that must not follow it; nothing is published that was not deployed."""
     results = release(root, ends, **decided)
     assert done == {job for job, result in results.items() if result == "success"}
-    assert set(ends) == {job for job, result in results.items() if result not in ("success", "skipped")}
+    red = {job for job, how in ends.items() if how != "overtaken"}
+    assert red == {job for job, result in results.items() if result not in ("success", "skipped")}
 
 
 @pytest.mark.parametrize("ends", ["success", "failure"])
 def test_azure_ml_follows_what_production_serves(root: Path, ends: str) -> None:
     """Both are configured: production moves what is served, whatever becomes of the other."""
-    world = World(
-        "push",
-        ref="refs/heads/main",
-        ends={} if ends == "success" else {"azureml": ends},
-        outputs={"decide": NOTHING_SET | {"production": "true"}},
-        variables={"AZUREML_TARGET": "managed"},
-    )
-    jobs = run(root, "release.yml", world, "", {"bundle_digest": "x"})
+    go = {"start": {"go": "true"}}
+    world = World("push", ref="refs/heads/main", outputs=go, variables={"AZUREML_TARGET": "managed"})
+    world.ends = {} if ends == "success" else {"azureml": ends}
+    told = {"production": "true", "sign": "true"}
+    jobs = run(root, "deliver.yml", world, "", told)
     assert {"production": "success", "publish": "success", "azureml": ends} == {
         name: jobs[name]["result"] for name in ("production", "publish", "azureml")
     }
-    flow = yaml.safe_load((root / ".github/workflows/release.yml").read_text(encoding="utf-8"))
+    flow = yaml.safe_load((root / ".github/workflows/deliver.yml").read_text(encoding="utf-8"))
     assert not [name for name, job in flow["jobs"].items() if "azureml" in str(job.get("needs", ""))]
     world.ends = {"production": "failure"}
-    jobs = run(root, "release.yml", world, "", {"bundle_digest": "x"})
+    jobs = run(root, "deliver.yml", world, "", told)
     assert {"skipped"} == {jobs[name]["result"] for name in ("publish", "azureml")}
     world.ends = {"move": "failure"}  # it is red of its own, and nothing may hide that
-    assert run(root, "release.yml", world, "", {"bundle_digest": "x"})["azureml"]["result"] == "skipped"
-    world.ends, world.variables = {}, {}
-    assert run(root, "release.yml", world, "", {})["azureml"]["result"] == "skipped"
+    assert run(root, "deliver.yml", world, "", told)["azureml"]["result"] == "skipped"
+    world.ends, world.outputs = {}, {"start": {"go": "false"}}  # a newer one is released
+    assert run(root, "deliver.yml", world, "", told)["azureml"]["result"] == "skipped"
+    world.outputs, world.variables = go, {}
+    assert run(root, "deliver.yml", world, "", told)["azureml"]["result"] == "skipped"
 
 
 def test_the_mirror_needs_a_server(root: Path) -> None:
-    world = World("push", outputs={"decide": NOTHING_SET}, variables={"MLFLOW_TRACKING_URI": "https://mlflow.invalid"})
-    assert run(root, "release.yml", world, "", {})["mirror"]["result"] == "success"
+    world = World(
+        "push", outputs={"start": {"go": "true"}}, variables={"MLFLOW_TRACKING_URI": "https://mlflow.invalid"}
+    )
+    assert run(root, "deliver.yml", world, "", {"production": "false", "sign": "true"})["mirror"]["result"] == "success"
     world.variables = {}
-    assert run(root, "release.yml", world, "", {})["mirror"]["result"] == "skipped"
+    assert run(root, "deliver.yml", world, "", {"production": "false", "sign": "true"})["mirror"]["result"] == "skipped"
 
 
 @pytest.mark.parametrize(

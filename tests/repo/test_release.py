@@ -65,6 +65,8 @@ class Repository:
         self.git("remote", "add", "origin", str(folder / "remote"))
         self.commits = [self.commit({"model.py": f"{n}\n", ".github/flow.yml": f"{n}\n"}) for n in range(3)]
         self.git("push", "--quiet", "origin", "main")
+        self.state["api"]["git/ref/heads/main"] = {"object": {"sha": self.commits[2]}}
+        self.keep()
 
     def git(self, *words: str) -> str:
         identity = ("-c", "user.name=x", "-c", "user.email=x@example.invalid", "-c", "commit.gpgsign=false")
@@ -371,14 +373,36 @@ def test_an_older_release_does_not_stop_a_newer_commit(repo: Repository) -> None
     assert decided(repo)[1]["release"] == "true"
 
 
+def holding(repo: Repository, *tags: str) -> None:
+    """Give GitHub branches of rollbacks."""
+    refs = [{"ref": f"refs/heads/rollback/{tag}", "object": {"sha": "a"}} for tag in tags]
+    repo.state["api"]["git/matching-refs/heads/rollback/"] = refs
+
+
+def test_a_persons_own_branch_is_no_rollback_and_an_odd_name_asks_for_no_other(repo: Repository) -> None:
+    """Only a branch of a release's name holds; docs.github.com/rest/pulls/pulls: `head` is part of a query."""
+    holding(repo, "fix-it", "a&state=closed", "ü#1")
+    repo.keep()
+    assert decided(repo)[1]["release"] == "true"
+    assert repo.run("release", "hold").returncode == 0
+    asked = [word for call in repo.calls("api") for word in call["words"] if "releases/tags/" in word]
+    assert "repos/someone/fleet/releases/tags/a%26state%3Dclosed" in asked
+
+
 @pytest.mark.parametrize(
     ("pulls", "held"),
-    [([], True), ([{"number": 3, "state": "open"}], True), ([{"number": 3, "state": "closed"}], False)],
+    [
+        ([], True),
+        ([{"number": 3, "state": "open", "head": {"sha": "a"}}], True),
+        ([{"number": 3, "state": "closed", "head": {"sha": "a"}}], False),
+        ([{"number": 3, "state": "closed", "head": {"sha": "of an earlier rollback"}}], True),
+    ],
 )
 def test_a_rollback_that_waits_for_a_person_holds_everything(
     repo: Repository, pulls: list[dict[str, Any]], held: bool
 ) -> None:
-    repo.state["api"]["git/matching-refs/heads/rollback/"] = [{"ref": "refs/heads/rollback/r1"}]
+    holding(repo, "r1")
+    repo.release("r1", repo.commits[0])
     repo.state["api"]["pulls?state=all&head=someone:rollback/r1"] = pulls
     repo.keep()
     assert decided(repo)[1]["release"] == str(not held).lower()
@@ -463,6 +487,8 @@ def gathered(repo: Repository, becomes_champion: bool = True) -> None:
     (repo.work / "requirements").mkdir(exist_ok=True)
     (repo.work / "requirements/serve.txt").write_text("numpy==1\n")
     assert repo.run("release", "gather", IMAGE_BY_DIGEST=IMAGE).returncode == 0
+    repo.state["api"][f"git/ref/tags/r4-{repo.commits[2][:9]}"] = {"object": {"sha": repo.commits[2]}}
+    repo.keep()
 
 
 def test_a_release_holds_everything_that_is_served_and_names_the_image_by_digest(repo: Repository) -> None:
@@ -488,7 +514,8 @@ def test_from_draft_to_published_what_is_served_moves_last(repo: Repository) -> 
     assert repo.facts(tag)["holdout"] == "sha256:a"
     created = repo.calls("release", "create")[0]["words"]
     assert "--draft" in created
-    assert created[created.index("--target") + 1] == repo.commits[2]
+    assert "--verify-tag" in created  # never one that GitHub makes then, at whatever commit
+    assert "--target" not in created
     assert repo.run("release", "publish").returncode == 0
     facts = repo.facts(tag)
     assert facts["served"] == facts["champion"] is not None
@@ -600,6 +627,32 @@ def test_a_rollback_to_before_the_pipeline_moved_keeps_every_target_that_workflo
     for target in sorted(called):
         words = ["make", "--dry-run", "INSTALLED=", "WHEEL=", "BUNDLE=", target]
         assert subprocess.run(words, cwd=repo.work, capture_output=True, check=False).returncode == 0, target
+
+
+def test_a_rollback_that_is_run_again_keeps_what_a_person_added_to_its_branch(repo: Repository) -> None:
+    served(repo)
+    assert repo.run("rollback", "hold", RELEASE="r0", REASON="hot").returncode == 0
+    repo.git("fetch", "--quiet", "origin")
+    first = repo.git("rev-parse", "origin/rollback/r0")
+    assert repo.run("rollback", "hold", RELEASE="r0", REASON="hot").returncode == 0
+    repo.git("fetch", "--quiet", "origin")
+    assert first == repo.git("rev-parse", "origin/rollback/r0")
+
+    repo.git("checkout", "--quiet", "-b", "mine", "origin/rollback/r0")
+    mine = repo.commit({"pyproject.toml": "[tool.x]\n"})
+    repo.git("push", "--quiet", "origin", "mine:rollback/r0")
+    repo.git("fetch", "--quiet", "origin")
+    repo.state["api"]["pulls?state=all&base=main&head=someone:rollback/r0"] = [
+        {"number": 4, "state": "open", "head": {"sha": mine}, "body": ""}
+    ]
+    repo.keep()
+    before = len(repo.calls("pr", "create"))
+    done = repo.run("rollback", "hold", RELEASE="r0", REASON="hot")
+    assert done.returncode == 0, done.stderr
+    repo.git("fetch", "--quiet", "origin")
+    assert mine == repo.git("rev-parse", "origin/rollback/r0")
+    assert len(repo.calls("pr", "create")) == before
+    assert f"#4 has commits of a person ({mine[:7]}" in repo.summary()
 
 
 def test_where_no_pull_request_may_be_opened_the_branch_holds_and_a_person_is_told(repo: Repository) -> None:
@@ -902,7 +955,7 @@ def test_a_long_report_is_cut() -> None:
 
 
 def test_a_red_main_is_one_issue_until_it_is_green(repo: Repository) -> None:
-    needs = {"required": {"result": "failure"}, "release": {"result": "skipped"}}
+    needs = {"required": {"result": "failure"}, "deliver": {"result": "skipped"}}
     assert repo.run("notices", "issue", NEEDS=json.dumps(needs)).returncode == 0
     (made,) = repo.calls("issue", "create")
     assert "required (failure)" in made["stdin"]
@@ -916,9 +969,38 @@ def test_a_red_main_is_one_issue_until_it_is_green(repo: Repository) -> None:
     assert repo.calls("issue", "close", "3")
 
 
+def test_a_copy_that_failed_after_the_release_does_not_say_that_nothing_is_served(repo: Repository) -> None:
+    """docs.github.com, "Contexts": `jobs.<id>.result` reaches the caller of a workflow that failed."""
+    needs = {"required": {"result": "success"}, "deliver": {"result": "failure", "outputs": {"served": "true"}}}
+    assert repo.run("notices", "issue", NEEDS=json.dumps(needs)).returncode == 0
+    (made,) = repo.calls("issue", "create")
+    title = made["words"][made["words"].index("--title") + 1]
+    assert "main is red" not in title
+    assert "is released and served" in made["stdin"]
+    repo.state["api"]["issues?state=open"] = [{"number": 3, "title": title, "user": {"type": "Bot"}}]
+    repo.keep()
+    needs["deliver"]["result"] = "success"
+    repo.run("notices", "issue", NEEDS=json.dumps(needs))
+    assert repo.calls("issue", "close", "3")
+    needs["deliver"] = {"result": "failure", "outputs": {"served": "false"}}
+    repo.run("notices", "issue", NEEDS=json.dumps(needs))
+    assert "is not served: deliver (failure)" in repo.calls("issue", "create")[-1]["stdin"]
+
+
+def test_where_issues_are_off_the_page_says_so_and_the_job_is_green(repo: Repository) -> None:
+    """docs.github.com/rest/issues/issues: 410 Gone; another answer is an error."""
+    needs = json.dumps({"required": {"result": "failure"}})
+    for answer, code in (("HTTP 410: Issues are disabled for this repo", 0), ("HTTP 502: bad gateway", 1)):
+        repo.state["refuse"] = {"api --paginate repos/someone/fleet/issues": answer}
+        repo.keep()
+        assert repo.run("notices", "issue", NEEDS=needs).returncode == code
+    assert "No issue is kept" in repo.summary()
+    assert not repo.calls("issue")
+
+
 def test_a_target_that_is_behind_is_an_issue_of_its_own(repo: Repository) -> None:
     """The release is served: main is not red, and only the other target is named."""
-    needs = {"required": {"result": "success"}, "release": {"result": "failure", "outputs": {"behind": "Azure ML"}}}
+    needs = {"required": {"result": "success"}, "deliver": {"result": "failure", "outputs": {"behind": "Azure ML"}}}
     assert repo.run("notices", "issue", NEEDS=json.dumps(needs)).returncode == 0
     (made,) = repo.calls("issue", "create")
     assert made["stdin"].startswith("Azure ML still serves what it served before commit")
@@ -928,20 +1010,20 @@ def test_a_target_that_is_behind_is_an_issue_of_its_own(repo: Repository) -> Non
     repo.keep()
     repo.run("notices", "issue", NEEDS=json.dumps(needs))
     assert repo.calls("issue", "comment", "3")
-    needs["release"] = {
+    needs["deliver"] = {
         "result": "success",
         "outputs": {"behind": ""},
     }  # no release, or the target was not tried: it may still be behind
     repo.run("notices", "issue", NEEDS=json.dumps(needs))
     assert not repo.calls("issue", "close")
-    needs["release"]["outputs"] = {"behind": "none"}
+    needs["deliver"]["outputs"] = {"behind": "none"}
     repo.run("notices", "issue", NEEDS=json.dumps(needs))
     assert repo.calls("issue", "close", "3")
     assert len(repo.calls("issue", "create")) == 1
 
 
 def test_a_release_cancelled_for_a_newer_one_is_no_red_main(repo: Repository) -> None:
-    needs = {"required": {"result": "success"}, "release": {"result": "cancelled"}}
+    needs = {"required": {"result": "success"}, "deliver": {"result": "cancelled"}}
     assert repo.run("notices", "issue", NEEDS=json.dumps(needs)).returncode == 0
     assert not repo.calls("issue")
 
@@ -969,7 +1051,7 @@ def test_the_head_of_main_has_its_release_or_is_young_or_is_named(repo: Reposito
     assert "has no release" in red.stderr
     repo.release("r8", old, served="2026-01-01")
     assert repo.run("notices", "head", GITHUB_SHA=old).returncode == 0
-    repo.state["api"]["git/matching-refs/heads/rollback/"] = [{"ref": "refs/heads/rollback/r1"}]
+    holding(repo, "r8")
     repo.keep()
     held = repo.run("notices", "head", GITHUB_SHA=old)
     assert held.returncode == 1

@@ -16,11 +16,12 @@ import pytest
 
 # The runner passes on only those environment variables that begin with ACT_RUN_.
 MAKEFILE = """\
-plan champion required comment issue status release-decide:
+plan champion required comment issue status release-decide release-hold release-approved:
 \t@case $@ in \\
 \tplan|required) PYTHONPATH=.ci python3 -m pipeline.$@;; \\
 \tchampion) echo commit= >> $$GITHUB_OUTPUT;; \\
 \trelease-decide) printf 'release=true\\nsign=true\\nstaging=false\\nproduction=false\\n' >> $$GITHUB_OUTPUT;; \\
+\trelease-hold|release-approved) echo go=true >> $$GITHUB_OUTPUT;; \\
 \tesac
 run manifests release-files:
 \t@mkdir -p build/bundle build/report build/manifests build/release build/data
@@ -51,7 +52,9 @@ TITLES = {
     "cluster": "Test the manifests on a cluster",
     "manifests": "Check the manifests",
     "comment": "Comment the verdict on the pull request",
-    "release": "Release the judged model",
+    "decide": "Decide whether this commit is released, and make its tag",
+    "release": "Build and draft the release",
+    "deliver": "Release the judged model",
     "issue": "Keep an issue open while main is red",
     "status": "Report the verdict of a run started by hand",
 }
@@ -113,7 +116,7 @@ JUDGED = {"plan", "check", "test", "train", "contract", "image", "manifests", "r
         ("pull_request", "topic", "Makefile", JUDGED | {"cluster", "comment"}),
         ("merge_group", "topic", "README.md", JUDGED),
         ("workflow_dispatch", "topic", "params.yaml", JUDGED | {"status"}),
-        ("push", "main", "params.yaml", JUDGED | {"release", "issue"}),
+        ("push", "main", "params.yaml", JUDGED | {"decide", "release", "deliver", "issue"}),
     ],
 )
 def test_the_runner_runs_the_jobs_of_the_event(

@@ -64,18 +64,19 @@ class Site:
         self.sign(f"sha256:{sha((here / 'facts.json').read_bytes())}", commit=commit)
         self.sign(image(n).partition("@")[2], commit=commit)
         self.artifacts(n, here)
+        repo.state["api"][f"git/ref/tags/{self.tags[n - 1]}"] = {"object": {"sha": commit, "type": "commit"}}
+        repo.keep()
         for command in ("draft", "publish"):
             done = repo.run("release", command, GITHUB_SHA=commit, GITHUB_RUN_NUMBER=str(n))
             assert done.returncode == 0, done.stderr
         self.sign_move(commit)
-        repo.state["api"][f"git/ref/tags/{self.tags[n - 1]}"] = {"object": {"sha": commit, "type": "commit"}}
-        repo.keep()
 
     def artifacts(self, n: int, folder: Path) -> None:
         """What the API says of the run that made a release, and of what it uploaded."""
         commit, api = self.repo.commits[n], self.repo.state["api"]
-        run = {"id": 100 + n, "run_number": n, "head_sha": commit, "head_branch": "main"}
-        api[f"compare/{commit}...main"] = {"status": "ahead"}
+        here = {"full_name": "someone/fleet"}
+        run = {"id": 100 + n, "run_number": n, "head_sha": commit, "event": "push", "head_repository": here}
+        api[f"compare/{commit}...{self.repo.commits[2]}"] = {"status": "ahead"}
         api[f"actions/workflows/ci.yml/runs?head_sha={commit}&branch=main"] = {"workflow_runs": [run]}
         api[f"actions/runs/{100 + n}/artifacts?name=release"] = {"artifacts": [{"name": "release", "expired": False}]}
         files = {path.name: {"base64": base64.b64encode(path.read_bytes()).decode()} for path in folder.iterdir()}
@@ -110,11 +111,13 @@ class Site:
 
     def upload(self, n: int, name: str, content: str | None) -> None:
         """Replace an asset, or delete it."""
-        files = self.repo.state["assets"][self.tags[n - 1]]
+        files, page = self.repo.state["assets"][self.tags[n - 1]], self.page(n)
+        page["assets"] = [one for one in page["assets"] if one["name"] != name]
         if content is None:
             del files[name]
         else:
             files[name] = {"base64": base64.b64encode(content.encode()).decode()}
+            page["assets"].append({"name": name, "digest": f"sha256:{sha(content.encode())}"})
 
     def asset(self, n: int, name: str) -> str:
         return base64.b64decode(self.repo.state["assets"][self.tags[n - 1]][name]["base64"]).decode()
@@ -227,7 +230,11 @@ TAMPERED: dict[str, tuple[Tamper, str]] = {
         lambda site: site.repo.state["api"].update({f"git/ref/tags/{site.tags[1]}": {"object": {"sha": "e" * 40}}}),
         "its tag was moved",
     ),
-    "the tag gone": (lambda site: site.repo.state["api"].pop(f"git/ref/tags/{site.tags[1]}"), "HTTP 404"),
+    "the tag gone": (lambda site: site.repo.state["api"].pop(f"git/ref/tags/{site.tags[1]}"), "its tag is gone"),
+    "files of an earlier attempt of its run, which no move names": (
+        lambda site: site.sign(site.forge(2), commit=site.repo.commits[2]),
+        "is not the file that was signed as served",
+    ),
     "another image": (
         lambda site: (site.forge(2, image=IMAGE), site.sign("sha256:" + "1" * 64, commit="e" * 40)),
         "no attestation",
@@ -328,13 +335,52 @@ def test_a_release_that_is_published_but_not_signed_as_served_is_not_served(site
 
 
 def test_the_first_record_takes_over_what_the_texts_say(site: Site) -> None:
-    site.repo.state["attested"] = [one for one in site.repo.state["attested"] if one["type"] != MOVE]
+    """As in a repository that has become public, whose releases were not signed before."""
+    facts = [one for one in site.repo.state["attested"] if one["digests"][0] in facts_of(site)]
+    site.repo.state["attested"] = []
     site.repo.keep()
     done = site.repo.run("rollback", "move", RELEASE=site.tags[0], REASON="hot")
     assert done.returncode == 0, done.stderr
     site.sign_move(site.repo.commits[2], signer="rollback.yml")
+    site.repo.state["attested"] += facts
     site.edit(2, champion="2099-01-01")
     assert standing(site) == {"champion": site.repo.commits[1], "served": "1"}
+
+
+def facts_of(site: Site) -> dict[str, str]:
+    """What a release's files and image are attested by: the digests, with the release's tag."""
+    found = {f"sha256:{sha(site.asset(n, 'facts.json').encode())}": site.tags[n - 1] for n in (1, 2)}
+    return found | {image(n).partition("@")[2]: site.tags[n - 1] for n in (1, 2)}
+
+
+@pytest.mark.parametrize("how", ["as it is", "as of format 2"])
+def test_where_every_move_was_deleted_the_texts_are_not_believed(site: Site, how: str) -> None:
+    """Whoever may write can delete attestations, in a workflow of a branch: docs.github.com/rest/repos/attestations."""
+    site.repo.state["attested"] = [one for one in site.repo.state["attested"] if one["type"] != MOVE]
+    site.edit(1, served="2099-01-01", **({"closedloop": 2} if how == "as of format 2" else {}))
+    site.repo.keep()
+    for command in (["deploy", "served"], ["champion"], ["release", "decide"]):
+        done = site.repo.run(*command)
+        assert done.returncode == 1, command
+        assert "no move is signed, and 2 releases are" in done.stderr
+        assert "TEXTS_UNTIL" in done.stderr
+    assert site.objects() == {}
+
+
+def test_a_first_release_whose_move_was_not_signed_is_not_served_yet(site: Site) -> None:
+    of_first = [digest for digest, tag in facts_of(site).items() if tag == site.tags[0]]
+    site.repo.state["attested"] = [one for one in site.repo.state["attested"] if one["digests"][0] in of_first]
+    site.repo.state["api"]["releases"] = [site.page(1)]
+    site.repo.keep()
+    done = site.repo.run("deploy", "served")
+    assert "no release was served before" in done.stderr
+
+
+def test_a_new_chain_begins_on_the_day_that_a_reviewed_commit_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not chain.begins_anew()
+    for day, begins in (("2000-01-01", False), ("2999-01-01", True)):
+        monkeypatch.setattr(chain, "TEXTS_UNTIL", day)
+        assert chain.begins_anew() is begins
 
 
 def test_where_github_cannot_tell_the_moves_nothing_is_read_from_the_texts(site: Site) -> None:
@@ -369,6 +415,18 @@ def test_a_draft_that_was_changed_is_not_published(site: Site) -> None:
     assert not site.repo.calls("release", "edit")[2:]
 
 
+def test_where_two_drafts_have_the_tag_none_is_published(site: Site) -> None:
+    """`gh release edit` takes a tag, and would publish either."""
+    assert site.repo.run("deploy", "fetch", RELEASE=site.tags[1]).returncode == 0
+    site.page(2)["draft"] = True
+    site.repo.state["api"]["releases"].append(site.page(2) | {"id": 9, "assets": []})
+    site.repo.keep()
+    done = site.repo.run("release", "publish", GITHUB_RUN_NUMBER="2")
+    assert done.returncode == 1
+    assert "is one of 2" in done.stderr
+    assert not site.repo.calls("release", "edit")[2:]
+
+
 # --- where nothing is signed ---
 
 UNSIGNED = {"PRIVATE": "true", "ATTESTATIONS": ""}
@@ -389,7 +447,7 @@ def test_without_signatures_a_release_is_compared_with_the_artifacts_of_its_run_
     ("key", "answer", "says"),
     [
         ("", {}, "manifests-aks.yaml: not as gathered"),
-        ("compare/{}...main", {"status": "diverged"}, "is not one of main"),
+        ("compare/{}...{}", {"status": "diverged"}, "is not one of main"),
         ("actions/workflows/ci.yml/runs?head_sha={}&branch=main", {"workflow_runs": []}, "no run of main made it"),
         ("actions/runs/102/artifacts?name=release", {"artifacts": [{"expired": True}]}, "have expired"),
         ("actions/runs/102/artifacts?name=release", {"artifacts": []}, "have expired"),
@@ -399,9 +457,44 @@ def test_without_signatures_what_cannot_be_compared_is_refused(
     private: Site, key: str, answer: dict[str, Any], says: str
 ) -> None:
     private.forge(2)
-    private.repo.state["api"][key.format(private.repo.commits[2])] = answer
+    private.repo.state["api"][key.format(*[private.repo.commits[2]] * 2)] = answer
     assert says in applied(private, **UNSIGNED)
     assert private.objects() == {}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"event": "pull_request", "head_repository": {"full_name": "evil/fleet"}},
+        {"event": "workflow_dispatch"},
+        {"event": "push", "head_repository": {"full_name": "evil/fleet"}},
+    ],
+)
+def test_a_run_of_another_branch_called_main_made_no_release(private: Site, other: dict[str, Any]) -> None:
+    """docs.github.com/rest/actions/workflow-runs: `branch` is a name; a fork's main and a tag main have it too."""
+    key = f"actions/workflows/ci.yml/runs?head_sha={private.repo.commits[2]}&branch=main"
+    private.repo.state["api"][key]["workflow_runs"][0] |= other
+    assert "no run of main made it" in applied(private, **UNSIGNED)
+    assert private.objects() == {}
+
+
+def test_runs_and_artifacts_beyond_the_first_page_are_found(private: Site) -> None:
+    api, commit = private.repo.state["api"], private.repo.commits[2]
+    runs = api[f"actions/workflows/ci.yml/runs?head_sha={commit}&branch=main"]["workflow_runs"]
+    runs[:0] = [runs[0] | {"id": n, "run_number": 900 + n} for n in range(40)]
+    kept = api["actions/runs/102/artifacts?name=release"]["artifacts"]
+    kept[:0] = [{"name": "release", "expired": True}] * 40
+    assert applied(private, **UNSIGNED) == ""
+
+
+def test_what_is_not_signed_is_not_released_by_a_run_that_was_started_by_hand(site: Site) -> None:
+    commit = site.repo.commit({"model.py": "4\n"})
+    site.repo.state["api"]["git/ref/heads/main"] = {"object": {"sha": commit}}
+    site.repo.keep()
+    for event, released in (("workflow_dispatch", "false"), ("push", "true")):
+        done = site.repo.run("release", "decide", GITHUB_SHA=commit, GITHUB_EVENT_NAME=event, **UNSIGNED)
+        assert done.returncode == 0, done.stderr
+        assert site.repo.outputs()["release"] == released
 
 
 def test_a_release_from_before_the_seal_is_compared_with_its_run_although_its_image_is_signed(site: Site) -> None:

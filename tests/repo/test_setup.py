@@ -155,6 +155,78 @@ def test_reviewers_and_timers_of_an_environment_stay_and_other_branches_go(ask: 
     assert [("main", "branch")] == [(one["name"], one["type"]) for one in api.policies["production"]]
 
 
+def crowded(api: Api) -> Api:
+    """Lists that no single page holds, with what the pipeline asks for at their ends."""
+    for n in range(140):
+        api.environments[f"pr/{n} ü"] = {"name": f"pr/{n} ü", "protection_rules": [], "deployment_branch_policy": None}
+        api.labels.insert(0, f"label {n}")
+        api.variables[f"OTHER_{n}"] = "x"
+        api.rulesets.append({"id": 1000 + n, "name": f"rules {n}", "target": "branch", "enforcement": "active"})
+    return api
+
+
+def test_every_page_of_every_list_is_read(
+    ask: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs.github.com/rest/using-the-rest-api/using-pagination-in-the-rest-api: 30 a page, 10 to 30 variables."""
+    api = crowded(Api())
+    assert ask(api, VARIABLES="DEPLOY_TO=staging") == 0, capsys.readouterr().err
+    before = state(api)
+    api.calls.clear()
+    assert ask(api, VARIABLES="DEPLOY_TO=staging") == 0
+    assert {"GET"} == {method for method, _ in api.calls}
+    assert before == state(api)
+    assert misses(api, monkeypatch) == {}
+
+
+def test_doctor_reads_every_variable_and_every_environment_whatever_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = crowded(Api())
+    api.variables["DEPLOY_TO"] = "staging"
+    api.environments["pr/1 ü"]["variables"] = {"OVERLAY": "aks"}
+    monkeypatch.setattr(github, "gh", api.gh)
+    found = {what: (state, said) for state, what, said in doctor.copy(HERE, HERE.api())}
+    assert ("ok", "set in the repository") == found["variable DEPLOY_TO"]
+    assert ("ok", "set in pr/1 ü") == found["variable OVERLAY"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"conditions": {"ref_name": {"include": ["refs/heads/other"], "exclude": []}}}, "conditions is"),
+        (
+            {"conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": ["refs/heads/main"]}}},
+            "conditions is",
+        ),
+        (
+            {"bypass_actors": [{"actor_id": 5, "actor_type": "RepositoryRole", "bypass_mode": "always"}]},
+            "bypass_actors",
+        ),
+        ({"enforcement": "evaluate"}, "enforcement is evaluate"),
+        ({"target": "tag"}, "target is tag"),
+    ],
+)
+def test_rules_that_hold_for_another_branch_or_that_someone_may_bypass_are_none(
+    ask: Callable[..., int], monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], says: str
+) -> None:
+    """docs.github.com/rest/repos/rules: the rules alone do not say for which refs they hold, and for whom."""
+    api = Api()
+    assert ask(api) == 0
+    api.rulesets[0] |= change
+    assert says in misses(api, monkeypatch)["rules of main"]
+    assert ask(api) == 0
+    assert misses(api, monkeypatch) == {}
+
+
+def test_where_a_login_may_not_see_who_may_bypass_the_rules_nothing_is_guessed(
+    ask: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs.github.com/rest/repos/rules: `bypass_actors` is only there for who may write the ruleset."""
+    api = Api()
+    assert ask(api) == 0
+    del api.rulesets[0]["bypass_actors"]
+    assert misses(api, monkeypatch) == {}
+
+
 def test_where_the_plan_is_not_known_github_may_refuse_and_the_line_says_so(
     ask: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,6 +136,18 @@ def test_the_served_image_is_named_by_its_digest(
     assert (place / "GITHUB_OUTPUT").read_text() == f"image={image or ''}\n"
 
 
+@pytest.mark.parametrize("text", ['[waiver]\nid = "x"\n', "waiver = [1]\n", "waiver = 1\n", '[[waivers]]\nid = "x"\n'])
+def test_waivers_of_another_shape_are_refused_in_words(place: Path, text: str) -> None:
+    vulnerabilities.WAIVERS.write_text(text)
+    with pytest.raises(github.PipelineError, match=r"a waiver begins with \[\[waiver\]\]"):
+        vulnerabilities.waivers(datetime.now(UTC).date())
+
+
+def test_where_the_file_was_taken_away_nothing_is_waived(place: Path) -> None:
+    vulnerabilities.WAIVERS.unlink()
+    assert vulnerabilities.waivers(datetime.now(UTC).date()) == (set(), [])
+
+
 def test_the_waivers_of_this_repository_are_valid(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     vulnerabilities.waivers(datetime.now(UTC).date())

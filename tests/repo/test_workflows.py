@@ -25,7 +25,8 @@ WAITING = {"databricks": 270}  # what waits for the work of another machine, whi
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPABLE = ("train", "contract", "image", "cluster")  # the jobs that the plan may skip
 TOLD = {"login", "not_judged"}  # the plan's outputs that are about the pinned data, and no job's
-FROM_THE_CALLER = {"bundle", "report", "manifests"}  # artifacts of ci.yml's run, which a called workflow may download
+# Artifacts of the run that a called workflow may download: ci.yml's own, and those of the jobs before the call.
+FROM_THE_CALLER = {"bundle", "report", "manifests", "release"}
 
 
 def jobs(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
