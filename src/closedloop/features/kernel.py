@@ -298,10 +298,8 @@ def _loops(key: int) -> Callable[..., None]:
         if len(fixed.courses.edges) > 0:
             shifts(part, readings, fixed.courses, own, X)
         if fixed.norms.location.shape[1] > 0:
-            row_of = trained[low:high].copy()
-            for m in range(high - low):
-                if row_of[m] < 0:
-                    row_of[m] = len(fixed.norms.location) - 1 - models + machines.model[m]
+            new = len(fixed.norms.location) - 1 - models + machines.model
+            row_of = np.where(trained[low:high] < 0, new, trained[low:high])
             levels(part, readings, fixed.norms, row_of, X)
         events(part, readings, machines, happened, fixed.layout, X)
 
