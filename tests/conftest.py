@@ -16,6 +16,7 @@ from hypothesis import settings
 from closedloop.data.schema import HOUR_US
 from closedloop.data.simulate import simulate
 from closedloop.features.kernel import compute
+from closedloop.features.level_fit import fit_levels
 from closedloop.features.spec import FeatureSpec, fit_constants
 from closedloop.heads.bundle import Bundle, TrainedOn, write
 from closedloop.heads.detectors import fit_anomaly_head
@@ -101,6 +102,7 @@ def tiny_of(tmp_path_factory):
     def make(schema, machines):
         spec = FeatureSpec.from_params(PARAMS["features"], schema)
         constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
+        constants, _ = fit_levels(tables, spec, schema, constants)
         X = compute(tables, spec, constants, schema).X
         telemetry = np.flatnonzero(np.array(spec.groups) == "telemetry").astype(np.int32)
         anomaly = fit_anomaly_head(X[:, ::6], telemetry, "mean_chart", {}, seed=0)

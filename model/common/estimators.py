@@ -20,6 +20,7 @@ CLASSES = {  # the name in params.yaml: package, file and class
         "ensemble/_hist_gradient_boosting/gradient_boosting.py",
         "HistGradientBoostingClassifier",
     ),
+    "evidence_chart": ("closedloop", "heads/detectors.py", "EvidenceChart"),
     "mean_chart": ("closedloop", "heads/detectors.py", "MeanChart"),
     "isolation_forest": ("sklearn", "ensemble/_iforest.py", "IsolationForest"),
     "pca": ("closedloop", "heads/detectors.py", "PCADetector"),

@@ -25,9 +25,9 @@ else:
 
 def of_sensor(features: Mapping[str, Any]) -> list[str]:
     """Return the part after the sensor's name of every feature of the families that are on."""
-    lengths = {family: _lengths(features, family) for family in ("rolling", "trend", "change")}
+    lengths = {family: _lengths(features, family) for family in ("rolling", "trend", "change", "level")}
     own = names.of_sensor(lengths, _family(features, "trend").get("cusum_slack") is not None)
-    return own + [name for name in names.SHIFTS if _family(features, "shift")]
+    return own + [name for name in names.SHIFTS if _family(features, "shift")] + names.of_levels(lengths)
 
 
 def of_fleet(features: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:

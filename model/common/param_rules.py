@@ -75,7 +75,7 @@ SECTIONS: dict[str, dict[str, Rule]] = {
         "prefix": Rule(float, 0, math.inf, "neither", optional=True),
     },
     "anomaly": {
-        "detector": Rule(str, choices=("mean_chart", "isolation_forest", "pca")),
+        "detector": Rule(str, choices=("evidence_chart", "mean_chart", "isolation_forest", "pca")),
         "features": Rule(list),
         "parameters": Rule(dict),
         "alarms_per_machine_year": POSITIVE,

@@ -118,7 +118,9 @@ def suggested(trial: Any, asked: Params) -> dict[str, Any]:
     if asked.schema.components:
         point |= {f"failure.parameters.{name}": value for name, value in _boosted(trial).items()}
     else:
-        point["anomaly.detector"] = trial.suggest_categorical("detector", ["mean_chart", "isolation_forest", "pca"])
+        point["anomaly.detector"] = trial.suggest_categorical(
+            "detector", ["evidence_chart", "mean_chart", "isolation_forest", "pca"]
+        )
         point["anomaly.parameters"] = {}
     for family, key, choices in _families(asked):
         chosen = trial.suggest_categorical(family, list(choices))

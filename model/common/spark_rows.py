@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from closedloop.data.schema import Float64, Schema, Tables
+from closedloop.features.baseline import Levels
 from closedloop.features.kernel import compute
 from closedloop.features.spec import Constants, FeatureSpec
 from closedloop.heads.scorers import AnomalyHead, FailureHead
 from closedloop.heads.trees import Forest, Int32
 from closedloop.spark.fleet import machine_type
 from closedloop.spark.trees import vectors
-from model.common.training import labelled, rows_until, thin
+from model.common.training import labelled, rows_until, thin, unseen_score
 
 KEY = ("machineID", "time")  # the first columns of every answer
 
@@ -81,10 +82,15 @@ def alarm_rows(tables: Tables, wanted: Wanted, columns: Int32) -> pa.Table:
     return _table(kept, rows, x=_lists(X[np.ix_(columns, rows)]))
 
 
-def scores(tables: Tables, wanted: Wanted, anomaly: AnomalyHead) -> pa.Table:
-    """The anomaly score of every row, as ``score double``."""
+def scores(tables: Tables, wanted: Wanted, anomaly: AnomalyHead, without: tuple[Levels, ...]) -> pa.Table:
+    """The anomaly score of every row from levels that did not see it, as ``score double``."""
     kept, X = _rows(tables, wanted)
-    return _table(kept, slice(None), score=pa.array(anomaly.score(X)))
+    ids, offsets = kept.bounds()
+    found = np.empty(len(kept.time))
+    for machine, low, high in zip(kept.named(ids).tolist(), offsets[:-1], offsets[1:], strict=True):
+        own = np.ascontiguousarray(X[:, low:high])
+        found[low:high] = unseen_score(anomaly, own, machine, wanted.spec, wanted.constants, without)
+    return _table(kept, slice(None), score=pa.array(found))
 
 
 def examples(

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables, microseconds
-from closedloop.features.spec import Constants, FeatureSpec, fit_constants
+from closedloop.features.spec import Constants, FeatureSpec
 from closedloop.heads.failure import machine_folds, platt
 from closedloop.heads.scorers import AnomalyHead, FailureHead
 from closedloop.heads.trees import Forest, Int32
@@ -30,7 +30,16 @@ from model.common import cli, spark_rows
 from model.common.params import Params
 from model.common.spark_rows import Wanted
 from model.common.thresholds import cost_threshold
-from model.common.training import alarm_columns, fit_alarm, headless, labelled, thin, with_budget
+from model.common.training import (
+    alarm_columns,
+    baselines,
+    failure_groups,
+    fit_alarm,
+    headless,
+    labelled,
+    thin,
+    with_budget,
+)
 
 ROWS_OF_A_PART = (
     20_000  # the parts of the rows to learn from depend on their number alone, so every cluster has equal ones
@@ -58,7 +67,7 @@ class OnSpark:
         spec = FeatureSpec.from_params(params.features, schema)
         for skipped in spec.skipped:
             cli.say(f"left out the custom feature {skipped}")
-        constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
+        constants, without = baselines(tables, spec, schema, params)
         every_us = microseconds(params.failure["negatives_every_hours"])
         wanted = Wanted(
             spec, constants, schema, dict(about["train_until"]), params.delay_us, params.horizon_us, every_us
@@ -72,7 +81,9 @@ class OnSpark:
             X = found["x"].combine_chunks().flatten().to_numpy().reshape(-1, len(columns)).T
             head = fit_alarm(np.ascontiguousarray(X), np.arange(len(columns), dtype=np.int32), params)
             head = replace(head, columns=columns)
-            each = fleet.map(partial(spark_rows.scores, wanted=wanted, anomaly=head), f"{wanted.key}, score double")
+            each = fleet.map(
+                partial(spark_rows.scores, wanted=wanted, anomaly=head, without=without), f"{wanted.key}, score double"
+            )
             score = aligned(each.toArrow(), tables)["score"].to_numpy()
         grid = Grid.of(Truth(tables, schema, about["source"]), JudgeSettings.from_params(params.raw))
         y, thinned = labelled(tables, schema, params.horizon_us), thin(tables, every_us, schema)
@@ -96,8 +107,8 @@ class OnSpark:
         """
         if self.tables.failures is None:
             return {}
-        groups = np.array([*self.spec.groups, "telemetry"])  # the last is the anomaly score
-        columns = np.flatnonzero(groups != without).astype(np.int32)
+        groups = failure_groups(self.spec)
+        columns = np.flatnonzero((groups != "level") & (groups != without)).astype(np.int32)
         taught = []
         for c, component in enumerate(self.wanted.schema.components):
             if reason := headless(self.grid, c, self.params):

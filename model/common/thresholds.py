@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
+from scipy.stats import chi2
 
 from closedloop.data.schema import Float64
 from closedloop.judge.episodes import Rules, failure_cost, foresee, pieces
 from closedloop.judge.truth import Bool, Grid, JudgeSettings
 
 CANDIDATES = 40
+CONFIDENCE = 0.95  # that the rate of alarm episodes is within the budget
 NOISE = (
     0.25  # standard errors of the additional cost; with 1 the cost on other machines is the same, and alarms are more
 )
@@ -25,13 +27,16 @@ LEAST = 1e-12  # a probability this near to 0 or 1 counts as this near
 
 
 def budget_threshold(grid: Grid, score: Float64, alarms_per_machine_year: float, rules: Rules) -> float:
-    """Return the lowest threshold whose alarm episodes on all machines stay within the budget.
+    """Return the lowest threshold whose alarm episodes on all machines stay within the budget, with confidence.
+
+    Few episodes in a short time say little of their rate, so the upper limit of the rate must be within the budget.
+    Where not even a time without any could show that, no row of training may alarm.
 
     ``score`` has one value for each row of the grid, and a score at or above the threshold is an alarm. Episodes merge
     as the threshold falls, so their number need not grow all the way; it is searched by the rank of the score. Where
     the highest score itself occurs too often, the threshold is just above it.
     """
-    allowed = alarms_per_machine_year * float(grid.years.sum())
+    allowed = _most_episodes(alarms_per_machine_year * float(grid.years.sum()))
     ordered = np.sort(score)
 
     def episodes(threshold: float) -> int:
@@ -50,6 +55,18 @@ def budget_threshold(grid: Grid, score: Float64, alarms_per_machine_year: float,
             many = middle
     threshold = float(ordered[-few])
     return threshold if episodes(threshold) <= allowed else float(np.nextafter(ordered[-1], np.inf))
+
+
+def _most_episodes(expected: float) -> int:
+    """Return the largest count whose upper limit, as the mean of a Poisson distribution, is within what is expected.
+
+    The limit is exact (Garwood 1936). The answer is 0 where that of no episode at all, the rule of three, is above it.
+    """
+    low, high = 0, math.ceil(expected) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if chi2.ppf(CONFIDENCE, 2 * middle + 2) / 2 <= expected else (low, middle)
+    return low
 
 
 def cost_threshold(

@@ -21,6 +21,7 @@ FAMILIES = {  # of features: the key of their lengths, the least number of perio
     "rolling": ("windows_hours", 2, ("mean", "std")),
     "trend": ("half_lives_hours", 1, ("ewma",)),
     "change": ("windows_hours", 2, ("change",)),
+    "level": ("half_lives_hours", 1, ("level",)),
     "errors": ("windows_hours", 1, ("count",)),
 }
 STEPS_MINUTES = (720, 60)  # a length is rounded to the coarsest step that is at most an eighth of it

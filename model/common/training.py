@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from closedloop.data.machines import Id
 from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables, microseconds
+from closedloop.features.baseline import Levels
 from closedloop.features.kernel import iter_machines
+from closedloop.features.level_fit import fit_levels, unseen
 from closedloop.features.spec import Constants, FeatureSpec, fit_constants
 from closedloop.heads.detectors import fit_anomaly_head
 from closedloop.heads.failure import fit_failure_head, machine_folds
@@ -34,12 +37,14 @@ class TrainingSet:
     ``kept`` marks the rows that teach: those before a failure, and those of ``thinned``, which stand for their
     neighbours, as :func:`thin` says. ``X`` has shape (features, kept rows). The features of all rows would take ten
     times the memory; :meth:`machines` computes them once more. ``y`` has shape (components, rows) and is 1 before a
-    failure, 0 before none, and -1 where that is unknown.
+    failure, 0 before none, and -1 where that is unknown. ``without`` are the levels that did not see each stretch of
+    time, as :func:`closedloop.features.level_fit.fit_levels` gives them.
     """
 
     tables: Tables
     spec: FeatureSpec
     constants: Constants
+    without: tuple[Levels, ...]
     X: Float64
     kept: Bool
     y: NDArray[np.int8]
@@ -97,7 +102,7 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
     spec = FeatureSpec.from_params(params.features, schema)
     for skipped in spec.skipped:
         cli.say(f"left out the custom feature {skipped}")
-    constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
+    constants, without = baselines(tables, spec, schema, params)
     grid = Grid.of(Truth(tables, schema, source), JudgeSettings.from_params(params.raw))
     y = labelled(tables, schema, params.horizon_us)
     thinned = thin(tables, microseconds(params.failure["negatives_every_hours"]), schema)
@@ -109,7 +114,18 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
         own = features[:, kept[rows]]
         X[:, filled : filled + own.shape[1]] = own
         filled += own.shape[1]
-    return TrainingSet(tables, spec, constants, X, kept, y, thinned, grid)
+    return TrainingSet(tables, spec, constants, without, X, kept, y, thinned, grid)
+
+
+def baselines(
+    tables: Tables, spec: FeatureSpec, schema: Schema, params: Params
+) -> tuple[Constants, tuple[Levels, ...]]:
+    """Return the frozen baselines, and the levels that did not see each stretch of time.
+
+    Under the split rule ``unit`` machines run until they fail, and those that come are new.
+    """
+    constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
+    return fit_levels(tables, spec, schema, constants, come_back=params.split["rule"] != "unit")
 
 
 def teaching(y: NDArray[np.int8], thinned: Bool) -> Bool:
@@ -158,7 +174,8 @@ def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def anomaly_head(training: TrainingSet, schema: Schema, params: Params) -> tuple[AnomalyHead, Float64]:
     """Fit the detector on the features that ``params.yaml`` names; return it with the score of every training row.
 
-    The threshold is what the alarm budget of ``params.yaml`` allows.
+    The threshold is what the alarm budget of ``params.yaml`` allows. The scores are those of levels that did not see
+    the row, since so are those of the rows that come after training.
 
     Raises:
         DataError: ``params.yaml`` names an unknown feature or parameter.
@@ -167,8 +184,24 @@ def anomaly_head(training: TrainingSet, schema: Schema, params: Params) -> tuple
     head = fit_alarm(training.X[:, training.thinned[training.kept]], columns, params)
     score = np.empty(len(training.tables.time))
     for rows, features in training.machines(schema):
-        score[rows] = head.score(features)
+        machine = training.tables.named(training.tables.machine[rows][:1]).tolist()[0]
+        score[rows] = unseen_score(head, features, machine, training.spec, training.constants, training.without)
     return with_budget(head, training.grid, score, params), score
+
+
+def unseen_score(
+    head: AnomalyHead,
+    features: Float64,
+    machine: Id,
+    spec: FeatureSpec,
+    constants: Constants,
+    without: tuple[Levels, ...],
+) -> Float64:
+    """Return the score of a training machine's rows from levels that did not see them; ``features`` is changed."""
+    if constants.levels is not None and without:
+        level = np.array(spec.groups) == "level"
+        features[level] = unseen(features[level], machine, constants.levels, without)
+    return head.score(features)
 
 
 def alarm_columns(spec: FeatureSpec, schema: Schema, params: Params) -> Int32:
@@ -234,6 +267,15 @@ def in_every_fold(X: Float64, fold: Int64) -> Bool:
     return np.sum([there[:, fold == k].any(axis=1) for k in range(fold.max() + 1)], axis=0) >= 2
 
 
+def failure_groups(spec: FeatureSpec) -> NDArray[np.str_]:
+    """Return the group of each feature that a failure head could read; the last is the anomaly score.
+
+    Those of ``level`` are the anomaly head's. Of a machine that was trained on they know more than of a new one, and
+    failure heads are judged on new ones.
+    """
+    return np.array([*spec.groups, "telemetry"])
+
+
 def failure_heads(
     training: TrainingSet, schema: Schema, params: Params, anomaly: AnomalyHead, without: str | None = None
 ) -> dict[str, FailureHead]:
@@ -251,7 +293,7 @@ def failure_heads(
     """
     if training.tables.failures is None:
         return {}
-    groups = np.array([*training.spec.groups, "telemetry"])  # the last is the anomaly score
+    groups = failure_groups(training.spec)
     X = np.concatenate([training.X, anomaly.score(training.X)[None]])
     represented = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # by a kept row
     machine, folds = training.tables.machine, params.failure["folds"]
@@ -266,7 +308,7 @@ def failure_heads(
             fold = machine_folds(((y == 1) & (weight > 0)).astype(np.int64), machine, folds, weight > 0)
             kept, own = training.kept, weight[training.kept]
             there = in_every_fold(X[:, own > 0], fold[kept][own > 0])
-            columns = np.flatnonzero((groups != without) & there).astype(np.int32)
+            columns = np.flatnonzero((groups != "level") & (groups != without) & there).astype(np.int32)
             if not len(columns):
                 cli.say(f"no head for {component} without {without}: no other feature has values for these machines")
                 continue

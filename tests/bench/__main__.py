@@ -18,6 +18,7 @@ NAMES = (
     "ship_rate",
     "named_machines",
     "rolling_features",
+    "lasting_shift",
     "gate_error_rates",
     "drift_rates",
     "live_rates",

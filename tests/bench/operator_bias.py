@@ -30,6 +30,7 @@ from harness import OUT, Point, finish, say
 from closedloop.data.schema import HOUR_US, Tables
 from closedloop.data.simulate import simulate
 from closedloop.features.kernel import Features, compute
+from closedloop.features.level_fit import fit_levels
 from closedloop.features.spec import Constants, FeatureSpec, fit_constants
 from closedloop.heads import bundle as bundles
 from closedloop.heads.bundle import Bundle, TrainedOn
@@ -77,7 +78,7 @@ def training_set(world_: tuple[Any, ...], tables: Tables, X: Any) -> TrainingSet
     grid = Grid.of(Truth(tables, SCHEMA, params.source), settings)
     thinned = tables.time % every_us < SCHEMA.period_us
     kept = teaching(y, thinned)
-    return TrainingSet(tables, spec, constants, X[:, kept], kept, y, thinned, grid)
+    return TrainingSet(tables, spec, constants, (), X[:, kept], kept, y, thinned, grid)
 
 
 def first_world(params: parameters.Params, seed: int, machines: int, days: int, judges: int) -> tuple[World, Bundle]:
@@ -85,7 +86,8 @@ def first_world(params: parameters.Params, seed: int, machines: int, days: int, 
     settings = JudgeSettings.from_params(params.raw)
     tables = seen_as(simulate(PROFILE, machines, days, 1000 * seed, SCHEMA).tables, "naive")
     spec = FeatureSpec.from_params(params.features, SCHEMA)
-    constants = fit_constants(tables, SCHEMA, int(tables.time.max()), spec.history_us)
+    fitted = fit_constants(tables, SCHEMA, int(tables.time.max()), spec.history_us)
+    constants, _ = fit_levels(tables, spec, SCHEMA, fitted, come_back=False)  # the judging fleet has other machines
     common = params, spec, constants, settings
     training = training_set(common, tables, compute(tables, spec, constants, SCHEMA).X)
     anomaly, _ = anomaly_head(training, SCHEMA, params)

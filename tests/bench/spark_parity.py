@@ -39,6 +39,7 @@ from closedloop.data.schema import Schema, Tables, microseconds
 from closedloop.data.simulate import simulate
 from closedloop.data.sources import read_frames, read_tables, tables_to_frames, write_tables
 from closedloop.features.kernel import compute
+from closedloop.features.level_fit import fit_levels
 from closedloop.features.spec import FeatureSpec, fit_constants
 from closedloop.heads.bundle import Bundle, write
 from closedloop.heads.scorers import FailureHead
@@ -59,6 +60,7 @@ def wanted(folder: Path) -> tuple[object, spark_rows.Wanted]:
     tables = read_tables(folder, asked.schema, {})
     spec = FeatureSpec.from_params(asked.features, asked.schema)
     constants = fit_constants(tables, asked.schema, int(tables.time.max()), spec.history_us)
+    constants, _ = fit_levels(tables, spec, asked.schema, constants)
     until = last_times(tables, np.ones(len(tables.time), bool))
     every_us = microseconds(asked.failure["negatives_every_hours"])
     return tables, spark_rows.Wanted(spec, constants, asked.schema, until, None, asked.horizon_us, every_us)

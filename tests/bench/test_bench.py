@@ -157,6 +157,13 @@ def test_a_gate_that_errs_is_noticed(bench) -> None:
     assert (false_better.holds, false_worse.holds) == (True, False)
 
 
+def test_a_lasting_shift_is_found_and_a_head_that_loses_it_is_noticed(bench, tmp_path) -> None:
+    lasting = bench("lasting_shift")
+    assert lasting.main(["--machines", "2", "--out", str(tmp_path / "found.json")]) == 0
+    lost = lasting.points(2, 20.0, lasting.Found(hours=float("inf"), kept=0.2, quiet=1.1))
+    assert [False] * 3 == [point.holds for point in lost]
+
+
 STEPS = ("data", "validate", "train", "predict", "evaluate")
 
 

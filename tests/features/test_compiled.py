@@ -66,7 +66,7 @@ def test_interpreted_loops_give_the_same_bits(
 
 def test_a_weight_halves_with_every_half_life() -> None:
     for age in range(0, 100_000, 777):
-        assert compiled._decay(age, 5_000) == pytest.approx(0.5 ** (age / 5_000), rel=1e-15)
+        assert compiled.decay(age, 5_000) == pytest.approx(0.5 ** (age / 5_000), rel=1e-15)
 
 
 def test_the_logarithm_is_one() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from closedloop.data.schema import HOUR_US, Events, Schema, Tables
 from closedloop.features import kernel
+from closedloop.features.baseline import Levels
 from closedloop.features.kernel import Features, compute, iter_machines
 from closedloop.features.registry import CUSTOM
 from closedloop.features.spec import Constants, FeatureSpec
@@ -23,6 +24,7 @@ PARAMS = {
     "rolling": {"windows_hours": [0.5, 3, 12]},
     "trend": {"half_lives_hours": [2, 6], "cusum_slack": 0.5},
     "shift": {"steps": 8, "weight": 0.5},
+    "level": {"half_lives_hours": [2, 6]},
     "change": {"windows_hours": [5, 12]},
     "errors": {"windows_hours": [3, 12]},
 }
@@ -45,7 +47,10 @@ def constants(schema: Schema, seed: int) -> Constants:
     rng = np.random.default_rng(seed)
     shape = (len(schema.models) + 1, len(schema.sensors))
     trusts = rng.choice([0.0, 0.3, 0.95], (2, *shape))
-    return Constants(rng.uniform(95, 105, shape), rng.uniform(5, 15, shape), *trusts)
+    known = len(schema.models) + 2, 2 * len(schema.sensors)  # the first machine alone was trained on
+    norms = rng.uniform(95, 105, known), rng.uniform(5, 15, known), rng.choice([0.0, 0.5, 30.0], known)
+    levels = Levels((1,), *norms, rng.uniform(0.02, 0.5, known[1]))
+    return Constants(rng.uniform(95, 105, shape), rng.uniform(5, 15, shape), *trusts, levels)
 
 
 def run(tables: Tables, schema: Schema, seed: int, last_only: bool = False) -> Features:

@@ -5,7 +5,7 @@ import pytest
 from sklearn.ensemble import IsolationForest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from closedloop.heads.detectors import MeanChart, PCADetector, fit_anomaly_head
+from closedloop.heads.detectors import EvidenceChart, MeanChart, PCADetector, fit_anomaly_head
 from closedloop.heads.scorers import Z_LIMIT, AnomalyHead
 
 
@@ -20,11 +20,13 @@ def normal_rows():
     return X
 
 
-DETECTORS = ["mean_chart", "pca", "isolation_forest"]
+DETECTORS = ["evidence_chart", "mean_chart", "pca", "isolation_forest"]
 COLUMNS = np.array([0, 1, 2, 3, 5, 6, 7], np.int32)
 
 
-@parametrize_with_checks([MeanChart(), PCADetector(), PCADetector(n_components=1), PCADetector(n_components=0.5)])
+@parametrize_with_checks(
+    [EvidenceChart(), MeanChart(), PCADetector(), PCADetector(n_components=1), PCADetector(n_components=0.5)]
+)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_detectors_keep_the_rules_of_scikit_learn(estimator, check):
     """All of ours, and no check is skipped but one: other array libraries need a switch set before SciPy loads."""
@@ -35,7 +37,9 @@ def test_detectors_keep_the_rules_of_scikit_learn(estimator, check):
         raise
 
 
-@pytest.mark.parametrize(("name", "kind"), [("mean_chart", MeanChart), ("pca", PCADetector)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("evidence_chart", EvidenceChart), ("mean_chart", MeanChart), ("pca", PCADetector)]
+)
 def test_the_arrays_score_with_the_bits_of_the_detector(name, kind, X):
     head = fit_anomaly_head(X.T, COLUMNS, name, {}, seed=0)
     detector = kind().fit(X[:, COLUMNS])
@@ -82,14 +86,14 @@ def test_the_mean_chart_takes_the_largest_robust_deviation_and_ignores_what_is_m
 
 
 def test_a_feature_that_training_never_saw_cannot_raise_the_score(X):
-    for detector in ("mean_chart", "pca"):
+    for detector in ("evidence_chart", "mean_chart", "pca"):
         head = fit_anomaly_head(X.T, COLUMNS, detector, {}, seed=0)
         row = np.nanmedian(X[:, :6], axis=0)
         quiet = np.array([[*row, np.nan, 10.0], [*row, 1e6, 10.0]]).T.copy()
         assert head.score(quiet)[0] == head.score(quiet)[1]
 
 
-@pytest.mark.parametrize("detector", [MeanChart, PCADetector])
+@pytest.mark.parametrize("detector", [EvidenceChart, MeanChart, PCADetector])
 @pytest.mark.parametrize("rounding", [0.0, 1e-13])
 def test_a_feature_that_stood_still_in_training_does_not_drown_the_others(detector, rounding):
     """As engine settings do on C-MAPSS: what moves is scored as if the one that stood still were not there."""
@@ -168,3 +172,31 @@ def test_a_feature_that_mostly_rests_does_not_drown_the_others():
     chart = MeanChart().fit(np.column_stack([usual, resting]))
     busy, shifted = chart.anomaly_score([[0.0, 1.0], [6.0, 0.0]])
     assert busy < shifted
+
+
+def test_many_features_that_moved_a_little_outweigh_one_that_moved_far():
+    """As a worn engine's do: all move by three deviations, where another's one sensor is off by fifteen."""
+    X = np.random.default_rng(4).normal(size=(4000, 12))
+    rows = np.zeros((2, 12))
+    rows[0], rows[1, 0] = 3.0, 15.0
+    worn, off = EvidenceChart().fit(X).anomaly_score(rows)
+    assert worn > off
+    worn, off = MeanChart().fit(X).anomaly_score(rows)
+    assert worn < off
+
+
+def test_quiet_features_do_not_hide_one_that_moved():
+    rng = np.random.default_rng(5)
+    few, many = rng.normal(size=(4000, 2)), rng.normal(size=(4000, 12))
+    quiet = 0.7  # of a deviation
+    alone = EvidenceChart().fit(few).anomaly_score([[6.0, quiet]])[0]
+    among = EvidenceChart().fit(many).anomaly_score([[6.0, *[quiet] * 11]])[0]
+    assert among == pytest.approx(alone, rel=0.05)
+
+
+def test_a_feature_that_is_often_far_off_counts_less():
+    rng = np.random.default_rng(6)
+    X = rng.normal(size=(4000, 2))
+    X[::30, 1] *= 30
+    steady, wild = EvidenceChart().fit(X).anomaly_score([[8.0, 0.0], [0.0, 8.0]])
+    assert steady > 1.2 * wild

@@ -44,7 +44,7 @@ SLIPS = [  # what stands there, what is written instead, the line of the slip af
     ("    max_iter: 100", "    max_iter: 100\n    max_iter: 9", "max_iter: 9", "max_iter is written twice"),
     ("volt: [0, 400]", "volt: [0, 4]\n    volt: [0, 400]", "volt: [0, 400]", "sensors.volt is written twice"),
     ("comp1, comp2", "comp1, comp1", "components:", r"components\[2\] is comp1, a second time; remove one"),
-    ("[ewma_6h, ", "[ewma_6h, ewma_6h, ", "ewma_6h", "is ewma_6h, a second time; remove one"),
+    ("[level_6h, ", "[level_6h, level_6h, ", "level_6h", "is level_6h, a second time; remove one"),
     ("windows_hours: [3, 24]", "windows_hours: [3, 3]", "windows_hours: [3, 3]", "is 3, a second time"),
     # ranges
     ("horizon_hours: 24", "horizon_hours: -24", "horizon_hours:", "is -24; it must be a number above 0"),
@@ -75,13 +75,13 @@ SLIPS = [  # what stands there, what is written instead, the line of the slip af
     ("errors: [error1,", "errors: [off,", "errors: [off", r"is false, not the name of an error code; put .* quotes"),
     ("models: [model1, model2, model3, model4]", "models: none", "models:", r"not a list; write \[\]"),
     # choices, features and hyper-parameters
-    ("detector: mean_chart", "detector: mean_chrt", "detector:", "is 'mean_chrt'; did you mean mean_chart?"),
+    ("detector: evidence_chart", "detector: mean_chrt", "detector:", "is 'mean_chrt'; did you mean mean_chart?"),
     ("schema:\n", "schema:\n  machine_id: both\n", "machine_id:", "machine_id is 'both'; choose one of number, text"),
     ("rule: fleet", "rule: random", "rule:", "is 'random'; choose one of fleet, unit, prefix"),
     ("on_inconclusive: ship", "on_inconclusive: yes", "on_inconclusive", "choose one of ship, ask"),
-    ("ewma_6h", "ewma_7h", "[ewma_7h", "is 'ewma_7h', and there is no such feature; did you mean ewma_6h?"),
+    ("level_6h", "level_7h", "[level_7h", "is 'level_7h', and there is no such feature; did you mean level_6h?"),
     ("shift_odds,", "volt_shift_ods,", "volt_shift", "did you mean volt_shift_odds?"),
-    ("half_lives_hours: [6, 24]", "half_lives_hours: [8, 24]", "features: [ewma_6h", "there is no such feature"),
+    ("half_lives_hours: [6]", "half_lives_hours: [8]", "features: [level_6h", "there is no such feature"),
     ("max_iter: 100", "max_itr: 100", "max_itr", "is not a parameter of hist_.*; did you mean max_iter?"),
     ("max_iter: 100", "n_estimators: 100", "n_estimators", "is not a parameter of hist_gradient_boosting; it has"),
     ("max_iter: 100", "max_iter: 0", "max_iter", "is 0; it must be a whole number, 1 or more"),
@@ -90,7 +90,7 @@ SLIPS = [  # what stands there, what is written instead, the line of the slip af
     ("max_features: 0.3", "max_features: 1", "max_features", "above 0 and at most 1; write 1.0"),
     ("max_leaf_nodes: 6", "max_leaf_nodes: 1", "max_leaf", "is 1; it must be a whole number, 2 or more or null"),
     ("max_iter: 100", "early_stopping: true", "early_stopping", "is set by training, not here; remove it"),
-    ("  parameters: {}", "  parameters: {alpha: 0.1}", "alpha", "is not a parameter of mean_chart; it has cont"),
+    ("  parameters: {}", "  parameters: {alpha: 0.1}", "alpha", "is not a parameter of evidence_chart; it has cont"),
     # engines
     ("seed: 7", "seed: 7\nengine: sparc", "engine: sparc", "engine is 'sparc'; did you mean spark?"),
     ("seed: 7", "seed: 7\nengine: spark", "estimator:", "which engine: spark does not have; choose random_forest or"),
@@ -208,7 +208,12 @@ def test_there_are_more_than_forty_slips():
 
 def test_every_slip_of_a_file_is_listed_up_to_five_in_the_order_of_the_lines(tmp_path):
     text = TEXT
-    changes = [("volt: [0, 400]", "volt: 1"), ("ewma_6h", "ewma"), ("max_iter", "max_itr"), ("folds: 3", "folds: 1")]
+    changes = [
+        ("volt: [0, 400]", "volt: 1"),
+        ("level_6h", "levels_6h"),
+        ("max_iter", "max_itr"),
+        ("folds: 3", "folds: 1"),
+    ]
     for old, new in changes:
         text = text.replace(old, new)
     path = tmp_path / "params.yaml"
@@ -367,12 +372,12 @@ def test_every_command_refuses_the_file_before_it_looks_at_anything_else(tmp_pat
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("detector: mean_chart", "detector: pca"),
-        ("detector: mean_chart", "detector: isolation_forest"),
+        ("detector: evidence_chart", "detector: pca"),
+        ("detector: evidence_chart", "detector: isolation_forest"),
         ("  parameters: {}", "  parameters: {contamination: 0.1}"),
         ("max_iter: 100", "max_depth: null"),
         ("max_iter: 100", "class_weight: balanced"),
-        ("ewma_6h", "volt_mean_3h"),
+        ("level_6h", "volt_mean_3h"),
     ],
 )
 def test_what_training_accepts_is_no_slip(tmp_path, old, new):

@@ -10,7 +10,7 @@ import pytest
 from closedloop.data.schema import HOUR_US
 from closedloop.judge.truth import Grid
 from judged_fleet import make
-from model.common.thresholds import cost_threshold
+from model.common.thresholds import _most_episodes, budget_threshold, cost_threshold
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +88,18 @@ def test_it_is_stable_when_the_machines_are_drawn_again(fleet):
     """Machines differ in how high they score before a failure. The threshold of least cost varies by 1.4 here."""
     found = [spread(*fleet, seed) for seed in range(6)]
     assert np.mean(found) < 0.8
+
+
+def test_a_short_time_promises_no_rate(fleet):
+    """A budget of one or two episodes in all the time of training: one that was seen says nothing of the next time."""
+    settings, grid, _ = fleet
+    score = np.random.default_rng(2).uniform(0, 1, len(grid.time))
+    years = float(grid.years.sum())
+    assert budget_threshold(grid, score, 1.4 / years, settings.rules) > score.max()
+    assert budget_threshold(grid, score, 2.9 / years, settings.rules) > score.max()
+    assert budget_threshold(grid, score, 4.8 / years, settings.rules) == score.max()
+
+
+def test_a_long_time_uses_nearly_all_of_its_budget():
+    assert [0, 0, 1, 14, 180, 970] == [_most_episodes(expected) for expected in (0.2, 2.9, 4.8, 22.0, 204.0, 1023.0)]
+    assert all(_most_episodes(0.1 * n) <= 0.1 * n for n in range(200))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +18,16 @@ from closedloop.judge.metrics import judge
 from closedloop.judge.truth import ANOMALY, PredictionTable
 from model.common.predictions import predict
 from model.common.thresholds import cost_threshold
-from model.common.training import alarm_columns, anomaly_head, failure_heads, fit_alarm, prepare, thin, with_budget
+from model.common.training import (
+    alarm_columns,
+    anomaly_head,
+    failure_heads,
+    fit_alarm,
+    prepare,
+    thin,
+    unseen_score,
+    with_budget,
+)
 
 
 def test_every_feature_that_params_names_is_computed_once_per_row(trained):
@@ -126,8 +136,14 @@ def test_the_heads_are_those_that_features_of_all_rows_at_once_would_give(traine
     detector = fit_alarm(X[:, training.thinned], alarm_columns(training.spec, schema, params), params)
     score = detector.score(X)
     found, found_score = anomaly_head(training, schema, params)
-    assert score.tobytes() == found_score.tobytes()
-    assert with_budget(detector, training.grid, score, params).threshold == found.threshold
+    ids, offsets = tables.bounds()
+    levels = training.spec, training.constants, training.without
+    later = np.concatenate([
+        unseen_score(detector, np.ascontiguousarray(X[:, low:high]), machine, *levels)
+        for machine, (low, high) in zip(tables.named(ids).tolist(), pairwise(offsets), strict=True)
+    ])  # fmt: skip
+    assert later.tobytes() == found_score.tobytes()
+    assert with_budget(detector, training.grid, later, params).threshold == found.threshold
     heads = failure_heads(training, schema, params, found)
     component = next(iter(heads))
     c = schema.components.index(component)

@@ -65,7 +65,7 @@ def test_a_run_says_what_distinguishes_it_and_two_runs_are_compared(checkout, tm
         diff = mlflow.artifacts.load_text(f"runs:/{second}/changes.diff")
         names = mlflow.artifacts.load_text(f"runs:/{second}/features.txt").splitlines()
         assert "changes.diff" not in {item.path for item in mlflow.MlflowClient().list_artifacts(first)}
-    assert "hist_gradient_boosting, mean_chart: better" == a.info.run_name
+    assert "hist_gradient_boosting, evidence_chart: better" == a.info.run_name
     assert "max_iter=50, changed code: better" == b.info.run_name
     assert ("none", "none") == (a.data.tags["changed_files"], a.data.tags["changed_parameters"])
     assert "failure.parameters.max_iter" == b.data.tags["changed_parameters"]

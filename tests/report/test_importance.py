@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from closedloop.data.schema import HOUR_US, Events, Schema
+from closedloop.features.level_fit import fit_levels
 from closedloop.features.spec import FeatureSpec, fit_constants
 from closedloop.heads.bundle import Bundle, TrainedOn
 from closedloop.heads.scorers import AnomalyHead, Chart
@@ -54,7 +55,12 @@ def bundle(spec, truth):
     return Bundle(
         schema=SCHEMA,
         spec=spec,
-        constants=fit_constants(truth.tables, SCHEMA, int(truth.tables.time.max()), spec.history_us),
+        constants=fit_levels(
+            truth.tables,
+            spec,
+            SCHEMA,
+            fit_constants(truth.tables, SCHEMA, int(truth.tables.time.max()), spec.history_us),
+        )[0],
         anomaly=AnomalyHead(Chart(np.array([170.0]), np.array([1.0])), column, 10.0),
         failures={},
         training=TrainedOn({}, ("", ""), {}, ""),

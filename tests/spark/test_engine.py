@@ -12,6 +12,7 @@ import pytest
 from closedloop.data.schema import DataError, Schema, microseconds
 from closedloop.data.simulate import simulate
 from closedloop.data.sources import read_tables, write_tables
+from closedloop.features.level_fit import fit_levels
 from closedloop.features.spec import FeatureSpec, fit_constants
 from closedloop.heads.bundle import load, write
 from closedloop.judge.holdout import last_times
@@ -45,6 +46,7 @@ def tables(folder):
 def wanted_of(tables, asked, schema=SCHEMA):
     spec = FeatureSpec.from_params(asked.features, schema)
     constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
+    constants, _ = fit_levels(tables, spec, schema, constants)
     until = last_times(tables, np.ones(len(tables.time), bool))
     every_us = microseconds(asked.failure["negatives_every_hours"])
     return spark_rows.Wanted(spec, constants, schema, until, None, asked.horizon_us, every_us)

@@ -149,7 +149,7 @@ def _rows(
         else:
             for h in range(len(plan.half_lives)):
                 for k in range(r - oldest + 1):
-                    weights[h, k] = _decay(time[r] - time[r - k], plan.half_lives[h])
+                    weights[h, k] = decay(time[r] - time[r - k], plan.half_lives[h])
         for s in range(len(values)):
             if not clean[s]:
                 based = own.centre.size > 0
@@ -226,12 +226,12 @@ def _weights(half_lives: Int64, step: int, history: int, table: Float64) -> int:
     """Fill the weights of an evenly sampled window; return its step."""
     for h in range(len(half_lives)):
         for k in range(min(table.shape[1], (history - 1) // step + 1)):
-            table[h, k] = _decay(k * step, half_lives[h])
+            table[h, k] = decay(k * step, half_lives[h])
     return step
 
 
 @njit(nogil=True, error_model="numpy")
-def _decay(age: int, half_life: int) -> float:
+def decay(age: int, half_life: int) -> float:
     """2 ** (-age / half_life) in plain arithmetic, since exp differs in its last bit between CPUs and libraries."""
     x = age / half_life
     whole = math.floor(x)

@@ -16,9 +16,11 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from closedloop.data.schema import DataError, Float64, Int16, Int64, Schema, Tables
+from closedloop.features.baseline import Levels
 from closedloop.features.compiled import telemetry
 from closedloop.features.custom_calls import bind
 from closedloop.features.events import Described, Happened, Layout, events, locate
+from closedloop.features.levels import Norms, levels
 from closedloop.features.medians import Frozen, baselines
 from closedloop.features.names import SHIFTS
 from closedloop.features.registry import CUSTOM
@@ -140,13 +142,21 @@ def _runner(
     machines = ids, tables.machine_ids, tables.machine_model, tables.machine_age
     happened = errors.machine, errors.time, errors.code, maint.machine, maint.time, maint.code
     customs = [bind(CUSTOM[name], schema.sensors, *readings) for name in spec.custom]
+    trained = _trained(tables, ids, constants)
 
     def run(low: int, high: int, shift: int, X: Float64, history: Float64) -> None:
-        write(low, high, last_only, shift, *readings, *machines, *happened, fixed, X, history)
+        write(low, high, last_only, shift, *readings, *machines, *happened, trained, fixed, X, history)
         for f, custom in enumerate(customs, fixed.layout.first - len(customs)):
             custom(Part(low, high, last_only, shift), X[f])
 
     return run
+
+
+def _trained(tables: Tables, ids: Int64, constants: Constants) -> Int64:
+    """The row of each machine among those whose level is known, -1 where it is not."""
+    if constants.levels is None:
+        return np.full(len(ids), -1)
+    return constants.levels.rows_of(tables.named(ids).tolist())
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -166,6 +176,7 @@ class Fixed(NamedTuple):
     frozen: Frozen
     courses: Courses
     layout: Layout
+    norms: Norms
     based: bool
 
 
@@ -195,7 +206,25 @@ def _fixed(spec: FeatureSpec, constants: Constants, schema: Schema) -> Fixed:
         frozen,
         Courses(_read_only(edges), spec.shift_weight, schema.period_us, shifted),
         Layout(_read_only(windows), spec.history_us, first, codes, len(schema.components), models),
+        _norms(spec, constants, schema),
         plan.slack >= 0 or len(plan.half_lives) > 0 or len(edges) > 0,
+    )
+
+
+def _norms(spec: FeatureSpec, constants: Constants, schema: Schema) -> Norms:
+    """The levels as the loop reads them, without a feature where the family is off."""
+    models, features = len(schema.models), len(schema.sensors) * len(spec.level_us)
+    nothing = np.ones((models + 1, 0))
+    known = constants.levels or Levels((), nothing, nothing, nothing, nothing[0])
+    known.check(models, features)
+    return Norms(
+        _read_only(known.location),
+        _read_only(known.scale),
+        _read_only(known.doubt),
+        _read_only(known.gain),
+        _read_only(np.array(spec.level_us, np.int64)),
+        spec.history_us,
+        len(spec.names) - features,
     )
 
 
@@ -205,7 +234,7 @@ def _plan(spec: FeatureSpec, schema: Schema) -> Plan:
     cusum = spec.cusum_slack is not None
     per_sensor = 2 * len(spec.rolling_us) + len(spec.half_lives_us) + cusum + len(spec.change_us)
     expected = (
-        len(schema.sensors) * (per_sensor + (len(SHIFTS) if spec.shift_steps else 0))
+        len(schema.sensors) * (per_sensor + (len(SHIFTS) if spec.shift_steps else 0) + len(spec.level_us))
         + len(spec.custom)
         + (0 if spec.error_windows_us is None else len(schema.errors) * (len(spec.error_windows_us) + 1))
         + len(schema.components)
@@ -251,6 +280,7 @@ def _loops(key: int) -> Callable[..., None]:
         maint_machine: Int64,
         maint_time: Int64,
         maint_code: Int16,
+        trained: Int64,
         fixed: Fixed,
         X: Float64,
         history_hours: Float64,
@@ -267,6 +297,10 @@ def _loops(key: int) -> Callable[..., None]:
         telemetry(part, readings, fixed.plan, own, X, history_hours)
         if len(fixed.courses.edges) > 0:
             shifts(part, readings, fixed.courses, own, X)
+        if fixed.norms.location.shape[1] > 0:
+            new = len(fixed.norms.location) - 1 - models + machines.model
+            row_of = np.where(trained[low:high] < 0, new, trained[low:high])
+            levels(part, readings, fixed.norms, row_of, X)
         events(part, readings, machines, happened, fixed.layout, X)
 
     return write
@@ -288,10 +322,11 @@ def _compiled() -> Callable[..., None]:
         struct_type(Frozen, tables, tables, tables, tables, i, i),
         struct_type(Courses, ints, f, i, i),
         struct_type(Layout, ints, i, i, i, i, i),
+        struct_type(Norms, tables, tables, tables, floats, ints, i, i),
         types.boolean,
     )
     key = int(code_digest().removeprefix("sha256:")[:15], 16)
     part, readings = (i, i, types.boolean, i), (ints, ints, tables)
     machines, events_of = (ints, ints, codes, floats), (ints, ints, codes)
-    signature = types.void(*part, *readings, *machines, *events_of, *events_of, fixed, X, history)
+    signature = types.void(*part, *readings, *machines, *events_of, *events_of, ints, fixed, X, history)
     return njit([signature], cache=True, nogil=True, error_model="numpy")(_loops(key))

@@ -12,6 +12,7 @@ FAMILIES = {  # the keys of each family in params.yaml
     "trend": ("half_lives_hours", "cusum_slack"),
     "change": ("windows_hours",),
     "shift": ("steps", "weight"),
+    "level": ("half_lives_hours",),
     "errors": ("windows_hours",),
 }
 SHIFTS = ("shift_odds", "shift_size", "shift_hours", "shift_held_hours")
@@ -35,6 +36,11 @@ def of_sensor(lengths: Mapping[str, Iterable[int]], cusum: bool) -> list[str]:
     names += [f"ewma_{label(us)}" for us in lengths["trend"]]
     names += ["cusum"] if cusum else []
     return names + [f"change_{label(us)}" for us in lengths["change"]]
+
+
+def of_levels(lengths: Mapping[str, Iterable[int]]) -> list[str]:
+    """What follows a sensor's name in each feature of the level family."""
+    return [f"level_{label(us)}" for us in lengths["level"]]
 
 
 def of_errors(codes: Iterable[Any], windows_us: Iterable[int]) -> tuple[str, ...]:

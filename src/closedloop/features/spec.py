@@ -20,11 +20,12 @@ __all__ = ["Constants", "FeatureSpec", "code_digest", "fit_constants"]
 class FeatureSpec:
     """The features of a row, in the order in which the kernel writes them.
 
-    ``groups`` gives each feature's group: telemetry, errors, maint or machine. ``skipped`` names the custom features
-    that the schema cannot feed, each with the reason. Windows and half-lives are in microseconds. ``cusum_slack``, in
-    deviations, is None where the trend family is off; ``error_windows_us`` is None where the errors family is off.
+    ``groups`` gives each feature's group: telemetry, errors, maint, machine or level. ``skipped`` names the custom
+    features that the schema cannot feed, each with the reason. Windows and half-lives are in microseconds.
+    ``cusum_slack``, in deviations, is None where the trend family is off; ``error_windows_us`` is None where the errors
+    family is off.
     ``shift_steps`` is the number of parts of the history in the shift family, 0 where it is off; ``shift_weight`` is
-    what one reading counts for.
+    what one reading counts for. ``level_us`` are the half-lives of the level family.
     """
 
     names: tuple[str, ...]
@@ -39,6 +40,7 @@ class FeatureSpec:
     error_windows_us: tuple[int, ...] | None
     custom: tuple[str, ...]
     skipped: tuple[str, ...]
+    level_us: tuple[int, ...] = ()
 
     def __hash__(self) -> int:
         return hash((self.history_us, len(self.names)))  # cheap: every request looks up its plan
@@ -63,6 +65,7 @@ class FeatureSpec:
             "errors": () if errors is None else names.of_errors(schema.errors, errors),
             "maint": names.of_components(schema.components),
             "machine": names.of_machine(schema.models),
+            "level": tuple(f"{sensor}_{name}" for sensor in schema.sensors for name in names.of_levels(lengths)),
         }
         every = tuple(name for block in blocks.values() for name in block)
         if twice := [name for name in every if every.count(name) > 1]:
@@ -80,6 +83,7 @@ class FeatureSpec:
             error_windows_us=errors,
             custom=fed,
             skipped=skipped,
+            level_us=lengths["level"],
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -98,6 +102,8 @@ class FeatureSpec:
             raw["trend"] = {"half_lives_hours": half_lives, "cusum_slack": self.cusum_slack}
         if self.shift_steps:
             raw["shift"] = {"steps": self.shift_steps, "weight": self.shift_weight}
+        if self.level_us:
+            raw["level"] = {"half_lives_hours": [us / HOUR_US for us in self.level_us]}
         if self.error_windows_us is not None:
             raw["errors"] = {"windows_hours": [us / HOUR_US for us in self.error_windows_us]}
         return raw
@@ -109,7 +115,7 @@ class FeatureSpec:
         def each(hours: list[float]) -> tuple[int, ...]:
             return tuple(microseconds(value) for value in hours)
 
-        trend, shift, errors = raw.get("trend"), raw.get("shift"), raw.get("errors")
+        trend, shift, errors, level = (raw.get(name) for name in ("trend", "shift", "errors", "level"))
         return cls(
             names=tuple(raw["names"]),
             groups=tuple(raw["groups"]),
@@ -123,6 +129,7 @@ class FeatureSpec:
             error_windows_us=each(errors["windows_hours"]) if errors else None,
             custom=tuple(raw["custom"]),
             skipped=tuple(raw["skipped"]),
+            level_us=each(level["half_lives_hours"]) if level else (),
         )
 
 

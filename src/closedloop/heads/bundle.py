@@ -274,7 +274,7 @@ def _build(manifest: Manifest, files: dict[str, bytes]) -> Bundle:
     schema = _schema(manifest)
     try:
         spec = FeatureSpec.from_dict(manifest.features)
-        families = ("history_hours", "rolling", "trend", "change", "shift", "errors")
+        families = ("history_hours", "rolling", "trend", "change", "shift", "level", "errors")
         params = {name: manifest.features[name] for name in families if name in manifest.features}
         given = FeatureSpec.from_params(params, schema)
     except (DataError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
@@ -357,10 +357,10 @@ def _failure_head(entry: FailureEntry, data: bytes) -> FailureHead:
 def _check(bundle: Bundle) -> None:
     """Raise BundleError where the bundle could not answer, or a compiled loop could leave its arrays."""
     schema, spec, constants = bundle.schema, bundle.spec, bundle.constants
-    shape = (len(schema.models) + 1, len(schema.sensors))
-    for name, array in constants.to_arrays().items():
-        if array.shape != shape or not np.isfinite(array).all() or (name == "scale" and (array <= 0).any()):
-            raise BundleError(f"baseline {name!r} is not {shape} usable numbers; train again")
+    try:
+        constants.check(len(schema.models), len(schema.sensors), len(schema.sensors) * len(spec.level_us))
+    except DataError as error:
+        raise BundleError(str(error)) from None
     _check_drift_reference(bundle.drift_reference, schema, bundle.anomaly is not None, bundle.training)
     if bundle.anomaly is None and not bundle.failures:
         raise BundleError("it has no head at all; train on more data")

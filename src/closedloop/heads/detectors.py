@@ -19,11 +19,12 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from closedloop.data.schema import Float64
-from closedloop.heads.scorers import AnomalyHead, Chart, FittedDetector, Isolation, Subspace
+from closedloop.heads.scorers import AnomalyHead, Chart, Evidence, FittedDetector, Isolation, Subspace, evidence
 from closedloop.heads.trees import Int32, flatten
 
 MAD_TO_DEVIATION = 1.4826  # 1 / Φ⁻¹(3/4): median absolute deviation to standard deviation of a normal distribution
 NEVER = np.finfo(np.float64).max  # scale of a feature that was constant in training: it cannot raise a score
+TAIL = {0.99: 6.63, 0.999: 10.83}  # quantiles of χ² with one degree of freedom
 RESTING = 12  # robust deviations: in a normal distribution one value in ten lies 1.6 away
 ROUNDING = (
     1e-9  # smaller deviations are rounding errors: most features are in deviations of a baseline, about 1 in size
@@ -92,16 +93,41 @@ class MeanChart(_Detector):
     """
 
     def _fit(self, X: Float64) -> FittedDetector:
-        location, scale = np.zeros(X.shape[1]), np.full(X.shape[1], NEVER)
+        return Chart(*_robust(X))
+
+
+def _robust(X: Float64) -> tuple[Float64, Float64]:
+    """Location and scale of each feature, as :class:`MeanChart` says."""
+    location, scale = np.zeros(X.shape[1]), np.full(X.shape[1], NEVER)
+    for f, column in enumerate(X.T):
+        values = column[~np.isnan(column)]
+        if len(values):
+            location[f] = np.median(values)
+            middle, far = np.quantile(np.abs(values - location[f]), [0.5, 0.9]).tolist()
+            rests = far > RESTING * MAD_TO_DEVIATION * middle or middle <= ROUNDING
+            deviation = float(values.std()) if rests else MAD_TO_DEVIATION * middle
+            scale[f] = deviation if deviation > ROUNDING else NEVER
+    return location, scale
+
+
+class EvidenceChart(_Detector):
+    """Evidence chart: what all features say together, where none is believed without limit.
+
+    Location and scale are those of :class:`MeanChart`. A deviation of z says as much as it would against a Student's t,
+    which grows with log z: many sensors that moved a little outweigh one that moved far. What a feature says is divided
+    by what it said on average in training, or by more where its tail is heavier than that of a normal variable, so that
+    one that often moves far counts less. The strongest feature counts whole, and the others by what they say beyond
+    noise, so that quiet ones do not hide it.
+    """
+
+    def _fit(self, X: Float64) -> FittedDetector:
+        location, scale = _robust(X)
+        norm = np.ones(X.shape[1])
         for f, column in enumerate(X.T):
-            values = column[~np.isnan(column)]
-            if len(values):
-                location[f] = np.median(values)
-                middle, far = np.quantile(np.abs(values - location[f]), [0.5, 0.9]).tolist()
-                rests = far > RESTING * MAD_TO_DEVIATION * middle or middle <= ROUNDING
-                deviation = float(values.std()) if rests else MAD_TO_DEVIATION * middle
-                scale[f] = deviation if deviation > ROUNDING else NEVER
-        return Chart(location, scale)
+            said = evidence(column[~np.isnan(column)], location[f], scale[f])
+            if len(said) and said.max() > ROUNDING:
+                norm[f] = max(float(np.mean(said)), *(float(np.quantile(said, q)) / usual for q, usual in TAIL.items()))
+        return Evidence(location, scale, norm)
 
 
 class PCADetector(_Detector):
@@ -159,6 +185,7 @@ def _q_limit(residual: Float64, alpha: float) -> float:
 
 
 ESTIMATORS: dict[str, type[BaseEstimator]] = {
+    "evidence_chart": EvidenceChart,
     "mean_chart": MeanChart,
     "pca": PCADetector,
     "isolation_forest": IsolationForest,
@@ -171,7 +198,7 @@ def fit_anomaly_head(X: Float64, columns: Int32, detector: str, parameters: dict
     Args:
         X: training rows, NaN where missing.
         columns: the features to use, normally those of the telemetry group.
-        detector: mean_chart, pca or isolation_forest.
+        detector: evidence_chart, mean_chart, pca or isolation_forest.
         parameters: parameters of the detector, as in ``params.yaml``.
         seed: seed of the detectors that draw at random.
 

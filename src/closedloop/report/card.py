@@ -23,7 +23,12 @@ SPLITS = {
     "unit": "About 30 % of the machines are held out permanently. They judge the model.",
     "prefix": "The first rows of each machine trained the model, and later ones judge it.",
 }
-DETECTORS = {"mean_chart": "mean chart", "isolation_forest": "isolation forest", "pca": "PCA, T² and Q"}
+DETECTORS = {
+    "evidence_chart": "evidence chart",
+    "mean_chart": "mean chart",
+    "isolation_forest": "isolation forest",
+    "pca": "PCA, T² and Q",
+}
 
 
 def environment() -> jinja2.Environment:
@@ -115,6 +120,8 @@ def _features(spec: FeatureSpec) -> list[str]:
         lines.append(f"of each sensor, change within {_windows(spec.change_us)}")
     if spec.shift_steps:
         lines.append("of each sensor, whether it has left its baseline and is still away, how far and since when")
+    if spec.level_us:
+        lines.append(f"of each sensor, distance from the machine's own level, half-lives of {_windows(spec.level_us)}")
     if spec.error_windows_us is not None:
         lines.append(f"of each error code, how often within {_windows(spec.error_windows_us)}, and how long ago")
     if "maint" in spec.groups:

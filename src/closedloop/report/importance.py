@@ -67,7 +67,7 @@ def families(spec: FeatureSpec, schema: Schema) -> dict[str, list[int]]:
     result: dict[str, list[int]] = {}
     for column, (name, group) in enumerate(zip(spec.names, spec.groups, strict=True)):
         family = name.partition("=")[0]
-        if group in ("telemetry", "errors") and name not in spec.custom:
+        if group in ("telemetry", "level", "errors") and name not in spec.custom:
             family = next(owner for owner in owners if name.startswith(f"{owner}_"))
         result.setdefault(family, []).append(column)
     return result
