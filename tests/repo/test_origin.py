@@ -24,10 +24,17 @@ body = sys.stdin.read() if "--input" in words else ""
 with open(os.path.join(folder, "calls"), "a") as file:
     file.write(json.dumps([words, body, os.environ.get("GH_REPO", "")]) + chr(10))
 answers = json.load(open(os.path.join(folder, "answers.json")))
+pages = "--paginate" in words
+asked = " ".join(["api --method GET", *words[words.index("--paginate") + 1:]] if pages else words)
 for key, answer in answers.items():
-    if " ".join(words).startswith(key):
+    if asked.startswith(key):
         if isinstance(answer, dict) and "refuses" in answer:
             sys.exit(answer["refuses"])
+        if pages:
+            name = words[words.index("--jq") + 1].partition("[")[0].lstrip(".")
+            for one in answer[name] if name else answer:
+                print(json.dumps(one))
+            break
         print(answer if isinstance(answer, str) else json.dumps(answer))
         break
 """

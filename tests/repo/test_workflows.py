@@ -180,7 +180,7 @@ def handed_on(job: dict[str, Any]) -> set[str]:
 def passed(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
     """A called workflow sees only the secrets that its caller passes, also those of its environments."""
     if "workflow_call" in events(flow):
-        declared = set((events(flow)["workflow_call"] or {}).get("secrets", {}))
+        declared = set((events(flow)["workflow_call"] or {}).get("secrets") or {})
         asked = set(re.findall(r"\bsecrets\.(\w+)", text)) - {"GITHUB_TOKEN"}
         yield from (f"it is always empty here: the secret {name} is not declared" for name in sorted(asked - declared))
         yield from (f"the secret {name} is declared and not used" for name in sorted(declared - asked))

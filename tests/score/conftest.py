@@ -1,8 +1,10 @@
 """The service around the tiny bundle, on a port of its own."""
 
+import importlib.util
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,10 @@ from score.server import Server
 from score.settings import Settings
 
 MAX_BODY_BYTES = 1 << 20
+
+_spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
+browser = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(browser)
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +76,21 @@ def tokens(tmp_path):
     path, token = tmp_path / "tokens.json", "t" * 20
     path.write_text(json.dumps({"press-shop": {"token": token, "scopes": ["score", "feedback"]}}))
     return path, token
+
+
+@pytest.fixture
+def look(tmp_path):
+    """Open a page in a browser of its own."""
+    path = browser.find()
+    if path is None:
+        pytest.skip(f"no browser is installed (looked for {', '.join(browser.NAMES)})")
+    opened = []
+
+    def start(url, **how):
+        opened.append(browser.Browser(path, tmp_path / f"profile-{len(opened)}", **how))
+        opened[-1].open(url)
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()

@@ -1,19 +1,13 @@
 """The page at /docs: examples that run, and in a real browser Swagger UI that sends dry runs, legible on a phone."""
 
 import html
-import importlib.util
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import httpx
 import pytest
-
-_spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
-browser = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(browser)
 
 READY = "document.querySelectorAll('.opblock').length > 3"
 OPEN = "document.querySelector('#operations-Scoring-score .opblock-summary-control').click()"
@@ -28,31 +22,24 @@ TYPE = """(field => {
 
 
 @pytest.fixture
-def look(tmp_path):
+def read(look):
     """Open /docs of a service in a browser of its own."""
-    path = browser.find()
-    if path is None:
-        pytest.skip(f"no browser is installed (looked for {', '.join(browser.NAMES)})")
-    opened = []
 
     def start(url, **how):
-        opened.append(browser.Browser(path, tmp_path / f"profile-{len(opened)}", **how))
-        opened[-1].open(f"{url}/docs")
-        opened[-1].wait(READY, 120)
-        return opened[-1]
+        shown = read(f"{url}/docs", **how)
+        shown.wait(READY, 120)
+        return shown
 
-    yield start
-    for one in opened:
-        one.close()
+    return start
 
 
 def state(url):
     return httpx.get(f"{url}/state").json()
 
 
-def test_what_is_sent_is_the_fleets_example_and_a_dry_run(serve, look):
+def test_what_is_sent_is_the_fleets_example_and_a_dry_run(serve, read):
     url = serve().url
-    shown = look(url)
+    shown = read(url)
     shown.ask(OPEN)
     shown.wait("!!document.querySelector('.body-param__text')")
     assert shown.ask("document.querySelector('.body-param__text').value").startswith('{\n  "telemetry"')
@@ -64,10 +51,10 @@ def test_what_is_sent_is_the_fleets_example_and_a_dry_run(serve, look):
     assert [] == shown.problems
 
 
-def test_where_tokens_are_asked_for_one_can_be_given(serve, look, tokens):
+def test_where_tokens_are_asked_for_one_can_be_given(serve, read, tokens):
     path, token = tokens
     url = serve(tokens_file=path).url
-    shown = look(url)
+    shown = read(url)
     shown.ask(OPEN)
     shown.wait(f"!!{EXECUTE}")
     shown.ask(f"{EXECUTE}.click()")
@@ -83,8 +70,8 @@ def test_where_tokens_are_asked_for_one_can_be_given(serve, look, tokens):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_fits_a_phone_and_every_field_has_a_name(server, look, dark):
-    shown = look(server.url, width=360, height=740, dark=dark)
+def test_it_fits_a_phone_and_every_field_has_a_name(server, read, dark):
+    shown = read(server.url, width=360, height=740, dark=dark)
     shown.ask(OPEN)
     shown.wait(f"!!{EXECUTE}")
     assert shown.ask("document.documentElement.scrollWidth") <= 360

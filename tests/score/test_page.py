@@ -1,6 +1,5 @@
 """The page at / in a real browser: it shows live figures, sends a request, and loads nothing from other hosts."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -9,28 +8,6 @@ import httpx
 import pytest
 
 from score.pages import markdown, page
-
-_spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
-browser = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(browser)
-
-
-@pytest.fixture
-def look(tmp_path):
-    """Open a page in a browser of its own."""
-    path = browser.find()
-    if path is None:
-        pytest.skip(f"no browser is installed (looked for {', '.join(browser.NAMES)})")
-    opened = []
-
-    def start(url, **how):
-        opened.append(browser.Browser(path, tmp_path / f"profile-{len(opened)}", **how))
-        opened[-1].open(url)
-        return opened[-1]
-
-    yield start
-    for one in opened:
-        one.close()
 
 
 def text(shown, name):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from closedloop.data import machines
 from closedloop.data.marks import Marks
+from closedloop.data.order import increases
 from closedloop.data.schema import (
     CODE_COLUMN,
     FINDINGS,
@@ -25,7 +26,6 @@ from closedloop.data.schema import (
     Int64,
     Schema,
     Tables,
-    increases,
 )
 
 Frames = dict[str, pd.DataFrame]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from closedloop.data import machines
 from closedloop.data.marks import Marks
+from closedloop.data.order import canonical, increases
 
 Int64 = NDArray[np.int64]
 Int16 = NDArray[np.int16]
@@ -177,17 +178,6 @@ class Events:
         """The events of one machine."""
         low, high = np.searchsorted(self.machine, [machine, machine + 1])
         return self.rows(slice(low, high))
-
-
-def increases(machine: Int64, time: Int64) -> bool:
-    """Return whether rows are sorted by machine and time, no key twice."""
-    same = machine[1:] == machine[:-1]
-    return bool(np.all((machine[1:] > machine[:-1]) | (same & (time[1:] > time[:-1]))))
-
-
-def _canonical(column: Float64) -> Float64:
-    """The same numbers with equal bits where they are equal: no -0.0, and one kind of NaN."""
-    return np.where(np.isnan(column), np.nan, column + 0.0)
 
 
 @dataclass(frozen=True)
@@ -401,7 +391,7 @@ class Tables:
             elif item.name == "values":
                 begin(item.name, value)
                 for row in order:  # one sensor at a time, since all may be gigabytes
-                    digest.update(_canonical(value[row]).data)
+                    digest.update(canonical(value[row]).data)
             else:
-                add(item.name, _canonical(value) if value.dtype.kind == "f" else value)
+                add(item.name, canonical(value) if value.dtype.kind == "f" else value)
         return "sha256:" + digest.hexdigest()
