@@ -78,8 +78,8 @@ def test_a_new_machine_moves_to_its_own_level_and_stops_while_it_is_far_from_it(
     new = replace(new, machine=new.machine + 1000)
     assert np.abs(level(new, constants)[48:]).max() < ALARM
     values = new.values.copy()
-    values[0, 60:] += 8.0
-    assert np.abs(level(replace(new, values=values), constants)[70:]).min() > ALARM
+    values[0, 50:] += 2.0
+    assert np.abs(level(replace(new, values=values), constants)[60:]).min() > ALARM
 
 
 def test_a_new_machine_of_a_fleet_that_is_alike_is_compared_with_the_fleet() -> None:
