@@ -11,6 +11,7 @@ import pytest
 
 READY = "document.querySelectorAll('.opblock').length > 3"
 OPEN = "document.querySelector('#operations-Scoring-score .opblock-summary-control').click()"
+FILLED = "!!document.querySelector('#operations-Scoring-score .body-param__text')?.value"
 EXECUTE = "document.querySelector('#operations-Scoring-score .execute')"
 STATUS = (
     "document.querySelector('#operations-Scoring-score .live-responses-table tbody .response-col_status')?.textContent"
@@ -26,7 +27,7 @@ def read(look):
     """Open /docs of a service in a browser of its own."""
 
     def start(url, **how):
-        shown = read(f"{url}/docs", **how)
+        shown = look(f"{url}/docs", **how)
         shown.wait(READY, 120)
         return shown
 
@@ -41,7 +42,7 @@ def test_what_is_sent_is_the_fleets_example_and_a_dry_run(serve, read):
     url = serve().url
     shown = read(url)
     shown.ask(OPEN)
-    shown.wait("!!document.querySelector('.body-param__text')")
+    shown.wait(FILLED)
     assert shown.ask("document.querySelector('.body-param__text').value").startswith('{\n  "telemetry"')
     shown.ask(f"{EXECUTE}.click()")
     shown.wait(f"({STATUS} || '').startsWith('200')")
@@ -56,7 +57,7 @@ def test_where_tokens_are_asked_for_one_can_be_given(serve, read, tokens):
     url = serve(tokens_file=path).url
     shown = read(url)
     shown.ask(OPEN)
-    shown.wait(f"!!{EXECUTE}")
+    shown.wait(FILLED)
     shown.ask(f"{EXECUTE}.click()")
     shown.wait(f"({STATUS} || '').startsWith('401')")
     shown.ask("document.querySelector('.scheme-container .authorize').click()")

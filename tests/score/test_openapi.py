@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from closedloop.data.schema import Events, Schema, Tables
 from closedloop.data.simulate import simulate
 from closedloop.features.kernel import compute
+from closedloop.features.level_fit import fit_levels
 from closedloop.features.spec import FeatureSpec, fit_constants
 from closedloop.heads.bundle import Bundle, TrainedOn, load, write
 from closedloop.heads.detectors import fit_anomaly_head
@@ -138,6 +139,7 @@ def bare(tmp_path_factory):
     tables = Tables(tables.machine, tables.time, tables.values, Events.empty(), Events.empty(), None, *NO_MACHINES)
     spec = FeatureSpec.from_params(PARAMS["features"], schema)
     constants = fit_constants(tables, schema, int(tables.time.max()), spec.history_us)
+    constants, _ = fit_levels(tables, spec, schema, constants)
     X = compute(tables, spec, constants, schema).X
     telemetry = np.flatnonzero(np.array(spec.groups) == "telemetry").astype(np.int32)
     anomaly = replace(fit_anomaly_head(X, telemetry, "mean_chart", {}, seed=0), threshold=3.0)
