@@ -33,7 +33,7 @@ from model.common.thresholds import cost_threshold
 from model.common.training import (
     alarm_columns,
     baselines,
-    failure_groups,
+    failure_features,
     fit_alarm,
     headless,
     labelled,
@@ -107,8 +107,7 @@ class OnSpark:
         """
         if self.tables.failures is None:
             return {}
-        groups = failure_groups(self.spec)
-        columns = np.flatnonzero((groups != "level") & (groups != without)).astype(np.int32)
+        columns = np.flatnonzero(failure_features(self.spec, without)).astype(np.int32)
         taught = []
         for c, component in enumerate(self.wanted.schema.components):
             if reason := headless(self.grid, c, self.params):

@@ -267,13 +267,14 @@ def in_every_fold(X: Float64, fold: Int64) -> Bool:
     return np.sum([there[:, fold == k].any(axis=1) for k in range(fold.max() + 1)], axis=0) >= 2
 
 
-def failure_groups(spec: FeatureSpec) -> NDArray[np.str_]:
-    """Return the group of each feature that a failure head could read; the last is the anomaly score.
+def failure_features(spec: FeatureSpec, without: str | None) -> Bool:
+    """Return which features a failure head may read; the last is the anomaly score.
 
-    Those of ``level`` are the anomaly head's. Of a machine that was trained on they know more than of a new one, and
-    failure heads are judged on new ones.
+    Those of the group ``without`` are left out, and those of ``level``, which are the anomaly head's: of a machine that
+    was trained on they know more than of a new one, and failure heads are judged on new ones.
     """
-    return np.array([*spec.groups, "telemetry"])
+    groups = np.array([*spec.groups, "telemetry"])
+    return (groups != "level") & (groups != without)
 
 
 def failure_heads(
@@ -293,7 +294,7 @@ def failure_heads(
     """
     if training.tables.failures is None:
         return {}
-    groups = failure_groups(training.spec)
+    readable = failure_features(training.spec, without)
     X = np.concatenate([training.X, anomaly.score(training.X)[None]])
     represented = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # by a kept row
     machine, folds = training.tables.machine, params.failure["folds"]
@@ -308,7 +309,7 @@ def failure_heads(
             fold = machine_folds(((y == 1) & (weight > 0)).astype(np.int64), machine, folds, weight > 0)
             kept, own = training.kept, weight[training.kept]
             there = in_every_fold(X[:, own > 0], fold[kept][own > 0])
-            columns = np.flatnonzero((groups != "level") & (groups != without) & there).astype(np.int32)
+            columns = np.flatnonzero(readable & there).astype(np.int32)
             if not len(columns):
                 cli.say(f"no head for {component} without {without}: no other feature has values for these machines")
                 continue
