@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 from score.pages.markdown import inline
-from score.pages.page import LOGO, STYLE, hash_of
+from score.pages.page import STYLE, TOP, hash_of
 
 _PAGE, _SCRIPT, _MORE_STYLE = (
     files("score.pages").joinpath(name).read_text(encoding="utf-8") for name in ("docs.html", "docs.js", "docs.css")
@@ -80,7 +80,7 @@ def page(document: dict[str, Any]) -> str:
         calls=_calls(document["paths"]["/score"]["post"]),
         plain="".join([*operations, "<h3>Schemas</h3>", *schemas]),
         style=_STYLE,
-        logo=LOGO,
+        top=TOP,
         script=_SCRIPT,
     )
 

@@ -13,9 +13,9 @@ from typing import Any
 from score.answer import Scorer
 from score.pages import markdown
 
-STYLE, LOGO, _SCRIPT, _PAGE = (
+STYLE, TOP, _SCRIPT, _PAGE = (
     files("score.pages").joinpath(name).read_text(encoding="utf-8")
-    for name in ("page.css", "logo.svg", "page.js", "page.html")
+    for name in ("page.css", "top.html", "page.js", "page.html")
 )
 _CREDENTIALS = """<label for="token">Token</label>
 <input id="token" type="password" autocomplete="off" spellcheck="false" aria-describedby="token-hint">
@@ -42,7 +42,7 @@ def page(scorer: Scorer, served: dict[str, str | None], *, closed: bool) -> str:
         fleets=escape(" and ".join(scorer.manifest.training.machines) or "no fleet"),
         hours=f"{scorer.manifest.history_hours:g}",
         style=STYLE,
-        logo=LOGO,
+        top=TOP,
         script=_SCRIPT,
         token=_CREDENTIALS if closed else "",
         example=escape(columns(scorer.example)),
