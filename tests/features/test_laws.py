@@ -49,7 +49,7 @@ def constants(schema: Schema, seed: int) -> Constants:
     trusts = rng.choice([0.0, 0.3, 0.95], (2, *shape))
     known = len(schema.models) + 2, 2 * len(schema.sensors)  # the first machine alone was trained on
     norms = rng.uniform(95, 105, known), rng.uniform(5, 15, known), rng.choice([0.0, 0.5, 30.0], known)
-    levels = Levels((1,), *norms, rng.uniform(0.02, 0.5, known[1]))
+    levels = Levels((1,), *norms, rng.uniform(0.02, 0.5, known[1]), rng.uniform(0.0, 20.0, known[1]))
     return Constants(rng.uniform(95, 105, shape), rng.uniform(5, 15, shape), *trusts, levels)
 
 

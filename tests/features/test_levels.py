@@ -72,6 +72,19 @@ def test_a_lasting_shift_of_a_known_machine_stays_visible(machines: int, apart: 
     assert found[0, -120 + 6 :].min() > 1.5 * quiet
 
 
+@pytest.mark.parametrize("readings", [1, 2, 6, 72])
+def test_a_mean_of_few_readings_lies_no_more_deviations_away_than_that_of_many(readings: int) -> None:
+    """A client may send less than the whole history, and a sensor may have been silent."""
+    tables = tables_of(noise(3, 20.0))
+    constants, _ = fitted(tables)
+    found = []
+    for end in range(200, HOURS, 25):
+        hour = np.arange(len(tables.time)) % HOURS
+        few = tables.rows((tables.machine == 2) & (hour <= end) & (hour > end - readings))
+        found.append(level(few, constants, last_only=True)[-1])
+    assert 0.7 < np.std(found) < 1.4
+
+
 def test_a_new_machine_moves_to_its_own_level_and_stops_while_it_is_far_from_it() -> None:
     constants, _ = fitted(tables_of(noise(10, 20.0)))
     new = tables_of(20.0 + noise(1, 0.0, 100, seed=3))
@@ -146,7 +159,7 @@ def test_the_last_row_has_the_bits_that_it_has_among_all() -> None:
 def test_levels_survive_the_bundle(machines) -> None:
     shape = (len(machines) + 2, 2)
     rng = np.random.default_rng(0)
-    made = Levels(machines, rng.random(shape), rng.random(shape) + 1, rng.random(shape), rng.random(2))
+    made = Levels(machines, rng.random(shape), rng.random(shape) + 1, rng.random(shape), rng.random(2), rng.random(2))
     again = Levels.from_arrays(made.to_arrays())
     again.check(1, 2)
     assert again.machines == machines
@@ -169,7 +182,7 @@ def test_levels_survive_the_bundle(machines) -> None:
     ],
 )
 def test_broken_levels_are_refused(change, why) -> None:
-    good = Levels((1, 2), np.zeros((4, 2)), np.ones((4, 2)), np.zeros((4, 2)), np.ones(2)).to_arrays()
+    good = Levels((1, 2), np.zeros((4, 2)), np.ones((4, 2)), np.zeros((4, 2)), np.ones(2), np.ones(2)).to_arrays()
     broken = {name: array for name, array in (good | change).items() if array is not None}
     with pytest.raises(DataError, match=why):
         Levels.from_arrays(broken).check(1, 2)

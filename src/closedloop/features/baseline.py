@@ -34,6 +34,7 @@ class Levels:
     scale: Float64
     doubt: Float64
     gain: Float64
+    single: Float64
 
     @cached_property
     def _place(self) -> dict[Id, int]:
@@ -47,7 +48,8 @@ class Levels:
     def of_models(self) -> Levels:
         """The levels of the models and of the fleet alone."""
         own = len(self.machines)
-        return Levels((), self.location[own:].copy(), self.scale[own:].copy(), self.doubt[own:].copy(), self.gain)
+        location, scale, doubt = (array[own:].copy() for array in (self.location, self.scale, self.doubt))
+        return Levels((), location, scale, doubt, self.gain, self.single)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by name; the machines as text, one a line, which no name contains."""
@@ -63,7 +65,7 @@ class Levels:
         Raises:
             DataError: an array is missing, or the arrays do not fit each other.
         """
-        names = ("machines", "has_names", "location", "scale", "doubt", "gain")
+        names = ("machines", "has_names", "location", "scale", "doubt", "gain", "single")
         if missing := [name for name in names if name not in arrays]:
             raise DataError(f"levels: {missing[0]!r} is missing; train again")
         if len(arrays) > len(names):
@@ -82,7 +84,8 @@ class Levels:
     def check(self, models: int, features: int) -> None:
         """Raise DataError where these are not usable numbers for so many models and features."""
         shape = (len(self.machines) + models + 1, features)
-        for name, wanted in (("location", shape), ("scale", shape), ("doubt", shape), ("gain", shape[1:])):
+        of_each, of_all = ("location", "scale", "doubt"), ("gain", "single")
+        for name, wanted in [*((name, shape) for name in of_each), *((name, shape[1:]) for name in of_all)]:
             array = getattr(self, name)
             if array.shape != wanted or not np.isfinite(array).all() or (name != "location" and (array < 0).any()):
                 raise DataError(f"levels: {name!r} is not {wanted} usable numbers; train again")

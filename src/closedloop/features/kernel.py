@@ -215,17 +215,25 @@ def _norms(spec: FeatureSpec, constants: Constants, schema: Schema) -> Norms:
     """The levels as the loop reads them, without a feature where the family is off."""
     models, features = len(schema.models), len(schema.sensors) * len(spec.level_us)
     nothing = np.ones((models + 1, 0))
-    known = constants.levels or Levels((), nothing, nothing, nothing, nothing[0])
+    known = constants.levels or Levels((), nothing, nothing, nothing, nothing[0], nothing[0])
     known.check(models, features)
     return Norms(
         _read_only(known.location),
         _read_only(known.scale),
         _read_only(known.doubt),
         _read_only(known.gain),
+        _read_only(known.single),
         _read_only(np.array(spec.level_us, np.int64)),
+        _read_only(np.array([_share(us, spec.history_us, schema.period_us) for us in spec.level_us])),
         spec.history_us,
         len(spec.names) - features,
     )
+
+
+def _share(half_life_us: int, history_us: int, period_us: int) -> float:
+    """The variance of the mean of a whole history of independent readings, in squares of theirs; below 1."""
+    weights = 0.5 ** (np.arange(max(2, history_us // period_us)) * period_us / half_life_us)
+    return float((weights**2).sum() / weights.sum() ** 2)
 
 
 def _plan(spec: FeatureSpec, schema: Schema) -> Plan:
@@ -322,7 +330,7 @@ def _compiled() -> Callable[..., None]:
         struct_type(Frozen, tables, tables, tables, tables, i, i),
         struct_type(Courses, ints, f, i, i),
         struct_type(Layout, ints, i, i, i, i, i),
-        struct_type(Norms, tables, tables, tables, floats, ints, i, i),
+        struct_type(Norms, tables, tables, tables, floats, floats, ints, floats, i, i),
         types.boolean,
     )
     key = int(code_digest().removeprefix("sha256:")[:15], 16)

@@ -36,13 +36,15 @@ BLOCKS = 5
 class Measured:
     """What the training rows of each machine say: location and variance (machines, features), rows (machines).
 
-    ``pace`` (features) is the number of rows after which the mean has forgotten where it was.
+    ``pace`` (features) is the number of rows after which the mean has forgotten where it was, and ``single`` (features)
+    how much more a reading varies than the mean, in multiples of the mean's variance.
     """
 
     location: Float64
     variance: Float64
     rows: Int64
     pace: Float64
+    single: Float64
 
 
 def fit_levels(
@@ -73,6 +75,7 @@ def unseen(z: Float64, machine: Id, levels: Levels, without: tuple[Levels, ...])
     """The level features (features, rows) of a training machine, each from levels that did not see its stretch.
 
     ``z`` are those of all its rows. A threshold that is counted on these also holds for the rows that come later.
+    Where a mean is of few readings, the distance between the two levels counts as that of a whole history would.
     """
     row = levels.machines.index(machine)
     mean = z * levels.scale[row][:, None] + levels.location[row][:, None]
@@ -103,7 +106,8 @@ def recent_means(tables: Tables, spec: FeatureSpec, schema: Schema, constants: C
     )
     features = len(schema.sensors) * len(spec.level_us)
     shape = (len(schema.models) + 1, features)
-    unit = Levels((), np.zeros(shape), np.ones(shape), np.zeros(shape), np.zeros(features))
+    nothing = np.zeros(features)
+    unit = Levels((), np.zeros(shape), np.ones(shape), np.zeros(shape), nothing, nothing)
     found, start = np.empty((features, len(tables.time))), 0
     for part in iter_machines(tables, bare, replace(constants, levels=unit), schema):
         stop = start + len(part.time)
@@ -123,6 +127,7 @@ def _measure(values: Float64, means: Float64, offsets: Int64, used: NDArray[np.b
     """Location, variance and pace, from the rows that are ``used``."""
     machines, features = len(offsets) - 1, len(means)
     location, variance = np.full((machines, features), np.nan), np.full((machines, features), np.nan)
+    ratio = np.full((machines, features), np.nan)
     for m in range(machines):
         own = np.flatnonzero(used[offsets[m] : offsets[m + 1]]) + offsets[m]
         for f in range(features):
@@ -131,10 +136,15 @@ def _measure(values: Float64, means: Float64, offsets: Int64, used: NDArray[np.b
             if len(readings):
                 location[m, f] = np.median(readings)
                 variance[m, f] = _variance(means[f, own], location[m, f])
+                if variance[m, f] > 0:
+                    ratio[m, f] = _variance(readings, location[m, f]) / variance[m, f]
     rows = np.add.reduceat(used.astype(np.int64), offsets[:-1])
     longest = np.sort(np.argsort(-rows, kind="stable")[:PACED])
     whole = [means[:, offsets[m] : offsets[m + 1]] for m in longest.tolist()]
-    return Measured(location, variance, rows, np.array([_pace([own[f] for own in whole]) for f in range(features)]))
+    pace = np.array([_pace([own[f] for own in whole]) for f in range(features)])
+    known = [each[~np.isnan(each)] for each in ratio.T]
+    single = np.array([max(0.0, float(np.median(each)) - 1.0) if len(each) else 0.0 for each in known])
+    return Measured(location, variance, rows, pace, single)
 
 
 def _variance(means: Float64, location: float) -> float:
@@ -166,7 +176,9 @@ def _levels(measured: Measured, models: Int64, machines: tuple[Id, ...], schema:
     """The levels of machines, models and fleet from what was measured."""
     count, features = measured.location.shape
     shape = (count + len(schema.models) + 1, features)
-    result = Levels(machines, np.zeros(shape), np.full(shape, STILL), np.zeros(shape), 0.5 / measured.pace)
+    result = Levels(
+        machines, np.zeros(shape), np.full(shape, STILL), np.zeros(shape), 0.5 / measured.pace, measured.single
+    )
     free = np.maximum(float(np.median(measured.rows)) / (2.0 * measured.pace) - 1.0, 1.0)
     for f in range(features):
         moved = measured.variance[:, f] > 0  # false for NaN
