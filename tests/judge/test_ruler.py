@@ -64,7 +64,7 @@ def test_every_file_of_judge_and_every_module_of_data_that_it_imports_is_the_rul
     before = ruler(package, PARAMS, PIN)
     judge = sorted(path.relative_to(package).as_posix() for path in (package / "judge").iterdir())
     assert {"judge/checks.py", "judge/holdout.py", "judge/labels.py", "judge/ruler.py", "judge/split.py"} <= set(judge)
-    data = ("data/machines.py", "data/marks.py", "data/schema.py")
+    data = ("data/machines.py", "data/marks.py", "data/order.py", "data/schema.py")
     measuring = dict.fromkeys(judge, "code of judge/") | {name: f"code of {name}" for name in data}
     for path in sorted(package.rglob("*.*")):
         name, content = path.relative_to(package).as_posix(), path.read_bytes()
