@@ -52,7 +52,7 @@ class Release:
 
     def request(self) -> bytes:
         """A request that this release's model can answer: one hour of one machine without readings."""
-        columns = {"datetime": ["2015-01-01T06:00:00Z"], "machineID": [1]}
+        columns = {"datetime": ["2015-01-01T06:00:00Z"], "machineID": ["1"]}  # a number in quotes is one too
         readings: dict[str, list[Any]] = {name: [None] for name in self.schema["sensors"]}
         return json.dumps({"telemetry": columns | readings}).encode()
 
