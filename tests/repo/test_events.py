@@ -379,6 +379,25 @@ def test_what_a_rollback_does(root: Path, deploy_to: str, private: bool, ends: d
     assert done == {job for job, facts in jobs.items() if facts["result"] == "success"}
 
 
+@pytest.mark.parametrize(
+    ("private", "ends", "result"),
+    [
+        (False, {}, "success"),
+        (True, {}, "success"),
+        (False, {"sign": "failure"}, "skipped"),
+        (True, {"move": "failure"}, "skipped"),
+        (False, {"azureml": "failure"}, "failure"),
+    ],
+)
+def test_azure_ml_follows_a_rollback(root: Path, private: bool, ends: dict[str, str], result: str) -> None:
+    """Else it goes on serving what was withdrawn. Whatever becomes of it, the pull request gets its checks."""
+    world = World("workflow_dispatch", ref="refs/heads/main", ends=ends, variables={"AZUREML_TARGET": "managed"})
+    world.payload = {"repository": {"private": private}}
+    jobs = run(root, "rollback.yml", world)
+    assert result == jobs["azureml"]["result"]
+    assert ("skipped" if "azureml" not in ends and ends else "success") == jobs["check"]["result"]
+
+
 @pytest.mark.parametrize("name", ["rollback.yml", "retrain.yml", "refresh.yml", "monitor.yml"])
 def test_what_writes_is_started_on_main_alone(root: Path, name: str) -> None:
     jobs = run(root, name, World("workflow_dispatch", ref="refs/heads/topic", variables={"DEPLOY_TO": "production"}))
