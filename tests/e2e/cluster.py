@@ -204,9 +204,11 @@ class Space:
         return Counter(self.python(pod, "rows.py", table, timeout=300).split())
 
     @contextmanager
-    def load(self, name: str, rate: float = RATE, may_fail: bool = False, **headers: str) -> Iterator[dict[str, Any]]:
+    def load(
+        self, name: str, headers: dict[str, str] | None = None, rate: float = RATE, may_fail: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """Score at a steady rate while the block runs. Then the report is filled; nothing may have failed."""
-        said = json.dumps({"name": name, "rate": rate, "headers": {k.replace("_", "-"): v for k, v in headers.items()}})
+        said = json.dumps({"name": name, "rate": rate, "headers": headers or {}})
         words = ["kubectl", "--namespace", self.name, "exec", "client", "--", "python", "/in_pod/load.py", said]
         report: dict[str, Any] = {}
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:

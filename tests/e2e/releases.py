@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import deploy, manifests, release, release_facts
+from pipeline import deploy, manifests, release, release_facts, sealed
 
 from .cluster import BEFORE, ROOT, Object, Space, kubectl, manifest_of, rendered
 
@@ -76,7 +76,7 @@ class Releases:
             "image": image,
             "bundle_digest": manifest["bundle_digest"],
             "model_digest": manifest["model_digest"],
-            "files": release.digests(),
+            "files": sealed.digests(release.FILES),
             "served": release_facts.now() if served else None,
         }
         release.FACTS.write_text(json.dumps(facts), encoding="utf-8")

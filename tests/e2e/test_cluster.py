@@ -115,7 +115,7 @@ def test_a_field_that_the_gateway_api_lacks_is_refused(
 
 def pods(different: list[Object]) -> list[Object]:
     """A pod of each template, as the controllers would make it."""
-    found = []
+    found: list[Object] = []
     for one in different:
         spec = one.get("spec", {}) if isinstance(one.get("spec"), dict) else {}
         template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
@@ -195,7 +195,7 @@ def through(local: Space, definitions: set[str]) -> Iterator[Callable[..., list[
             found: list[Any] = json.loads(local.python("client", "through.py", json.dumps(asked)))
             return found
 
-        ready = ("GET", "/readyz", None, {}, 443)
+        ready: tuple[str, str, Any, dict[str, str], int] = ("GET", "/readyz", None, {}, 443)
         until(lambda: send(ready)[0][0] == 200, 60, lambda: f"{send(ready)}\n{proxy('logs', 'deployment/proxy')}")
         yield send
 

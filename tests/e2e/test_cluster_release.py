@@ -132,7 +132,7 @@ def test_the_smoke_test_leaves_no_row(space: Space, releases: Releases) -> None:
 
 def test_an_upgrade_fails_no_request(space: Space, releases: Releases) -> None:
     releases.publish("r1", IMAGE)
-    with space.load("upgrade", **BEARER):
+    with space.load("upgrade", BEARER):
         releases.run("apply")
     releases.run("smoke")
     assert images(space) == {IMAGE}
@@ -142,7 +142,7 @@ def test_a_broken_bundle_is_held_and_taken_back(space: Space, releases: Releases
     """It is never ready, so the rollout stops at the first replica, and what was served is applied again."""
     broken = derived("closedloop:e2e-broken", "USER 0", "RUN echo broken >> /model/manifest.json", "USER 65532:65532")
     releases.publish("r3", broken, served=False)
-    with space.load("broken", **BEARER):
+    with space.load("broken", BEARER):
         with pytest.raises(github.PipelineError, match="rollout status"):
             releases.run("apply", GIVES_UP="1")
         ready = space.ready()
@@ -159,7 +159,7 @@ def test_two_releases_by_turns_fail_no_request(space: Space, releases: Releases,
 
     So the older service goes on with a log that the newer one wrote, and the newer one with both.
     """
-    with space.load(f"turn-{tag}", **BEARER):
+    with space.load(f"turn-{tag}", BEARER):
         releases.run("fetch", RELEASE=tag)
         releases.run("apply")
     releases.run("smoke")
@@ -170,7 +170,7 @@ def test_drains_in_a_row_fail_no_request(space: Space, releases: Releases) -> No
     """Nodes are drained and taken back in turns; a volume stays with its node, so its replica waits for that."""
     if len(nodes()) < 2:
         pytest.skip("a drain with a gap for nobody takes two nodes")
-    with space.load("drains", **BEARER):
+    with space.load("drains", BEARER):
         for turn in range(DRAINS):
             node = nodes()[turn % len(nodes())]
             try:
@@ -232,7 +232,7 @@ def test_the_policies_allow_what_is_needed_and_nothing_else(space: Space, releas
             azurite: True, f"{here}:8080": False, f"{there}:8080": False, f"{second}:8000": False, server: False,
         },
     }  # fmt: skip
-    wrong = {}
+    wrong: dict[tuple[str, str, Any], Any] = {}
     for (where, pod), expected in tries.items():
         found = json.loads(where.python(pod, "connect.py", *expected))
         wrong |= {(where.name, pod, place): fine for place, fine in found.items() if fine != expected[place]}
@@ -274,7 +274,7 @@ def test_a_store_that_is_gone_fires_an_alert(space: Space, releases: Releases, t
         space("scale", "deployment/azurite", "--replicas=0")
 
     try:
-        with space.load("store", rate=20, **BEARER):
+        with space.load("store", BEARER, rate=20):
             alerts.check(space, "LogHalted", tmp_path, gone, "closedloop_log_ship_failures_total")
     finally:
         space("scale", "deployment/azurite", "--replicas=1")
@@ -284,7 +284,7 @@ def test_a_store_that_is_gone_fires_an_alert(space: Space, releases: Releases, t
 def test_scaled_up_and_down_with_the_store_down_nothing_is_lost(space: Space, releases: Releases) -> None:
     """The replica that goes cannot reach the store: its log stays on its volume."""
     space("delete", "horizontalpodautoscaler", "score")
-    with space.load("scaling", **BEARER):
+    with space.load("scaling", BEARER):
         space("scale", "statefulset/score", "--replicas=3")
         until(lambda: len(space.ready()) == 3, PATIENCE_S, space.logs)
         space("scale", "deployment/azurite", "--replicas=0")
@@ -317,7 +317,7 @@ def test_tokens_change_without_a_restart(space: Space, releases: Releases) -> No
         return {space.ask(place, body, **headers)[0] for place in places}
 
     assert (status(TOKEN), status(NEW_TOKEN)) == ({200}, {401})
-    with space.load("tokens", rate=50, **BEARER):
+    with space.load("tokens", BEARER, rate=50):
         tokens(space, TOKEN, NEW_TOKEN)
         until(lambda: status(NEW_TOKEN) == {200}, 150, "the new token is not taken")
     tokens(space, NEW_TOKEN)
