@@ -58,6 +58,7 @@ class Releases:
             "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "GH_STATE": str(self._state),
             "GITHUB_REPOSITORY": "someone/fleet",
+            "PRIVATE": "false",  # the stand-in of gh says of everything that it is attested
             "OVERLAY": OVERLAY,
             "SMOKE_TOKEN": TOKEN,
         }
@@ -72,6 +73,7 @@ class Releases:
         (release.FILES / f"manifests-{OVERLAY}.yaml").write_text(text, encoding="utf-8")
         facts = {
             "closedloop": release_facts.FORMAT,
+            "tag": tag,
             "commit": manifest["provenance"]["commit"],
             "image": image,
             "bundle_digest": manifest["bundle_digest"],
@@ -83,8 +85,10 @@ class Releases:
         state = json.loads(self._state.read_text())
         one = {"tag_name": tag, "body": release_facts.block(facts), "draft": False, "id": len(state["assets"])}
         state["api"]["releases"].insert(0, one)
-        state["assets"][tag] = {f"manifests-{OVERLAY}.yaml": text}
+        state["api"][f"git/ref/tags/{tag}"] = {"object": {"sha": facts["commit"], "type": "commit"}}
+        state["assets"][tag] = {path.name: path.read_text(encoding="utf-8") for path in release.FILES.iterdir()}
         self._state.write_text(json.dumps(state))
+        self.environment["RELEASE"] = tag
 
     def run(self, command: str, **environment: str) -> None:
         """Run a command of pipeline/deploy.py in this process."""

@@ -161,7 +161,7 @@ def test_two_releases_by_turns_fail_no_request(space: Space, releases: Releases,
     """
     with space.load(f"turn-{tag}", BEARER):
         releases.run("fetch", RELEASE=tag)
-        releases.run("apply")
+        releases.run("apply", RELEASE=tag)
     releases.run("smoke")
     assert images(space) == {releases.before if tag == "r0" else IMAGE}
 
