@@ -294,6 +294,8 @@ $(WHEEL): $(INSTALLED) README.md LICENSE $(shell find src model score -type f ! 
 	@rm -rf build/wheel
 	$(BIN)/python -m hatchling build --target wheel --directory build/wheel
 	@$(BIN)/python -m zipfile --extract build/wheel/*.whl build/wheel/site
+	@# what Numba compiled already, which it looks up by the content of a file: compiling takes longer than most tests
+	@cd src && find closedloop -name '*.nb[ci]' | tar -cf - -T - | tar -xf - -C ../build/wheel/site
 	@touch $@
 
 # Without DATA: the tables of make batch are to be scored, not to be learned from.

@@ -1,4 +1,4 @@
-"""Run the jobs of ci.yml on this machine: ``make ci``. The same jobs in the same order, then the verdict.
+"""Run the jobs of ci.yml on this machine: ``make ci``. The same jobs, then the verdict.
 
 Only the jobs that the verdict waits for are run; those after it inform people or release. Of a job's steps the make
 targets are run; its actions (checkout, Python, artifacts) are not needed in one folder. A job that the plan leaves out
@@ -50,14 +50,20 @@ def judged(jobs: dict[str, Any]) -> list[str]:
 
 
 def order(jobs: dict[str, Any]) -> list[str]:
-    """Return the jobs, each after those that it needs, otherwise in the order of the file."""
+    """Return the jobs, each after those that it needs; first those that most jobs need, then in the order of the file.
+
+    So the model is trained before the tests, which then find its loops compiled.
+    """
+    needing = {name: sum(name in needed(other) for other in jobs.values()) for name in jobs}
     sorter = TopologicalSorter({name: needed(job) for name, job in jobs.items()})
     sorter.prepare()
     done: list[str] = []
+    ready: set[str] = set()
     while sorter.is_active():
-        ready = sorted(sorter.get_ready(), key=list(jobs).index)
-        done += ready
-        sorter.done(*ready)
+        ready |= set(sorter.get_ready())
+        done.append(min(ready, key=lambda name: (-needing[name], list(jobs).index(name))))
+        ready.remove(done[-1])
+        sorter.done(done[-1])
     return done
 
 

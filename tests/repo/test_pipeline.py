@@ -147,6 +147,7 @@ def test_each_job_runs_after_those_that_it_needs(root: Path) -> None:
     for name in order:
         for other in local_ci.needed(jobs[name]):
             assert order.index(other) < order.index(name)
+    assert order.index("train") < order.index("test")  # which then finds the loops compiled
 
 
 def test_the_table_above_is_about_the_jobs_of_the_workflow(root: Path) -> None:
