@@ -19,7 +19,7 @@ from closedloop.judge.episodes import Outcome
 from closedloop.judge.metrics import Assessment, assess
 from closedloop.judge.operating import BUDGETS, Curve, curves, read
 from closedloop.judge.truth import ANOMALY, Grid, JudgeSettings, PredictionTable, Truth, align
-from closedloop.report import card, plots
+from closedloop.report import card, plots, policies
 from closedloop.report.pictures import Seen, importance_of, machines, operating_curves, pictures
 
 Bounds = tuple[float, float]
@@ -115,7 +115,7 @@ def write(
     seen = Seen(heads, mine, theirs, my_curves, their_curves, grid, settings, truth)
     page = _page(metrics, decision, seen)
     page |= {"alarms": operating_curves(seen), "pictures": pictures(seen), "machines": machines(seen)}
-    page["importance"] = importance_of(importance or {})
+    page |= {"importance": importance_of(importance or {}), "policies": policies.table(seen)}
     if quick:
         page["advice"] += " This was a quick run, without ablations and feature importance; make run computes them."
     rendered = {"index.html": ("report.html.j2", page), "summary.md": ("summary.md.j2", page)}
