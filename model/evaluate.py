@@ -21,6 +21,7 @@ import yaml
 
 from closedloop.data import sources
 from closedloop.data.schema import DataError, Schema
+from closedloop.heads.bundle import Bundle
 from closedloop.heads.bundle import load as load_bundle
 from closedloop.judge import gate
 from closedloop.judge.checks import Candidate
@@ -28,8 +29,9 @@ from closedloop.judge.metrics import judge
 from closedloop.judge.ruler import ruler
 from closedloop.judge.truth import Intervals, JudgeSettings, PredictionTable, Truth
 from closedloop.report import card, report
+from closedloop.report import changes as in_words
 from closedloop.report.importance import importance
-from model.common import champion, cli, closing, commits, decisions, params, provenance, tracking
+from model.common import champion, changes, cli, closing, commits, decisions, params, provenance, tracking
 from model.common.predictions import predict
 from model.common.training import ABLATIONS
 
@@ -94,6 +96,28 @@ def acceptance() -> dict[str, Any] | None:
     return decisions.with_todays_keys(cli.read_json(provenance.ACCEPTED, "restore it from git"))
 
 
+def worth_of(bundle: Bundle, truth: Truth, settings: JudgeSettings, seed: int) -> dict[str, dict[str, float]]:
+    """Return what each family of features is worth."""
+    cli.say("shuffling each family of features, to measure what it is worth")
+    return importance(bundle, truth, settings, seed)
+
+
+def changed(old: Candidate | None, new: Candidate, path: Path) -> list[str]:
+    """Return what distinguishes the challenger from the champion, a sentence each; none where nothing can be said.
+
+    Args:
+        old: the champion.
+        new: the challenger.
+        path: its parameter file; the champion's is that of its commit, where both are the fleet's own.
+    """
+    if old is None or not old.manifest or old.manifest["model_digest"] == new.manifest["model_digest"]:
+        return []
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    own = path.resolve() == params.PARAMS.resolve()
+    moved = changes.since(old.manifest["provenance"]["commit"] or "", content) if own else {}
+    return [*in_words.of_params(moved), *in_words.of_manifests(old.manifest, new.manifest)]
+
+
 def record(
     args: argparse.Namespace, data: dict[str, Any], metrics: dict[str, Any], decision: dict[str, Any]
 ) -> str | None:
@@ -128,10 +152,7 @@ def main(words: list[str]) -> int:
     left_out = args.bundle.parent / "ablations"
     ablations = {} if args.quick else {name: predict(load_bundle(left_out / name), truth.tables) for name in ABLATIONS}
     metrics = judge(predictions, truth, settings, ablations)
-    worth: dict[str, dict[str, float]] = {}
-    if not args.quick:
-        cli.say("shuffling each family of features, to measure what it is worth")
-        worth = importance(bundle, truth, settings, asked.seed)
+    worth = {} if args.quick else worth_of(bundle, truth, settings, asked.seed)
 
     digest = provenance.inputs_digest(args.params, data["fingerprint"], pin=data.get("candidate"))
     challenger = Candidate(predictions, cli.read_json(args.bundle / "manifest.json", "train again"), digest, own_ruler)
@@ -147,7 +168,10 @@ def main(words: list[str]) -> int:
         cli.write_json(args.out / f"{name}.json", content)
     model = card.describe(bundle, asked.raw, data["rule"])
     page, quick = args.out / "report" / "index.html", args.quick
-    report.write(page.parent, metrics, decision, predictions, truth, settings, met.candidate, worth, model, quick=quick)
+    report.write(
+        page.parent, metrics, decision, predictions, truth, settings, met.candidate, worth, model,
+        changes=changed(met.candidate, challenger, args.params), quick=quick,
+    )  # fmt: skip
     if of_machine and decision["becomes_champion"]:
         champion.save(data["source"], challenger, args.bundle, args.predictions, data["holdout_fingerprint"])
     run = record(args, data, metrics, decision)

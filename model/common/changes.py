@@ -29,11 +29,20 @@ def of_params(content: Mapping[str, Any]) -> dict[str, Any]:
 
     It is empty outside git, where there is nothing to compare with.
     """
-    committed = provenance.git("show", "HEAD:model/params.yaml")
+    return {key: now for key, (_, now) in since("HEAD", content).items()}
+
+
+def since(commit: str, content: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the parameters that differ from a commit's ``params.yaml``: the commit's value and this one.
+
+    It is empty where git does not know the commit or its file.
+    """
+    committed = provenance.git("show", f"{commit}:model/params.yaml")
     if committed is None:
         return {}
     before, now = flat(yaml.safe_load(committed)), flat(dict(content))
-    return {key: now.get(key) for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)}
+    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    return {key: (before.get(key), now.get(key)) for key in keys}
 
 
 def name(content: Mapping[str, Any], changed: Mapping[str, Any], verdict: str) -> str:

@@ -130,6 +130,11 @@ def test_a_change_meets_the_model_of_its_base_and_an_untouched_commit_is_identic
     assert head == decision["challenger"]["commit"]
     assert decision["ci"] is None
     assert decision["champion"]["model_digest"] != decision["challenger"]["model_digest"]
+    for name in ("summary.md", "index.html"):
+        said = (copy / "build/report" / name).read_text()
+        assert "What changed against the champion" in said
+        assert re.search(r"anomaly\.alarms_per_machine_year: \d+ → 3\b", said)
+        assert re.search(r"Thresholds: anomaly \S+ → ", said)
 
 
 @pytest.mark.parametrize("changed", [False, True])

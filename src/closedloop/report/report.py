@@ -6,7 +6,7 @@ verdict and the tables, for a step summary or a pull request. ``card.md`` descri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ def write(
     importance: Mapping[str, Mapping[str, float]] | None = None,
     model: Mapping[str, Any] | None = None,
     *,
+    changes: Sequence[str] = (),
     quick: bool = False,
 ) -> None:
     """Write ``index.html`` and ``summary.md`` into a folder, and ``card.md`` where the model is described.
@@ -105,6 +106,7 @@ def write(
         champion: the model that the challenger was compared with.
         importance: result of :func:`closedloop.report.importance.importance`.
         model: result of :func:`closedloop.report.card.describe` for the challenger.
+        changes: what distinguishes the challenger from the champion, a sentence each.
         quick: whether ablations and importance were left out, which the page and the summary then say.
     """
     grid = Grid.of(truth, settings)
@@ -115,7 +117,7 @@ def write(
     seen = Seen(heads, mine, theirs, my_curves, their_curves, grid, settings, truth)
     page = _page(metrics, decision, seen)
     page |= {"alarms": operating_curves(seen), "pictures": pictures(seen), "machines": machines(seen)}
-    page |= {"importance": importance_of(importance or {}), "policies": policies.table(seen)}
+    page |= {"importance": importance_of(importance or {}), "policies": policies.table(seen), "changes": changes}
     if quick:
         page["advice"] += " This was a quick run, without ablations and feature importance; make run computes them."
     rendered = {"index.html": ("report.html.j2", page), "summary.md": ("summary.md.j2", page)}
