@@ -110,7 +110,7 @@ def changed(old: Candidate | None, new: Candidate, path: Path) -> list[str]:
         new: the challenger.
         path: its parameter file; the champion's is that of its commit, where both are the fleet's own.
     """
-    if old is None or not old.manifest or old.manifest["model_digest"] == new.manifest["model_digest"]:
+    if old is None or old.predictions is None or old.manifest["model_digest"] == new.manifest["model_digest"]:
         return []
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     own = path.resolve() == params.PARAMS.resolve()
