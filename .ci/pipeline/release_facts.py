@@ -147,13 +147,16 @@ def named(releases: Iterable[Release], tag: str) -> Release:
 def is_ancestor(older: str, newer: str) -> bool:
     """Return whether one commit is an ancestor of another; the whole history must be here (fetch-depth: 0).
 
+    A commit that a force push has removed is no ancestor, and has none.
+
     Raises:
-        PipelineError: git does not know one of them.
+        PipelineError: git does not know one of them, and the history is not here.
     """
     done = subprocess.run(
         ["git", "merge-base", "--is-ancestor", older, newer], capture_output=True, text=True, check=False
     )
-    if done.returncode > 1:
+    words = ["git", "rev-parse", "--is-shallow-repository"]
+    if done.returncode > 1 and subprocess.run(words, capture_output=True, text=True, check=False).stdout != "false\n":
         raise github.PipelineError(f"git cannot compare {older[:12]} and {newer[:12]}: {done.stderr.strip()}")
     return done.returncode == 0
 
