@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from pipeline import github, release_facts
+from pipeline import github, product, release_facts
 
 TITLE = "main is red: what was served stays served"
 BEHIND = "a target beside production does not serve the newest release"
@@ -100,8 +100,11 @@ def head() -> None:
     hours = (time.time() - int(stamp.stdout)) / 3600
     if held_by := release_facts.holder():  # first: a withdrawn release still is one of this commit
         raise github.PipelineError(f"main is not what is served: {held_by}")
-    if one := release_facts.overtaken(release_facts.published(), commit, release_facts.is_ancestor):
+    known = release_facts.published()
+    if one := release_facts.overtaken(known, commit, release_facts.is_ancestor):
         github.tell(f"`main`'s head is release {one.tag}.")
+    elif why := product.unchanged(release_facts.latest(known, "served"), commit):
+        github.tell(f"`main`'s head needs no release: {why}.")
     elif hours < HOURS_FOR_A_RELEASE:
         github.tell(f"`main`'s head has no release yet; it is {hours:.1f} hours old.")
     else:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import chain, environments, github, release_facts, sealed, tags
+from pipeline import chain, environments, github, product, release_facts, sealed, tags
 
 BUILD = Path("build")
 FILES = BUILD / "release"
@@ -89,6 +89,8 @@ def decide() -> None:
     if not (held_by or signs) and os.environ.get("GITHUB_EVENT_NAME") == "workflow_dispatch":
         held_by = "what is not signed is compared with the run of a push later, and this one was started by hand"
     known, told = release_facts.published(), (deploy_to, signs)
+    if not held_by and os.environ.get("GITHUB_EVENT_NAME") != "workflow_dispatch":  # by hand it is released anyway
+        held_by = product.unchanged(release_facts.latest(known, "served"), commit) or None
     done = decision(known, commit, release_facts.is_ancestor, held_by, *told)
     used = {"staging": done.staging, "production": done.production, "mlflow": os.environ.get("MLFLOW_TRACKING_URI")}
     environments.refuse_unguarded([name for name, is_used in used.items() if is_used and done.release])

@@ -36,6 +36,7 @@ class World:
     inputs: dict[str, Any] = field(default_factory=dict)
     actor: str = "someone"
     pinned: tuple[dict[str, Any], ...] = ()
+    elsewhere: bool = False  # an open pull request has the commit of this push
     ends: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     given: dict[str, dict[str, Any]] = field(default_factory=dict)  # what each called file was given: the run notes it
@@ -125,7 +126,7 @@ def ci(root: Path, world: World) -> dict[str, Any]:
     found = pin_access.clouds(world.pinned)
     who = pin_access.stranger(world.event, world.actor, world.payload, "someone/fleet")
     why = pin_access.not_judged(found, who, world.payload, world.variables)
-    told = plan.outputs(plan.plan(world.event, world.changed), bool(found), why)
+    told = plan.outputs(plan.plan(world.event, world.changed, world.elsewhere), bool(found), why)
     as_text = {name: str(it).lower() if isinstance(it, bool) else it for name, it in told.items()}
     world.outputs = {"plan": as_text} | world.outputs
     return run(root, "ci.yml", world)
@@ -143,6 +144,21 @@ LOGIN = {"DATA_AWS_ROLE": "arn", "DATA_AWS_REGION": "eu-central-1"}
 NOTHING_SET = {"release": "true", "sign": "true", "staging": "false", "production": "false"}
 EVENTS = {
     "a push to a branch": (World("push"), ALL, "branch"),
+    "a push whose commit an open pull request has": (
+        World("push", elsewhere=True),
+        {"plan", "required"},
+        "branch",
+    ),
+    "a push to main whose commit an open pull request has": (
+        World("push", ref="refs/heads/main"),
+        MAIN,
+        "required",
+    ),
+    "a branch that a run pushed, of a pull request": (
+        World("workflow_dispatch", ref="refs/heads/retrain", elsewhere=True),
+        {*ALL, "status"},
+        "branch",
+    ),
     "a pull request of parameters": (World("pull_request", payload=pull()), {*ALL, "comment"}, "required"),
     "a pull request of code": (
         World("pull_request", changed=("src/closedloop/features/custom.py",), payload=pull()),
