@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook minutes
 
 AZUREML := build/azureml/env
 
@@ -247,6 +247,9 @@ automl: $(OPTUNA) ## search for better parameters on the last run's training mac
 
 notebook: $(if $(wildcard requirements/notebook.txt),$(VENV)/.notebook) ## execute notebooks/walkthrough.py into build/notebook/walkthrough.ipynb, with the engine and cluster that are here
 	@DOCKER="$(DOCKER)" IMAGE="$(IMAGE)" CONTEXT="$(CONTEXT)" LOAD="$(LOAD)" $(FROM_CI) $(BIN)/python -m dev.notebook
+
+minutes: $(INSTALLED) ## print the billed minutes of ci.yml by job and event, from the workflow files and the last `make ci`
+	@$(FROM_CI) $(BIN)/python -m dev.minutes
 
 image-same: engine $(WHEEL) $(BUNDLE) ## build the image twice without a cache and compare every file; takes minutes
 	DOCKER=$(DOCKER) DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/pytest tests/e2e/test_image_same.py
