@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook minutes
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook minutes watch
 
 AZUREML := build/azureml/env
 
@@ -192,6 +192,9 @@ wheels: $(INSTALLED) ## check that every library of the locks has a wheel for ma
 
 head: ## check that main's newest commit has its release
 	@$(FROM_CI) python3 -m pipeline.notices head
+
+watch: ## keep one issue open while something of the pipeline itself needs a person, from NEEDS and GitHub
+	@$(FROM_CI) python3 -m pipeline.watch
 
 fleet: $(INSTALLED) ## adopt a fleet that the template was not made for, in a copy below build/fleets, and run and test that (FLEET=: one of three)
 	@$(FROM_CI) $(BIN)/python -m dev.fleets $${FLEET:+"$$FLEET"}
