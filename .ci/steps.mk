@@ -71,7 +71,8 @@ release-approved: ## the same, and whether no newer release is on its way either
 image-push: engine ## push the image that was tested, and print its digest
 	@DOCKER=$(DOCKER) IMAGE=$(call quoted,IMAGE) $(FROM_CI) python3 -m pipeline.image_push
 
-release-files: ## collect every file of a release in build/release
+release-files: $(INSTALLED) ## collect every file of a release in build/release
+	@$(FROM_CI) $(BIN)/python -m pipeline.interface
 	@$(FROM_CI) python3 -m pipeline.release gather
 
 release-draft: ## create a draft release from build/release
