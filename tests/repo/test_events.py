@@ -149,11 +149,6 @@ EVENTS = {
         {"plan", "required"},
         "branch",
     ),
-    "a push to main whose commit an open pull request has": (
-        World("push", ref="refs/heads/main"),
-        MAIN,
-        "required",
-    ),
     "a branch that a run pushed, of a pull request": (
         World("workflow_dispatch", ref="refs/heads/retrain", elsewhere=True),
         {*ALL, "status"},
@@ -471,6 +466,19 @@ def test_without_a_log_nothing_is_watched_and_no_issue_is_touched(root: Path, lo
     jobs = run(root, "monitor.yml", World("schedule", ref="refs/heads/main", outputs={"log": {"log": log}}))
     rest = "success" if log == "true" else "skipped"
     assert {"log": "success", "monitor": rest, "issue": rest} == {name: of["result"] for name, of in jobs.items()}
+
+
+@pytest.mark.parametrize("ends", [{}, {"newcomer": "failure"}, {"scan": "failure"}, {"plan": "failure"}])
+def test_the_daily_run_tells_what_needs_a_person_whatever_has_failed(root: Path, ends: dict[str, str]) -> None:
+    """Also where the plan failed, behind which most jobs are skipped."""
+    told = {"not_judged": "", "login": "false"}
+    world = World("schedule", ref="refs/heads/main", outputs={"plan": told}, ends=ends)
+    jobs = run(root, "daily.yml", world)
+    assert jobs["watch"]["result"] == "success"
+    assert {jobs[name]["result"] for name in ends} <= {"failure"}
+    assert ("plan" in ends) == (jobs["newcomer"]["result"] == "skipped")
+    world = World("workflow_dispatch", ref="refs/heads/topic", outputs={"plan": told}, ends=ends)
+    assert run(root, "daily.yml", world)["watch"]["result"] == "skipped", "an issue is about main"
 
 
 def test_drift_is_looked_for_once_a_week(root: Path) -> None:

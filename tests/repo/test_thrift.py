@@ -1,7 +1,7 @@
 """What a run need not do: a push that a pull request judges, and a commit that changes nothing of the product.
 
 docs.github.com/rest/pulls/pulls: the filter `head` is `owner:branch`, and `mergeable` is null while GitHub finds out.
-docs.github.com/actions/reference/workflows-and-actions/events-that-trigger-workflows#pull_request: no workflow runs
+docs.github.com/actions/using-workflows/events-that-trigger-workflows#pull_request: no workflow runs
 where a pull request has a merge conflict. github.com/orgs/community/discussions/199292: those of a pull request that a
 run opened wait.
 """

@@ -1,7 +1,7 @@
 """The issue on the pipeline itself: one, updated, closed.
 
 docs.github.com/rest/actions/workflow-runs (status `waiting`, `completed`), /rest/actions/workflows (states), and
-docs.github.com/actions/reference/workflows-and-actions/events-that-trigger-workflows#schedule (60 days);
+docs.github.com/actions/using-workflows/events-that-trigger-workflows#schedule (60 days);
 docs.github.com/actions/how-tos/deploy/configure-and-manage-deployments/review-deployments (30 days).
 """
 
