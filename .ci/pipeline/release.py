@@ -89,7 +89,8 @@ def decide() -> None:
     if not (held_by or signs) and os.environ.get("GITHUB_EVENT_NAME") == "workflow_dispatch":
         held_by = "what is not signed is compared with the run of a push later, and this one was started by hand"
     known, told = release_facts.published(), (deploy_to, signs)
-    if not held_by and os.environ.get("GITHUB_EVENT_NAME") != "workflow_dispatch":  # by hand it is released anyway
+    by_hand = os.environ.get("GITHUB_EVENT_NAME") == "workflow_dispatch"  # then it is released anyway
+    if not (held_by or by_hand or release_facts.overtaken(known, commit, release_facts.is_ancestor)):
         held_by = product.unchanged(release_facts.latest(known, "served"), commit) or None
     done = decision(known, commit, release_facts.is_ancestor, held_by, *told)
     used = {"staging": done.staging, "production": done.production, "mlflow": os.environ.get("MLFLOW_TRACKING_URI")}
