@@ -89,7 +89,7 @@ help: ## list these targets
 run: $(INSTALLED) $(SPARK) ## make the data, train a model, judge it and write a report; DATA=path or PROFILE=azure: other data; PARAMS=file or RUN=id: other parameters; QUICK=1: no ablations and importance; ENGINE=spark: on Spark
 	$(if $(RUN),$(call tidy,$(BIN)/python -m model.recorded_params --run $(call quoted,RUN)))
 	$(if $(ENGINE),$(call tidy,$(BIN)/python -m model.engine_params $(WITH) --engine $(call quoted,ENGINE)))
-	$(call tidy,$(BIN)/python -m model.params_check $(IN_USE))
+	$(if $(wildcard model/params_check.py),$(call tidy,$(BIN)/python -m model.params_check $(IN_USE)))
 	$(call tidy,$(BIN)/python -m model.data $(if $(DATA),--source $(call quoted,DATA)) $(if $(PROFILE),--profile $(call quoted,PROFILE)) $(IN_USE))
 	$(call tidy,$(BIN)/python -m model.validate $(IN_USE))
 	$(call tidy,$(BIN)/python -m model.train $(IN_USE) $(if $(QUICK),--quick))

@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook minutes watch retention
 
 AZUREML := build/azureml/env
 
@@ -71,7 +71,8 @@ release-approved: ## the same, and whether no newer release is on its way either
 image-push: engine ## push the image that was tested, and print its digest
 	@DOCKER=$(DOCKER) IMAGE=$(call quoted,IMAGE) $(FROM_CI) python3 -m pipeline.image_push
 
-release-files: ## collect every file of a release in build/release
+release-files: $(INSTALLED) ## collect every file of a release in build/release
+	@$(FROM_CI) $(BIN)/python -m pipeline.interface
 	@$(FROM_CI) python3 -m pipeline.release gather
 
 release-draft: ## create a draft release from build/release
@@ -193,6 +194,9 @@ wheels: $(INSTALLED) ## check that every library of the locks has a wheel for ma
 head: ## check that main's newest commit has its release
 	@$(FROM_CI) python3 -m pipeline.notices head
 
+watch: ## keep one issue open while something of the pipeline itself needs a person, from NEEDS and GitHub
+	@$(FROM_CI) python3 -m pipeline.watch
+
 fleet: $(INSTALLED) ## adopt a fleet that the template was not made for, in a copy below build/fleets, and run and test that (FLEET=: one of three)
 	@$(FROM_CI) $(BIN)/python -m dev.fleets $${FLEET:+"$$FLEET"}
 
@@ -247,6 +251,12 @@ automl: $(OPTUNA) ## search for better parameters on the last run's training mac
 
 notebook: $(if $(wildcard requirements/notebook.txt),$(VENV)/.notebook) ## execute notebooks/walkthrough.py into build/notebook/walkthrough.ipynb, with the engine and cluster that are here
 	@DOCKER="$(DOCKER)" IMAGE="$(IMAGE)" CONTEXT="$(CONTEXT)" LOAD="$(LOAD)" $(FROM_CI) $(BIN)/python -m dev.notebook
+
+minutes: $(INSTALLED) ## print the billed minutes of ci.yml by job and event, from the workflow files and the last `make ci`
+	@$(FROM_CI) $(BIN)/python -m dev.minutes
+
+retention: ## print which images of old releases and which forgotten drafts would go; CONFIRM=OWNER/NAME removes them
+	@$(FROM_CI) $(PYTHON3) -m dev.retention
 
 image-same: engine $(WHEEL) $(BUNDLE) ## build the image twice without a cache and compare every file; takes minutes
 	DOCKER=$(DOCKER) DOCKER_BUILD_FLAGS="$(DOCKER_BUILD_FLAGS)" $(BIN)/pytest tests/e2e/test_image_same.py

@@ -23,6 +23,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / ".github/workflows/ci.yml"
+MEASURED = ROOT / "build/ci.json"  # how long each job took, for `make minutes`
 ENGINE = "image"  # the one job that needs a container engine
 VERDICT = "required"
 ONLY_ON_GITHUB = ("vars.", "github.event_name")  # a login to a cloud, or a step of main's own runs: its ``if`` asks
@@ -92,6 +93,7 @@ def main() -> int:
     jobs = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
     needs: dict[str, dict[str, Any]] = {}
     rows = []
+    seconds: dict[str, float] = {}
     for name in judged(jobs):
         start = time.monotonic()
         result, note = "skipped", ""
@@ -107,7 +109,11 @@ def main() -> int:
             result, outputs = run(jobs[name])
         needs[name] = {"result": result, "outputs": outputs}
         rows.append(f"{time.monotonic() - start:6.0f} s  {name:10} {result}{note}")
+        if result == "success":
+            seconds[name] = round(time.monotonic() - start, 1)
     print("\n" + "\n".join(rows))
+    MEASURED.parent.mkdir(exist_ok=True)
+    MEASURED.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
     return 0 if make(VERDICT, NEEDS=json.dumps(needs)) else 1
 
 

@@ -21,6 +21,13 @@ LOGIN = "credential.helper=!gh auth git-credential"  # uses the token in GH_TOKE
 # token of a run may not write .github.
 OF_THE_PIPELINE = (".github", ".ci", "Makefile", "tests/repo")
 
+# Only a person's login or an App's token starts the workflows of a pull request at once.
+WAITS = (
+    "The token of a run opened this. The run started its checks, which report `required` as a status; nothing more is "
+    "needed. GitHub also offers to approve workflows to run here: that runs the same checks once more, and then both "
+    "must be green. With a GitHub App (the variable APP_CLIENT_ID) they start by themselves."
+)
+
 
 def git(*words: str, index: str = "") -> str:
     """Run git as the author of bots and return its output, stripped; ``index`` is an index file of its own.
@@ -99,17 +106,27 @@ def renew(tree: str, branch: str, message: str, seen: str) -> str:
     return commit
 
 
+def is_app() -> bool:
+    """Return whether this step's token is that of a GitHub App (AS_APP): what it does starts workflows."""
+    return os.environ.get("AS_APP") == "true"
+
+
+def with_notice(body: str) -> str:
+    """Return the text of a pull request with what is to be known of its checks."""
+    return body if is_app() else f"{body}\n\n{WAITS}\n"
+
+
 def update(number: int, title: str, body: str) -> None:
     """Give a pull request another title and text."""
     words = ["--method", "PATCH", f"repos/{github.repository()}/pulls/{number}", "--input", "-"]
-    github.gh("api", *words, stdin=json.dumps({"title": title, "body": body}))
+    github.gh("api", *words, stdin=json.dumps({"title": title, "body": with_notice(body)}))
 
 
 def propose(branch: str, title: str, body: str) -> None:
     """Open the pull request of a branch; where runs may not, say on the summary page how a person can."""
     words = ["--repo", github.repository(), "--head", branch, "--base", "main", "--title", title, "--body-file", "-"]
     try:
-        print(github.gh("pr", "create", *words, stdin=body))
+        print(github.gh("pr", "create", *words, stdin=with_notice(body)))
     except github.PipelineError as error:
         address = f"{github.setting('GITHUB_SERVER_URL')}/{github.repository()}/compare/{branch}?expand=1"
         github.tell(
@@ -124,13 +141,13 @@ def check(branch: str) -> None:
     A push with a run's own token starts no workflow, so ci.yml is started here and reports a commit status. A push
     with the token of a GitHub App (AS_APP) starts it.
     """
-    if os.environ.get("AS_APP") != "true":
+    if not is_app():
         github.gh("workflow", "run", "ci.yml", "--repo", github.repository(), "--ref", branch)
 
 
 def check_once(branch: str, commit: str) -> None:
     """Start ci.yml on a branch, unless it was started for this commit, or a push with an App's token has started it."""
-    if os.environ.get("AS_APP") == "true":
+    if is_app():
         return
     found = github.gh("api", f"repos/{github.repository()}/actions/workflows/ci.yml/runs?head_sha={commit}")
     if not json.loads(found)["total_count"]:

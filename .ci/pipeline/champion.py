@@ -31,14 +31,33 @@ RELEASED = Path("build/released")
 PAUSES = (1, 3, 0)  # seconds after each failed download; the last one counts
 
 
+def here(commit: str) -> bool:
+    """Return whether this clone has a commit; where it lacks its history that is not known, and taken to be so."""
+    words = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+    if subprocess.run(words, stderr=subprocess.DEVNULL, check=False).returncode == 0:
+        return True
+    return git("rev-parse", "--is-shallow-repository") != "false"
+
+
+def git(*words: str) -> str:
+    """Return git's output, stripped; an empty text where it fails."""
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+
+
 def base() -> str:
-    """Return the base commit that the event gave, else the merge base with ``main`` unless that is this commit."""
-    if given := os.environ.get("BASE_COMMIT", ""):
+    """Return the base commit that the event gave, else the merge base with ``main`` unless that is this commit.
+
+    A base that a force push has removed gives way to the parent of this commit, or to none.
+    """
+    if (given := os.environ.get("BASE_COMMIT", "")) and here(given):
         return given
-    words = ["git", "merge-base", "HEAD", "origin/main"]
-    found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    return "" if found == head else found
+    if given:
+        found = git("rev-parse", "--verify", "--quiet", "HEAD^1")
+        instead = f"the parent {found[:12]} takes its place" if found else "and this commit has no parent"
+        github.tell(f"The base {given[:12]} is not in this repository any more (a force push?); {instead}.")
+        return found
+    found = git("merge-base", "HEAD", "origin/main")
+    return "" if found == git("rev-parse", "HEAD") else found
 
 
 def choose(champion: release_facts.Release | None, base_commit: str) -> tuple[str, str]:
@@ -48,6 +67,14 @@ def choose(champion: release_facts.Release | None, base_commit: str) -> tuple[st
     if base_commit:
         return base_commit, f"no release is the champion yet, so this is compared with its base {base_commit[:12]}"
     return "", "there is no release and no base, so this is the first model"
+
+
+def lost(champion: release_facts.Release) -> str:
+    """Return in words that a champion cannot be met: its bundle answers only with its own code."""
+    return (
+        f"the champion is release {champion.tag}, whose commit {champion.commit[:12]} is not in this repository any "
+        "more, so that its code is not to be had. The next release that is better than the base becomes the champion"
+    )
 
 
 def download(tag: str, into: Path, name: str = ARCHIVE) -> Path:
@@ -155,15 +182,18 @@ def main() -> None:
         return
     releases = release_facts.published()
     champion = release_facts.latest(releases, "champion")
-    commit, words = choose(champion, base())
-    if champion is not None:
+    base_commit = base()
+    commit, words = choose(champion, base_commit)
+    if champion is not None and not here(champion.commit):
+        commit, words = base_commit, f"its base, {base_commit[:12] or 'which it has not'}: {lost(champion)}"
+    elif champion is not None:
         RELEASED.mkdir(parents=True)
         words += f". {take(champion)}"
     RELEASED.mkdir(parents=True, exist_ok=True)
     named = [one.facts["holdout"] for one in releases if one.facts.get("holdout")]
     (RELEASED / "holdouts.json").write_text(json.dumps(named, indent=1) + "\n", encoding="utf-8")
     github.tell(f"Compared with: {words}.")
-    github.output(commit=commit, base=os.environ.get("BASE_COMMIT", ""))
+    github.output(commit=commit, base=base_commit if os.environ.get("BASE_COMMIT") else "")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,20 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
+# What gh says where GitHub's limit of requests is reached; nothing was done then, so that any call may be repeated.
+LIMITED = re.compile(r"rate limit.*HTTP 403|HTTP 403.*rate limit|HTTP 429", re.IGNORECASE | re.DOTALL)
+LIMITS = ("remaining", "reset")  # the headers that tell it
+LEAST_PAUSE = 60  # seconds, where GitHub does not say how many
+MOST_PAUSE = 180  # in all: a job that needs a minute has five
+
+
 class PipelineError(Exception):
-    """A program of .ci cannot go on; the message is one line that says what failed and what to do."""
+    """A program of .ci cannot go on; the message is one line that says what failed and what to do.
+
+    ``said`` is all that a command wrote to standard error, where one failed.
+    """
+
+    said = ""
 
 
 def call(*words: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
@@ -37,13 +50,49 @@ def call(*words: str, stdin: str | None = None, env: Mapping[str, str] | None = 
         raise PipelineError(f"{words[0]} cannot be run: {error.strerror}") from error
     if done.returncode:
         last = ((done.stderr.strip() or done.stdout.strip()).splitlines() or ["no message"])[-1]
-        raise PipelineError(f"`{' '.join(words[:3])}` exited with {done.returncode}: {last}")
+        failed = PipelineError(f"`{' '.join(words[:3])}` exited with {done.returncode}: {last}")
+        failed.said = done.stderr
+        raise failed
     return done.stdout
 
 
 def gh(*words: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
-    """Run ``gh`` and return its standard output; errors are those of :func:`call`."""
-    return call("gh", *words, stdin=stdin, env=env)
+    """Run ``gh`` and return its standard output; where GitHub's limit is reached, wait as long as it asks, and repeat.
+
+    Raises:
+        PipelineError: as for :func:`call`, or the limit lasts longer than MOST_PAUSE.
+    """
+    waited = 0.0
+    while True:
+        try:
+            return call("gh", *words, stdin=stdin, env=env)
+        except PipelineError as error:
+            if not LIMITED.search(error.said):
+                raise
+            pause = asked_pause(env)
+            if waited + pause > MOST_PAUSE:
+                raise PipelineError(
+                    f"{error}. GitHub's limit lasts {pause:.0f} s more; run this job again then"
+                ) from error
+            print(f"GitHub's limit of requests is reached: waiting {pause:.0f} s", file=sys.stderr)
+            time.sleep(pause)
+            waited += pause
+
+
+def asked_pause(env: Mapping[str, str] | None = None) -> float:
+    """Return for how many seconds GitHub wants no request: its ``retry-after``, the rest of the hour, or a minute.
+
+    docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api, "Exceeding the rate limit"; asking for the
+    limit does not count.
+    """
+    words, environment = ["gh", "api", "--include", "rate_limit"], {**os.environ, **(env or {})}
+    answer = subprocess.run(words, env=environment, capture_output=True, text=True, check=False).stdout
+    if found := re.search(r"^retry-after: *(\d+)", answer, re.IGNORECASE | re.MULTILINE):
+        return max(float(found[1]), 1.0)
+    left = {key: re.search(rf"^x-ratelimit-{key}: *(\d+)", answer, re.IGNORECASE | re.MULTILINE) for key in LIMITS}
+    if left["remaining"] and left["reset"] and left["remaining"][1] == "0":
+        return max(float(left["reset"][1]) - time.time() + 1, 1.0)
+    return LEAST_PAUSE
 
 
 def listed(path: str, key: str = "", env: Mapping[str, str] | None = None) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
-from pipeline import github, release_facts
+from pipeline import github, product, release_facts
 
 TITLE = "main is red: what was served stays served"
 BEHIND = "a target beside production does not serve the newest release"
@@ -89,19 +90,37 @@ def keep(title: str, text: str, closing: str) -> None:
         github.gh("issue", "create", *where, "--title", title, "--body-file", "-", stdin=text)
 
 
+def refuse_unsigned(known: list[release_facts.Release]) -> None:
+    """Refuse moves that only the releases' texts have; within an hour their job may still be about to sign them.
+
+    Raises:
+        PipelineError: there are such.
+    """
+    soon = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%S")
+    if late := [f"{tag} ({title} {moment})" for tag, title, moment in release_facts.unsigned(known) if moment < soon]:
+        raise github.PipelineError(
+            f"no signed move says what the text of {', '.join(late)} says: either the job that signs has failed (run "
+            "the failed jobs of its run again), or someone has deleted the newest move. Read the audit log"
+        )
+
+
 def head() -> None:
     """Check that ``main``'s newest commit has its release, or is too new to have one.
 
     Raises:
-        PipelineError: it should have one and has not, or a rollback waits for a person.
+        PipelineError: it should have one and has not, a rollback waits for a person, or the newest move is missing.
     """
     commit = github.setting("GITHUB_SHA")
     stamp = subprocess.run(["git", "log", "-1", "--format=%ct", commit], capture_output=True, text=True, check=True)
     hours = (time.time() - int(stamp.stdout)) / 3600
     if held_by := release_facts.holder():  # first: a withdrawn release still is one of this commit
         raise github.PipelineError(f"main is not what is served: {held_by}")
-    if one := release_facts.overtaken(release_facts.published(), commit, release_facts.is_ancestor):
+    known = release_facts.published()
+    refuse_unsigned(known)
+    if one := release_facts.overtaken(known, commit, release_facts.is_ancestor):
         github.tell(f"`main`'s head is release {one.tag}.")
+    elif why := product.unchanged(release_facts.latest(known, "served"), commit):
+        github.tell(f"`main`'s head needs no release: {why}.")
     elif hours < HOURS_FOR_A_RELEASE:
         github.tell(f"`main`'s head has no release yet; it is {hours:.1f} hours old.")
     else:

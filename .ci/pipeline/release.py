@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import chain, environments, github, release_facts, sealed, tags
+from pipeline import chain, changes, environments, github, product, release_facts, sealed, tags
 
 BUILD = Path("build")
 FILES = BUILD / "release"
@@ -89,6 +89,9 @@ def decide() -> None:
     if not (held_by or signs) and os.environ.get("GITHUB_EVENT_NAME") == "workflow_dispatch":
         held_by = "what is not signed is compared with the run of a push later, and this one was started by hand"
     known, told = release_facts.published(), (deploy_to, signs)
+    by_hand = os.environ.get("GITHUB_EVENT_NAME") == "workflow_dispatch"  # then it is released anyway
+    if not (held_by or by_hand or release_facts.overtaken(known, commit, release_facts.is_ancestor)):
+        held_by = product.unchanged(release_facts.latest(known, "served"), commit) or None
     done = decision(known, commit, release_facts.is_ancestor, held_by, *told)
     used = {"staging": done.staging, "production": done.production, "mlflow": os.environ.get("MLFLOW_TRACKING_URI")}
     environments.refuse_unguarded([name for name, is_used in used.items() if is_used and done.release])
@@ -177,6 +180,8 @@ def collect(image: str) -> None:
     shutil.copy(BUILD / "sbom.json", FILES / "sbom.json")
     for name in ("metrics.json", "decision.json"):  # what it promises; monitor.yml compares its answers with that
         shutil.copy(BUILD / name, FILES / name)
+    if (document := BUILD / "openapi.json").exists():  # a restored release may be too old to have one
+        shutil.copy(document, FILES)
     for wheel in (BUILD / "wheel").glob("*.whl"):
         shutil.copy(wheel, FILES)
     for path in sorted((BUILD / "manifests").glob("*.yaml")):
@@ -186,12 +191,13 @@ def collect(image: str) -> None:
         shutil.copy(path, FILES)
 
 
-def notes(known: dict[str, Any], reason: str) -> str:
-    """Return the text of a release."""
+def notes(known: dict[str, Any], reason: str, changed: str) -> str:
+    """Return the text of a release; ``changed`` says what it changes for those who call the service."""
     short = known["image"].rpartition("@")[2]
     lines = [
         f"Verdict: **{known['verdict']}**. {reason}",
         "",
+        *([changed, ""] if changed else []),
         f"Image: `{known['image']}`",
         "",
         f"`gh attestation verify oci://{known['image']} --repo {github.repository()}` shows who built {short[:19]}.",
@@ -214,7 +220,8 @@ def draft() -> None:
             github.gh("api", "--method", "DELETE", f"repos/{github.repository()}/releases/{one['id']}")
     paths = [str(path) for path in sorted(FILES.iterdir())]
     words = ["--repo", github.repository(), "--draft", "--verify-tag", "--title", name]
-    github.gh("release", "create", name, *paths, *words, "--notes-file", "-", stdin=notes(known, judged["reason"]))
+    text = notes(known, judged["reason"], changes.told(release_facts.published(), FILES, name))
+    github.gh("release", "create", name, *paths, *words, "--notes-file", "-", stdin=text)
     github.tell(f"Drafted release {name}: {len(paths)} files.")
 
 
@@ -231,8 +238,8 @@ def verify(name: str = "") -> None:
     github.tell(f"Verified: {said}.")
 
 
-def refuse_changed_draft(name: str, known: dict[str, Any]) -> None:
-    """Refuse to publish a draft whose files are not those of this run; everyone who may write here can change them.
+def refuse_changed_draft(name: str, known: dict[str, Any]) -> str:
+    """Refuse to publish a draft whose files are not those of this run, which any writer can change; return its text.
 
     Raises:
         PipelineError: there is no such draft, or a second one, or GitHub has another digest of a file.
@@ -244,6 +251,7 @@ def refuse_changed_draft(name: str, known: dict[str, Any]) -> None:
     there = {each["name"]: str(each["digest"]).removeprefix("sha256:") for each in same[0]["assets"]}
     own = sealed.digests(FILES) | {FACTS.name: hashlib.sha256(FACTS.read_bytes()).hexdigest()}
     sealed.compare(there, own)
+    return str(same[0].get("body") or "")
 
 
 def publish() -> None:
@@ -255,7 +263,7 @@ def publish() -> None:
         PipelineError: the draft is gone, a file of it was changed, or the tag was moved.
     """
     known = sealed.checked(FILES)
-    refuse_changed_draft(tags.own(), known)
+    changed = changes.kept(refuse_changed_draft(tags.own(), known))
     tags.refuse_moved(tags.own(), tags.there(tags.own()), known["commit"])
     moment = release_facts.now()
     titles = {"served": moment} | ({"champion": moment} if known["becomes_champion"] else {})
@@ -264,7 +272,7 @@ def publish() -> None:
         moves = [chain.move(tags.own(), about, title, moment) for title in titles]
         chain.write(known["image"], moment, moves, {one.tag: one.facts for one in release_facts.published()})
     judged = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
-    release_facts.edit(tags.own(), notes(known | titles, judged["reason"]), "--draft=false", "--latest")
+    release_facts.edit(tags.own(), notes(known | titles, judged["reason"], changed), "--draft=false", "--latest")
     champion = "it is the champion too" if "champion" in titles else "the champion stays"
     github.tell(f"Published {tags.own()}: it is served, and {champion}.")
 

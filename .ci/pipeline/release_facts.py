@@ -123,6 +123,30 @@ def unmoved(found: list[Release], assets: dict[str, str]) -> list[Release]:
     return [Release(one.tag, one.text, one.facts | none) if one in signed else one for one in found]
 
 
+def unsigned(releases: Iterable[Release]) -> list[tuple[str, str, str]]:
+    """Return what the releases' texts say and no signed move does: tag, title and time, the oldest first.
+
+    Nothing shows from within the chain that its newest record is gone, and who may delete one can edit a text too; but
+    whoever deletes it alone is noticed, and so is a job that failed to sign. A release with signed facts that is
+    published was served, whatever its text says.
+    """
+    found = []
+    for one in releases if chain.signs() else ():
+        told = facts(one.text) or {}
+        for title in chain.TITLES:
+            said, signed = (at(known.get(title)) for known in (told, one.facts))
+            if said > signed:
+                found.append((one.tag, title, said))
+        if one.text and one.is_sealed and not one.facts.get("served") and not at(told.get("served")):
+            found.append((one.tag, "served", ""))
+    return sorted(found, key=lambda each: each[2])
+
+
+def at(value: Any) -> str:
+    """Return the time of a title, which ``withdrawn`` has inside; an empty text where it has none."""
+    return str((value.get("at", "") if isinstance(value, dict) else value) or "")
+
+
 def latest(releases: Iterable[Release], title: str) -> Release | None:
     """Return the release that is ``served`` or the ``champion``: the last to become it that is not withdrawn."""
     held = [one for one in releases if one.facts.get(title) and not one.facts.get("withdrawn")]
@@ -147,13 +171,16 @@ def named(releases: Iterable[Release], tag: str) -> Release:
 def is_ancestor(older: str, newer: str) -> bool:
     """Return whether one commit is an ancestor of another; the whole history must be here (fetch-depth: 0).
 
+    A commit that a force push has removed is no ancestor, and has none.
+
     Raises:
-        PipelineError: git does not know one of them.
+        PipelineError: git does not know one of them, and the history is not here.
     """
     done = subprocess.run(
         ["git", "merge-base", "--is-ancestor", older, newer], capture_output=True, text=True, check=False
     )
-    if done.returncode > 1:
+    words = ["git", "rev-parse", "--is-shallow-repository"]
+    if done.returncode > 1 and subprocess.run(words, capture_output=True, text=True, check=False).stdout != "false\n":
         raise github.PipelineError(f"git cannot compare {older[:12]} and {newer[:12]}: {done.stderr.strip()}")
     return done.returncode == 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from pipeline import branches, chain, github, propose, release_facts
+from pipeline import branches, chain, gaps, github, propose, release_facts
 
 
 def standing(known: list[release_facts.Release]) -> release_facts.Release:
@@ -55,6 +55,7 @@ def hold() -> None:
     branch = f"{release_facts.PREFIX}{one.tag}"
     title = f"Restore release {one.tag}"
     kept = ", ".join(branches.OF_THE_PIPELINE)
+    tree = branches.restored(one.commit)
     body = "\n".join(
         [
             f"Release {one.tag} is served again, and `main` is not, until this is merged. The reason given:",
@@ -68,6 +69,7 @@ def hold() -> None:
             "Its checks are those of `main`. If `types` or `policy` is red because the release is older than what they",
             "ask for, such as the `tool` sections of pyproject.toml or a page of docs, add that from `main` here.",
             "",
+            *gaps.told(tree),
             "Its checks start once the release is served again: before that, this would be compared with the very",
             "release that the rollback withdraws. If a GitHub App opened this, its checks started too early: run them",
             "again then.",
@@ -78,7 +80,7 @@ def hold() -> None:
         github.tell(f"{found.waits}. It holds releases as it is.")
     else:
         message = f"{title}\n\n{why}\n\nThe tree of {one.commit}, except {kept}."
-        branches.renew(branches.restored(one.commit), branch, message, found.head)
+        branches.renew(tree, branch, message, found.head)
     if found.number is None:
         branches.propose(branch, title, body)
     github.tell(f"Nothing else is released until a person merges or closes the pull request of `{branch}`.")

@@ -36,6 +36,7 @@ class World:
     inputs: dict[str, Any] = field(default_factory=dict)
     actor: str = "someone"
     pinned: tuple[dict[str, Any], ...] = ()
+    elsewhere: bool = False  # an open pull request has the commit of this push
     ends: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     given: dict[str, dict[str, Any]] = field(default_factory=dict)  # what each called file was given: the run notes it
@@ -125,7 +126,7 @@ def ci(root: Path, world: World) -> dict[str, Any]:
     found = pin_access.clouds(world.pinned)
     who = pin_access.stranger(world.event, world.actor, world.payload, "someone/fleet")
     why = pin_access.not_judged(found, who, world.payload, world.variables)
-    told = plan.outputs(plan.plan(world.event, world.changed), bool(found), why)
+    told = plan.outputs(plan.plan(world.event, world.changed, world.elsewhere), bool(found), why)
     as_text = {name: str(it).lower() if isinstance(it, bool) else it for name, it in told.items()}
     world.outputs = {"plan": as_text} | world.outputs
     return run(root, "ci.yml", world)
@@ -143,6 +144,16 @@ LOGIN = {"DATA_AWS_ROLE": "arn", "DATA_AWS_REGION": "eu-central-1"}
 NOTHING_SET = {"release": "true", "sign": "true", "staging": "false", "production": "false"}
 EVENTS = {
     "a push to a branch": (World("push"), ALL, "branch"),
+    "a push whose commit an open pull request has": (
+        World("push", elsewhere=True),
+        {"plan", "required"},
+        "branch",
+    ),
+    "a branch that a run pushed, of a pull request": (
+        World("workflow_dispatch", ref="refs/heads/retrain", elsewhere=True),
+        {*ALL, "status"},
+        "branch",
+    ),
     "a pull request of parameters": (World("pull_request", payload=pull()), {*ALL, "comment"}, "required"),
     "a pull request of code": (
         World("pull_request", changed=("src/closedloop/features/custom.py",), payload=pull()),
@@ -455,6 +466,19 @@ def test_without_a_log_nothing_is_watched_and_no_issue_is_touched(root: Path, lo
     jobs = run(root, "monitor.yml", World("schedule", ref="refs/heads/main", outputs={"log": {"log": log}}))
     rest = "success" if log == "true" else "skipped"
     assert {"log": "success", "monitor": rest, "issue": rest} == {name: of["result"] for name, of in jobs.items()}
+
+
+@pytest.mark.parametrize("ends", [{}, {"newcomer": "failure"}, {"scan": "failure"}, {"plan": "failure"}])
+def test_the_daily_run_tells_what_needs_a_person_whatever_has_failed(root: Path, ends: dict[str, str]) -> None:
+    """Also where the plan failed, behind which most jobs are skipped."""
+    told = {"not_judged": "", "login": "false"}
+    world = World("schedule", ref="refs/heads/main", outputs={"plan": told}, ends=ends)
+    jobs = run(root, "daily.yml", world)
+    assert jobs["watch"]["result"] == "success"
+    assert {jobs[name]["result"] for name in ends} <= {"failure"}
+    assert ("plan" in ends) == (jobs["newcomer"]["result"] == "skipped")
+    world = World("workflow_dispatch", ref="refs/heads/topic", outputs={"plan": told}, ends=ends)
+    assert run(root, "daily.yml", world)["watch"]["result"] == "skipped", "an issue is about main"
 
 
 def test_drift_is_looked_for_once_a_week(root: Path) -> None:

@@ -88,14 +88,15 @@ def test_a_run_here_without_the_variables_is_red_once_and_told_which_to_set() ->
         "DATA_AWS_ROLE and DATA_AWS_REGION (.github/README.md says how)"
     )
     told = plan.outputs(dict.fromkeys(plan.SKIPPABLE, True), login=True, not_judged=why)
-    assert not any(told[name] for name in plan.SKIPPABLE)
+    assert not any(told[name] for name in plan.OF_MODEL)
+    assert all(told[name] for name in set(plan.SKIPPABLE) - set(plan.OF_MODEL))
     every = dict.fromkeys([name for names in pin_access.VARIABLES.values() for name in names], "set")
     assert pin_access.not_judged(found, None, {}, every) == ""
     assert pin_access.not_judged(found, None, {}, None) == ""  # a laptop has credentials of its own
 
 
 def test_a_change_of_prose_needs_no_data_so_it_is_green_from_a_fork() -> None:
-    told = plan.outputs(dict.fromkeys(plan.SKIPPABLE, False), login=True, not_judged="no login")
+    told = plan.outputs(plan.plan("pull_request", ["README.md"]), login=True, not_judged="no login")
     assert told["not_judged"] == ""
 
 
@@ -147,10 +148,13 @@ def test_the_plan_of_a_push_by_dependabot_skips_what_needs_the_data(copy: Path) 
     code, told, _ = run(copy, "plan", GITHUB_EVENT_NAME="push", GITHUB_ACTOR="dependabot[bot]")
     assert code == 0
     assert (
-        "train=false\ncontract=false\nimage=false\ncluster=false\nlogin=true\nnot_judged=the data is at az://fleet/log"
-        in told
+        "check=true\ntest=true\ntrain=false\ncontract=false\nimage=false\n"
+        "cluster=false\nmanifests=true\nlogin=true\nnot_judged=the data is at az://fleet/log"
+    ) in told
+    ready = (
+        "check=true\ntest=true\ntrain=true\ncontract=true\nimage=true\n"
+        "cluster=false\nmanifests=true\nlogin=true\nnot_judged=\n"
     )
-    ready = "train=true\ncontract=true\nimage=true\ncluster=false\nlogin=true\nnot_judged=\n"
     assert ready == run(copy, "plan", GITHUB_ACTOR="me")[1]
     here = {"GITHUB_ACTOR": "me", "GITHUB_ACTIONS": "true"}
     told = run(copy, "plan", **here)[1]

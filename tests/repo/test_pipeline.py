@@ -17,7 +17,8 @@ from pipeline import plan, required
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ("plan", "check", "test", "train", "contract", "image", "cluster", "manifests")
-SKIPPABLE = ("train", "contract", "image", "cluster")
+OF_MODEL = ("train", "contract", "image", "cluster")
+SKIPPABLE = ("check", "test", *OF_MODEL, "manifests")
 PROGRAMS = {"PYTHONPATH": str(ROOT / ".ci"), "PYTHONSAFEPATH": "1"}  # as make runs one
 
 
@@ -87,7 +88,7 @@ def test_without_needs_there_is_no_verdict() -> None:
 )
 def test_what_a_change_needs(event: str, changed: list[str], needed: bool) -> None:
     planned = plan.plan(event, changed)
-    assert dict.fromkeys(SKIPPABLE, needed) | {"cluster": planned["cluster"]} == planned
+    assert dict.fromkeys(SKIPPABLE, True) | dict.fromkeys(OF_MODEL, needed) | {"cluster": planned["cluster"]} == planned
 
 
 @pytest.mark.parametrize(
@@ -133,10 +134,16 @@ def test_a_pull_request_is_planned_by_what_it_changes(tmp_path: Path) -> None:
     git("commit", "--quiet", "--message", "base")
     (tmp_path / "README.md").write_text("2\n")
     git("commit", "--quiet", "--all", "--message", "prose")
-    assert plan() == "train=false\ncontract=false\nimage=false\ncluster=false\nlogin=false\nnot_judged=\n"
+    assert plan() == (
+        "check=true\ntest=true\ntrain=false\ncontract=false\nimage=false\n"
+        "cluster=false\nmanifests=true\nlogin=false\nnot_judged=\n"
+    )
     git("mv", "model.py", "model.md")  # removes code, although what it adds is prose
     git("commit", "--quiet", "--message", "a move")
-    assert plan() == "train=true\ncontract=true\nimage=true\ncluster=false\nlogin=false\nnot_judged=\n"
+    assert plan() == (
+        "check=true\ntest=true\ntrain=true\ncontract=true\nimage=true\n"
+        "cluster=false\nmanifests=true\nlogin=false\nnot_judged=\n"
+    )
 
 
 def test_each_job_runs_after_those_that_it_needs(root: Path) -> None:
@@ -154,7 +161,7 @@ def test_the_table_above_is_about_the_jobs_of_the_workflow(root: Path) -> None:
     jobs = yaml.safe_load((root / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
     assert list(JOBS) == local_ci.needed(jobs["required"])
     assert [*JOBS, "required"] == list(jobs)[: len(JOBS) + 1]
-    assert SKIPPABLE == plan.SKIPPABLE
+    assert (SKIPPABLE, OF_MODEL) == (plan.SKIPPABLE, plan.OF_MODEL)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +180,7 @@ def test_the_table_above_is_about_the_jobs_of_the_workflow(root: Path) -> None:
 )
 def test_the_jobs_end_on_this_machine_as_on_github(
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     red: tuple[str, ...],
     expected: dict[str, str],
     made: set[str],
@@ -183,12 +191,15 @@ def test_the_jobs_end_on_this_machine_as_on_github(
     def make(target: str, **extra: str) -> bool:
         seen[target] = extra
         if target == "plan":
-            Path(extra["GITHUB_OUTPUT"]).write_text("train=true\ncontract=true\nimage=true\ncluster=false\n")
+            Path(extra["GITHUB_OUTPUT"]).write_text(
+                "check=true\ntest=true\ntrain=true\ncontract=true\nimage=true\ncluster=false\nmanifests=true\n"
+            )
         if target == "required":
             return not required.objections(json.loads(extra["NEEDS"]))
         return target not in red
 
     monkeypatch.setattr(local_ci, "make", make)
+    monkeypatch.setattr(local_ci, "MEASURED", tmp_path / "build/ci.json")
     assert local_ci.main() == (0 if set(red) <= {"engine"} else 1)
     results = {job: facts["result"] for job, facts in json.loads(seen["required"]["NEEDS"]).items()}
     assert expected.items() <= results.items()

@@ -130,8 +130,8 @@ def repo(tmp_path: Path, root: Path) -> Repository:
 
 
 def test_without_a_release_a_change_is_compared_with_its_base(repo: Repository) -> None:
-    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
-    assert {"commit": "b" * 40, "base": "b" * 40} == repo.outputs()
+    assert repo.run("champion", BASE_COMMIT=repo.commits[1]).returncode == 0
+    assert {"commit": repo.commits[1], "base": repo.commits[1]} == repo.outputs()
     assert "no release is the champion yet" in repo.summary()
 
 
@@ -139,7 +139,7 @@ def test_a_change_is_compared_with_the_newest_champion_that_is_not_withdrawn(rep
     repo.release("r1", repo.commits[0], served="2026-01-01", champion="2026-01-01")
     repo.release("r2", repo.commits[1], served="2026-01-02")
     repo.release("r3", repo.commits[2], served="2026-01-03", champion="2026-01-03", withdrawn={"why": "hot"})
-    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
+    assert repo.run("champion", BASE_COMMIT=repo.commits[1]).returncode == 0
     assert repo.commits[0] == repo.outputs()["commit"]
     assert "release r1" in repo.summary()
 
@@ -237,7 +237,7 @@ def test_where_the_releases_cannot_be_read_nothing_is_compared(with_bundle: Repo
     """Without them every model would be the first one."""
     with_bundle.state["refuse"] = {"api": "HTTP 502: bad gateway"}
     with_bundle.keep()
-    done = with_bundle.run("champion", BASE_COMMIT="b" * 40)
+    done = with_bundle.run("champion", BASE_COMMIT=with_bundle.commits[1])
     assert done.returncode == 1
     assert "`gh api --paginate` exited with 1: HTTP 502" in done.stderr
     assert not (with_bundle.work / "build/released").exists()
@@ -307,10 +307,10 @@ def of_format_1(repo: Repository, tag: str, commit: str, **facts: Any) -> None:
 def test_the_champion_of_an_older_release_is_found_under_its_old_key(repo: Repository) -> None:
     """Else a change would be compared with its base commit, and nobody would notice."""
     of_format_1(repo, "r1", repo.commits[0], served="2026-01-01", reference="2026-01-01")
-    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
+    assert repo.run("champion", BASE_COMMIT=repo.commits[1]).returncode == 0
     assert repo.commits[0] == repo.outputs()["commit"]
     repo.release("r2", repo.commits[1], served="2026-01-02", champion="2026-01-02")
-    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
+    assert repo.run("champion", BASE_COMMIT=repo.commits[1]).returncode == 0
     assert repo.commits[1] == repo.outputs()["commit"]
 
 
@@ -331,14 +331,14 @@ def test_a_release_that_a_person_made_or_a_draft_is_no_champion(repo: Repository
     repo.state["api"]["releases"][0]["draft"] = True
     repo.state["api"]["releases"].append({"tag_name": "v1", "body": "```json\n{}\n```", "draft": False})
     repo.keep()
-    assert repo.run("champion", BASE_COMMIT="b" * 40).returncode == 0
-    assert "b" * 40 == repo.outputs()["commit"]
+    assert repo.run("champion", BASE_COMMIT=repo.commits[1]).returncode == 0
+    assert repo.commits[1] == repo.outputs()["commit"]
 
 
 def test_where_github_does_not_answer_no_champion_is_guessed(repo: Repository) -> None:
     repo.state["refuse"] = {"api": "HTTP 502: bad gateway"}
     repo.keep()
-    done = repo.run("champion", BASE_COMMIT="b" * 40)
+    done = repo.run("champion", BASE_COMMIT=repo.commits[1])
     assert done.returncode == 1
     assert "HTTP 502" in done.stderr
 

@@ -10,6 +10,7 @@ import base64
 import copy
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,9 +168,10 @@ def applied(site: Site, n: int = 2, **extra: str) -> str:
 
 
 def test_a_sealed_release_is_verified_and_applied(site: Site) -> None:
+    before = len(site.repo.calls("attestation", "verify"))  # of the notes of the second release
     assert applied(site) == ""
     assert site.objects()["StatefulSet/score"]["metadata"]["annotations"] == {"release": "2"}
-    calls = [" ".join(call["words"]) for call in site.repo.calls("attestation", "verify")]
+    calls = [" ".join(call["words"]) for call in site.repo.calls("attestation", "verify")[before:]]
     provenance = [call for call in calls if MOVE not in call]
     assert len(provenance) == 2
     for call in provenance:
@@ -511,3 +513,62 @@ def test_a_release_from_before_the_seal_is_compared_with_its_run_although_its_im
     site.file.unlink()
     assert "manifests-aks.yaml: not as gathered" in applied(site)
     assert site.objects() == {}
+
+
+# --- the newest move ---
+# Attestations can be deleted (docs.github.com/rest/repos/attestations), and the text of a release stays editable
+# (docs.github.com/code-security/concepts/supply-chain-security/immutable-releases).
+
+
+def checked(site: Site) -> str:
+    done = site.repo.run("notices", "head")
+    assert done.returncode in (0, 1)
+    return done.stderr
+
+
+def grow_old(site: Site) -> None:
+    """The moves are of an earlier year: in the texts, and in the chain that was signed."""
+    for one in site.repo.state["api"]["releases"]:
+        one["body"] = re.sub(r"\b20\d\d-", "2020-", one["body"])
+    before = None
+    for one in site.repo.state["attested"]:
+        if one["type"] == chain.TYPE:
+            record = json.loads(re.sub(r"\b20\d\d-", "2020-", json.dumps(one["predicate"]))) | {"before": before}
+            one["predicate"], before = record, chain.digest(record)
+    site.repo.keep()
+
+
+def newest(site: Site) -> dict[str, Any]:
+    found: dict[str, Any] = [one for one in site.repo.state["attested"] if one["type"] == chain.TYPE][-1]
+    return found
+
+
+def test_with_every_move_signed_the_daily_check_is_green(site: Site) -> None:
+    assert checked(site) == ""
+
+
+def test_the_newest_move_of_served_is_deleted_and_noticed(site: Site) -> None:
+    site.repo.state["attested"].remove(newest(site))
+    grow_old(site)
+    told = checked(site)
+    assert f"no signed move says what the text of {site.tags[1]} (served 2020-" in told
+    assert "someone has deleted the newest move" in told
+
+
+def test_a_text_that_was_edited_to_hide_it_is_not_enough(site: Site) -> None:
+    site.repo.state["attested"].remove(newest(site))
+    site.edit(2, served=None, champion=None)
+    site.repo.keep()
+    assert f"the text of {site.tags[1]} (served )" in checked(site)
+
+
+def test_the_move_of_a_rollback_is_deleted_and_noticed(site: Site) -> None:
+    done = site.repo.run("rollback", "move", RELEASE=site.tags[0], REASON="hot")
+    assert done.returncode == 0, done.stderr
+    grow_old(site)  # and nothing was signed
+    assert f"{site.tags[0]} (served 2020-" in checked(site)
+
+
+def test_a_move_that_is_about_to_be_signed_is_no_fault(site: Site) -> None:
+    assert site.repo.run("rollback", "move", RELEASE=site.tags[0], REASON="hot").returncode == 0
+    assert "no signed move" not in checked(site)

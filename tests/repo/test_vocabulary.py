@@ -98,12 +98,13 @@ KEPT = [
     ),
     Kept(
         "model/common/decisions.py .ci/pipeline/release_facts.py .github/README.md tests/model/*"
-        " tests/repo/test_release.py",
+        " tests/repo/test_release.py tests/repo/test_rollback_format.py",
         r"[\"`]reference[\"`]|becomes_reference|\breference=\"",
         "a key of decisions, acceptances and releases that were made before the rename, and are still read",
     ),
     Kept(
-        ".ci/pipeline/* .github/README.md docs/supply-chain.md tests/repo/test_release.py",
+        ".ci/pipeline/* .github/README.md docs/supply-chain.md tests/repo/test_release.py"
+        " tests/repo/test_rollback_format.py",
         r"promote\.yml",
         "who signed the releases that were made before the rename",
     ),

@@ -23,7 +23,7 @@ MAKERS = {"actions", "aquasecurity", "Azure", "docker", "github", "ossf"}  # who
 MAX_MINUTES = 45
 WAITING = {"databricks": 270}  # what waits for the work of another machine, which ends by itself before
 ROOT = Path(__file__).resolve().parents[2]
-SKIPPABLE = ("train", "contract", "image", "cluster")  # the jobs that the plan may skip
+SKIPPABLE = ("check", "test", "train", "contract", "image", "cluster", "manifests")  # the jobs that the plan may skip
 TOLD = {"login", "not_judged"}  # the plan's outputs that are about the pinned data, and no job's
 # Artifacts of the run that a called workflow may download: ci.yml's own, and those of the jobs before the call.
 FROM_THE_CALLER = {"bundle", "report", "manifests", "release"}
@@ -355,14 +355,19 @@ def test_a_caller_grants_what_the_file_it_calls_asks_for(root: Path, flows: dict
 
 
 CHECKOUT = re.findall(r"actions/checkout@.+", (ROOT / ".github/workflows/check.yml").read_text(encoding="utf-8"))[0]
+CALL = "    uses: $/.github/workflows/check.yml\n"
 PLANTS = [
     ("  pull_request:\n", "  pull_request_target:\n", "our token"),
     ("  pull_request:\n", "  pull_request:\n    paths: [src/**]\n", "wait for ever"),
     ("permissions: {}", "permissions: write-all", "must be {}"),
     ("permissions: {}", "permissions: {contents: read}", "must be {}"),
     ("permissions: {}\n", "", "must be {}"),
-    ("    permissions:\n      contents: read # checkout\n", "", "name each permission"),
-    ("    permissions:\n      contents: read # checkout\n", "    permissions: read-all\n", "name each permission"),
+    (f"    permissions:\n      contents: read # checkout\n{CALL}", CALL, "name each permission"),
+    (
+        f"    permissions:\n      contents: read # checkout\n{CALL}",
+        f"    permissions: read-all\n{CALL}",
+        "name each permission",
+    ),
     ("contents: read # checkout", "contents: read", "without its reason"),
     (CHECKOUT, "actions/checkout@v7", "not pinned by commit"),
     (CHECKOUT, "actions/checkout@main", "not pinned by commit"),
@@ -414,7 +419,7 @@ PLANTS = [
     ("    if: needs.plan.outputs.train == 'true'\n", "", "cannot be skipped"),
     (
         "      image: ${{ steps.plan.outputs.image }}\n",
-        "      image: ${{ steps.plan.outputs.image }}\n      test: 'false'\n",
+        "      image: ${{ steps.plan.outputs.image }}\n      required: 'false'\n",
         "cannot be skipped",
     ),
     ("        value: ${{ jobs.plan.outputs.image }}\n", "        value: 'false'\n", "workflow has no such output"),
