@@ -249,7 +249,7 @@ def _found(asked: Params, args: Any) -> dict[str, Any]:
 def of_file(asked: Params, about: Mapping[str, Any]) -> str:
     """The name that a parameter file must give the fleet, so that the machines held out are those of this search.
 
-    A folder's tables have a name of their own where params.yaml itself is in use, and the file's where another one is.
+    A folder's tables have a name of their own; of the simulator's, ``make run`` derives it from the commit's again.
     """
     simulated = all(part["kind"] == "simulator" for part in about["parts"])
     return asked.source if simulated else str(about["source"])
