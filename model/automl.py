@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -219,6 +220,7 @@ def _found(asked: Params, args: Any) -> dict[str, Any]:
     about = cli.read_json(args.data / "data.json", "run: make run")
     seed = asked.seed if args.seed is None else args.seed
     ground = searching.Ground.of(asked, args.data)
+    asked = replace(asked, schema=ground.schema)  # a public set brings its own, maybe without failures
     history_us = microseconds(asked.features["history_hours"])
     name = f"{sweeping.digest(asked.raw, about, history_us)[:20]}-{seed}"
     study = _study(args.out, name)

@@ -174,13 +174,14 @@ def _read(spark: Any, table: str, paths: list[Path]) -> Any:
     if all(is_delta(path) for path in paths):
         frames = [spark.read.format("delta").load(name) for name in names]
     elif all(path.suffix == ".parquet" for path in paths):
-        frames = [spark.read.parquet(*names)]
+        frames = [spark.read.option("mergeSchema", "true").parquet(*names)]
     elif all(path.suffix == ".csv" for path in paths):
-        frames = [spark.read.csv(names, header=True, inferSchema=False)]  # values stay text, and we convert them
+        # one at a time, since Spark takes the header of the first file for all; values stay text, and we convert them
+        frames = [spark.read.csv(name, header=True, inferSchema=False, escape='"') for name in names]
     else:
         shown = ", ".join(path.name for path in paths)
         raise DataError(f"{table}: engine: spark reads Parquet, CSV with a header, or Delta tables, not {shown}")
-    return functools.reduce(lambda one, other: one.unionByName(other), frames)
+    return functools.reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
 
 
 # --- what runs on executors ------------------------------------------------------------------------------------------
