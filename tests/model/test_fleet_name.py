@@ -11,7 +11,7 @@ import pytest
 from closedloop.data import sources
 from closedloop.data.simulate import simulate
 from closedloop.judge.ruler import changes, ruler
-from model import data, engine_params
+from model import data, engine_params, retrain
 from model.common import params, proposed_params, starting_params
 from simulated_fleet import PARAMS, PARAMS_FILE, PIN_FILE, SCHEMA
 
@@ -70,6 +70,12 @@ def test_the_pinned_fleet_keeps_its_name(plant, tmp_path, monkeypatch, capsys, p
     about = fetched("--params", named(tmp_path / "searched.yaml", "pumps"), *profile)
     assert about["source"] == fetched(*profile)["source"] == "simulated" + "-azure" * bool(profile)
     assert f"the fleet is called {about['source']}" in capsys.readouterr().err
+
+
+def test_a_retraining_holds_out_the_machines_of_the_pinned_fleet(plant, tmp_path, monkeypatch):
+    monkeypatch.setattr(data.data_pin, "fetch", lambda parts, asked: (sources.read_frames(plant, {}), None))
+    retrain.fetch([], params.load(named(tmp_path / "searched.yaml", "pumps")))
+    assert json.loads(Path("build/data/data.json").read_text())["source"] == "simulated"
 
 
 @pytest.mark.parametrize("local", [True, False])
