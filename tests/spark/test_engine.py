@@ -132,7 +132,7 @@ def test_each_file_of_a_table_has_its_own_columns(spark, tmp_path, kind):
     readings = {sensor: [k + 0.5, k + 1.5, k + 2.5] for k, sensor in enumerate(NAMED.sensors)}
     whole = pd.DataFrame({"datetime": time, "machineID": 'Pump "A", left', **readings})
     other = whole.assign(machineID="Z")[[*reversed(NAMED.sensors), "machineID", "datetime"]].drop(columns="volt")
-    for name, frame in (("one", whole), ("two", other)):
+    for name, frame in (("one", other), ("two", whole)):
         frame.to_csv(tmp_path / f"{name}.csv", index=False) if kind == "csv" else frame.to_parquet(
             tmp_path / f"{name}.parquet", index=False
         )
