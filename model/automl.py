@@ -235,16 +235,15 @@ def _found(asked: Params, args: Any) -> dict[str, Any]:
     point: dict[str, Any] = {}
     saved: float | None = None
     low: float | None = None
-    if study.trials and not judged(study):
-        raise DataError(
-            f"automl: no trial can be trained; the last: {study.trials[-1].user_attrs['figures']['refused']}"
-        )
-    if study.trials and study.best_value < cost(current):
+    ended = [trial for trial in study.trials if trial.state.is_finished()]  # an interruption leaves others
+    if ended and not judged(study):
+        raise DataError(f"automl: no trial can be trained; the last: {ended[-1].user_attrs['figures']['refused']}")
+    if ended and study.best_value < cost(current):
         point = study.best_trial.user_attrs["point"]
         saved, low, _ = sweeping.saved(current, study.best_trial.user_attrs["figures"])
     source = of_file(asked, about)
     record(study, about["source"], args.params, saved, source)
-    told = {"point": point, "saved": saved, "low": low, "trials": len(study.trials)}
+    told = {"point": point, "saved": saved, "low": low, "trials": len(ended)}
     return told | {"source": source, "local": about["local"]}
 
 

@@ -88,7 +88,7 @@ def schema_of(asked: Params, about: Mapping[str, Any]) -> Schema:
         DataError: they were read with another parameter file, for another fleet.
     """
     schema = Schema.from_dict(about["schema"])
-    if asked.of(about).schema != schema:
+    if asked.of(about).schema.to_dict() != schema.to_dict():  # a file of JSON has the sensors in another order
         raise DataError(
             f"build/data has the tables of {about['source']}, whose schema is not that of this parameter file; name "
             "the file of the last run with PARAMS=, or fetch this file's tables: make run"

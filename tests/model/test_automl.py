@@ -154,13 +154,17 @@ def test_tables_of_another_parameter_file_are_refused():
     about = {"source": "pumps", "local": True, "schema": schema}
     with pytest.raises(DataError, match=r"build/data has the tables of pumps, whose schema .*; name the file of the"):
         sweeping.schema_of(params.parse(PARAMS), about)
+    in_order = json.loads(json.dumps(about | {"schema": PARAMS["schema"]}, sort_keys=True))  # as data.json has it
+    assert sweeping.schema_of(params.parse(PARAMS), in_order).components
     brought = about | {"brings": {"schema": schema, "split": {}, "history_hours": 72}}
     assert sweeping.schema_of(params.parse(PARAMS), brought).components == ()
 
 
-def test_a_public_set_without_failures_searches_the_detector(optuna, tmp_path, monkeypatch):
-    asked, about = params.parse(PARAMS), {"source": "nab", "local": True, "parts": []}
+@pytest.fixture
+def found(optuna, tmp_path, monkeypatch):
+    """Run a search of made-up figures on a public set that brings its own schema; what it found."""
     schema = params.parse(PARAMS | {"schema": PARAMS["schema"] | {"components": []}}).schema
+    about = {"source": "nab", "local": True, "parts": []}
     ground = searching.Ground(None, schema, None, None, about)
     figures = {"machines": {"years": [1.0], "cost": [9.0]}}
     monkeypatch.setattr(searching.Ground, "of", lambda asked, data: ground)
@@ -168,14 +172,38 @@ def test_a_public_set_without_failures_searches_the_detector(optuna, tmp_path, m
     monkeypatch.setattr(automl.cli, "read_json", lambda *_: about)
     monkeypatch.setattr(automl.sweeping, "digest", lambda *_: "0" * 64)
     monkeypatch.setattr(automl, "record", lambda *_: None)
-    monkeypatch.setattr(automl, "judging", lambda *_: nullcontext(judged))
-    words = SimpleNamespace(data=tmp_path, out=tmp_path, params=PARAMS_FILE, seed=7, minutes=None, trials=4)
-    words.engine, words.processes = "local", 1
-    automl._found(asked, words)
-    study = optuna.load_study(storage=f"sqlite:///{tmp_path}/study.db", study_name=f"{'0' * 20}-7")
-    keys = {key for trial in study.trials for key in trial.user_attrs["point"]}
+
+    def run(trials, judge=judged):
+        monkeypatch.setattr(automl, "judging", lambda *_: nullcontext(judge))
+        words = SimpleNamespace(data=tmp_path, out=tmp_path, params=PARAMS_FILE, seed=7, minutes=None, trials=trials)
+        words.engine, words.processes = "local", 1
+        return automl._found(params.parse(PARAMS), words)
+
+    run.study = lambda: optuna.load_study(storage=f"sqlite:///{tmp_path}/study.db", study_name=f"{'0' * 20}-7")
+    return run
+
+
+def test_a_public_set_without_failures_searches_the_detector(found):
+    found(4)
+    keys = {key for trial in found.study().trials for key in trial.user_attrs["point"]}
     assert not [key for key in keys if key.startswith("failure")]
-    assert "anomaly.parameters" in keys or "anomaly.detector" in keys
+    assert "anomaly.detector" in keys
+
+
+def test_trials_that_an_interruption_left_do_not_count(found):
+    """Neither as trials that were judged nor as the last one that was refused."""
+
+    def judge(jobs):
+        if len(found.study().trials) > automl.BATCH:
+            raise StoppedError
+        return [{"refused": "too few rows"} for _ in jobs]
+
+    with pytest.raises(StoppedError):
+        found(8, judge)
+    assert len(found.study().trials) == 8
+    with pytest.raises(DataError, match="no trial can be trained; the last: too few rows"):
+        found(4, judge)
+    assert found(8)["trials"] == 8
 
 
 @pytest.mark.parametrize(
