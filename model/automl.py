@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -219,6 +220,7 @@ def _found(asked: Params, args: Any) -> dict[str, Any]:
     about = cli.read_json(args.data / "data.json", "run: make run")
     seed = asked.seed if args.seed is None else args.seed
     ground = searching.Ground.of(asked, args.data)
+    asked = replace(asked, schema=ground.schema)  # a public set brings its own, maybe without failures
     history_us = microseconds(asked.features["history_hours"])
     name = f"{sweeping.digest(asked.raw, about, history_us)[:20]}-{seed}"
     study = _study(args.out, name)
@@ -233,23 +235,22 @@ def _found(asked: Params, args: Any) -> dict[str, Any]:
     point: dict[str, Any] = {}
     saved: float | None = None
     low: float | None = None
-    if study.trials and not judged(study):
-        raise DataError(
-            f"automl: no trial can be trained; the last: {study.trials[-1].user_attrs['figures']['refused']}"
-        )
-    if study.trials and study.best_value < cost(current):
+    ended = [trial for trial in study.trials if trial.state.is_finished()]  # an interruption leaves others
+    if ended and not judged(study):
+        raise DataError(f"automl: no trial can be trained; the last: {ended[-1].user_attrs['figures']['refused']}")
+    if ended and study.best_value < cost(current):
         point = study.best_trial.user_attrs["point"]
         saved, low, _ = sweeping.saved(current, study.best_trial.user_attrs["figures"])
     source = of_file(asked, about)
     record(study, about["source"], args.params, saved, source)
-    told = {"point": point, "saved": saved, "low": low, "trials": len(study.trials)}
+    told = {"point": point, "saved": saved, "low": low, "trials": len(ended)}
     return told | {"source": source, "local": about["local"]}
 
 
 def of_file(asked: Params, about: Mapping[str, Any]) -> str:
     """The name that a parameter file must give the fleet, so that the machines held out are those of this search.
 
-    A folder's tables have a name of their own where params.yaml itself is in use, and the file's where another one is.
+    A folder's tables have a name of their own; of the simulator's, ``make run`` derives it from the commit's again.
     """
     simulated = all(part["kind"] == "simulator" for part in about["parts"])
     return asked.source if simulated else str(about["source"])

@@ -14,7 +14,7 @@ import pandas as pd
 
 from closedloop.data import sources
 from closedloop.data.schema import DataError
-from model.common import cli, data_pin, params, request_log, time_scaling
+from model.common import cli, data_pin, params, proposed_params, request_log, starting_params, time_scaling
 
 
 def brought(telemetry: pd.DataFrame, found: dict[str, Any], asked: params.Params) -> dict[str, Any]:
@@ -27,6 +27,19 @@ def brought(telemetry: pd.DataFrame, found: dict[str, Any], asked: params.Params
     return {"schema": found["schema"], "rule": part["rule"], "brings": brings}
 
 
+def name_of(location: Path, found: dict[str, Any], asked: params.Params) -> str:
+    """Return the name of a folder's fleet, which decides which machines are held out.
+
+    A parameter file for that folder gives it: one that was proposed, or that a search wrote. A file with the name of
+    the commit's own fleet (params.yaml, that of a recorded run, a copy of either) says nothing of the folder, so its
+    name is then the one that data_check would propose. Else a file tuned on some machines would be judged on them.
+    """
+    own = {path: params.load(path).source for path in (params.PARAMS, starting_params.SIMULATED) if path.exists()}
+    if asked.source not in own.values():
+        return asked.source
+    return str(found["source"]) if found["schema"] else proposed_params.fleet_name(location)
+
+
 def main(words: list[str]) -> None:
     """Write build/data/PdM_*.parquet, and build/data/data.json, which describes them."""
     flags = cli.parser(__doc__, out=cli.DATA, writes="folder to write the tables to")
@@ -36,7 +49,8 @@ def main(words: list[str]) -> None:
     args = flags.parse_args(words)
     asked = params.load(args.params)
     pin = data_pin.load()
-    about: dict[str, Any] = {"source": asked.source, "schema": asked.schema.to_dict(), "rule": asked.split["rule"]}
+    fleet = params.load().source  # the commit's; a file for another fleet does not change who is held out of this one
+    about: dict[str, Any] = {"source": fleet, "schema": asked.schema.to_dict(), "rule": asked.split["rule"]}
     anomalies: pd.DataFrame | None
     if args.source and request_log.is_log(args.source):
         cli.say(f"reading the log at {args.source}")
@@ -50,9 +64,7 @@ def main(words: list[str]) -> None:
         cli.say(f"reading {args.source}: format {found['format']}")
         frames = sources.read_frames(location, asked.columns, asked.files, asked.schema.machine_id, asked.read)
         anomalies = sources.read_anomalies(location, asked.files, asked.columns, asked.schema.machine_id, asked.read)
-        # params.yaml names the commit's own fleet, so a folder has its own name; another file names the folder's fleet
-        source = location.resolve().name if args.params.resolve() == params.PARAMS.resolve() else asked.source
-        about |= {"source": source, "parts": [{"kind": found["format"]}], "local": True}
+        about |= {"source": name_of(location, found, asked), "parts": [{"kind": found["format"]}], "local": True}
         if found["schema"]:
             about |= brought(frames["telemetry"], found, asked)
     else:
@@ -63,9 +75,11 @@ def main(words: list[str]) -> None:
         parts = [part | ({"profile": args.profile} if args.profile else {}) for part in pin["parts"]]
         frames, anomalies = data_pin.fetch(parts, asked)
         if parts != pin["parts"]:  # another fleet, never compared with the champion of the pinned one
-            about |= {"source": f"{asked.source}-{args.profile}", "parts": parts, "local": True}
+            about |= {"source": f"{fleet}-{args.profile}", "parts": parts, "local": True}
         else:
             about |= {"parts": parts, "local": False, "pinned": pin["fingerprint"]}
+    if about["source"] != asked.source:
+        cli.say(f"the fleet is called {about['source']}, which decides which machines are held out")
     data_pin.store(args.out, frames, anomalies, about)
 
 

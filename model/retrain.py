@@ -36,8 +36,8 @@ NAMES = ("data.lock.json", "decision.json", "retrain.json", "summary.md", "repla
 
 
 def fetch(parts: list[dict[str, Any]], asked: params.Params) -> None:
-    """Write build/data/PdM_*.parquet and build/data/data.json of the candidate's parts."""
-    about = {"source": asked.source, "schema": asked.schema.to_dict(), "rule": asked.split["rule"]}
+    """Write build/data/PdM_*.parquet and data.json of the candidate's parts, a fleet of the commit's name."""
+    about = {"source": params.load().source, "schema": asked.schema.to_dict(), "rule": asked.split["rule"]}
     about |= {"parts": parts, "local": False, "candidate": str(CANDIDATE / provenance.PIN.name)}
     data_pin.store(cli.DATA, *data_pin.fetch(parts, asked), about)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from closedloop.data import sources
-from closedloop.data.schema import DataError, Schema, microseconds
+from closedloop.data.schema import DataError, microseconds
 from closedloop.judge.truth import JudgeSettings
 from model.common import cli, params, sweeping, yaml_lines
 from model.common.closing import FIGURES, number
@@ -91,8 +91,8 @@ def main(words: list[str]) -> None:
     if "train_until" not in about:
         raise DataError(f"{args.data}: these tables were not validated; run: make run")
     tried: list[dict[str, Any]] = [{}, *sweeping.points(wanted)]
+    schema, settings = sweeping.schema_of(asked, about), JudgeSettings.from_params(asked.of(about).raw)
     each = [sweeping.parsed(asked.raw, point, about) for point in tried]
-    schema, settings = Schema.from_dict(about["schema"]), JudgeSettings.from_params(asked.of(about).raw)
     tables = training_rows(sources.read_tables(args.data, schema, {}), about, asked.delay_us)
     history_us = max(microseconds(one.features["history_hours"]) for one in each)
     truth = sweeping.truth_of(tables, schema, about, args.data, history_us)

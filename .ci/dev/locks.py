@@ -43,6 +43,10 @@ BESIDE["notebook"] = ("ipykernel>=7", "jupytext>=1.19", "nbclient>=0.11")
 # than dev's. The rest is what model.mirror imports.
 APART: dict[str, tuple[str, ...]] = {}
 APART["azureml"] = ("azure-ai-ml>=1.35", "azure-mgmt-containerinstance", "azureml-mlflow", "mlflow", "pyyaml")
+# The pins of a lock without its hashes. Serverless compute of Databricks installs them beside our wheel, which has no
+# hash, and pip takes hashes for all lines or for none.
+UNHASHED: dict[str, str] = {}
+UNHASHED["serverless"] = "train"
 OFFLINE = re.compile(r"Failed to fetch|error sending request|dns error", re.IGNORECASE)
 
 
@@ -61,6 +65,9 @@ def compile_locks(folder: Path, *flags: str) -> None:
         compile_beside(folder, name, *flags)
     for name in APART:
         compile_apart(folder, name, *flags)
+    for name, whose in UNHASHED.items():
+        text = "".join(f"{pin}\n" for pin in pins(folder / f"{whose}.txt"))
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
 def compile_beside(folder: Path, name: str, *flags: str) -> None:

@@ -29,7 +29,7 @@ from pipeline import cloud_login, github
 
 BUNDLE = "platforms/databricks"
 OUT = Path("build/databricks")
-HANDED, FORMAT = "handed.json", 1  # as platforms/databricks/train.py writes it
+HANDED, FORMAT = "handed.json", 1  # as platforms/databricks/task.py writes it
 API = "/api/2.2/jobs"
 SECONDS, TRIES, PAUSE = 60, 6, 2.0  # of one call; how often; before the second try, and twice as long before each next
 POLL = 30.0  # seconds between two looks at a run

@@ -57,8 +57,11 @@ class Params:
         return str(self.raw.get("engine", ENGINES[0]))
 
     def of(self, about: Mapping[str, Any]) -> Params:
-        """Return these parameters for the fetched fleet; ``about`` is the content of ``build/data/data.json``."""
-        return parse(of_fleet(self.raw, about))
+        """Return these parameters for the fetched fleet; ``about`` is the content of ``build/data/data.json``.
+
+        ``source`` is the fleet's name there, whatever fleet the file was written for.
+        """
+        return parse(of_fleet(self.raw, about) | {"source": about["source"]})
 
 
 class ParamsError(DataError):
@@ -96,7 +99,12 @@ def load(path: Path | None = None) -> Params:
 
 
 def of_fleet(raw: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a parameter file; a public set replaces its schema, split and lengths of time."""
+    """Return the content of a parameter file; a public set replaces its schema, split and lengths of time.
+
+    A fleet of this machine only has its own name, so no commit's ``source`` measures it.
+    """
+    if about.get("local"):
+        raw = raw | {"source": about["source"]}
     brings = about.get("brings")
     if brings is None:
         return raw

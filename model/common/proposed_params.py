@@ -57,7 +57,8 @@ def fleet_name(location: Path) -> str:
     adopted = [part["location"] for part in data_pin.load()["parts"] if part.get("kind") == "files"]
     if any((ROOT / name).resolve() in (place, place.parent if place.is_file() else place) for name in adopted):
         return params.load().source
-    return f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"
+    name = place.name.replace("\\", "-").lstrip(".") or "fleet"  # source: takes no other
+    return f"{name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"
 
 
 def plausible(readings: pd.Series) -> list[float]:

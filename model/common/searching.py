@@ -44,13 +44,13 @@ class Ground:
         """Read the training rows.
 
         Raises:
-            DataError: the tables were not validated, or are others now.
+            DataError: the tables were not validated, or are of another fleet.
         """
         about = cli.read_json(data / "data.json", "run: make run")
         if "train_until" not in about:
             raise DataError(f"{data}: these tables were not validated; run: make run")
         own = asked.of(about)
-        schema = Schema.from_dict(about["schema"])
+        schema = sweeping.schema_of(asked, about)
         tables = training_rows(sources.read_tables(data, schema, {}), about, asked.delay_us)
         truth = sweeping.truth_of(tables, schema, about, data, microseconds(own.features["history_hours"]))
         return cls(tables, schema, truth, JudgeSettings.from_params(own.raw), about)

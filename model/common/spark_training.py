@@ -24,7 +24,7 @@ from closedloop.heads.scorers import AnomalyHead, FailureHead
 from closedloop.heads.trees import Forest, Int32
 from closedloop.judge.truth import Grid, JudgeSettings, Truth
 from closedloop.spark import estimators
-from closedloop.spark.fleet import SparkFleet, open_fleet, told
+from closedloop.spark.fleet import SparkFleet, open_fleet, stored, told
 from closedloop.spark.trees import trained
 from model.common import cli, spark_rows
 from model.common.params import Params
@@ -167,26 +167,23 @@ class OnSpark:
         )
         types = f"{self.wanted.key}, x array<double>, y array<tinyint>, fold array<int>"
         parts = int(self.thinned.sum()) // ROWS_OF_A_PART + 1
-        rows = self.fleet.map(made, types).repartition(parts, "machineID").sortWithinPartitions(*spark_rows.KEY)
-        rows = rows.select(array_to_vector("x").alias(estimators.FEATURES), "y", "fold").persist()
         asked = self.params.failure
         taught = {c: self.y[c][self._weight(c) > 0] == 1 for c in folds}
         balance = {c: float((~failing).sum() / failing.sum()) for c, failing in taught.items()}
 
-        def fit(key: tuple[int, int]) -> Forest:
+        def fit(key: tuple[int, int], rows: Any) -> Forest:
             c, fold = key
             kept = rows.filter((f.col("y")[c] >= 0) & (f.col("fold")[c] != fold))
+            kept = kept.repartition(parts, "machineID").sortWithinPartitions(*spark_rows.KEY)
             label = f.col("y")[c].cast("double").alias(estimators.LABEL)
             heavy = f.when(label == 1, balance[c]).otherwise(1.0).alias(estimators.WEIGHT)
             trees = estimators.estimator(asked["estimator"], asked["parameters"], self.params.seed)
-            return trained(trees, kept.select(estimators.FEATURES, label, heavy))
+            return trained(trees, kept.select(array_to_vector("x").alias(estimators.FEATURES), label, heavy))
 
         keys = [(c, fold) for c, of_rows in folds.items() for fold in range(-1, int(of_rows.max()) + 1)]
         cli.say(f"training {len(keys)} ensembles ({asked['estimator']}) in {parts} parts")
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            forests = dict(zip(keys, pool.map(fit, keys), strict=True))
-        rows.unpersist()
-        return forests
+        with stored(self.fleet.map(made, types)) as rows, ThreadPoolExecutor(AT_ONCE) as pool:
+            return dict(zip(keys, pool.map(partial(fit, rows=rows), keys), strict=True))
 
     def _unseen(self, folds: Mapping[int, Int64], columns: Int32, forests: dict[tuple[int, int], Forest]) -> Float64:
         """Raw scores (components, rows) from models that never saw the row's machine."""

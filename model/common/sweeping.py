@@ -81,6 +81,21 @@ def changed(raw: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def schema_of(asked: Params, about: Mapping[str, Any]) -> Schema:
+    """Return the schema of the fetched tables.
+
+    Raises:
+        DataError: they were read with another parameter file, for another fleet.
+    """
+    schema = Schema.from_dict(about["schema"])
+    if asked.of(about).schema.to_dict() != schema.to_dict():  # a file of JSON has the sensors in another order
+        raise DataError(
+            f"build/data has the tables of {about['source']}, whose schema is not that of this parameter file; name "
+            "the file of the last run with PARAMS=, or fetch this file's tables: make run"
+        )
+    return schema
+
+
 def folds(tables: Tables) -> list[Int64]:
     """Return the machines of each fold: those with most failures are dealt out first, so that each fold has some.
 

@@ -52,8 +52,8 @@ def train(root: str, work: str, run: str, commit: str) -> None:
     command("train", "--quick")
     out = Path(work) / "handed" / run
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(own / "build/bundle", out / "bundle")
-    shutil.copy(own / "model/data.lock.json", out)
+    copy(own / "build/bundle", out / "bundle")
+    shutil.copyfile(own / "model/data.lock.json", out / "data.lock.json")
     said = handed(out, commit, run)
     (out / HANDED).write_text(json.dumps(said, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"handed over {out}: {said['model_digest']}")
@@ -115,7 +115,7 @@ def batch(root: str, work: str, run: str, tables: str, bundle: str, bundle_diges
     command("batch", *(str(word) for pair in words.items() for word in pair))
     from pyspark.sql import SparkSession  # the cluster's
 
-    session: Any = SparkSession.getActiveSession()
+    session: Any = SparkSession.builder.getOrCreate()
     session.read.parquet(str(out)).write.mode("overwrite").saveAsTable(table)
     print(f"wrote {table}")
     shutil.rmtree(own, ignore_errors=True)
@@ -155,11 +155,19 @@ def workplace(root: Path, work: Path, run: str) -> Path:
         raise TaskError(f"--root {root}: there is no {lost[0]}/; deploy again: databricks bundle deploy")
     shutil.rmtree(own, ignore_errors=True)
     for name in PARTS:
-        shutil.copytree(root / name, own / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copy(root / name, own / name)
     os.chdir(own)
     sys.path[:0] = [str(own / "src"), str(own)]  # before the wheel, which executors have
     os.environ["SPARK_SCRATCH"] = str(own / "build/spark")
     return own
+
+
+def copy(folder: Path, to: Path) -> None:
+    """Copy the files of a folder without their modes and times, which a volume does not let anyone set."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        target = to / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 def command(name: str, *words: str) -> None:

@@ -197,6 +197,35 @@ print(vars(whole_run.run([sys.executable, "-c", {hungry!r}], Path(), Path("cache
         whole.run([sys.executable, "-c", "print('no luck'); raise SystemExit(3)"], tmp_path, tmp_path / "cache")
 
 
+def test_the_run_on_spark_is_what_make_runs(bench) -> None:
+    root, quiet = BENCHES.parents[1], {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    command = ["make", "--dry-run", "run", "ENGINE=spark", "DATA=x", "PARAMS=x", "QUICK=1", "PROFILE="]
+    said = subprocess.run(command, cwd=root, env=quiet, check=True, capture_output=True, text=True).stdout
+    made = [words[1:3] for line in said.splitlines() if (words := line.split())[1:2] == ["-m"]]
+    assert made == [command[:2] for command in bench("spark_run").commands(Path("x"), quick=True)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+def test_the_memory_of_a_command_is_that_of_all_its_processes(bench, tmp_path) -> None:
+    hungry = "import time; block = bytearray(b'x' * 200 * 2**20); time.sleep(1.5)"
+    both = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hungry!r}])"
+    step = bench("spark_run").run(["-c", both], tmp_path)
+    assert step.driver_mib < 100 < 200 < step.all_mib
+    with pytest.raises(SystemExit, match=r"exited with 3:\nno luck"):
+        bench("spark_run").run(["-c", "print('no luck'); raise SystemExit(3)"], tmp_path)
+
+
+def test_ten_times_as_many_machines_may_take_fifteen_times_as_long(bench) -> None:
+    run = bench("spark_run")
+    found = {n: [run.Step("train", wall, 9.0, 900.0, 90.0)] for n, wall in ((100, 100.0), (300, 460.0), (1000, 1400.0))}
+    assert [point.what for point in run.points(found) if point.holds is False] == ["300 machines / 100: time"]
+    greedy = {100: [run.Step("train", 300.0, 9.0, 7000.0, 90.0)]}
+    assert [point.what for point in run.points(greedy) if point.holds is False] == [
+        "100 machines: time",
+        "100 machines: memory of all processes",
+    ]
+
+
 def test_a_slow_a_greedy_and_a_compiling_run_are_noticed(bench) -> None:
     whole = bench("whole_run")
     first = [whole.Step("train", 200.0, 300.0, 900.0, 40)]
@@ -220,7 +249,7 @@ def test_all_benches_run_even_where_one_misses_its_target(bench, monkeypatch, tm
     untimed |= {"serve", "serve_data", "serve_load", "serve_ways", "start_to_ready", "test_serve"}  # make bench-serve
     untimed |= {"test_oracle", "log_life", "log_retrain"}  # thirty days of a log, and 140,000 requests
     untimed |= {"operator_bias"}  # ten generations of models
-    untimed |= {"spark_parity"}  # needs Spark
+    untimed |= {"spark_parity", "spark_run"}  # need Spark
     assert sorted(module.NAMES) == sorted(
         path.stem for path in BENCHES.glob("*.py") if path.stem not in {"harness", "__main__", "test_bench", *untimed}
     )

@@ -65,6 +65,8 @@ def faults_of_job(
         yield from (f"{name}.{key}: {fault}" for fault in faults_of_cluster(cluster, policy, variables))
     for one in job.get("environments", []):
         yield from (f"{name}: {path} is nowhere" for path in lost(one["spec"]["dependencies"], folder))
+        if hashed := with_hashes(one["spec"]["dependencies"], folder):
+            yield f"{name}: pip refuses {hashed} beside a wheel, since it takes hashes for all lines or for none"
     known = {task["task_key"] for task in job["tasks"]}
     parameters = {one["name"]: one["default"] for one in job.get("parameters", [])}
     for task in job["tasks"]:
@@ -133,6 +135,13 @@ def lost(paths: list[str], folder: Path) -> Iterator[str]:
         plain = path.removeprefix("-r ")
         if plain != "../../../build/wheel/*.whl" and not (folder / "resources" / plain).is_file():
             yield path
+
+
+def with_hashes(paths: list[str], folder: Path) -> str:
+    """The lock with hashes that is installed with a wheel; empty where there is none."""
+    locks = [folder / "resources" / path.removeprefix("-r ") for path in paths if path.startswith("-r ")]
+    hashed = [lock.name for lock in locks if lock.is_file() and "--hash=" in lock.read_text(encoding="utf-8")]
+    return ", ".join(hashed) if len(locks) < len(paths) else ""
 
 
 def unknown_references(text: str, project: dict[str, Any], resources: dict[str, Any]) -> Iterator[str]:

@@ -105,6 +105,7 @@ SLIPS = [  # each: where, what stands there, what a slip makes of it, and what s
     ("jobs", "- --root=${workspace.file_path}", "- --rot=${workspace.file_path}", "task.py train takes"),
     ("jobs", "${var.catalog}.${var.schema}.answers", "${var.schema}.answers", "a name has three levels"),
     ("jobs", "requirements/train.txt", "requirements/trian.txt", "trian.txt is nowhere"),
+    ("jobs", "-r ../../../requirements/serverless.txt", "-r ../../../requirements/train.txt", "pip refuses train.txt"),
     ("jobs", "${var.runtime}", "${var.runtme}", "there is no variable runtme"),
     ("jobs", "${resources.experiments.runs.name}", "${resources.experiments.run.name}", "there is no experiments.run"),
     ("databricks", "mode: production", "mode: development", "production is not of mode production"),

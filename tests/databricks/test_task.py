@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import shutil
 import sqlite3
 import subprocess
@@ -180,6 +181,27 @@ def test_a_job_that_passes_something_else_is_one_error(tmp_path, changes, said):
     assert done.returncode != 0
     assert said in done.stderr.splitlines()[-1]
     assert not (tmp_path / "volume").exists()
+
+
+def test_a_volume_that_sets_no_modes_and_times_gets_the_files(tmp_path, monkeypatch):
+    """Unity Catalog's volumes are no file system of this kind."""
+
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    for part in ("model", "src/closedloop/__pycache__", "requirements"):
+        (tmp_path / "files" / part).mkdir(parents=True)
+        (tmp_path / "files" / part / "a.txt").write_text(part)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("SPARK_SCRATCH", "")
+    for name in ("chmod", "utime"):
+        monkeypatch.setattr(os, name, refuse)
+    own = runpy.run_path(str(TASK))["workplace"](tmp_path / "files", tmp_path / "volume", "7")
+    assert sorted(path.relative_to(own).as_posix() for path in own.rglob("*.txt")) == [
+        "model/a.txt",
+        "requirements/a.txt",
+    ]
 
 
 def test_a_name_of_two_levels_is_refused(tmp_path):

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -144,6 +146,64 @@ def test_the_file_holds_out_the_machines_that_the_search_never_saw(optuna, tmp_p
 )
 def test_the_name_of_the_fleet_is_that_of_its_folder(parts, source):
     assert automl.of_file(params.parse(PARAMS), {"source": "engines", "parts": parts}) == source
+
+
+def test_tables_of_another_parameter_file_are_refused():
+    """Else the file that a search writes would hold the schema of one fleet and the name of another."""
+    schema = PARAMS["schema"] | {"components": []}
+    about = {"source": "pumps", "local": True, "schema": schema}
+    with pytest.raises(DataError, match=r"build/data has the tables of pumps, whose schema .*; name the file of the"):
+        sweeping.schema_of(params.parse(PARAMS), about)
+    in_order = json.loads(json.dumps(about | {"schema": PARAMS["schema"]}, sort_keys=True))  # as data.json has it
+    assert sweeping.schema_of(params.parse(PARAMS), in_order).components
+    brought = about | {"brings": {"schema": schema, "split": {}, "history_hours": 72}}
+    assert sweeping.schema_of(params.parse(PARAMS), brought).components == ()
+
+
+@pytest.fixture
+def found(optuna, tmp_path, monkeypatch):
+    """Run a search of made-up figures on a public set that brings its own schema; what it found."""
+    schema = params.parse(PARAMS | {"schema": PARAMS["schema"] | {"components": []}}).schema
+    about = {"source": "nab", "local": True, "parts": []}
+    ground = searching.Ground(None, schema, None, None, about)
+    figures = {"machines": {"years": [1.0], "cost": [9.0]}}
+    monkeypatch.setattr(searching.Ground, "of", lambda asked, data: ground)
+    monkeypatch.setattr(searching.Ground, "figures", lambda self, raw, point: figures)
+    monkeypatch.setattr(automl.cli, "read_json", lambda *_: about)
+    monkeypatch.setattr(automl.sweeping, "digest", lambda *_: "0" * 64)
+    monkeypatch.setattr(automl, "record", lambda *_: None)
+
+    def run(trials, judge=judged):
+        monkeypatch.setattr(automl, "judging", lambda *_: nullcontext(judge))
+        words = SimpleNamespace(data=tmp_path, out=tmp_path, params=PARAMS_FILE, seed=7, minutes=None, trials=trials)
+        words.engine, words.processes = "local", 1
+        return automl._found(params.parse(PARAMS), words)
+
+    run.study = lambda: optuna.load_study(storage=f"sqlite:///{tmp_path}/study.db", study_name=f"{'0' * 20}-7")
+    return run
+
+
+def test_a_public_set_without_failures_searches_the_detector(found):
+    found(4)
+    keys = {key for trial in found.study().trials for key in trial.user_attrs["point"]}
+    assert not [key for key in keys if key.startswith("failure")]
+    assert "anomaly.detector" in keys
+
+
+def test_trials_that_an_interruption_left_do_not_count(found):
+    """Neither as trials that were judged nor as the last one that was refused."""
+
+    def judge(jobs):
+        if len(found.study().trials) > automl.BATCH:
+            raise StoppedError
+        return [{"refused": "too few rows"} for _ in jobs]
+
+    with pytest.raises(StoppedError):
+        found(8, judge)
+    assert len(found.study().trials) == 8
+    with pytest.raises(DataError, match="no trial can be trained; the last: too few rows"):
+        found(4, judge)
+    assert found(8)["trials"] == 8
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from closedloop.data.simulate import simulate
 from closedloop.heads import bundle
 from closedloop.heads.drift_reference_fit import fit_drift_reference
 from model import data, validate
-from model.common import cli
+from model.common import cli, proposed_params
 from model.common.params import load
 
 
@@ -38,6 +38,7 @@ def frames(fleet):
 def folder(tmp_path, monkeypatch):
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(proposed_params, "fleet_name", lambda place: place.name)  # the name decides who is held out
     return tmp_path
 
 

@@ -85,6 +85,12 @@ def test_the_locks_lie_in_layers(root: Path) -> None:
     assert set(layers[0]) < set(layers[1]) < set(layers[2])
 
 
+def test_serverless_compute_gets_the_pins_of_training(root: Path) -> None:
+    found, locked = (requirements(root / f"requirements/{name}.txt") for name in ("serverless", "train"))
+    assert [*found] == [*locked]
+    assert not any(found.values())  # without hashes
+
+
 def test_every_lock_is_made_by_make_lock(root: Path) -> None:
     assert {
         "serve",
@@ -100,4 +106,5 @@ def test_every_lock_is_made_by_make_lock(root: Path) -> None:
         "databricks",
         "azureml",
         "notebook",
+        "serverless",
     } == {path.stem for path in (root / "requirements").glob("*.txt")}

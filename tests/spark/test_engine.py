@@ -1,7 +1,9 @@
 """``engine: spark`` gives what one machine gives: features bit for bit, a bundle like any other, the same answers."""
 
 import json
+import sys
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 
 from closedloop.data.schema import DataError, Schema, microseconds
 from closedloop.data.simulate import simulate
-from closedloop.data.sources import read_tables, write_tables
+from closedloop.data.sources import frames_to_tables, read_frames, read_tables, write_tables
 from closedloop.features.level_fit import fit_levels
 from closedloop.features.spec import FeatureSpec, fit_constants
 from closedloop.heads.bundle import load, write
@@ -121,6 +123,37 @@ def test_an_odd_fleet_has_the_features_of_one_machine_too(spark, tmp_path):
     for partitions in (1, 7):
         found = fleets.open_fleet(tmp_path, NAMED, {}, labels=True).map(run, f"{wanted.key}, digest string", partitions)
         assert digests(found) == expected
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_each_file_of_a_table_has_its_own_columns(spark, tmp_path, kind):
+    """In another order, or without one; a quote in a name is doubled in a CSV file."""
+    time = pd.date_range("2015-01-01", periods=3, freq="10min", tz="UTC", unit="us")
+    readings = {sensor: [k + 0.5, k + 1.5, k + 2.5] for k, sensor in enumerate(NAMED.sensors)}
+    whole = pd.DataFrame({"datetime": time, "machineID": 'Pump "A", left', **readings})
+    other = whole.assign(machineID="Z")[[*reversed(NAMED.sensors), "machineID", "datetime"]].drop(columns="volt")
+    for name, frame in (("one", other), ("two", whole)):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False) if kind == "csv" else frame.to_parquet(
+            tmp_path / f"{name}.parquet", index=False
+        )
+    from pyspark import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # executors cannot import a test
+    files = {"telemetry": [f"one.{kind}", f"two.{kind}"]}
+    expected = frames_to_tables(read_frames(tmp_path, {}, files, NAMED.machine_id), NAMED, {})
+    found = fleets.open_fleet(tmp_path, NAMED, {}, files).map(readings_of, "machineID string, x array<double>")
+    rows = {row.machineID: np.array(row.x) for row in found.collect()}
+    ids, offsets = expected.bounds()
+    assert sorted(rows) == sorted(expected.named(ids).tolist())
+    for name, low, high in zip(expected.named(ids).tolist(), offsets[:-1], offsets[1:], strict=True):
+        np.testing.assert_array_equal(rows[name], expected.values[:, low:high].ravel())
+
+
+def readings_of(tables):
+    """The readings of some machines, a row each."""
+    ids, offsets = tables.bounds()
+    values = [tables.values[:, low:high].ravel() for low, high in pairwise(offsets.tolist())]
+    return pa.table({"machineID": pa.array(tables.named(ids), pa.string()), "x": values})
 
 
 def test_a_model_of_spark_is_a_bundle_like_any_other(spark, folder, tables, tmp_path, capsys):

@@ -1,5 +1,8 @@
 """How batches of rows become whole machines, and what is refused: without Spark, which only moves the rows."""
 
+import sys
+import types
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -110,6 +113,21 @@ def test_a_machine_without_spark_is_told_what_to_install(monkeypatch):
     assert "there is no java in JAVA_HOME=/nowhere; install Java 17" in str(session.missing())
     monkeypatch.setenv("SPARK_REMOTE", "sc://spark.example:15002")
     assert session.missing() is None  # the server has its own
+
+
+def test_on_databricks_its_own_session_is_used_and_no_java_is_looked_for(monkeypatch):
+    """Serverless compute shows no Java, and a session that another thread has started is not this thread's."""
+    asked = []
+    builder = type("Builder", (), {"getOrCreate": lambda self: asked.append("a session") or "theirs"})()
+    sql = types.ModuleType("pyspark.sql")
+    sql.SparkSession = type("S", (), {"builder": builder, "getActiveSession": staticmethod(lambda: None)})
+    monkeypatch.setitem(sys.modules, "pyspark", types.ModuleType("pyspark"))
+    monkeypatch.setitem(sys.modules, "pyspark.sql", sql)
+    monkeypatch.setattr(session, "find_spec", lambda name: name)
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.4.9")
+    assert session.session() == "theirs"
+    assert asked == ["a session"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import re
+import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ from closedloop.data.machines import TEXT
 from closedloop.data.schema import DataError, Schema, Tables
 from closedloop.data.sources import native
 from closedloop.data.stream import find, is_delta
-from closedloop.spark.session import of_pandas, session
+from closedloop.spark.session import of_pandas, scratch, session
 
 KINDS = ("machines", "marks", "errors", "maint", "failures", "telemetry")  # in the order of a machine's rows
 ROWS = 200_000  # rows of whole machines that an executor computes at once; a machine may have more
@@ -87,6 +89,21 @@ def computed(frame: Any, run: Callable[[Batches], Batches], columns: str) -> Any
     """The data frame that ``run`` makes of the batches of another one."""
     with of_pandas():
         return frame.mapInArrow(run, columns)
+
+
+@contextmanager
+def stored(frame: Any) -> Iterator[Any]:
+    """Inside, the rows of a data frame lie in the scratch folder, so that they are computed once.
+
+    ``persist()`` would keep them in the executors' memory, and serverless compute of Databricks refuses it.
+    """
+    folder = scratch() / f"rows-{uuid.uuid4().hex}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        frame.write.parquet(str(folder))
+        yield frame.sparkSession.read.parquet(str(folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def machine_type(schema: Schema) -> str:
@@ -157,13 +174,14 @@ def _read(spark: Any, table: str, paths: list[Path]) -> Any:
     if all(is_delta(path) for path in paths):
         frames = [spark.read.format("delta").load(name) for name in names]
     elif all(path.suffix == ".parquet" for path in paths):
-        frames = [spark.read.parquet(*names)]
+        frames = [spark.read.option("mergeSchema", "true").parquet(*names)]
     elif all(path.suffix == ".csv" for path in paths):
-        frames = [spark.read.csv(names, header=True, inferSchema=False)]  # values stay text, and we convert them
+        # one at a time, since Spark takes the header of the first file for all; values stay text, and we convert them
+        frames = [spark.read.csv(name, header=True, inferSchema=False, escape='"') for name in names]
     else:
         shown = ", ".join(path.name for path in paths)
         raise DataError(f"{table}: engine: spark reads Parquet, CSV with a header, or Delta tables, not {shown}")
-    return functools.reduce(lambda one, other: one.unionByName(other), frames)
+    return functools.reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
 
 
 # --- what runs on executors ------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ ON_THIS_MACHINE = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
+ON_DATABRICKS = "DATABRICKS_RUNTIME_VERSION"  # which Databricks sets on all of its compute
 OLDEST_JAVA = 17
 MEMORY = "2g"  # of the driver, which is the only process of local[n]; SPARK_DRIVER_MEMORY sets another
 
@@ -50,8 +51,8 @@ def missing() -> str | None:
     """Why no session can be made here, and what to do; None where one can."""
     if find_spec("pyspark") is None:
         return "pyspark is not installed; run: make spark"
-    if os.environ.get("SPARK_REMOTE", "").startswith("sc://"):
-        return None  # the server has its own Java
+    if ON_DATABRICKS in os.environ or os.environ.get("SPARK_REMOTE", "").startswith("sc://"):
+        return None  # the server has its own Java, and serverless compute shows none
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(str(Path(home, "bin", "java")) if home else "java")
     if java is None:
@@ -89,14 +90,16 @@ def session(*, delta: bool = False) -> Any:
     Raises:
         DataError: there is no pyspark or no Java.
     """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if reason := missing():
         raise DataError(f"engine: spark: {reason}")
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     with of_pandas():
         from pyspark.sql import SparkSession
 
         if (active := SparkSession.getActiveSession()) is not None:
             return active
+        if ON_DATABRICKS in os.environ:  # it has one, with its own master, which another thread may have started
+            return SparkSession.builder.getOrCreate()
         builder: Any = SparkSession.builder.appName("closedloop")
         remote, master = os.environ.get("SPARK_REMOTE"), os.environ.get("SPARK_MASTER", "local[*]")
         settings = dict(SETTINGS)
