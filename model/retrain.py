@@ -183,8 +183,11 @@ def clear(out: Path) -> None:
     found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if others := [name for name in found if name not in NAMES]:
         raise DataError(f"--out {out}: the evidence replaces the folder, and it has {others[0]}; name another folder")
-    for folder in (out, CANDIDATE):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(CANDIDATE, ignore_errors=True)
+    if out.is_dir():
+        CANDIDATE.parent.mkdir(parents=True, exist_ok=True)
+        out.replace(CANDIDATE)  # at once, so that half of it is never there
+        shutil.rmtree(CANDIDATE, ignore_errors=True)
 
 
 def main(words: list[str]) -> None:

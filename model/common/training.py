@@ -35,8 +35,9 @@ class TrainingSet:
     """All that the heads learn from: the training rows with their labels, and the features of those that teach.
 
     ``kept`` marks the rows that teach: those before a failure, and those of ``thinned``, which stand for their
-    neighbours, as :func:`thin` says. ``X`` has shape (features, kept rows). The features of all rows would take ten
-    times the memory; :meth:`machines` computes them once more. ``y`` has shape (components, rows) and is 1 before a
+    neighbours, as :func:`thin` says. ``X`` has shape (features + 1, kept rows); its last row has no values until
+    :func:`failure_heads` writes the anomaly score there. The features of all rows would take ten times the memory;
+    :meth:`machines` computes them once more. ``y`` has shape (components, rows) and is 1 before a
     failure, 0 before none, and -1 where that is unknown. ``without`` are the levels that did not see each stretch of
     time, as :func:`closedloop.features.level_fit.fit_levels` gives them.
     """
@@ -108,11 +109,11 @@ def prepare(tables: Tables, schema: Schema, params: Params, source: str) -> Trai
     thinned = thin(tables, microseconds(params.failure["negatives_every_hours"]), schema)
     kept = teaching(y, thinned)
     cli.say(f"computing {len(spec.names)} features for {len(tables.time):,} rows, of which {kept.sum():,} teach")
-    X = np.empty((len(spec.names), np.count_nonzero(kept)))
+    X = np.empty((len(spec.names) + 1, np.count_nonzero(kept)))
     filled = 0
     for rows, features in features_of_machines(tables, spec, constants, schema):
         own = features[:, kept[rows]]
-        X[:, filled : filled + own.shape[1]] = own
+        X[:-1, filled : filled + own.shape[1]] = own
         filled += own.shape[1]
     return TrainingSet(tables, spec, constants, without, X, kept, y, thinned, grid)
 
@@ -261,9 +262,8 @@ def headless(grid: Grid, component: int, params: Params) -> str | None:
     return None
 
 
-def in_every_fold(X: Float64, fold: Int64) -> Bool:
+def in_every_fold(there: Bool, fold: Int64) -> Bool:
     """Return which features have a value whichever fold is left out: scikit-learn cannot bin a feature without any."""
-    there = np.isfinite(X)
     return np.sum([there[:, fold == k].any(axis=1) for k in range(fold.max() + 1)], axis=0) >= 2
 
 
@@ -295,7 +295,8 @@ def failure_heads(
     if training.tables.failures is None:
         return {}
     readable = failure_features(training.spec, without)
-    X = np.concatenate([training.X, anomaly.score(training.X)[None]])
+    X = training.X
+    X[-1] = anomaly.score(X)
     represented = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # by a kept row
     machine, folds = training.tables.machine, params.failure["folds"]
     heads, unseen = {}, {}
@@ -308,7 +309,7 @@ def failure_heads(
         try:
             fold = machine_folds(((y == 1) & (weight > 0)).astype(np.int64), machine, folds, weight > 0)
             kept, own = training.kept, weight[training.kept]
-            there = in_every_fold(X[:, own > 0], fold[kept][own > 0])
+            there = in_every_fold(np.isfinite(X)[:, own > 0], fold[kept][own > 0])
             columns = np.flatnonzero(readable & there).astype(np.int32)
             if not len(columns):
                 cli.say(f"no head for {component} without {without}: no other feature has values for these machines")

@@ -78,7 +78,8 @@ def training_set(world_: tuple[Any, ...], tables: Tables, X: Any) -> TrainingSet
     grid = Grid.of(Truth(tables, SCHEMA, params.source), settings)
     thinned = tables.time % every_us < SCHEMA.period_us
     kept = teaching(y, thinned)
-    return TrainingSet(tables, spec, constants, (), X[:, kept], kept, y, thinned, grid)
+    with_score = np.vstack([X[:, kept], np.empty(np.count_nonzero(kept))])
+    return TrainingSet(tables, spec, constants, (), with_score, kept, y, thinned, grid)
 
 
 def first_world(params: parameters.Params, seed: int, machines: int, days: int, judges: int) -> tuple[World, Bundle]:

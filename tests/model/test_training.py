@@ -172,3 +172,19 @@ def test_training_never_holds_the_features_of_all_rows(trained, monkeypatch):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < features  # whatever else is held: tables, labels and the rows that teach
+
+
+def test_fitting_the_failure_heads_holds_no_more_copies_of_the_rows_than_it_must(trained, monkeypatch):
+    """2.5 times the rows that teach; 3.5 times where the anomaly score was appended to a copy of them.
+
+    One model is fitted at a time, so that every machine has the same peak; the answers out of fold are left out.
+    """
+    monkeypatch.setattr("closedloop.heads.failure.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("model.common.training.out_of_fold", lambda *_: {})
+    params, schema = hurried(trained.params), trained.params.schema
+    training = prepare(trained.training, schema, params, params.source)
+    tracemalloc.start()
+    failure_heads(training, schema, params, trained.bundle.anomaly)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.65 * training.X.nbytes

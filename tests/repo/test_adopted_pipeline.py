@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,17 +21,10 @@ from deltalake._internal import DeltaFileSystemHandler
 
 from dev import fleets
 
+from . import workflow_runs
 from .test_runner import git
+from .workflow_runs import PLANT, replace
 
-ROOT = Path(__file__).resolve().parents[2]
-FLEET = fleets.OtherFleet(
-    {"oil temp [°C]": (61.0, 1.5), "load %": (70.0, 5.0), "flow": (12.0, 0.4)},
-    tuple(f"press {line}-{number}" for line in "AB" for number in range(1, 11)),
-    days=100,
-    minutes=60,
-    fails_every_days=8,
-    parts=("seal",),
-)
 FEATURE = '''
 
 @feature("flow_range", unit="l/min", window_hours=24)
@@ -48,22 +39,11 @@ pytestmark = [
 ]
 
 
-def replace(path: Path, recipes: dict[str, str]) -> None:
-    """Give targets of a makefile another recipe of one line."""
-    made = path.read_text(encoding="utf-8")
-    for target, recipe in recipes.items():
-        made, found = re.subn(
-            rf"(?m)^({target}: .+\n)(\t.+\n)+", lambda match, recipe=recipe: f"{match[1]}\t{recipe}\n", made
-        )
-        assert found == 1, target
-    path.write_text(made, encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory, azurite: dict[str, str]) -> Path:
     """A copy of this repository whose first own commit, on the branch ``adopt``, adopts the fleet; no hand edits it."""
     folder = tmp_path_factory.mktemp("adopted")
-    fleets.write_files(FLEET, folder / "plant")
+    fleets.write_files(PLANT, folder / "plant")
     system = DeltaFileSystemHandler("az://fleet/plant", azurite)
     for path in sorted((folder / "plant").iterdir()):
         stream = system.open_output_stream(path.name)
@@ -78,10 +58,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory, azurite: dict[str, str]) -> P
     replace(copy / ".ci/steps.mk", {"release-decide": decided})
     git(copy, "commit", "--quiet", "--all", "--message", "Leave out what other tests show")
     git(copy, "checkout", "--quiet", "-b", "adopt")
-    words = ["make", "INSTALLED=", "adopt", "DATA=../plant", "PLACE=az://fleet/plant"]
-    outer = {name: value for name, value in os.environ.items() if name not in fleets.OF_THIS_PROGRAM}
-    done = subprocess.run(words, cwd=copy, env=outer | azurite, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    workflow_runs.make(copy, "adopt", "DATA=../plant", "PLACE=az://fleet/plant", environ=azurite)
     git(copy, "add", "--all")
     git(copy, "commit", "--quiet", "--message", "Adopt the plant")
     return copy
@@ -89,19 +66,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory, azurite: dict[str, str]) -> P
 
 def run(copy: Path, azurite: dict[str, str], event: str, branch: str) -> str:
     """Run ci.yml; what was printed, with the table of the jobs at its end."""
-    given = [word for name, value in azurite.items() for word in ("--env", f"{name}={value}")]
-    given += ["--var", "DATA_AZURE_CLIENT_ID=client", "--var", "DATA_AZURE_TENANT_ID=tenant", "--branch", branch]
-    command = ["act-run", event, "--repository", "someone/fleet", "-W", ".github/workflows/ci.yml", *given]
-    outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    outer["ACT_RUN_API"] = str(copy.parent / "api.json")  # what GitHub says of a copy that has released nothing
-    nothing = {"gh api repos/someone/fleet/attestations/": {"attestations": []}}
-    Path(outer["ACT_RUN_API"]).write_text(json.dumps(nothing), encoding="utf-8")
-    done = subprocess.run(command, cwd=copy, env=outer, capture_output=True, text=True, check=False)
-    shown = done.stdout + done.stderr
-    (copy.parent / f"{event}-{branch}.log").write_text(shown, encoding="utf-8")
-    assert done.returncode == 0, shown[-6000:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACT_RUN_API", str(copy.parent / "api.json"))  # what GitHub says where nothing is released
+        nothing = {"gh api repos/someone/fleet/attestations/": {"attestations": []}}
+        Path(os.environ["ACT_RUN_API"]).write_text(json.dumps(nothing), encoding="utf-8")
+        shown = workflow_runs.act(copy, azurite, event, "ci.yml", "--branch", branch)
     assert "downloading az://fleet/plant/telemetry.csv" in shown
-    assert "Azure/login" in shown.rpartition("-- recorded, not done")[2]
+    assert "Azure/login" in workflow_runs.recorded(shown)
     return shown
 
 

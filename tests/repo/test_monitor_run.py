@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,9 @@ from answered_fleet import write_log
 from dev import fleets
 from pipeline import monitor
 
+from . import workflow_runs
 from .test_runner import git
-
-ROOT = Path(__file__).resolve().parents[2]
+from .workflow_runs import jobs
 
 pytestmark = [
     pytest.mark.skipif("PIPELINE" not in os.environ, reason="PIPELINE=1 runs it: five minutes and more"),
@@ -40,11 +38,7 @@ class Site:
         self.issues: list[dict[str, Any]] = []
         self.copy.mkdir()
         fleets.copy_repository(self.copy)
-        (folder / "bin").mkdir()
-        (folder / "bin/gh").symlink_to(ROOT / "tests/repo/gh")
-        steps = self.copy / ".ci/steps.mk"
-        first = f"export PATH := {folder / 'bin'}:$(PATH)\nexport GH_STATE := {self.state_file}\n"
-        steps.write_text(first + steps.read_text(encoding="utf-8"), encoding="utf-8")
+        workflow_runs.stand_in(self.copy, "gh", GH_STATE=self.state_file)
         git(self.copy, "commit", "--quiet", "--all", "--message", "Ask the stand-in for GitHub")
 
     def day(self, sink: str) -> str:
@@ -52,17 +46,9 @@ class Site:
         there = [one for one in self.issues if one["state"] == "open"]
         api = {"issues?state=open": there, "releases": []}
         self.state_file.write_text(json.dumps({"calls": [], "api": api}), encoding="utf-8")
-        account = self.azurite["AZURE_STORAGE_ACCOUNT_NAME"]
-        variables = {"LOG_SINK": sink, "LOG_AZURE_ACCOUNT": account}
-        variables |= {"DATA_AZURE_CLIENT_ID": "client", "DATA_AZURE_TENANT_ID": "tenant"}
-        given = [word for name, value in self.azurite.items() for word in ("--env", f"{name}={value}")]
-        given += [word for name, value in variables.items() for word in ("--var", f"{name}={value}")]
-        command = ["act-run", "workflow_dispatch", "--repository", "someone/fleet", "--branch", "main"]
-        command += ["-W", ".github/workflows/monitor.yml", *given]
-        outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-        done = subprocess.run(command, cwd=self.copy, env=outer, capture_output=True, text=True, check=False)
-        shown = done.stdout + done.stderr
-        assert done.returncode == 0, shown[-6000:]
+        variables = {"LOG_SINK": sink, "LOG_AZURE_ACCOUNT": self.azurite["AZURE_STORAGE_ACCOUNT_NAME"]}
+        words = ("workflow_dispatch", "monitor.yml", "--branch", "main")
+        shown = workflow_runs.act(self.copy, self.azurite, *words, **variables)
         for call in json.loads(self.state_file.read_text(encoding="utf-8"))["calls"]:
             self.note(call["words"], call["stdin"])
         return shown
@@ -85,12 +71,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, azurite: dict[str, str]) -> S
     return Site(tmp_path_factory.mktemp("monitored"), azurite)
 
 
-def jobs(shown: str) -> dict[str, str]:
-    """The results by job title."""
-    rows = re.findall(r"^(.+?) +[\d.]+ s +(\w[\w ]*)$", shown.rpartition("-- jobs\n")[2], re.MULTILINE)
-    return {name.rpartition("/")[2]: result for name, result in rows}
-
-
 def test_without_a_log_it_says_that_it_is_skipped(site: Site) -> None:
     shown = site.day("")
     assert monitor.NO_LOG in shown
@@ -104,7 +84,7 @@ def test_one_issue_is_opened_brought_up_to_date_and_closed(site: Site, azurite: 
         write_log(tmp_path / name, f"az://fleet/{name}", foreseen, machines=24, failing=failing, environ=azurite)
     shown = site.day("az://fleet/low")
     assert {"success"} == set(jobs(shown).values())
-    assert "Azure/login" in shown.rpartition("-- recorded, not done")[2]
+    assert "Azure/login" in workflow_runs.recorded(shown)
     (issue,) = site.issues
     assert ("open", 0) == (issue["state"], issue["edits"])
     assert "it foresaw 0% of 8 failures, the floor is 50%" in issue["body"]

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -231,6 +232,29 @@ def test_where_the_bundle_cannot_be_had_or_verified_it_is_left_out_and_the_page_
     assert "Its commit is trained again" in with_bundle.summary()
     assert says in with_bundle.summary()
     assert with_bundle.commits[0] == with_bundle.outputs()["commit"]
+
+
+@pytest.mark.parametrize(("program", "folder"), [("champion", "released"), ("served", "served")])
+def test_a_fetch_that_is_killed_at_any_call_is_whole_when_it_runs_again(
+    with_bundle: Repository, program: str, folder: str
+) -> None:
+    """Of the champion's bundle, and of what was served: the first steps of a retraining."""
+
+    def fetched(kill: int = 0) -> tuple[int, dict[str, bytes]]:
+        with_bundle.state |= {"calls": [], "kill": kill}
+        with_bundle.keep()
+        top = with_bundle.work / "build" / folder
+        code = with_bundle.run(program, PRIVATE="false").returncode
+        return code, {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+    whole = fetched()
+    assert whole[0] == 0
+    assert any(name.endswith("bundle/manifest.json") for name in whole[1])
+    calls = len(with_bundle.state["calls"])
+    for call in range(1, calls + 1):
+        assert fetched(kill=call)[0] == -signal.SIGKILL
+        assert whole == fetched()
+    assert calls >= 3
 
 
 def test_where_the_releases_cannot_be_read_nothing_is_compared(with_bundle: Repository) -> None:

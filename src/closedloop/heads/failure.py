@@ -61,10 +61,12 @@ def fit_failure_head(
     target, own = y[teaches], fold[teaches]
 
     def fit(k: int) -> Forest:
+        if k < 0:  # no fold: the head's own trees; a copy of all rows would be the largest of all
+            return _fit_trees(rows, target, params, seed)
         return _fit_trees(rows[own != k], target[own != k], params, seed)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        forest, *without = pool.map(fit, range(-1, int(fold.max()) + 1))  # fold -1, which is empty, is the head's
+        forest, *without = pool.map(fit, range(-1, int(fold.max()) + 1))
     raw = np.empty(len(target))
     for k, other in enumerate(without):
         raw[own == k] = FailureHead(other, columns, 1.0, 0.0).raw(X[:, teaches & (fold == k)])
