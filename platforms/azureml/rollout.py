@@ -45,7 +45,9 @@ def roll(client: Any, endpoint: Any, deployment: Any, check: Check) -> None:
         _require(check(there, ""), f"{deployment.name}, with the traffic")
         mark(client, there.name, deployment.name)
     except (AzureError, DeployError) as error:
-        raise DeployError(f"{there.name}: {_line(error)}; {back(client, there.name, served, deployment.name)}") from error
+        raise DeployError(
+            f"{there.name}: {_line(error)}; {back(client, there.name, served, deployment.name)}"
+        ) from error
     print(f"{there.name} serves {deployment.name}")
     for name in names(client, there.name):
         if name != deployment.name:

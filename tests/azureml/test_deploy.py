@@ -321,7 +321,9 @@ def test_why_azure_refused_is_said_where_no_container_ran(
     assert (served(azure), deployments(azure)) == ("model 1", ["model 1"])
 
 
-def test_an_answer_that_breaks_off_gives_the_traffic_back(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_breaks_off_gives_the_traffic_back(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     azure = replaced(here, run, "managed")
     real = azure.answer
 

@@ -47,7 +47,12 @@ class Fake(FailingProgram):
                     self.group = {**self.group, "provisioningState": "Failed"}
                 return code, "(ResourceRequestsOverRegionQuota) no cores"
             boxes = [{"name": one["name"], **one["properties"]} for one in made["properties"]["containers"]]
-            self.group = {**made, "containers": boxes, "ipAddress": {"ip": "10.0.0.4"}, "provisioningState": "Succeeded"}
+            self.group = {
+                **made,
+                "containers": boxes,
+                "ipAddress": {"ip": "10.0.0.4"},
+                "provisioningState": "Succeeded",
+            }
             return 0, self.group
         assert command[1:3] == ["resource", "tag"]
         assert "--is-incremental" in command
