@@ -122,7 +122,7 @@ def served_by(endpoint: Any, new: str) -> str:
 
 
 def deployed(client: Any, wanted: Any) -> None:
-    """Create a deployment without traffic, unless it is there and healthy; one that has traffic is mended in place."""
+    """Create a deployment without traffic, unless it is there and healthy; one that has traffic is fixed in place."""
     get = lambda: client.online_deployments.get(wanted.name, wanted.endpoint_name)  # noqa: E731
     said: Exception | None = None
     found = settled(get)

@@ -286,7 +286,7 @@ def test_an_endpoint_whose_last_change_failed_keeps_what_it_serves(here: Path, r
     assert azure.there["onlineEndpoints/closedloop"]["tags"]["owner"] == "us"
 
 
-def test_a_served_deployment_that_azure_calls_failed_is_mended_in_place(here: Path, run: Run) -> None:
+def test_a_served_deployment_that_azure_calls_failed_is_fixed_in_place(here: Path, run: Run) -> None:
     azure = Azure()
     assert run(azure, "managed") == 0
     failed(azure, next(place for place in azure.there if "/deployments/" in place))
