@@ -22,6 +22,7 @@
 # %%
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -41,7 +42,7 @@ os.chdir(ROOT)
 WORK = ROOT / "build/notebook"
 DOCKER = os.environ.get("DOCKER", "docker")
 IMAGE = os.environ.get("IMAGE", "closedloop:dev")
-SKIPPED = []
+SKIPPED, SERVICES = [], []
 
 
 def run(command: str, lines: int = 12) -> None:
@@ -83,6 +84,16 @@ def ready(url: str, seconds: float = 240) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(0.5)
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Stop a program that was started here."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def free_port() -> int:
@@ -158,13 +169,16 @@ plt.show()
 # slice of the same tables. Its log lies in `build/notebook/log`.
 
 # %%
+if SERVICES:
+    stop(SERVICES.pop())  # this cell was run before
 shutil.rmtree(WORK / "log", ignore_errors=True)
 WORK.mkdir(parents=True, exist_ok=True)
 port = free_port()
 settings = {"MODEL_DIR": "build/bundle", "LOG_DIR": str(WORK / "log"), "AUTH": "open", "PORT": str(port)}
-service = subprocess.Popen(
-    [sys.executable, "-m", "score"], env=os.environ | settings, stderr=(WORK / "service.jsonl").open("w")
-)
+with (WORK / "service.jsonl").open("w") as lines:
+    service = subprocess.Popen([sys.executable, "-m", "score"], env=os.environ | settings, stderr=lines)
+SERVICES.append(service)
+atexit.register(stop, service)  # a cell after this one may fail
 url = f"http://127.0.0.1:{port}"
 ready(url)
 ask(f"{url}/version")
@@ -223,14 +237,16 @@ else:
     where = free_port()
     name = f"closedloop-walkthrough-{where}"
     limits = "--read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /log:mode=1777"
-    run(f"{DOCKER} run --rm --detach --name {name} {limits} --env AUTH=open --publish 127.0.0.1:{where}:8000 {IMAGE}")
+    start = f"{DOCKER} run --rm --detach --name {name} {limits} --env AUTH=open"
     try:
+        run(f"{start} --publish 127.0.0.1:{where}:8000 {IMAGE}")
         ready(f"http://127.0.0.1:{where}")
         inside = ask(f"http://127.0.0.1:{where}/score", request(asked), dry=True)
         assert inside["results"] == answer["results"], "the image answers otherwise than the service on this machine"
         display(Markdown("The image gives the same answers, to the last bit."))
     finally:
-        run(f"{DOCKER} stop {name}")
+        said(f"{DOCKER} stop {name}")
+        said(f"{DOCKER} rm --force {name}")  # one that never started is not removed by stopping it
 
 # %% [markdown]
 # ## 5. Kubernetes
@@ -244,34 +260,27 @@ CONTEXT = said("kubectl config current-context")
 allowed = CONTEXT.startswith("kind-") or (CONTEXT != "" and os.environ.get("CONTEXT") == CONTEXT)
 LOAD = os.environ.get("LOAD") or f"kind load docker-image --name {CONTEXT.removeprefix('kind-')}"
 if not (ENGINE and allowed and said("kubectl version --request-timeout=10s")):
-    CLUSTER = False
     why = f"kubectl's context is {CONTEXT!r}" if CONTEXT else "kubectl has no context that answers"
     skip("Kubernetes", f"{why}; `make kind` makes a cluster. It also needs the image")
 elif said("kubectl get namespace closedloop --ignore-not-found --output name"):
-    CLUSTER = False
     skip("Kubernetes", "the cluster has a namespace closedloop already, and this would replace what is in it")
 else:
-    CLUSTER = True
     run(f"{LOAD} {IMAGE}", lines=2)
-    run("kubectl apply -k k8s/overlays/local")
-    run("kubectl --namespace closedloop rollout status statefulset/score --timeout 5m", lines=2)
-
-# %%
-if not CLUSTER:
-    skip("the service in the cluster", "nothing was deployed")
-else:
-    where = free_port()
-    command = ["kubectl", "--namespace", "closedloop", "port-forward", "service/score", f"{where}:80"]
-    forward = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        ready(f"http://127.0.0.1:{where}", 60)
-        there = ask(f"http://127.0.0.1:{where}/score", request(asked), dry=True)
+    try:  # in one cell, so that nothing is left in the cluster whatever fails, or is interrupted
+        run("kubectl apply -k k8s/overlays/local")
+        run("kubectl --namespace closedloop rollout status statefulset/score --timeout 5m", lines=2)
+        where = free_port()
+        command = ["kubectl", "--namespace", "closedloop", "port-forward", "service/score", f"{where}:80"]
+        forward = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            ready(f"http://127.0.0.1:{where}", 60)
+            there = ask(f"http://127.0.0.1:{where}/score", request(asked), dry=True)
+        finally:
+            stop(forward)
         assert there["results"] == answer["results"], "the cluster answers otherwise than the service on this machine"
         display(Markdown("The cluster gives the same answers, to the last bit."))
     finally:
-        forward.terminate()
-        forward.wait()
-        run("kubectl delete namespace closedloop --wait=true", lines=2)
+        run("kubectl delete namespace closedloop --ignore-not-found --wait=true", lines=2)
 
 # %% [markdown]
 # ## 6. The log, and back
@@ -280,8 +289,7 @@ else:
 # tables again, which is why the log is training data.
 
 # %%
-service.terminate()
-service.wait(60)
+stop(service)
 sink = WORK / "log/delta"
 run(f"LOG_SINK={sink} make log-status", lines=20)
 

@@ -18,6 +18,11 @@ from closedloop.data.schema import DataError
 from model.common import cli, decisions, tracking
 
 ALIAS = "champion"
+# What says nothing of whether a registry has aliases: who asks may not, or it is busy.
+NO_ANSWER = (
+    "PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "TEMPORARILY_UNAVAILABLE", "RESOURCE_EXHAUSTED",
+    "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "RESOURCE_CONFLICT",
+)  # fmt: skip
 
 
 def register(run_id: str, out: Path) -> str:
@@ -79,14 +84,28 @@ def _champion(mlflow: ModuleType, name: str) -> str:
 
 
 def _point(mlflow: ModuleType, name: str, version: str) -> str:
-    """Make a version the champion; return what was done. A registry without aliases gets a tag of the model instead."""
+    """Make a version the champion; return what was done. A registry without aliases gets a tag of the model instead.
+
+    One that refuses this alias, but has aliases, gets no tag beside it: the two would name different versions.
+    """
     client = mlflow.MlflowClient()
     try:
         client.set_registered_model_alias(name, ALIAS, version)
-    except mlflow.exceptions.MlflowException:
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code in NO_ANSWER or _has_alias(mlflow, name):
+            raise
         client.set_registered_model_tag(name, ALIAS, version)  # raises where the registry refuses this too
         return f"the tag {ALIAS} of models:/{name} is now version {version} (the registry refuses aliases)"
     return f"models:/{name}@{ALIAS} is now version {version}"
+
+
+def _has_alias(mlflow: ModuleType, name: str) -> bool:
+    """Whether the alias names a version, so that the registry has aliases."""
+    try:
+        mlflow.MlflowClient().get_model_version_by_alias(name, ALIAS)
+    except mlflow.exceptions.MlflowException:
+        return False
+    return True
 
 
 def _chosen(mlflow: ModuleType, wanted: str, out: Path) -> Any:
@@ -126,12 +145,14 @@ def _made_champion(mlflow: ModuleType, run: Any) -> tuple[Any, dict[str, Any]]:
 def _version(mlflow: ModuleType, run: Any, name: str) -> str:
     """Return the version of the run's model in the registry; it is made only where there is none yet.
 
+    One whose registration was broken off has no files in some registries, so it does not count.
+
     Raises:
         DataError: the run recorded no model.
     """
     client = mlflow.MlflowClient()
-    known = [one for one in client.search_model_versions(f"run_id = '{run.info.run_id}'") if one.name == name]
-    if known:
+    found = client.search_model_versions(f"run_id = '{run.info.run_id}'")
+    if known := [one for one in found if one.name == name and one.status == "READY"]:
         return str(known[0].version)
     source, model = _source(client, run)
     try:
@@ -139,7 +160,11 @@ def _version(mlflow: ModuleType, run: Any, name: str) -> str:
     except mlflow.exceptions.MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
             raise
-        client.create_registered_model(name)
+        try:
+            client.create_registered_model(name)
+        except mlflow.exceptions.MlflowException as second:
+            if second.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):  # by another run, just now
+                raise
     return str(client.create_model_version(name, source, run.info.run_id, model_id=model).version)
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +27,7 @@ import yaml
 FILES = Path("build/release")
 GROUP_FILE = Path(__file__).with_name("aci") / "group.yml"
 NOT_FOUND = 3  # the exit code of `az … show` for what is not there
+DONE = "Succeeded"
 PAUSES_SECONDS = (2, 5, 10, 20, 40, 40, 0)
 REMOTE = ("az://", "s3://", "gs://")
 
@@ -46,8 +47,8 @@ def setting(name: str) -> str:
     return value
 
 
-def az(*words: str) -> Any:
-    """Return what a command of az prints as JSON; None where it is not there.
+def az(*words: str, asks: bool = False) -> Any:
+    """Return what a command of az prints as JSON; None where it asks for something that is not there.
 
     Raises:
         AciError: it failed.
@@ -56,11 +57,12 @@ def az(*words: str) -> Any:
         command = ["az", *words, "--output", "json", "--only-show-errors"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise AciError("az is not on PATH: install it and log in") from None
-    if done.returncode == NOT_FOUND:
+        raise AciError("az is not on PATH; install it, and run: az login") from None
+    if asks and done.returncode == NOT_FOUND:  # elsewhere it is the resource group that is not there
         return None
     if done.returncode:
-        raise AciError(f"az {' '.join(words[:3])}: {done.stderr.strip()[:500]}; fix that and run it again")
+        said = " ".join(done.stderr.split())[:500]
+        raise AciError(f"az {' '.join(words[:2])}: {said or f'exit code {done.returncode}'}; fix that and run it again")
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
@@ -103,7 +105,7 @@ def name() -> str:
 
 def show() -> dict[str, Any] | None:
     """Return the group as it is; None where there is none."""
-    found = az("container", "show", "--resource-group", setting("ACI_RESOURCE_GROUP"), "--name", name())
+    found = az("container", "show", "--resource-group", setting("ACI_RESOURCE_GROUP"), "--name", name(), asks=True)
     return None if found is None else dict(found)
 
 
@@ -129,7 +131,9 @@ def image_of(found: dict[str, Any] | None) -> str:
 
 def fault(found: dict[str, Any], model: str) -> str | None:
     """Return what is wrong with what a group serves; None once its answer names the model."""
-    url = f"http://{(found.get('ipAddress') or {}).get('ip')}:8000"
+    if not (address := (found.get("ipAddress") or {}).get("ip")):
+        return f"the smoke test failed: the group {name()} has no address"
+    url = f"http://{address}:8000"
     said: str | None = None
     for pause in PAUSES_SECONDS:
         said = ask(url, model)
@@ -146,9 +150,33 @@ def ask(url: str, model: str) -> str | None:
             with urllib.request.urlopen(url + path, timeout=10) as answer:  # noqa: S310
                 body = answer.read()
         serves = json.loads(body).get("model_digest")
-    except (OSError, ValueError, urllib.error.HTTPError) as error:
-        return f"{url}: {error}"
-    return None if serves == model else f"{url}/version has the model {serves}, the release's is {model}"
+    except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
+        return f"the smoke test failed: {url}: {type(error).__name__}: {error}"
+    return None if serves == model else f"the smoke test failed: {url}/version has the model {serves}, not {model}"
+
+
+def release() -> tuple[str, str]:
+    """Return the image and the model's digest of the release in build/release.
+
+    Raises:
+        AciError: there is none, it is not whole, or nobody can say which image it is.
+    """
+    again = "fetch a release: make release-fetch RELEASE=tag"
+    try:
+        facts = json.loads((FILES / "facts.json").read_text(encoding="utf-8"))
+        image, model = str(facts["image"]), str(facts["model_digest"])
+    except FileNotFoundError as error:
+        raise AciError(f"{error.filename} is missing; {again}") from None
+    except KeyError as error:
+        raise AciError(f"{FILES}/facts.json does not say {error}; {again}") from None
+    except (ValueError, TypeError) as error:
+        raise AciError(f"{FILES}/facts.json cannot be read ({error}); {again}") from None
+    if (place := os.environ.get("ACI_IMAGE", "")) and "@" in place:
+        raise AciError(f"ACI_IMAGE={place}: write the name alone; the digest is the release's")
+    image = f"{place}@{image.rpartition('@')[2]}" if place else image
+    if "@sha256:" not in image:
+        raise AciError(f"the release's image {image!r} has no digest, so nobody can say what would run")
+    return image, model
 
 
 def deploy() -> None:
@@ -157,24 +185,20 @@ def deploy() -> None:
     Raises:
         AciError: a command failed, or the release does not serve; what was served before is there again, where any was.
     """
-    facts = json.loads((FILES / "facts.json").read_text(encoding="utf-8"))
-    image = facts["image"]
-    if place := os.environ.get("ACI_IMAGE", ""):
-        image = f"{place}@{image.rpartition('@')[2]}"
-    if "@sha256:" not in image:
-        raise AciError(f"the release's image {image!r} has no digest, so nobody can say what would run")
+    image, model = release()
     wanted = group(image, "")["tags"]["content"]  # a wrong setting is refused before anything is replaced
     found = show()
     tags = (found or {}).get("tags") or {}
     served = str(tags.get("served", "")) or image_of(found)
-    if tags.get("content") != wanted:
-        create(image, served)
-        found = show() or {}
-    if said := fault(found or {}, facts["model_digest"]):
-        if served and served != image:
-            create(served, served)
-            raise AciError(f"the smoke test failed: {said}; {served} runs again")
-        raise AciError(f"the smoke test failed: {said}; nothing was served before that could run instead")
+    try:
+        if tags.get("content") != wanted:
+            create(image, served)
+            found = show()
+        said = fault(found or {}, model)
+    except AciError as error:  # a quota or a registry may refuse it after Azure took down what ran before
+        said = str(error)
+    if said:
+        raise AciError(f"{said}; {back(served, image)}")
     if ((found or {}).get("tags") or {}).get("served") != image:
         here = ("--resource-group", setting("ACI_RESOURCE_GROUP"), "--name", name())
         at = ("--resource-type", "Microsoft.ContainerInstance/containerGroups")
@@ -182,11 +206,25 @@ def deploy() -> None:
     print(f"{name()} serves {image}")
 
 
+def back(served: str, image: str) -> str:
+    """Have the group run what was served before; return what runs then, for a person."""
+    if served in ("", image):
+        return "no other release was served before that could run instead"
+    try:
+        found = show()
+        if image_of(found) == served and (found or {}).get("provisioningState", DONE) == DONE:
+            return f"{served} still runs"  # the new one was refused before anything was replaced
+        create(served, served)
+    except AciError as error:
+        return f"going back to {served} failed too ({error}); what runs now is unknown: run it again"
+    return f"{served} runs again"
+
+
 def main() -> int:
     """Deploy, and return the exit code; 1: it failed, and the message says what runs now."""
     try:
         deploy()
-    except (AciError, FileNotFoundError) as error:
+    except AciError as error:
         print(f"platforms.azureml.aci: {error}", file=sys.stderr)
         return 1
     return 0

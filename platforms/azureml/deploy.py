@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from azure.ai.ml import MLClient, load_environment, load_model, load_online_deployment, load_online_endpoint
-from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, ResourceNotFoundError
 from azure.identity import AzureCliCredential
+from marshmallow import ValidationError
 
 from platforms.azureml import rollout, smoke
 from platforms.azureml.release import WORK, DeployError, Release, read, server_files
 
 HERE = Path(__file__).parent
 TARGETS = ("managed", "kubernetes", "server")
+LONGEST_NAME, FEEDBACK = 32, "-feedback"  # of an endpoint; what the second one's name ends with
 REMOTE = ("az://", "s3://", "gs://")
 
 
@@ -37,9 +40,37 @@ def setting(name: str) -> str:
 
 
 def workspace() -> Any:
-    """Return the client of the workspace that the environment names."""
+    """Return the client of the workspace that the environment names.
+
+    Raises:
+        DeployError: a name is not set, or there is no such workspace for who is logged in.
+    """
     names = ("AZURE_SUBSCRIPTION_ID", "AZUREML_RESOURCE_GROUP", "AZUREML_WORKSPACE")
-    return MLClient(AzureCliCredential(), *(setting(name) for name in names), enable_telemetry=False)
+    values = [setting(name) for name in names]
+    client = MLClient(AzureCliCredential(), *values, enable_telemetry=False)
+    try:
+        client.workspaces.get(values[-1])
+    except ResourceNotFoundError as error:
+        named = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        raise DeployError(f"there is no such workspace: {named}; correct what is wrong: {error}") from error
+    except ClientAuthenticationError as error:  # also: az is not installed, or nobody is logged in
+        raise DeployError(f"az gives no login ({error}); install az, run: az login") from error
+    return client
+
+
+def endpoint_name(target: str) -> str:
+    """Return the endpoint's name.
+
+    Raises:
+        DeployError: Azure takes no such name, or has no room for the name of the endpoint that takes feedback.
+    """
+    name = os.environ.get("AZUREML_ENDPOINT") or "closedloop"
+    most = LONGEST_NAME - (0 if target == "server" else len(FEEDBACK))
+    if not re.fullmatch(r"[a-z](?:-?[a-z0-9]){2,}", name) or len(name) > most:
+        raise DeployError(
+            f"AZUREML_ENDPOINT={name}: write 3 to {most} small letters, digits and single dashes, a letter first"
+        )
+    return name
 
 
 def log_settings() -> dict[str, str]:
@@ -130,7 +161,7 @@ def serve(client: Any, release: Release, target: str, name: str, route: str) -> 
 
 def needs_second(client: Any, name: str) -> bool:
     """Whether feedback takes an endpoint of its own; one that is there is never left with an older release."""
-    if rollout.settled(lambda: client.online_endpoints.get(f"{name}-feedback")) is not None:
+    if rollout.settled(lambda: client.online_endpoints.get(f"{name}{FEEDBACK}")) is not None:
         return True
     there = client.online_endpoints.get(name)
     return not smoke.passes_on(smoke.Asked(there.scoring_uri, key_of(client, name)))
@@ -149,24 +180,24 @@ def deploy() -> None:
         raise DeployError(f"AZUREML_TARGET={target}: choose among {', '.join(TARGETS)}")
     if target != "server":
         log_settings()  # before anything is made
+    name = endpoint_name(target)
     release, client = read(), workspace()
-    name = os.environ.get("AZUREML_ENDPOINT") or "closedloop"
     register(client, release)
     serve(client, release, target, name, "/score")
     if target == "server":
         print("nothing is logged: Azure's own server has no log that the next model could learn from")
     elif needs_second(client, name):
-        print(f"{name}-feedback takes feedback, since {name} passes on /score alone")
-        serve(client, release, target, f"{name}-feedback", "/feedback")
+        print(f"{name}{FEEDBACK} takes feedback, since {name} passes on /score alone")
+        serve(client, release, target, f"{name}{FEEDBACK}", "/feedback")
     else:
         print(f"{name} takes /feedback too")
 
 
 def main() -> int:
-    """Deploy, and return the exit code; 1: it failed, and what was served before still is."""
+    """Deploy, and return the exit code; 1: it failed, and the message says why, and what is served."""
     try:
         deploy()
-    except (DeployError, AzureError) as error:
+    except (DeployError, AzureError, ValidationError) as error:  # the last: of a file beside this one
         print(f"platforms.azureml.deploy: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0

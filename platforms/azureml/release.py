@@ -16,6 +16,7 @@ from typing import Any
 
 FILES = Path("build/release")
 WORK = Path("build/azureml")
+AGAIN = "fetch it again, or a later one: make release-fetch RELEASE=tag"
 
 
 class DeployError(Exception):
@@ -61,7 +62,7 @@ def read() -> Release:
     """Return the release of build/release, and unpack its bundle.
 
     Raises:
-        DeployError: there is none.
+        DeployError: there is none, or it is not whole.
     """
     try:
         facts = json.loads((FILES / "facts.json").read_text(encoding="utf-8"))
@@ -70,12 +71,18 @@ def read() -> Release:
         with tarfile.open(FILES / "bundle.tar.gz") as archive:
             archive.extractall(WORK, filter="data")
         manifest = json.loads((WORK / "bundle/manifest.json").read_text(encoding="utf-8"))
+        named = {key: str(facts[key]) for key in ("image", "commit", "bundle_digest", "model_digest")}
+        found, schema = manifest["bundle_digest"], dict(manifest["schema"])
+        schema["sensors"] = list(schema["sensors"])
     except FileNotFoundError as error:
         raise DeployError(f"{error.filename} is missing; fetch a release: make release-fetch RELEASE=tag") from None
-    if manifest["bundle_digest"] != facts["bundle_digest"]:
-        raise DeployError("build/release/bundle.tar.gz is not the bundle of its facts; fetch the release again")
-    named = {key: facts[key] for key in ("image", "commit", "bundle_digest", "model_digest")}
-    return Release(**named, schema=manifest["schema"])
+    except KeyError as error:
+        raise DeployError(f"the release in {FILES} does not say {error}; {AGAIN}") from None
+    except (ValueError, TypeError, EOFError, OSError, tarfile.TarError) as error:
+        raise DeployError(f"the release in {FILES} cannot be read ({error}); {AGAIN}") from None
+    if found != named["bundle_digest"]:
+        raise DeployError(f"{FILES}/bundle.tar.gz is not the bundle of its facts; {AGAIN}")
+    return Release(**named, schema=schema)
 
 
 def server_files(root: Path) -> tuple[Path, Path]:

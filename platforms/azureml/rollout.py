@@ -32,8 +32,8 @@ def roll(client: Any, endpoint: Any, deployment: Any, check: Check) -> None:
         check: says what is wrong with a deployment, or with what the traffic meets.
 
     Raises:
-        DeployError: the new deployment failed, and what was served before is served again.
-        AzureError: that could not be done; the next run begins with it.
+        DeployError: the new deployment failed; the message says whether what was served before is served again.
+        AzureError: nothing was begun, or all was done but the removal of a deployment that is no longer served.
     """
     there = ensured(client, endpoint)
     served = served_by(there, deployment.name)
@@ -45,27 +45,51 @@ def roll(client: Any, endpoint: Any, deployment: Any, check: Check) -> None:
         _require(check(there, ""), f"{deployment.name}, with the traffic")
         mark(client, there.name, deployment.name)
     except (AzureError, DeployError) as error:
-        move(client, there.name, served)
-        if served != deployment.name:
-            remove(client, there.name, deployment.name)
-        again = f"{served} is served again" if served else "nothing was served before, and nothing is now"
-        raise DeployError(f"{there.name}: {_line(error)}; {again}") from error
+        raise DeployError(
+            f"{there.name}: {_line(error)}; {back(client, there.name, served, deployment.name)}"
+        ) from error
+    print(f"{there.name} serves {deployment.name}")
     for name in names(client, there.name):
         if name != deployment.name:
             remove(client, there.name, name)
-    print(f"{there.name} serves {deployment.name}")
+
+
+def back(client: Any, endpoint: str, served: str, new: str) -> str:
+    """Give the traffic back, and delete the new deployment; return what is served then, for a person.
+
+    Another run may have served a release meanwhile, and deleted what was served before: then that is served.
+    """
+    try:
+        there: Any = settled(lambda: client.online_endpoints.get(endpoint))
+        tagged = (there.tags or {}).get(SERVED, "")
+        served = tagged if tagged in there.traffic and tagged != new else served
+        move(client, endpoint, served)
+        if served != new:
+            remove(client, endpoint, new)
+    except (AzureError, DeployError) as error:
+        return f"going back to {served or 'nothing'} failed too ({_line(error)}); run it again, which begins with that"
+    return f"{served} is served again" if served else "nothing was served before, and nothing is now"
 
 
 def ensured(client: Any, wanted: Any) -> Any:
-    """Return the endpoint, which is made where it is missing or was made in vain."""
+    """Return the endpoint, which is made where it is missing, and made again where its last change failed.
+
+    One that failed may still serve: what is sent again keeps its traffic and its tags.
+    """
     found = settled(lambda: client.online_endpoints.get(wanted.name))
-    if found is None or found.provisioning_state == "Failed":
-        print(f"making the endpoint {wanted.name}")
+    if found is None or found.provisioning_state != "Succeeded":
+        print(f"making the endpoint {wanted.name}{'' if found is None else f', which is {found.provisioning_state},'}")
+        if found is not None:
+            wanted.traffic, wanted.mirror_traffic = found.traffic, found.mirror_traffic
+            wanted.tags = {**(wanted.tags or {}), **(found.tags or {})}
         client.online_endpoints.begin_create_or_update(wanted).result()
         found = settled(lambda: client.online_endpoints.get(wanted.name))
     if found is None or found.provisioning_state != "Succeeded":
         state = "gone" if found is None else found.provisioning_state
-        raise DeployError(f"the endpoint {wanted.name} is {state}; open it in Azure ML's studio, and delete it there")
+        raise DeployError(
+            f"the endpoint {wanted.name} is {state}; open it in Azure ML's studio, which says why, and run it again; "
+            "delete it there only if it serves nothing"
+        )
     return found
 
 
@@ -98,24 +122,37 @@ def served_by(endpoint: Any, new: str) -> str:
 
 
 def deployed(client: Any, wanted: Any) -> None:
-    """Create a deployment without traffic, unless it is there and healthy."""
+    """Create a deployment without traffic, unless it is there and healthy; one that has traffic is fixed in place."""
     get = lambda: client.online_deployments.get(wanted.name, wanted.endpoint_name)  # noqa: E731
+    said: Exception | None = None
     found = settled(get)
     if found is not None and found.provisioning_state != "Succeeded":
-        remove(client, wanted.endpoint_name, wanted.name)
+        if not client.online_endpoints.get(wanted.endpoint_name).traffic.get(wanted.name):
+            remove(client, wanted.endpoint_name, wanted.name)
         found = None
     if found is None:
         print(f"making the deployment {wanted.name}")
         try:
             client.online_deployments.begin_create_or_update(wanted).result()
-        except HttpResponseError:  # also of one that was made, and then did not start: what it said is worth more
-            found = settled(get)
+        except HttpResponseError as error:  # also of one that was made, and then did not start
+            found, said = settled(get), error
             if found is None or found.provisioning_state == "Succeeded":
                 raise
         found = settled(get)
     if found is None or found.provisioning_state != "Succeeded":
-        print(client.online_deployments.get_logs(wanted.name, wanted.endpoint_name, LOG_LINES) if found else "")
-        raise DeployError(f"the deployment {wanted.name} did not start; its last lines are above")
+        lines = last_lines(client, wanted) if found else ""
+        why = _line(said) if said else f"Azure says that it is {found.provisioning_state if found else 'gone'}"
+        raise DeployError(f"the deployment {wanted.name} did not start: {why}{lines}")
+
+
+def last_lines(client: Any, wanted: Any) -> str:
+    """Print what a deployment's container said; return where that is. One that never ran has said nothing."""
+    try:
+        lines = client.online_deployments.get_logs(wanted.name, wanted.endpoint_name, LOG_LINES)
+    except AzureError as error:
+        return f"; it has no lines to show ({_line(error)})"
+    print(lines)
+    return "; its last lines are above"
 
 
 def move(client: Any, endpoint: str, name: str) -> None:
@@ -157,4 +194,4 @@ def _require(found: str | None, where: str) -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
+    return " ".join(str(error).split())[:500].rstrip(".;")

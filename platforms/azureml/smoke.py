@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -33,12 +34,13 @@ class Asked:
         url = urllib.parse.urljoin(self.url, path) if path else self.url
         request = urllib.request.Request(url, body, headers)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-        except OSError as error:
-            return 0, str(error).encode()
+            try:
+                with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
+                    return answer.status, answer.read()
+            except urllib.error.HTTPError as error:
+                return error.code, error.read()
+        except (OSError, http.client.HTTPException) as error:  # also one that breaks off in the middle of its answer
+            return 0, f"{type(error).__name__}: {error}".encode()
 
 
 def patient(ask: Asked, release: Release, route: str) -> str | None:
@@ -56,7 +58,7 @@ def score(ask: Asked, release: Release) -> str | None:
     """Return what is wrong with the answer of ``/score``; None if it is the release's model."""
     status, body = ask.post(release.request())
     if status != 200:
-        return f"/score answered {status}: {_short(body)}"
+        return f"/score {_said(status, body)}"
     try:
         model = json.loads(body).get("model")
     except (ValueError, AttributeError):
@@ -69,7 +71,7 @@ def score(ask: Asked, release: Release) -> str | None:
 def feedback(ask: Asked) -> str | None:
     """Return what is wrong with the answer of ``/feedback``; None if feedback is taken."""
     status, body = ask.post(FEEDBACK, "/feedback")
-    return None if status == 200 else f"/feedback answered {status}: {_short(body)}"
+    return None if status == 200 else f"/feedback {_said(status, body)}"
 
 
 def passes_on(ask: Asked) -> bool:
@@ -85,8 +87,12 @@ def passes_on(ask: Asked) -> bool:
             break
         time.sleep(pause)
     if status not in (200, *NO_SUCH_PATH):
-        raise DeployError(f"/feedback answered {status}: {_short(body)}; /score is served; run it again")
+        raise DeployError(f"/feedback {_said(status, body)}; /score is served; run it again")
     return status == 200
+
+
+def _said(status: int, body: bytes) -> str:
+    return f"answered {status}: {_short(body)}" if status else f"did not answer: {_short(body)}"
 
 
 def _short(body: bytes) -> str:

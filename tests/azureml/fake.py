@@ -75,7 +75,7 @@ class Azure:
         else:
             body = json.loads(request.body) if request.body else None
             place = path.removeprefix(ROOT).strip("/")
-            assert path.startswith((ROOT, "/operations/")), path
+            assert path.startswith((ROOT, "/operations/", ROOT[:-1])), path
             refused = (403, {"error": {"code": "AuthorizationFailed", "message": "not allowed now"}}, {})
             status, body, more = self.counted(
                 f"{method} {place or 'workspace'}", lambda: self.arm(method, place, body), lambda: refused
@@ -106,6 +106,8 @@ class Azure:
     def arm(self, method: str, place: str, body: Any) -> tuple[int, Any, dict[str, str]]:  # long: one route each
         """Answer for a resource of the workspace."""
         missing = (404, {"error": {"code": "ResourceNotFound", "message": f"{place} is not there"}}, {})
+        if place.startswith("subscriptions/"):  # another workspace
+            return missing
         if place.startswith("operations/"):
             one = self.there[place.removeprefix("operations/")]
             self.end(place.removeprefix("operations/"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
@@ -236,6 +237,9 @@ def test_an_endpoint_that_was_made_by_hand_keeps_what_it_serves(here: Path, run:
         ("AZUREML_TARGET", "aks", "choose among managed, kubernetes, server"),
         ("AZUREML_WORKSPACE", "", "AZUREML_WORKSPACE is not set"),
         ("AZUREML_IMAGE", "press.azurecr.io/fleet@sha256:1", "write the name alone"),
+        ("AZUREML_WORKSPACE", "other", "there is no such workspace: AZURE_SUBSCRIPTION_ID=s, AZUREML_RESOURCE_GROUP=g"),
+        ("AZUREML_ENDPOINT", "my endpoint", "write 3 to 23 small letters"),
+        ("AZUREML_ENDPOINT", "the-fleet-of-the-north-x", "write 3 to 23 small letters"),  # -feedback has no room
     ],
 )
 def test_a_wrong_setting_is_named_before_anything_is_made(
@@ -260,3 +264,130 @@ def test_a_secret_of_the_sink_is_named_and_never_read(run: Run, monkeypatch: pyt
     assert (given["AUTH"], given["LOG_VOLUME"], given["LOG_SINK"]) == ("platform", "ephemeral", "az://requests/fleet")
     image = azure.there[one["environmentId"].removeprefix(ROOT + "/")]["properties"]["image"]
     assert image == "press.azurecr.io/fleet@sha256:" + "a" * 64
+
+
+def failed(azure: Azure, place: str) -> None:
+    azure.there[place]["properties"]["provisioningState"] = "Failed"
+
+
+@pytest.mark.parametrize("fault", ["", "bad"])
+def test_an_endpoint_whose_last_change_failed_keeps_what_it_serves(here: Path, run: Run, fault: str) -> None:
+    """Azure calls an endpoint failed that still serves, such as after a change of its network."""
+    azure = replaced(here, run, "managed")
+    failed(azure, "onlineEndpoints/closedloop")
+    azure.there["onlineEndpoints/closedloop"]["tags"]["owner"] = "us"
+    real = azure.put
+    azure.put = lambda place, body: (seen.append(served(azure)), real(place, body))[1]  # type: ignore[method-assign]
+    seen: list[str] = []
+    azure.bad.update({"model 2"} if fault else ())
+    assert run(azure, "managed") == bool(fault)
+    assert set(seen) <= {"model 1", "model 2"}
+    assert (served(azure), deployments(azure)) == (("model 1", ["model 1"]) if fault else ("model 2", ["model 2"]))
+    assert azure.there["onlineEndpoints/closedloop"]["tags"]["owner"] == "us"
+
+
+def test_a_served_deployment_that_azure_calls_failed_is_fixed_in_place(here: Path, run: Run) -> None:
+    azure = Azure()
+    assert run(azure, "managed") == 0
+    failed(azure, next(place for place in azure.there if "/deployments/" in place))
+    azure.again()
+    assert run(azure, "managed") == 0
+    assert served(azure) == "model 1"
+    assert [call for call in azure.calls if call.startswith("DELETE")] == []
+
+
+def test_why_azure_refused_is_said_where_no_container_ran(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A quota ends a deployment that is there already; its logs are refused, and would not say it."""
+    azure = replaced(here, run, "managed")
+    azure.broken.add("model 2")
+    real = azure.arm
+
+    def arm(method: str, place: str, body: Any) -> tuple[int, Any, dict[str, str]]:
+        if place.lower().endswith("/getlogs"):
+            return 400, {"error": {"code": "UserError", "message": "the container is not up, try later"}}, {}
+        status, said, headers = real(method, place, body)
+        if place.startswith("operations/") and said["status"] == "Failed":
+            said["error"] = {"code": "OutOfQuota", "message": "Not enough quota available for Standard_DS3_v2"}
+        return status, said, headers
+
+    monkeypatch.setattr(azure, "arm", arm)
+    assert run(azure, "managed") == 1
+    said = capsys.readouterr().err
+    assert "Not enough quota available for Standard_DS3_v2" in said
+    assert "the container is not up" in said
+    assert "is served again" in said
+    assert (served(azure), deployments(azure)) == ("model 1", ["model 1"])
+
+
+def test_an_answer_that_breaks_off_gives_the_traffic_back(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure = replaced(here, run, "managed")
+    real = azure.answer
+
+    class Broken:
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return
+
+        status = 200
+
+        def read(self) -> bytes:
+            raise http.client.IncompleteRead(b"{")
+
+    def answer(name: str, path: str, headers: dict[str, str], fail: Any) -> Any:
+        return real(name, path, headers, fail) if "azureml-model-deployment" in headers else Broken()
+
+    monkeypatch.setattr(azure, "answer", answer)
+    assert run(azure, "managed") == 1
+    assert (served(azure), deployments(azure)) == ("model 1", ["model 1"])
+
+
+def test_a_run_that_fails_leaves_what_another_one_has_served_meanwhile(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    azure = replaced(here, run, "managed")
+    azure.bad.add("model 2")
+    real = azure.answer
+
+    def answer(name: str, path: str, headers: dict[str, str], fail: Any) -> Any:
+        endpoint = azure.there["onlineEndpoints/closedloop"]
+        old = next(place for place in azure.there if "/deployments/" in place and azure.model(place) == "model 1")
+        other = deepcopy(azure.there[old])
+        other["tags"]["commit"], other["name"] = "3" * 40, "other"
+        azure.there["onlineEndpoints/closedloop/deployments/other"] = other
+        endpoint["properties"]["traffic"], endpoint["tags"]["served"] = {"other": 100}, "other"
+        if old.rpartition("/")[2] != "other":
+            del azure.there[old]
+        monkeypatch.setattr(azure, "answer", real)
+        return real(name, path, headers, fail)
+
+    monkeypatch.setattr(azure, "answer", answer)
+    assert run(azure, "managed") == 1
+    assert "other is served again" in capsys.readouterr().err
+    assert (served(azure), deployments(azure)) == ("model 3", ["model 3"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("facts.json", "{}", "does not say 'image'"),
+        ("facts.json", "no JSON", "cannot be read"),
+        ("facts.json", "[]", "cannot be read"),
+        ("bundle.tar.gz", "no archive", "cannot be read"),
+        ("facts.json", None, "facts.json is missing; fetch a release: make release-fetch"),
+    ],
+)
+def test_a_release_that_is_not_whole_is_one_clear_line(
+    here: Path, run: Run, capsys: pytest.CaptureFixture[str], file: str, content: str | None, said: str
+) -> None:
+    path = here / "build/release" / file
+    path.unlink() if content is None else path.write_text(content)
+    assert run(Azure(), "managed") == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert "make release-fetch" in err

@@ -215,6 +215,72 @@ def test_the_champion_of_the_registry_follows_the_verdicts(kind, at, mlflow_serv
         server.server_close()
 
 
+@pytest.fixture
+def moved(at, tmp_path):
+    """A registry with a champion, in a database: MLflow, the model's name and the champion's version."""
+    mlflow = at(f"sqlite:///{tmp_path}/there.db", "plant")
+    mirrored("first")
+    return mlflow, "plant", champion(mlflow, "plant", by_tag=False)
+
+
+@pytest.mark.parametrize("code", ["PERMISSION_DENIED", "INTERNAL_ERROR"])
+def test_a_registry_that_refuses_the_alias_today_gets_no_tag_beside_it(moved, monkeypatch, code):
+    """The alias would name one version as the champion and the tag another."""
+    mlflow, name, one = moved
+
+    def refuse(*_):
+        raise mlflow.exceptions.MlflowException("not today", getattr(mlflow.protos.databricks_pb2, code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", refuse)
+        with pytest.raises(DataError, match="not today"):
+            mirrored("better")
+    assert registry.ALIAS not in mlflow.MlflowClient().get_registered_model(name).tags
+    assert champion(mlflow, name, by_tag=False) == one
+    register.main([])
+    assert champion(mlflow, name, by_tag=False) != one
+
+
+def test_a_version_whose_registration_was_broken_off_is_no_champion(moved, monkeypatch):
+    """Unity Catalog keeps it, pending and without files."""
+    mlflow, name, one = moved
+    real = mlflow.MlflowClient.create_model_version
+
+    def broken_off(*words, **more):
+        real(*words, **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "create_model_version", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            mirrored("better")
+    search = mlflow.MlflowClient.search_model_versions
+
+    def pending(*words):
+        found = search(*words)
+        for version in found:
+            if str(version.version) == str(int(one) + 1):
+                version._status = "PENDING_REGISTRATION"
+        return found
+
+    monkeypatch.setattr(mlflow.MlflowClient, "search_model_versions", pending)
+    register.main([])
+    assert int(champion(mlflow, name, by_tag=False)) == int(one) + 2
+
+
+def test_two_runs_that_register_at_once_make_one_model(at, tmp_path, monkeypatch):
+    mlflow = at(f"sqlite:///{tmp_path}/there.db", "plant")
+    real = mlflow.MlflowClient.create_registered_model
+
+    def second(client, name):
+        real(client, name)  # the other run was faster
+        return real(client, name)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_registered_model", second)
+    mirrored("first")
+    assert str(champion(mlflow, "plant", by_tag=False)) == "1"
+
+
 @pytest.mark.parametrize("name", ["", "plant", "main.plant", "main..plant", "a.b.c.d"])
 def test_a_name_that_unity_catalog_does_not_take_is_one_clear_line(name, at, monkeypatch, tmp_path):
     at(f"sqlite:///{tmp_path}/there.db", name)

@@ -31,6 +31,8 @@ class Fake(FailingProgram):
         super().__init__()
         self.group: dict[str, Any] | None = None
         self.bad: set[str] = set()  # images that do not serve
+        self.refused: dict[str, int] = {}  # images that `az container create` refuses, and its exit code
+        self.down = False  # what ran before is gone then
 
     def answer(self, command: list[str]) -> tuple[int, Any]:
         if command[1:3] == ["container", "show"]:
@@ -39,8 +41,18 @@ class Fake(FailingProgram):
             path = Path(command[command.index("--file") + 1])
             assert path.stat().st_mode & 0o077 == 0  # it holds secrets
             made = yaml.safe_load(path.read_text())
+            image = made["properties"]["containers"][0]["properties"]["image"]
+            if code := self.refused.get(image):
+                if self.down and self.group is not None:
+                    self.group = {**self.group, "provisioningState": "Failed"}
+                return code, "(ResourceRequestsOverRegionQuota) no cores"
             boxes = [{"name": one["name"], **one["properties"]} for one in made["properties"]["containers"]]
-            self.group = {**made, "containers": boxes, "ipAddress": {"ip": "10.0.0.4"}}
+            self.group = {
+                **made,
+                "containers": boxes,
+                "ipAddress": {"ip": "10.0.0.4"},
+                "provisioningState": "Succeeded",
+            }
             return 0, self.group
         assert command[1:3] == ["resource", "tag"]
         assert "--is-incremental" in command
@@ -170,3 +182,59 @@ def test_a_wrong_setting_replaces_nothing(
 def test_an_image_without_a_digest_is_refused(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     assert start(Fake(), "ghcr.io/o/r:latest") == 1
     assert "has no digest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [1, 3])
+@pytest.mark.parametrize(("down", "said"), [(False, f"{OLD} still runs"), (True, f"{OLD} runs again")])
+def test_a_group_that_azure_refuses_gives_way_to_what_was_served(
+    start: Start, capsys: pytest.CaptureFixture[str], code: int, down: bool, said: str
+) -> None:
+    """Exit code 3 is not only said of a group that is not there: here it is the resource group, or the subnet."""
+    fake = replaced(start)
+    fake.refused, fake.down = {NEW: code}, down
+    assert start(fake, NEW) == 1
+    err = capsys.readouterr().err
+    assert "az container create: " in err
+    assert "smoke test" not in err
+    assert said in err
+    assert fake.serves == (OLD, OLD)
+    assert fake.group is not None
+    assert fake.group["provisioningState"] == "Succeeded"
+
+
+def test_a_mark_that_is_refused_is_an_error(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake()
+    real = fake.answer
+    monkeypatch.setattr(fake, "answer", lambda command: (3, None) if command[1] == "resource" else real(command))
+    assert start(fake, NEW) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "facts.json is missing"),
+        ("no JSON", "cannot be read"),
+        ("[]", "cannot be read"),
+        ("{}", "does not say 'image'"),
+        ('{"image": "a"}', "does not say 'model_digest'"),
+    ],
+)
+def test_without_a_whole_release_one_line_says_how_to_fetch_one(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str | None, said: str
+) -> None:
+    real = Path.read_text
+
+    def read_text(path: Path, **words: str) -> str:
+        if path.name != "facts.json":
+            return real(path, **words)
+        if content is None:
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return content
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    fake = Fake()
+    assert start(fake, NEW) == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert "make release-fetch RELEASE=tag" in err
+    assert fake.calls == []

@@ -371,6 +371,26 @@ def test_the_mirror_needs_a_server(root: Path) -> None:
     assert run(root, "deliver.yml", world, "", {"production": "false", "sign": "true"})["mirror"]["result"] == "skipped"
 
 
+@pytest.mark.parametrize(("job", "command"), [("azureml", "make azureml"), ("mirror", "make mirror")])
+@pytest.mark.parametrize("go", ["true", "false"])
+def test_a_job_that_a_person_runs_again_brings_no_older_release_back(
+    root: Path, job: str, command: str, go: str
+) -> None:
+    """GitHub offers it for weeks, and by then a newer release may be served, and be the champion."""
+    told = read(root / ".github/workflows/deliver.yml")["jobs"][job]
+    commands = [step.get("run") for step in told["steps"]]
+    assert commands.index("make release-hold") < commands.index(command)
+    assert told["steps"][commands.index("make release-hold")]["id"] == "hold"
+    assert told["concurrency"] == {"group": job, "cancel-in-progress": False}
+    steps = {"hold": {"outputs": {"go": go}}, "deploy": {"outcome": "success" if go == "true" else "skipped"}}
+    ran = truth(evaluate(f"${{{{{told['steps'][commands.index(command)]['if']}}}}}", {"steps": steps}))
+    assert ran == (go == "true")
+    if job == "azureml":
+        assert evaluate(told["outputs"]["behind"], {"steps": steps}) == "none"
+        steps = {"hold": {"outputs": {"go": "true"}}, "deploy": {"outcome": "failure"}}
+        assert evaluate(told["outputs"]["behind"], {"steps": steps}) == "Azure ML"
+
+
 @pytest.mark.parametrize(
     ("deploy_to", "private", "ends", "done"),
     [
