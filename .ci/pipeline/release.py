@@ -105,13 +105,28 @@ def hold(on_its_way: bool = False) -> None:
     """Stop this release where a rollback has begun since it was decided; set ``go``: whether no newer one is released.
 
     Raises:
-        PipelineError: a rollback waits for a person.
+        PipelineError: a rollback waits for a person, or has withdrawn this release.
     """
     if held_by := release_facts.holder():
         raise github.PipelineError(f"nothing is released: {held_by}")
+    refuse_withdrawn(tags.own())
     later = tags.newer(on_its_way)
     github.tell(f"Skipped: {later}. Nothing more is deployed." if later else "No rollback waits, and none is newer.")
     github.output(go=not later)
+
+
+def refuse_withdrawn(tag: str) -> None:
+    """Refuse to deliver a release again that a rollback has withdrawn; a person may run a job of its run again.
+
+    Raises:
+        PipelineError: it was withdrawn.
+    """
+    for one in release_facts.published():
+        if one.tag == tag and (gone := one.facts.get("withdrawn")):
+            raise github.PipelineError(
+                f"release {tag} was withdrawn ({gone['why']}), so nothing of it is deployed. If that was wrong, start the "
+                f"workflow rollback with it; else merge what fixes it, and main releases that"
+            )
 
 
 def approved() -> None:

@@ -433,6 +433,22 @@ def test_a_rollback_that_waits_for_a_person_holds_everything(
     assert repo.run("release", "hold").returncode == int(held)
 
 
+def test_a_withdrawn_release_is_not_delivered_again_by_a_job_that_is_run_again(repo: Repository) -> None:
+    """Weeks later, when the rollback's pull request is closed and no newer release is there to stop it."""
+    tag = f"r4-{repo.commits[2][:9]}"
+    gone = {"at": "2026-02-02", "why": "it slept through a failure"}
+    repo.release("r0", repo.commits[0], served="2026-01-01")
+    repo.release(tag, repo.commits[2], served="2026-02-01")
+    repo.keep()
+    assert repo.run("release", "hold").returncode == 0
+    repo.release(tag, repo.commits[2], served="2026-02-01", withdrawn=gone)
+    repo.keep()
+    for command in ("hold", "approved"):
+        done = repo.run("release", command)
+        assert done.returncode == 1
+        assert f"release {tag} was withdrawn (it slept through a failure), so nothing of it is deployed" in done.stderr
+
+
 def environment(repo: Repository, name: str, rule: dict[str, bool] | None, *allowed: dict[str, str]) -> None:
     found = repo.state["api"].setdefault("environments", {"environments": []})["environments"]
     timer = {"type": "wait_timer", "wait_timer": 1}
