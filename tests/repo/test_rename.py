@@ -28,7 +28,7 @@ def texts(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes().decode("utf-8", errors="replace")
         for path in folder.rglob("*")
-        if path.is_file() and not {".git", ".venv"} & set(path.relative_to(folder).parts)
+        if path.is_file() and not {".git", ".venv", "__pycache__"} & set(path.relative_to(folder).parts)
     }
 
 
