@@ -65,6 +65,11 @@ def here(run, fleet, tmp_path_factory):
     return folder, loop(run, folder, fleet, threads=2)
 
 
+def name_of(folder: Path) -> str:
+    """What the fleet of that folder's run is called: the folder, and letters of its place."""
+    return json.loads((folder / "build/data/data.json").read_text())["source"]
+
+
 def test_the_first_run_becomes_the_champion_and_the_second_is_identical(run, here):
     folder, said = here
     assert said[-1].startswith("first: ")
@@ -72,7 +77,7 @@ def test_the_first_run_becomes_the_champion_and_the_second_is_identical(run, her
     assert again.stdout.startswith("identical: ")
     assert json.loads((folder / "build/decision.json").read_text())["verdict"] == "identical"
     registered = run(folder, "register")  # the first run of these inputs, which nobody registered
-    assert "models:/plant@champion is now version 1" in registered.stdout, registered.stderr
+    assert f"models:/{name_of(folder)}@champion is now version 1" in registered.stdout, registered.stderr
     assert "(first)" in registered.stdout
 
 
@@ -95,7 +100,8 @@ def test_the_run_is_recorded_with_parameters_figures_report_and_bundle(here):
 
     folder, _ = here
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'build/mlflow.db'}")
-    experiment = client.get_experiment_by_name("plant")
+    assert name_of(folder).startswith("plant-")
+    experiment = client.get_experiment_by_name(name_of(folder))
     runs = client.search_runs([experiment.experiment_id])
     assert runs
     assert str(load().labels["horizon_hours"]) == runs[0].data.params["labels.horizon_hours"]
