@@ -124,8 +124,8 @@ def refuse_withdrawn(tag: str) -> None:
     for one in release_facts.published():
         if one.tag == tag and (gone := one.facts.get("withdrawn")):
             raise github.PipelineError(
-                f"release {tag} was withdrawn ({gone['why']}), so nothing of it is deployed. If that was wrong, start the "
-                f"workflow rollback with it; else merge what fixes it, and main releases that"
+                f"release {tag} was withdrawn ({gone['why']}), so nothing of it is deployed. If that was wrong, start "
+                "the workflow rollback with it; else merge what fixes it, and main releases that"
             )
 
 

@@ -13,7 +13,8 @@ import pytest
 from dev import local_ci, minutes
 from pipeline import github
 
-SECONDS = {"plan": 1, "check": 200, "test": 130, "train": 20.5, "contract": 21, "image": 140, "manifests": 81}
+SECONDS = {"plan": 1, "check": 200, "test": 130, "train": 20.5, "contract": 21, "image": 140}
+MORE = int((github.ROOT / ".github/workflows/manifests.yml").exists())  # a copy may have taken that job away
 
 
 def row(lines: list[str], title: str) -> list[str]:
@@ -24,16 +25,16 @@ def test_each_job_is_rounded_up_and_a_matrix_counts_each_of_its_jobs() -> None:
     lines = minutes.table(SECONDS)
     names = row(lines, "event")
     found = dict(zip(names, row(lines, "pull request"), strict=True))
-    assert {"plan": "1", "check": "4", "test": "6", "train": "2", "contract": "2", "image": "3", "manifests": "3"} == {
+    assert {"plan": "1", "check": "4", "test": "6", "train": "2", "contract": "2", "image": "3"} == {
         name: found[name] for name in SECONDS
     }
-    assert ("", "1", "22") == (found["cluster"], found["required"], found["billed minutes"])
-    assert lines[-1] == "Not measured, and counted as 1: cluster, required."
+    assert ("", "1", str(19 + MORE)) == (found["cluster"], found["required"], found["billed minutes"])
+    assert lines[-1] == f"Not measured, and counted as 1: cluster, {'manifests, ' * MORE}required."
 
 
 @pytest.mark.parametrize(
     ("title", "total"),
-    [("push, with a pull request", 2), ("push, without one", 22), ("pull request of prose", 15)],
+    [("push, with a pull request", 2), ("push, without one", 19 + MORE), ("pull request of prose", 12 + MORE)],
 )
 def test_the_plan_says_which_jobs_an_event_runs(title: str, total: int) -> None:
     assert str(total) == row(minutes.table(SECONDS), title)[-1]
