@@ -42,7 +42,7 @@ def test_the_plan_says_which_jobs_an_event_runs(title: str, total: int) -> None:
 
 def test_a_change_of_manifests_takes_the_cluster_too() -> None:
     lines = minutes.table(SECONDS | {"cluster": 600})
-    assert "11" == row(lines, "pull request of manifests")[row(lines, "event").index("cluster")]
+    assert ("11" if MORE else "") == row(lines, "pull request of manifests")[row(lines, "event").index("cluster")]
 
 
 def test_every_machine_of_the_workflows_has_a_rate(root: Path) -> None:

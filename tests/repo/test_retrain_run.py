@@ -40,9 +40,9 @@ IMAGE = "ghcr.io/someone/fleet@sha256:" + "1" * 64
 MANIFEST = "env:\\n  - name: IMAGE\\n    value: closedloop\\nimage: closedloop\\n"
 STAND_INS = {
     "Makefile": {
+        "manifests": f"@mkdir -p build/manifests && printf '{MANIFEST}' > build/manifests/local.yaml",
         **dict.fromkeys(("test", "check", "contract", "image-test"), "@echo 'a stand-in'"),
         "image": f"@echo id=sha256:{'2' * 64} >> $$GITHUB_OUTPUT",
-        "manifests": f"@mkdir -p build/manifests && printf '{MANIFEST}' > build/manifests/local.yaml",
     },
     ".ci/steps.mk": {
         **dict.fromkeys(("checkers", "scan-served", "scan"), "@mkdir -p build/scan"),
