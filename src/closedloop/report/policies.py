@@ -13,7 +13,7 @@ hindsight, on the very machines that judge the model, so the schedule is better 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,14 @@ class Policy:
     cost: float
     surprises: float
     actions: float
+
+
+class Schedule(NamedTuple):
+    """What replacing one component at an age comes to, each figure for each machine-year."""
+
+    cost: float
+    failures: float
+    replacements: float
 
 
 def policies(seen: Seen) -> list[Policy]:
@@ -90,13 +98,13 @@ def _on_schedule(seen: Seen, never: Policy) -> Policy:
     costs, years = seen.settings.costs, float(seen.grid.years.sum())
     saved = fewer = planned = 0.0
     for code in range(len(seen.truth.schema.components)):
-        rate = sum(len(machine) for machine in (of_one[code] for of_one in seen.grid.failures)) / years
+        rate = sum(len(machine[code]) for machine in seen.grid.failures) / years
         ages, failed = lives(seen.truth.tables, code)
         cheapest = best_age(ages, failed, costs["planned"], costs["unplanned"])
         if cheapest is not None and cheapest.cost < costs["unplanned"] * rate:
             saved += costs["unplanned"] * rate - cheapest.cost
-            fewer += rate - cheapest.surprises
-            planned += cheapest.actions
+            fewer += rate - cheapest.failures
+            planned += cheapest.replacements
     return Policy(SCHEDULE, never.cost - saved, never.surprises - fewer, planned)
 
 
@@ -125,8 +133,8 @@ def lives(tables: Tables, code: int) -> tuple[Float64, Bool]:
     return ages / YEAR_US, np.array(failed, bool)
 
 
-def best_age(ages: Float64, failed: Bool, planned: float, unplanned: float) -> Policy | None:
-    """Return what the cheapest age of replacement costs, surprises and replaces; None without a failure.
+def best_age(ages: Float64, failed: Bool, planned: float, unplanned: float) -> Schedule | None:
+    """Return the cheapest age at which to replace a component; None where none has failed.
 
     Args:
         ages: of each life, in years, of shape (lives,).
@@ -134,18 +142,12 @@ def best_age(ages: Float64, failed: Bool, planned: float, unplanned: float) -> P
         planned: cost of a planned replacement.
         unplanned: cost of a failure.
     """
-    at = np.unique(ages[failed & (ages > 0)])  # just before a failure is the best moment there is
+    at, ended = np.unique(ages[failed & (ages > 0)], return_counts=True)  # the best moments are just before a failure
     if not len(at):
         return None
-    at_risk = (ages[:, None] >= at).sum(axis=0)
-    ended = (failed[:, None] & (ages[:, None] == at)).sum(axis=0)
+    at_risk = len(ages) - np.searchsorted(np.sort(ages), at)
     alive = np.append(1.0, np.cumprod(1 - ended / at_risk))[:-1]  # before each of these ages
     lasted = np.cumsum(alive * np.diff(at, prepend=0.0))
-    rates = (planned * alive + unplanned * (1 - alive)) / lasted
-    best = int(rates.argmin())
-    return Policy(
-        f"at {at[best]:.2f} years",
-        float(rates[best]),
-        float((1 - alive[best]) / lasted[best]),
-        float(alive[best] / lasted[best]),
-    )
+    cost = (planned * alive + unplanned * (1 - alive)) / lasted
+    best = int(cost.argmin())
+    return Schedule(*(float(each[best]) for each in (cost, (1 - alive) / lasted, alive / lasted)))
