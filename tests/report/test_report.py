@@ -178,7 +178,7 @@ def test_the_page_shows_champion_and_challenger_side_by_side(written):
 def test_the_ways_without_a_model_stand_beside_both_models(written):
     for name in ("index.html", "summary.md"):
         text = (written("better")[0] / name).read_text(encoding="utf-8")
-        ways = ("Never act", "Replace on a schedule", "Act always", "The champion", "This model")
+        ways = ("Never act", "Best schedule", "Act always", "The champion", "This model")
         assert sorted(ways, key=text.partition("Beside ways")[2].index) == list(ways)
         assert "Never act" not in (written("no truth")[0] / name).read_text(encoding="utf-8")
 

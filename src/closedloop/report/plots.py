@@ -99,7 +99,7 @@ def _plain(axis: Axes) -> None:
 def interval(estimate: float, low: float | None, high: float | None, unit: str) -> str:
     """An estimate and its bounds beside the line of no difference; a side without a bound runs off the picture."""
     with mpl.rc_context(STYLE):
-        figure, (axis,) = canvas(9.4, 1.2)
+        figure, (axis,) = canvas(4.6, 1.2)
         known = [value for value in (low, high, estimate, 0.0) if value is not None]
         margin = 0.15 * (max(known) - min(known) or 1.0)
         left, right = min(known) - margin, max(known) + margin
@@ -110,6 +110,7 @@ def interval(estimate: float, low: float | None, high: float | None, unit: str) 
         axis.set(xlim=(left, right), ylim=(-1, 1), yticks=[], xlabel=f"worse ←  {unit}  → better")
         axis.spines["left"].set_visible(False)
         axis.grid(visible=False, axis="y")
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         return svg(figure, "difference in cost")
 

@@ -22,7 +22,7 @@ from closedloop.judge.metrics import Assessment, assess
 from closedloop.judge.truth import ANOMALY, YEAR_US, Aligned, Bool, Grid
 from closedloop.report.pictures import Seen
 
-NEVER, SCHEDULE, ALWAYS = "Never act: repair what fails", "Replace on a schedule, chosen with hindsight", "Act always"
+NEVER, SCHEDULE, ALWAYS = "Never act", "Best schedule", "Act always"
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ def table(seen: Seen) -> dict[str, Any] | None:
     """Return the policies as a table of the report; None where nothing is judged."""
     rows = [[one.name, f"{one.cost:,.0f}", f"{one.surprises:,.2f}", f"{one.actions:,.1f}"] for one in policies(seen)]
     events = "Failures" if seen.grid.supervised else "Anomalies"
-    head = ["", "Cost per machine-year", f"{events} that nothing foresaw, per machine-year", "Acted, per machine-year"]
+    head = ["Per machine-year", "Cost", f"{events} not foreseen", "Acted"]
     note = (
-        "All on the same machines, with the costs of params.yaml. To act is to follow an alarm, true or false, or to "
-        "replace a component by schedule. The schedule knows the age that was cheapest on these very machines, which "
-        "nobody knows beforehand."
+        "All on the same machines, with the costs of params.yaml. Who never acts repairs what has failed. To act is to "
+        "follow an alarm, true or false, or to replace a component by schedule. The best schedule replaces each "
+        "component at the age that was cheapest on these very machines, which nobody knows beforehand."
     )
     return {"head": head, "rows": rows, "note": note} if rows else None
 
