@@ -17,6 +17,7 @@ OF_THE_CLUSTER = {"Namespace", "ClusterImagePolicy", "ClusterRole", "ClusterRole
 RIGHTS = {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"}
 # The log is a file with a lock on a disk that outlives its node: neither a disk of the node nor a share of files.
 NO_DISK = re.compile(r"local|nvme|ephemeral|hostpath|azurefile|nfs|efs|filestore", re.IGNORECASE)
+NOBODY = {"matchLabels": {"no": "selector"}}  # what a selector that is missing finds
 SIZES = {
     "Ki": 2**10,
     "Mi": 2**20,
@@ -72,6 +73,17 @@ def containers(one: Object) -> list[Object]:
     return [*spec.get("initContainers", []), *spec.get("containers", [])]
 
 
+def service_of(one: Object) -> Object:
+    """The container of the service, by its name; empty where none has that, which a rule of manifest_strict reports."""
+    return next((box for box in containers(one) if box["name"] == SCORE), {})
+
+
+def whole(environment: dict[str, str], name: str, default: int) -> int:
+    """A setting as a number; the default for what is none, which the service refuses as manifest_strict reports."""
+    text = environment.get(name, "")
+    return int(text) if text.isdecimal() else default
+
+
 def size(text: str | int) -> float:
     """A quantity of Kubernetes as a number."""
     number, unit = re.fullmatch(r"([\d.]+)(\w*)", str(text)).groups()  # type: ignore[union-attr]
@@ -114,7 +126,7 @@ def selector_of(one: Object) -> Object:
     spec = one["spec"]
     if one["kind"] == "Service":
         return {"matchLabels": spec["selector"]}
-    return spec.get("podSelector", spec.get("selector", {"matchLabels": {"no": "selector"}}))
+    return spec.get("podSelector", spec.get("selector", NOBODY))
 
 
 def open_ports(one: Object) -> dict[str | int, int]:
@@ -264,7 +276,7 @@ def _of_stateful_set(one: Object, objects: list[Object], facts: Facts) -> Iterat
     spreads = pod(one)["spec"].get("topologySpreadConstraints", [])  # type: ignore[index]
     if {spread["topologyKey"] for spread in spreads} < {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}:
         yield "it is not spread over hosts and zones"
-    if any(not selected_by(spread["labelSelector"], [one]) for spread in spreads):
+    if any(not selected_by(spread.get("labelSelector", NOBODY), [one]) for spread in spreads):
         yield "a spread constraint counts other pods"
     yield from _replicas(one, objects, facts)
     budgets = covering("PodDisruptionBudget", one, objects)
@@ -300,9 +312,9 @@ def _of_log(one: Object) -> Iterator[str]:
         yield "two nodes may write one log"
     if NO_DISK.search(claim.get("storageClassName", "")):
         yield f"the storage class {claim['storageClassName']} is no disk that outlives its node"
-    environment = settings_of(next(box for box in containers(one) if box["name"] == SCORE))
+    environment = settings_of(service_of(one))
     remote = "://" in environment.get("LOG_SINK", "")
-    most = int(environment.get("LOG_MAX_BYTES", (4 if remote else 8) << 30))
+    most = whole(environment, "LOG_MAX_BYTES", (4 if remote else 8) << 30)
     if size(claim["resources"]["requests"]["storage"]) < 1.1 * most:
         yield "its volume is smaller than what LOG_MAX_BYTES lets it hold"
     security = pod(one)["spec"].get("securityContext", {})  # type: ignore[index]
@@ -338,9 +350,9 @@ def _of_service(one: Object, container: Object, facts: Facts) -> Iterator[str]:
         yield "it stops while requests still arrive: preStop does not sleep"
     asks_ready = container.get("readinessProbe", {})
     noticed = asks_ready.get("periodSeconds", 10) * asks_ready.get("failureThreshold", 3) + 2
-    if int(environment.get("DRAIN_SECONDS", 1)) < noticed:
+    if whole(environment, "DRAIN_SECONDS", 1) < noticed:
         yield f"its drain ends before the cluster knows that it is not ready: DRAIN_SECONDS is below {noticed}"
-    if waits + int(environment.get("STOP_SECONDS", 9)) >= grace:
+    if waits + whole(environment, "STOP_SECONDS", 9) >= grace:
         yield "it is killed before it has shipped its log: terminationGracePeriodSeconds is too short"
     if environment.get("AUTH") == "open" and not facts.may_be_open:
         yield "it serves without authentication"
@@ -436,16 +448,16 @@ def _of_job(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
 
 def _of_store(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]:
     """That a log which is shipped to a store gets there: names, HTTPS, and an identity."""
-    environment = settings_of(next(box for box in containers(one) if box["name"] == SCORE))
+    environment = settings_of(service_of(one))
     kind = environment.get("LOG_SINK", "").partition("://")[0]
     if kind not in KEYS:
         return
     rules = [rule for policy in covering("NetworkPolicy", one, objects) for rule in policy["spec"].get("egress", [])]
-    reached = {port["port"] for rule in rules for port in rule.get("ports", [])}
+    reached = {(port["port"], port.get("protocol", "TCP")) for rule in rules for port in rule.get("ports", [])}
     if own := environment.get("AZURE_STORAGE_ENDPOINT", ""):
         yield from _of_own_store(own, reached, objects)
         return
-    yield from (f"its log cannot leave: no policy allows port {port}" for port in (53, 443) if port not in reached)
+    yield from _unreached({*NAMES, (443, "TCP")}, reached)
     account = find_named(objects, "ServiceAccount", pod(one)["spec"].get("serviceAccountName", "")) or {}  # type: ignore[index]
     annotation, label, setting = KEYS[kind]
     if annotation not in account.get("metadata", {}).get("annotations", {}):
@@ -456,7 +468,12 @@ def _of_store(one: Object, objects: list[Object], facts: Facts) -> Iterator[str]
         yield f"its log cannot be written: {setting} is not set"
 
 
-def _of_own_store(endpoint: str, reached: set[int], objects: list[Object]) -> Iterator[str]:
+def _unreached(needed: set[tuple[int, str]], reached: set[tuple[int, str]]) -> Iterator[str]:
+    for port, protocol in sorted(needed - reached):
+        yield f"its log cannot leave: no policy allows port {port} over {protocol}"
+
+
+def _of_own_store(endpoint: str, reached: set[tuple[int, str]], objects: list[Object]) -> Iterator[str]:
     """That a store in the cluster is there, at the port that is asked and allowed."""
     host, _, port = urlsplit(endpoint).netloc.partition(":")
     service = find_named(objects, "Service", host)
@@ -466,9 +483,10 @@ def _of_own_store(endpoint: str, reached: set[int], objects: list[Object]) -> It
     if int(port) not in {each["port"] for each in service["spec"]["ports"]}:
         yield f"its log cannot leave: the Service {host} has no port {port}"
     opened = {each for one in selected_by(selector_of(service), objects) for each in open_ports(one).values()}
-    yield from (f"its log cannot leave: no policy allows port {each}" for each in {53, *opened} if each not in reached)
+    yield from _unreached({*NAMES, *((each, "TCP") for each in opened)}, reached)
 
 
+NAMES = {(53, "UDP"), (53, "TCP")}  # a long answer comes over TCP
 # What each store asks for: an annotation of the account, a label of the pods, a setting.
 KEYS = {
     "az": ("azure.workload.identity/client-id", "azure.workload.identity/use", "AZURE_STORAGE_ACCOUNT_NAME"),

@@ -21,15 +21,17 @@ from score.model_counts import ModelCounts
 
 from . import manifest_custom as custom
 from . import manifest_later as later
+from . import manifest_strict as strict
 from . import schemas
 from .manifest_later import LATER
 from .manifest_mistakes import BASE, FULL, SCHEMA, Plant
 from .manifest_rules import OF_THE_CLUSTER, Facts, Object, applied
+from .manifest_strict_mistakes import STRICT
 
 
 def faults(objects: list[Object], facts: Facts) -> list[str]:
     """What every rule says of the objects, one line each."""
-    return [*custom.faults(objects, facts), *applied(later.RULES, objects, facts)]
+    return [*custom.faults(objects, facts), *applied(later.RULES | strict.RULES, objects, facts)]
 
 
 WITHOUT = "neither kustomize nor kubectl is on PATH"
@@ -281,6 +283,12 @@ def test_a_mistake_that_shows_later_is_found(full: list[Object], facts: Facts, n
     assert any(LATER[name].says in one for one in said), said
 
 
+@pytest.mark.parametrize("name", STRICT)
+def test_a_mistake_that_scanners_let_through_is_found(full: list[Object], facts: Facts, name: str) -> None:
+    said = faults(planted(full, STRICT[name]), facts)
+    assert any(STRICT[name].says in one for one in said), said
+
+
 @pytest.mark.parametrize("name", SCHEMA)
 def test_a_mistake_that_a_schema_knows_is_found(
     base: list[Object], minors: dict[str, schemas.Schemas], name: str
@@ -291,6 +299,6 @@ def test_a_mistake_that_a_schema_knows_is_found(
 
 
 def test_the_mistakes_are_many_and_different() -> None:
-    every: dict[str, Any] = BASE | FULL | LATER | SCHEMA
-    assert len(every) == len(BASE) + len(FULL) + len(LATER) + len(SCHEMA)
-    assert len(every) >= 60
+    every: dict[str, Any] = BASE | FULL | LATER | STRICT | SCHEMA
+    assert len(every) == len(BASE) + len(FULL) + len(LATER) + len(STRICT) + len(SCHEMA)
+    assert len(every) >= 200
