@@ -276,18 +276,21 @@ $(BIN)/python:
 	elif "$$python" -c 'import ensurepip' 2>/dev/null; then "$$python" -m venv $(VENV); \
 	else echo "make: $$python has no ensurepip; install it (Debian: apt install python3-venv), or install uv" >&2; exit 2; fi
 
+# Where Python may keep no bytecode, each command would compile the libraries again: 7 of the 11 s of model.validate.
+COMPILED := $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
+
 $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml | $(BIN)/python
 	@echo 'installing the locked requirements into $(VENV)'; \
 	if [ -x $(BIN)/uv ]; then uv=$(BIN)/uv; elif uv --version >/dev/null 2>&1; then uv=uv; \
 	else $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt && uv=$(BIN)/uv; fi && \
-	"$$uv" pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/uv.txt && \
+	"$$uv" pip sync --quiet $(COMPILED) --python $(BIN)/python --require-hashes requirements/dev.txt requirements/uv.txt && \
 	"$$uv" pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # An extra, which is installed where somebody asks for it, and is never in the image.
 $(VENV)/.%: requirements/%.txt $(INSTALLED)
 	@echo 'installing $< into $(VENV)'; uv=$(BIN)/uv; [ -x "$$uv" ] || uv=uv; \
-	"$$uv" pip install --quiet --python $(BIN)/python --require-hashes --requirement $<
+	"$$uv" pip install --quiet $(COMPILED) --python $(BIN)/python --require-hashes --requirement $<
 	@touch $@
 
 $(WHEEL): $(INSTALLED) README.md LICENSE $(shell find src model score -type f ! -path '*/__pycache__/*')
