@@ -258,7 +258,8 @@ def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> 
 
 def judge(check: Check, asked: params.Params, source: str) -> None:
     """Check the frames against the expectations of a run, and where they pass add what the run would do."""
-    if "datetime" in check.frames["telemetry"] and "machineID" in check.frames["telemetry"]:
+    times = check.frames["telemetry"].get("datetime")
+    if times is not None and times.dtype.kind == "M" and "machineID" in check.frames["telemetry"]:
         check.lines += describe(check.frames, asked.schema)
         steps = proposed_params.steps_minutes(check.frames["telemetry"])
         if len(steps) and float(steps.median()) < 1:

@@ -128,7 +128,7 @@ def remarks(telemetry: pd.DataFrame, sensors: Iterable[str]) -> list[str]:
 def _counts(telemetry: pd.DataFrame, name: str) -> bool:
     """Whether a sensor's readings never fall but where it starts anew."""
     ordered = telemetry[["machineID", "datetime", name]].dropna()
-    if len(ordered) < 20 or ordered[name].dtype.kind not in "iuf":
+    if len(ordered) < 20 or ordered[name].dtype.kind not in "iuf" or ordered["datetime"].dtype.kind != "M":
         return False
     ordered = ordered.sort_values(["machineID", "datetime"])
     steps = ordered.groupby("machineID")[name].diff().dropna()
