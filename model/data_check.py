@@ -278,6 +278,7 @@ def judge(check: Check, asked: params.Params, source: str) -> None:
     check.advice += [line for line in found.warnings if not (uneven and line.startswith("telemetry.datetime"))]
     if not check.faults:
         check.lines.append("")
+        check.advice += examine.elsewhen(check.frames)
         outlook(sources.frames_to_tables(check.frames, asked.schema, {}), asked, source, check)
 
 

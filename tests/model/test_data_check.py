@@ -347,3 +347,28 @@ def test_ages_that_look_like_the_ends_of_the_machines_names_are_ages(tmp_path, c
     assert code == cli.DONE, said
     assert "stands before each machine" not in said
     assert params.load(tmp_path / PROPOSED).schema.models == ("A", "B")
+
+
+# --- failures that teach nothing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [-4000, 40])
+def test_events_of_another_time_than_the_readings_are_said(shift, tmp_path, capsys):
+    events = breakdowns()
+    events["when"] += pd.Timedelta(days=shift)
+    code, said = check(folder(tmp_path, sensors=readings(), breakdowns=events), capsys)
+    assert code == cli.DONE, said
+    first = events["when"].min()
+    assert f"failures: 30 of 30 rows lie outside the time of the readings, such as {first:%Y-%m-%d %H:%M}, so" in said
+    assert "TIME_FORMAT= or EPOCH=" in said
+
+
+def test_maintenance_before_the_readings_is_no_remark(tmp_path, capsys):
+    """It says how long ago a component was replaced; all of it in another time is a remark."""
+    repairs = breakdowns().rename(columns={"part": "component"})
+    early = repairs.assign(when=repairs["when"] - pd.Timedelta(days=9))
+    plant = folder(tmp_path, sensors=readings(), repairs=early, breakdowns=breakdowns())
+    code, said = check(plant, capsys)
+    assert (code, "outside the time" in said) == (cli.DONE, False)
+    folder(tmp_path, repairs=repairs.assign(when=repairs["when"] - pd.Timedelta(days=900)))
+    assert "maint: 30 of 30 rows lie outside the time of the readings" in check(plant, capsys)[1]
