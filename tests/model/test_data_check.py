@@ -372,3 +372,16 @@ def test_maintenance_before_the_readings_is_no_remark(tmp_path, capsys):
     assert (code, "outside the time" in said) == (cli.DONE, False)
     folder(tmp_path, repairs=repairs.assign(when=repairs["when"] - pd.Timedelta(days=900)))
     assert "maint: 30 of 30 rows lie outside the time of the readings" in check(plant, capsys)[1]
+
+
+def test_failures_that_no_head_can_foresee_are_refused_as_the_gate_would(tmp_path, capsys):
+    """They lie in the judged rows alone, and there are enough of them to judge by."""
+    machines = tuple(f"m{k}" for k in range(6))
+    late = breakdowns(machines, every_days=1)
+    plant = folder(tmp_path, sensors=readings(machines), breakdowns=late[late["when"] > "2026-01-13"])
+    code, said = check(plant, capsys)
+    assert code == cli.REFUSED, said
+    assert "anomaly-only in effect: no component has failed often enough" in said
+    assert "failures are held out, and no component has failed often enough in training for a head" in said
+    folder(tmp_path, breakdowns=late)
+    assert check(plant, capsys)[0] == cli.DONE
