@@ -254,7 +254,8 @@ def _heads(learned: Grid, failures: bool, asked: params.Params, check: Check) ->
     if not failures:
         check.lines.append("anomaly-only: without a table of failures a run trains only the anomaly head")
         check.advice.append(
-            "no failures are known, so no head can learn to foresee them: add a table of time, machine and component"
+            "no failures are known, so no head can learn to foresee them: add a table of time, machine and component, "
+            "or say which rows of a log are failures, such as FAILURES=level=ERROR"
         )
         return []
     reasons = {name: headless(learned, c, asked) for c, name in enumerate(asked.schema.components)}

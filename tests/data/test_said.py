@@ -149,6 +149,29 @@ def test_lines_to_skip_are_skipped_where_they_stand(check):
     assert len(frames["machines"]) == 3
 
 
+@pytest.mark.parametrize("words", [[], ["--machine", "file"]])
+@pytest.mark.parametrize("column", ["unit", "serial"])
+def test_a_column_that_is_the_same_in_all_files_is_no_machine_where_each_file_is_one(words, column, check):
+    files = {
+        f"{name}.csv": text(rows.drop(columns="machine").assign(**{column: "hall 3"}))
+        for name, rows in readings().groupby("machine")
+    }
+    code, said, frames = check(files | {"failures.csv": text(failures())}, *words)
+    assert code == cli.DONE, said
+    whole(frames)
+
+
+def test_each_file_is_a_machine_where_that_is_said_though_a_column_could_be_one(check):
+    """Each file has a serial number of its own; the failures know the names of the files."""
+    files = {
+        f"{name}.csv": text(rows.assign(machine=f"{7000 + k}"))
+        for k, (name, rows) in enumerate(readings().groupby("machine"))
+    }
+    code, said, frames = check(files | {"failures.csv": text(failures())}, "--machine", "file")
+    assert code == cli.DONE, said
+    whole(frames)
+
+
 NOWHERE = {
     "time_format": (
         "%d.%m.%Y",

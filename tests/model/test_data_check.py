@@ -93,6 +93,7 @@ def test_three_machines_without_failures_run_anomaly_only_and_learn_from_failure
     assert "sensors.csv is telemetry: timestamp is datetime, asset is machineID" in said
     assert "9,072 rows of 3 machines, 2026-01-05 00:00 to 2026-01-25 23:50, one every 10 minutes" in said
     assert "anomaly-only: without a table of failures" in said
+    assert "add a table of time, machine and component, or say which rows of a log are failures, such as " in said
     assert "split.rule prefix: the first third of each machine's rows trains: split by machine, " in said
     assert f"\nfits: make adopt DATA={plant} makes it this copy's fleet; to only try it: " in said
     assert said.endswith(f" make run DATA={plant} PARAMS={PROPOSED}\n")

@@ -83,10 +83,7 @@ def add(
             if _called(group) and (question := unknown_times([group])) is not None:
                 result.faults.append(question)  # its events would be lost
         elif table in tables:
-            other = tables[table].group.name
-            result.aside[group.names[0]] = [
-                f"looks like {table}, as {other} does, with other columns: give it the same columns if it is"
-            ]
+            result.aside[group.names[0]] = [_why_second(group, table, tables[table], asked, known)]
         else:
             _table(tables, table, group, asked, known, result)
     _flags(tables, asked, result)
@@ -117,6 +114,16 @@ def _why_no_table(group: Group, asked: Asked, known: set[str]) -> str:
     if found.machine is None:
         return "no column that names the machine was found in it"
     return "neither its name nor its columns say whether it is errors, maint, failures or machines: rename the file"
+
+
+def _why_second(group: Group, table: str, first: FoundTable, asked: Asked, known: set[str]) -> str:
+    """Why a file that looks like a table that is there already is not used, and how it could be."""
+    said = f"looks like {table}, as {first.group.name} does, with other columns: give it the same columns if it is"
+    found = roles.heads(group, asked.time, asked.machine, known)
+    words_in = [name for name in group.of_kind("text") if name not in (found.time, found.clock, found.machine)]
+    if table == "telemetry" and words_in:
+        said += f"; if each row is an event, say which kind in its name, such as failures ({words_in[0]})"
+    return said
 
 
 def _table(

@@ -94,7 +94,7 @@ def _telemetry(groups: list[Group], layout: Mapping[str, str], asked: Asked, res
 def _shaped(group: Group, found: KeyColumns, asked: Asked, result: Guess) -> FoundTable | None:
     """The readings with their shape: wide or long, a machine in each row, in each file, or one machine."""
     long, found = (None, found) if asked.sensors else roles.long_of(group, found)
-    if asked.machine == "one":
+    if asked.machine in ("one", "file") and asked.machine not in group.rows:
         found = KeyColumns(found.time, found.clock, None)
     telemetry = FoundTable(group, found, long)
     if long is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -57,6 +58,6 @@ def reads_marks(texts: pd.Series, said: Read) -> bool:
 
 def together(read: list[Read]) -> Read:
     """The settings of files that are one table; what only some of them hold is told from each file."""
-    first = read[0]
-    apart = [key for key in ("separator", "encoding", "skip_lines") if len({getattr(one, key) for one in read}) > 1]
-    return replace(first, **dict.fromkeys(apart))
+    keys = ("separator", "encoding", "skip_lines")
+    apart: dict[str, Any] = {key: None for key in keys if len({getattr(one, key) for one in read}) > 1}
+    return replace(read[0], **apart)

@@ -157,7 +157,27 @@ def _group(members: list[_Member]) -> Group:
             f"{group.name} has no line with the names of its columns: its first line, {', '.join(group.columns[:4])}, "
             "holds values and would be lost; add such a line, such as time,machine and the names of the sensors"
         )
+    elif files.suffix(Path(group.names[0])) not in files.PARQUET and group.question is None:
+        group.question = _units(group)
     return group
+
+
+def _units(group: Group) -> str | None:
+    """What is to be done about a line of units below the names of the columns; None where there is none.
+
+    It has text where all below are numbers, and no time.
+    """
+    first = group.rows.iloc[0]
+    numbers = {name: kind.numbers for name, kind in group.kinds.items() if kind.kind in ("whole", "number")}
+    odd = [str(first[name]) for name, told in numbers.items() if told is not None and pd.isna(told.iloc[0])]
+    odd = [text for text in odd if text != "nan" and text not in group.missing]
+    stamps = [pd.Series([first[name]], dtype="str").dropna() for name in group.of_kind("time")]
+    if not odd or not stamps or any(len(text) and times.form_of(text, hinted=True) for text in stamps):
+        return None
+    return (
+        f"{group.name}: the line below the names of its columns holds no reading, but {', '.join(odd[:4])}: take that "
+        "line out of the file; units can stand in the names of the columns"
+    )
 
 
 def _nameless(group: Group) -> bool:
