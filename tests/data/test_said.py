@@ -172,6 +172,16 @@ def test_each_file_is_a_machine_where_that_is_said_though_a_column_could_be_one(
     whole(frames)
 
 
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M", "%d.%m.%Y %H:%M", "s"])
+def test_a_zone_that_lacks_one_of_the_times_is_refused_before_that_time_is_shifted(form, check):
+    """An hour is skipped in Berlin on 31 March; seconds since 1970 are of no zone."""
+    code, first, _ = check({"readings.csv": text(readings("2024-03-28"), form)}, "--time-zone", "Europe/Berlin")
+    assert code == (cli.DONE if form == "s" else cli.REFUSED), first
+    if form != "s":
+        skipped = pd.Timestamp("2024-03-31 02:00").strftime(form)
+        assert first.startswith(f"readings.csv has {skipped} in time, a time that clocks skip in Europe/Berlin")
+
+
 NOWHERE = {
     "time_format": (
         "%d.%m.%Y",

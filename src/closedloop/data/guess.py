@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from closedloop.data import events, fleets, reading, roles, sniff
+from closedloop.data import events, fleets, reading, roles, sniff, times
 from closedloop.data.files import readable
 from closedloop.data.kinds import FORM, Group, groups_of, kept, texts_of, written
 from closedloop.data.proposed import TIMES, Asked, FoundTable, Guess, time_settings
@@ -58,6 +58,8 @@ def guess(location: Path, asked: Asked | None = None) -> Guess:
         )
     _write(tables, layout, asked, result)
     _unheeded(tables, groups, asked, result)
+    if zone := asked.read.get("time_zone"):
+        result.faults += [fault for found in tables.values() if (fault := _without(found, zone)) is not None]
     return result
 
 
@@ -218,6 +220,23 @@ def _unheeded(tables: dict[str, FoundTable], groups: list[Group], asked: Asked, 
             f"{key.upper()}={asked.read[key]} fits none of the {'times' if key in TIMES else 'files'}: {there}; "
             "correct it, or leave it out where that is right",
         )
+
+
+def _without(found: FoundTable, zone: str) -> str | None:
+    """What to do about a time of a table that the zone does not have; None where it has all."""
+    if (time := found.heads.time) is None:
+        return None
+    column, own = found.group.rows[time], {key: found.own[key] for key in TIMES if key in found.own}
+    if found.heads.clock:
+        column = (column.astype("str") + " " + found.group.rows[found.heads.clock].astype("str")).rename(time)
+    lost = times.not_in_zone(column, reading.settings(own | {"time_zone": zone}, "telemetry"))
+    if lost is None:
+        return None
+    return (
+        f"{found.group.name} has {lost} in {time}, a time that clocks skip in {zone} when summer time begins, so these "
+        "times are of another zone: leave out TIME_ZONE= if they are UTC, or give this table's zone in params.yaml, "
+        "as read.failures.time_zone for failures"
+    )
 
 
 def _times_of(tables: dict[str, FoundTable]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -194,9 +194,19 @@ def holds(column: pd.Series, form: TimeForm | None, read: Read, units: Collectio
 
 def _times_in(values: pd.Series, read: Read) -> int:
     """How many of the values can be read so."""
-    found = parsed(values, read)
-    known = found.notna() if found.dtype.kind == "M" else found.map(lambda value: isinstance(value, datetime.datetime))
-    return int(known.sum())
+    return int(_known(parsed(values, read)).sum())
+
+
+def _known(found: pd.Series) -> pd.Series:
+    """Which values were read as times."""
+    return found.notna() if found.dtype.kind == "M" else found.map(lambda value: isinstance(value, datetime.datetime))
+
+
+def not_in_zone(column: pd.Series, read: Read) -> Any:
+    """The first local time that the zone does not have, as when summer time begins; None without one."""
+    local, plain = (parsed(column, each) for each in (read, replace(read, time_zone=None)))
+    lost = column[_known(plain) & ~_known(local)]
+    return lost.iloc[0] if len(lost) else None
 
 
 def in_order(form: TimeForm, said: str | None) -> str | None:
