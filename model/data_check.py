@@ -226,23 +226,7 @@ def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> 
         f"training: {_many(len(parts.training_machines), 'machine')}, {int(parts.training.sum()):,} rows, "
         f"{learned.years.sum():.2f} machine-years; a row looks back {asked.features['history_hours']:.4g} hours"
     )
-    reasons = {name: headless(learned, c, asked) for c, name in enumerate(asked.schema.components)}
-    heads = [name for name, reason in reasons.items() if reason is None and tables.failures is not None]
-    if tables.failures is None:
-        check.lines.append("anomaly-only: without a table of failures a run trains only the anomaly head")
-        check.advice.append(
-            "no failures are known, so no head can learn to foresee them: add a table of time, machine and component"
-        )
-    else:
-        check.lines.append(
-            f"failure heads, {asked.labels['horizon_hours']:.4g} hours ahead: {', '.join(heads) or 'none'}"
-        )
-        without = [f"{name} ({reason})" for name, reason in reasons.items() if reason is not None]
-        if without:
-            check.lines.append(f"    no head for {', '.join(without)}")
-        if not heads:
-            check.lines.append("anomaly-only in effect: no component has failed often enough for a head")
-            check.advice.append("too few failures to learn from: give a longer time, or give similar failures one name")
+    heads = _heads(learned, tables.failures is not None, asked, check)
     kept, since = holdout(tables, parts, history_us)
     intervals = None if check.anomalies is None else Intervals.of(check.anomalies, tables.names)
     judged_from = {code: us for code, us in zip(kept.codes(since), since.values(), strict=True) if code is not None}
@@ -252,13 +236,42 @@ def outlook(tables: Tables, asked: params.Params, source: str, check: Check) -> 
     needed = f"the gate needs {gate['minimum_machines']} machines and {gate['minimum_failures']} {what}"
     verdict = "the gate can judge" if enough else f"figures are shown, but the gate does not judge: {needed}"
     check.lines.append(f"held out: {_many(len(grid.ids), 'machine')} with {grid.event_count} {what}: {verdict}")
+    if enough and grid.supervised and not heads:  # the gate refuses that model, and so its run
+        more = ", or let more rows train (split.prefix in the proposal, then PARAMS=)" * (rule == "prefix")
+        check.faults.append(
+            f"{grid.event_count} failures are held out, and no component has failed often enough in training for a "
+            f"head to foresee them, so the gate would refuse the model: give a longer time, or give similar failures "
+            f"one name{more}; until then a run without the table of failures trains the anomaly head"
+        )
+    elif tables.failures is not None and not heads:
+        check.advice.append("too few failures to learn from: give a longer time, or give similar failures one name")
     if not enough and (grid.supervised or intervals is not None):
         check.advice.append(f"{needed} in the holdout: give more machines or a longer time")
 
 
+def _heads(learned: Grid, failures: bool, asked: params.Params, check: Check) -> list[str]:
+    """Return the components that get a head, and say why others get none. ``failures``: whether there is a table."""
+    if not failures:
+        check.lines.append("anomaly-only: without a table of failures a run trains only the anomaly head")
+        check.advice.append(
+            "no failures are known, so no head can learn to foresee them: add a table of time, machine and component, "
+            "or say which rows of a log are failures, such as FAILURES=level=ERROR"
+        )
+        return []
+    reasons = {name: headless(learned, c, asked) for c, name in enumerate(asked.schema.components)}
+    heads = [name for name, reason in reasons.items() if reason is None]
+    check.lines.append(f"failure heads, {asked.labels['horizon_hours']:.4g} hours ahead: {', '.join(heads) or 'none'}")
+    if without := [f"{name} ({reason})" for name, reason in reasons.items() if reason is not None]:
+        check.lines.append(f"    no head for {', '.join(without)}")
+    if not heads:
+        check.lines.append("anomaly-only in effect: no component has failed often enough for a head")
+    return heads
+
+
 def judge(check: Check, asked: params.Params, source: str) -> None:
     """Check the frames against the expectations of a run, and where they pass add what the run would do."""
-    if "datetime" in check.frames["telemetry"] and "machineID" in check.frames["telemetry"]:
+    times = check.frames["telemetry"].get("datetime")
+    if times is not None and times.dtype.kind == "M" and "machineID" in check.frames["telemetry"]:
         check.lines += describe(check.frames, asked.schema)
         steps = proposed_params.steps_minutes(check.frames["telemetry"])
         if len(steps) and float(steps.median()) < 1:
@@ -277,6 +290,7 @@ def judge(check: Check, asked: params.Params, source: str) -> None:
     check.advice += [line for line in found.warnings if not (uneven and line.startswith("telemetry.datetime"))]
     if not check.faults:
         check.lines.append("")
+        check.advice += examine.elsewhen(check.frames)
         outlook(sources.frames_to_tables(check.frames, asked.schema, {}), asked, source, check)
 
 

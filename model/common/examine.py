@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from closedloop.data import times
-from closedloop.data.frames import refusal
+from closedloop.data.frames import Frames, refusal
+from closedloop.data.schema import CODE_COLUMN
 
 FAR = 10  # a reading further off than so many spans of the middle 99.8 % is far from all others
 SILENT = 0.9  # a sensor with fewer readings than the rest of the rows is nearly silent
@@ -128,11 +129,33 @@ def remarks(telemetry: pd.DataFrame, sensors: Iterable[str]) -> list[str]:
 def _counts(telemetry: pd.DataFrame, name: str) -> bool:
     """Whether a sensor's readings never fall but where it starts anew."""
     ordered = telemetry[["machineID", "datetime", name]].dropna()
-    if len(ordered) < 20 or ordered[name].dtype.kind not in "iuf":
+    if len(ordered) < 20 or ordered[name].dtype.kind not in "iuf" or ordered["datetime"].dtype.kind != "M":
         return False
     ordered = ordered.sort_values(["machineID", "datetime"])
     steps = ordered.groupby("machineID")[name].diff().dropna()
     return len(steps) > 0 and bool((steps >= 0).mean() > 0.99) and bool((steps > 0).mean() > 0.2)
+
+
+def elsewhen(frames: Frames) -> list[str]:
+    """Return a sentence on each table most of whose rows lie before the first reading or after the last one.
+
+    Such rows teach nothing, but for maintenance before the readings. Their times may be of another form than was taken.
+    """
+    said = []
+    readings = frames["telemetry"]["datetime"]
+    for table in (table for table in CODE_COLUMN if table in frames):
+        when = frames[table]["datetime"]
+        before, after = when < readings.min(), when > readings.max()
+        if table == "maint" and not before.all():
+            before &= False
+        outside = when[before | after]
+        if len(outside) > len(when) / 2:
+            said.append(
+                f"{table}: {len(outside):,} of {len(when):,} rows lie outside the time of the readings, such as "
+                f"{outside.iloc[0]:%Y-%m-%d %H:%M}, so they teach a model little or nothing: where these times were "
+                "read wrong, say how with TIME_FORMAT= or EPOCH=; else give readings of that time"
+            )
+    return said
 
 
 # --- rows that repeat a time ------------------------------------------------------------------------------------------

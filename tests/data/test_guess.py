@@ -156,6 +156,19 @@ def test_two_files_of_one_table_with_other_columns_are_not_mixed_up(put):
     ]
 
 
+@pytest.mark.parametrize("name", ["Unplanned stops", "stoppages", "Stillstände"])
+def test_stops_with_minutes_lost_are_failures_and_no_second_telemetry(put, name):
+    found = guess(put(**{"sensors": readings(), name: events(cause=["belt", "motor"], minutes=[12.5, 40.0])}))
+    assert found.columns["failures"] == WHEN | {"cause": "failure"}
+    assert (found.sensors, found.faults) == (["temp"], [])
+
+
+def test_a_table_of_events_without_a_telling_name_is_told_what_to_be_called(put):
+    found = guess(put(sensors=readings(), book=events(cause=["belt", "motor"], minutes=[12.5, 40.0])))
+    assert "book.csv" in found.aside
+    assert "if each row is an event, say which kind in its name, such as failures (cause)" in found.aside["book.csv"][0]
+
+
 def test_a_file_of_something_else_is_left_aside(put):
     found = guess(put(sensors=readings(), costs="item,price\nbolt,3\nnut,1\n", broken='a,b\n"1,2\n'))
     assert found.aside["costs.csv"] == ["no column of times was found in it"]

@@ -88,6 +88,18 @@ def test_a_form_of_times_that_is_not_known_is_asked_with_the_flag_that_settles_i
     assert check({"readings.csv": frame}, "--time", "ts", "--time-format", "%Y-%m-%d-%H.%M.%S")[0] == cli.DONE
 
 
+@pytest.mark.parametrize("time", ["", "[UTC]"])
+def test_a_line_of_units_is_the_first_fix_and_nothing_is_to_be_filled_in(time, check):
+    head, _, rows = readings().to_csv(index=False).partition("\n")
+    files = {"readings.csv": f"{head}\n{time},,°C,m³/h\n{rows}"}
+    code, said, first = check(files)
+    assert code == cli.REFUSED, said
+    assert first.startswith("readings.csv: the line below the names of its columns holds no reading, but °C, m³/h:")
+    assert check({"readings.csv": f"{head}\n{rows}"})[0] == cli.DONE
+    slip = rows.replace(rows.split(",")[2], "Bad", 1)  # a slip in the first row is no line of units
+    assert "telemetry.Temp: is not a number: 1 of 360 rows" in check({"readings.csv": f"{head}\n{slip}"})[2]
+
+
 # --- files that cannot be read ----------------------------------------------------------------------------------------
 
 

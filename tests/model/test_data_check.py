@@ -93,6 +93,7 @@ def test_three_machines_without_failures_run_anomaly_only_and_learn_from_failure
     assert "sensors.csv is telemetry: timestamp is datetime, asset is machineID" in said
     assert "9,072 rows of 3 machines, 2026-01-05 00:00 to 2026-01-25 23:50, one every 10 minutes" in said
     assert "anomaly-only: without a table of failures" in said
+    assert "add a table of time, machine and component, or say which rows of a log are failures, such as " in said
     assert "split.rule prefix: the first third of each machine's rows trains: split by machine, " in said
     assert f"\nfits: make adopt DATA={plant} makes it this copy's fleet; to only try it: " in said
     assert said.endswith(f" make run DATA={plant} PARAMS={PROPOSED}\n")
@@ -347,3 +348,41 @@ def test_ages_that_look_like_the_ends_of_the_machines_names_are_ages(tmp_path, c
     assert code == cli.DONE, said
     assert "stands before each machine" not in said
     assert params.load(tmp_path / PROPOSED).schema.models == ("A", "B")
+
+
+# --- failures that teach nothing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [-4000, 40])
+def test_events_of_another_time_than_the_readings_are_said(shift, tmp_path, capsys):
+    events = breakdowns()
+    events["when"] += pd.Timedelta(days=shift)
+    code, said = check(folder(tmp_path, sensors=readings(), breakdowns=events), capsys)
+    assert code == cli.DONE, said
+    first = events["when"].min()
+    assert f"failures: 30 of 30 rows lie outside the time of the readings, such as {first:%Y-%m-%d %H:%M}, so" in said
+    assert "TIME_FORMAT= or EPOCH=" in said
+
+
+def test_maintenance_before_the_readings_is_no_remark(tmp_path, capsys):
+    """It says how long ago a component was replaced; all of it in another time is a remark."""
+    repairs = breakdowns().rename(columns={"part": "component"})
+    early = repairs.assign(when=repairs["when"] - pd.Timedelta(days=9))
+    plant = folder(tmp_path, sensors=readings(), repairs=early, breakdowns=breakdowns())
+    code, said = check(plant, capsys)
+    assert (code, "outside the time" in said) == (cli.DONE, False)
+    folder(tmp_path, repairs=repairs.assign(when=repairs["when"] - pd.Timedelta(days=900)))
+    assert "maint: 30 of 30 rows lie outside the time of the readings" in check(plant, capsys)[1]
+
+
+def test_failures_that_no_head_can_foresee_are_refused_as_the_gate_would(tmp_path, capsys):
+    """They lie in the judged rows alone, and there are enough of them to judge by."""
+    machines = tuple(f"m{k}" for k in range(6))
+    late = breakdowns(machines, every_days=1)
+    plant = folder(tmp_path, sensors=readings(machines), breakdowns=late[late["when"] > "2026-01-13"])
+    code, said = check(plant, capsys)
+    assert code == cli.REFUSED, said
+    assert "anomaly-only in effect: no component has failed often enough" in said
+    assert "failures are held out, and no component has failed often enough in training for a head" in said
+    folder(tmp_path, breakdowns=late)
+    assert check(plant, capsys)[0] == cli.DONE

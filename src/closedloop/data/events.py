@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from closedloop.data import fleets, roles, words
-from closedloop.data.kinds import Group, texts_of
+from closedloop.data.kinds import ENOUGH, Group, texts_of
 from closedloop.data.proposed import Asked, FoundTable, Guess, time_settings
 from closedloop.data.roles import KeyColumns
 from closedloop.data.schema import CODE_COLUMN
@@ -18,9 +18,8 @@ WHAT = {"errors": "which error", "maint": "which component was replaced", "failu
 
 def table_of(group: Group, asked: Asked, known: set[str] | None = None) -> str | None:
     """The table that a group of files most likely holds, or None."""
-    stem = group.names[0].rpartition("/")[2].partition(".")[0]
     found = roles.heads(group, asked.time, asked.machine, known or set())
-    named = [table for table, hints in words.FILE_WORDS.items() if words.rank(stem, hints) is not None]
+    named = _called(group)
     machine = found.machine
     once = machine is not None and texts_of(group.rows[machine]).is_unique
     if "machines" in named and once:
@@ -44,6 +43,12 @@ def table_of(group: Group, asked: Asked, known: set[str] | None = None) -> str |
     if numbers or flags or any(group.kinds[name].kind == "whole" for name in others):
         return "telemetry"
     return None
+
+
+def _called(group: Group) -> list[str]:
+    """The tables that a group's file is called after."""
+    stem = group.names[0].rpartition("/")[2].partition(".")[0]
+    return [table for table, hints in words.FILE_WORDS.items() if words.rank(stem, hints) is not None]
 
 
 def _about_machines(group: Group) -> bool:
@@ -75,14 +80,30 @@ def add(
         table = next((layout[name] for name in group.names if name in layout), None) or table_of(group, asked, known)
         if table is None:
             result.aside[group.names[0]] = [_why_no_table(group, asked, known)]
+            if _called(group) and (question := unknown_times([group])) is not None:
+                result.faults.append(question)  # its events would be lost
         elif table in tables:
-            other = tables[table].group.name
-            result.aside[group.names[0]] = [
-                f"looks like {table}, as {other} does, with other columns: give it the same columns if it is"
-            ]
+            result.aside[group.names[0]] = [_why_second(group, table, tables[table], asked, known)]
         else:
             _table(tables, table, group, asked, known, result)
     _flags(tables, asked, result)
+
+
+def unknown_times(groups: Iterable[Group]) -> str | None:
+    """The question of a column that is called a time and holds none that is known; None where there is no such."""
+    for group in groups:
+        for name in group.of_kind("text", "whole", "number"):
+            values = texts_of(group.rows[name]).dropna()
+            if (
+                words.rank(name, words.COLUMN_WORDS["datetime"]) is None
+                or not values.str.contains(r"\d").mean() > ENOUGH
+            ):
+                continue
+            return (
+                f"{group.name}: {name} has {values.iloc[0]}, and that form of time is not known: say it in the codes "
+                f'of strptime, such as TIME={name} TIME_FORMAT="%d.%m.%Y %H:%M:%S"'
+            )
+    return None
 
 
 def _why_no_table(group: Group, asked: Asked, known: set[str]) -> str:
@@ -93,6 +114,16 @@ def _why_no_table(group: Group, asked: Asked, known: set[str]) -> str:
     if found.machine is None:
         return "no column that names the machine was found in it"
     return "neither its name nor its columns say whether it is errors, maint, failures or machines: rename the file"
+
+
+def _why_second(group: Group, table: str, first: FoundTable, asked: Asked, known: set[str]) -> str:
+    """Why a file that looks like a table that is there already is not used, and how it could be."""
+    said = f"looks like {table}, as {first.group.name} does, with other columns: give it the same columns if it is"
+    found = roles.heads(group, asked.time, asked.machine, known)
+    words_in = [name for name in group.of_kind("text") if name not in (found.time, found.clock, found.machine)]
+    if table == "telemetry" and words_in:
+        said += f"; if each row is an event, say which kind in its name, such as failures ({words_in[0]})"
+    return said
 
 
 def _table(

@@ -140,7 +140,8 @@ def convert(column: pd.Series, kind: str) -> tuple[pd.Series, NDArray[np.bool_]]
         if pd.api.types.is_datetime64_any_dtype(column):
             times = column.dt.tz_localize("UTC") if column.dt.tz is None else column.dt.tz_convert("UTC")
         else:
-            times = pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce")
+            bare = column.mask(column.map(lambda v: isinstance(v, int | float))) if column.dtype == object else column
+            times = pd.to_datetime(bare, utc=True, format="ISO8601", errors="coerce")
         return times.dt.as_unit("us"), present & times.isna().to_numpy()
     if boolean or pd.api.types.is_datetime64_any_dtype(column):
         return pd.Series(np.nan, column.index), present

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from closedloop.data import events, fleets, reading, roles, sniff, words
+from closedloop.data import events, fleets, reading, roles, sniff, times
 from closedloop.data.files import readable
-from closedloop.data.kinds import ENOUGH, Group, groups_of, texts_of
-from closedloop.data.proposed import Asked, FoundTable, Guess, time_settings
+from closedloop.data.kinds import FORM, Group, groups_of, kept, texts_of, written
+from closedloop.data.proposed import TIMES, Asked, FoundTable, Guess, time_settings
 from closedloop.data.roles import KeyColumns
 from closedloop.data.schema import KEYS, UNWRITABLE, DataError
 from closedloop.data.sources import native
+
+SHOWN = 3  # files or times, in a sentence
 
 
 def guess(location: Path, asked: Asked | None = None) -> Guess:
@@ -38,6 +40,8 @@ def guess(location: Path, asked: Asked | None = None) -> Guess:
     read = reading.settings(reading.check(asked.read, "data-check"), "telemetry")
     groups = groups_of(location, paths, read, result.aside, result.faults)
     _know(asked, groups)
+    forms = [kind.form for group in groups for kind in group.kinds.values() if kind.form is not None]
+    result.units = {form.epoch for form in forms if form.epoch}
     tables: dict[str, FoundTable] = {}
     telemetry = _telemetry(groups, layout, asked, result)
     if telemetry is not None:
@@ -48,29 +52,15 @@ def guess(location: Path, asked: Asked | None = None) -> Guess:
         events.add(tables, rest, layout, asked, known, result)
     elif not result.faults:
         result.faults.append(
-            _unknown_times(groups)
+            events.unknown_times(groups)
             or "no file has a time and numbers in each row: export the readings of your sensors as one table, with a "
             "column for the time, one for the machine and one for each sensor"
         )
     _write(tables, layout, asked, result)
+    _unheeded(tables, groups, asked, result)
+    if zone := asked.read.get("time_zone"):
+        result.faults += [fault for found in tables.values() if (fault := _without(found, zone)) is not None]
     return result
-
-
-def _unknown_times(groups: list[Group]) -> str | None:
-    """The question of a column that is called a time and holds none that is known; None where there is no such."""
-    for group in groups:
-        for name in group.of_kind("text", "whole", "number"):
-            values = texts_of(group.rows[name]).dropna()
-            if (
-                words.rank(name, words.COLUMN_WORDS["datetime"]) is None
-                or not values.str.contains(r"\d").mean() > ENOUGH
-            ):
-                continue
-            return (
-                f"{group.name}: {name} has {values.iloc[0]}, and that form of time is not known: say it in the codes "
-                f'of strptime, such as TIME={name} TIME_FORMAT="%d.%m.%Y %H:%M:%S"'
-            )
-    return None
 
 
 def _know(asked: Asked, groups: list[Group]) -> None:
@@ -106,7 +96,7 @@ def _telemetry(groups: list[Group], layout: Mapping[str, str], asked: Asked, res
 def _shaped(group: Group, found: KeyColumns, asked: Asked, result: Guess) -> FoundTable | None:
     """The readings with their shape: wide or long, a machine in each row, in each file, or one machine."""
     long, found = (None, found) if asked.sensors else roles.long_of(group, found)
-    if asked.machine == "one":
+    if asked.machine in ("one", "file") and asked.machine not in group.rows:
         found = KeyColumns(found.time, found.clock, None)
     telemetry = FoundTable(group, found, long)
     if long is not None:
@@ -202,21 +192,62 @@ def _write(tables: dict[str, FoundTable], layout: Mapping[str, str], asked: Aske
         result.files[table] = fleets.pattern(group.names, others)
         result.names[table] = group.name
         form = sniff.as_keys(group.form, group.read)
-        used[table] = form | found.own
+        used[table] = form | kept(group, asked.read) | found.own
         if group.missing and table == "telemetry":
             used[table]["missing"] = group.missing
         if told := sniff.said(group.form, group.read):
             result.said[table] = told
-    result.read = _merged(used) | asked.read
+    # what was said of the form of files and times stands with the tables that it fits
+    result.read = _merged(used) | {key: asked.read[key] for key in asked.read if key not in (*FORM, *TIMES)}
     if "missing" in asked.read and "missing" in used.get("telemetry", {}):
         result.read["missing"] = [*dict.fromkeys([*asked.read["missing"], *used["telemetry"]["missing"]])]
-    if "time_format" in asked.read or "epoch" in asked.read:
-        for own in [result.read, *(result.read.get(table, {}) for table in KEYS)]:
-            for key in {"time_format", "epoch"} - set(asked.read):
-                own.pop(key, None)
     standard = {name: table for name, table in layout.items() if table in KEYS}
     if {name: table for table, name in result.files.items() if isinstance(name, str)} == standard:
         result.files = {}  # the standard layout needs no names
+
+
+def _unheeded(tables: dict[str, FoundTable], groups: list[Group], asked: Asked, result: Guess) -> None:
+    """Put a fault first for what a person said of the form of files or times, and what holds for none of them."""
+    largest = sorted(groups, key=lambda group: -group.rows.size)[:SHOWN]
+    for key in (key for key in (*FORM, *TIMES) if key in asked.read):
+        if key in FORM and any(key in kept(group, asked.read) for group in groups):
+            continue
+        if key in TIMES and (key in result.heeded or not (found := _times_of(tables))):
+            continue
+        there = found if key in TIMES else "; ".join(written(group, key) for group in largest)
+        result.faults.insert(
+            0,
+            f"{key.upper()}={asked.read[key]} fits none of the {'times' if key in TIMES else 'files'}: {there}; "
+            "correct it, or leave it out where that is right",
+        )
+
+
+def _without(found: FoundTable, zone: str) -> str | None:
+    """What to do about a time of a table that the zone does not have; None where it has all."""
+    if (time := found.heads.time) is None:
+        return None
+    column, own = found.group.rows[time], {key: found.own[key] for key in TIMES if key in found.own}
+    if found.heads.clock:
+        column = (column.astype("str") + " " + found.group.rows[found.heads.clock].astype("str")).rename(time)
+    lost = times.not_in_zone(column, reading.settings(own | {"time_zone": zone}, "telemetry"))
+    if lost is None:
+        return None
+    return (
+        f"{found.group.name} has {lost} in {time}, a time that clocks skip in {zone} when summer time begins, so these "
+        "times are of another zone: leave out TIME_ZONE= if they are UTC, or give this table's zone in params.yaml, "
+        "as read.failures.time_zone for failures"
+    )
+
+
+def _times_of(tables: dict[str, FoundTable]) -> str:
+    """The first time of each table, and how it is read."""
+    said = []
+    for found in tables.values():
+        if (time := found.heads.time) is None:
+            continue
+        form = next((f"{key} {found.own[key]}" for key in TIMES if key in found.own), "ISO 8601")
+        said.append(f"{found.group.name} has {found.group.rows[time].dropna().iloc[0]} in {time}, read as {form}")
+    return ", ".join(said[:SHOWN])
 
 
 def _merged(used: dict[str, dict[str, Any]]) -> dict[str, Any]:

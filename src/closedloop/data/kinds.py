@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from closedloop.data import files, sniff, times, words
+from closedloop.data import files, heeding, sniff, times, words
 from closedloop.data.machines import whole
 from closedloop.data.reading import Read
 from closedloop.data.schema import CODE_COLUMN, DataError
@@ -21,6 +21,7 @@ SAMPLE_ROWS = 200_000  # of a text file; enough to tell columns apart
 NOTHING = ("-", "--", "---", "?", ".", "*", "n.a.", "no data", "nodata", "missing", "nil", "none", "#n/a", "(null)")
 ENOUGH = 0.9
 _MOST_OF_EVENTS = 4  # columns
+FORM = ("separator", "encoding", "skip_lines", "decimal", "thousands")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,16 @@ class Group:
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
+@dataclass(frozen=True)
+class _Member:
+    """A file of a group: its name and rows, how a text file is written, and what was said that holds for it."""
+
+    name: str
+    rows: pd.DataFrame
+    form: sniff.Form | None
+    read: Read
+
+
 def groups_of(
     location: Path, paths: list[Path], read: Read, aside: dict[str, list[str]], broken: list[str]
 ) -> list[Group]:
@@ -82,16 +93,16 @@ def groups_of(
 
     A ``.txt`` file that cannot be read as a table is a note, and no broken one.
     """
-    found: dict[Any, list[tuple[str, pd.DataFrame, sniff.Form | None]]] = {}
+    found: dict[Any, list[_Member]] = {}
     for path, unreadable in _tables_in(paths):
         name = path.relative_to(location).as_posix()
         try:
             if unreadable is not None:
                 raise unreadable
-            form = None
+            form, own = None, heeding.of_file(path, read)
             if files.suffix(path) not in (*files.PARQUET, *files.EXCEL):
-                form = sniff.form_of(path, read)
-            rows = files.read_file(path, files.ALL, SAMPLE_ROWS, read)
+                form = sniff.form_of(path, own)
+            rows = files.read_file(path, files.ALL, SAMPLE_ROWS, own)
         except DataError as error:
             nothing = "No columns to parse" in str(error) or "is empty" in str(error)
             aside[name] = ["the table is empty"] if nothing else [str(error)]
@@ -102,8 +113,8 @@ def groups_of(
             aside[name] = [f"the table is empty: it has the columns {', '.join(rows.columns)} and no rows"]
             continue
         key = (path.suffix in files.PARQUET, *_events_named(path, len(rows.columns)), *sorted(rows.columns))
-        found.setdefault(key, []).append((name, rows, form))
-    return [_group(members, read) for members in found.values()]
+        found.setdefault(key, []).append(_Member(name, rows, form, own))
+    return [_group(members) for members in found.values()]
 
 
 def _tables_in(paths: list[Path]) -> Iterator[tuple[Path, DataError | None]]:
@@ -126,13 +137,14 @@ def _events_named(path: Path, columns: int) -> list[str]:
     return [table for table in CODE_COLUMN if words.rank(stem, words.FILE_WORDS[table]) is not None]
 
 
-def _group(members: list[tuple[str, pd.DataFrame, sniff.Form | None]], read: Read) -> Group:
+def _group(members: list[_Member]) -> Group:
     """One group, with what its columns hold."""
-    rows = pd.concat([frame for _, frame, _ in members], ignore_index=True)
-    of = np.repeat(np.arange(len(members)), [len(frame) for _, frame, _ in members])
-    forms = {form for _, _, form in members}
+    rows = pd.concat([member.rows for member in members], ignore_index=True)
+    of = np.repeat(np.arange(len(members)), [len(member.rows) for member in members])
+    forms = {member.form for member in members}
     form = forms.pop() if len(forms) == 1 else None
-    group = Group([name for name, _, _ in members], rows, of, read, form)
+    read = heeding.together([member.read for member in members])
+    group = Group([member.name for member in members], rows, of, read, form)
     marks_of(group)
     for name in group.columns:
         group.kinds[name] = kind_of(name, rows[name], group)
@@ -145,7 +157,27 @@ def _group(members: list[tuple[str, pd.DataFrame, sniff.Form | None]], read: Rea
             f"{group.name} has no line with the names of its columns: its first line, {', '.join(group.columns[:4])}, "
             "holds values and would be lost; add such a line, such as time,machine and the names of the sensors"
         )
+    elif files.suffix(Path(group.names[0])) not in files.PARQUET and group.question is None:
+        group.question = _units(group)
     return group
+
+
+def _units(group: Group) -> str | None:
+    """What is to be done about a line of units below the names of the columns; None where there is none.
+
+    It has text where all below are numbers, and no time.
+    """
+    first = group.rows.iloc[0]
+    numbers = {name: kind.numbers for name, kind in group.kinds.items() if kind.kind in ("whole", "number")}
+    odd = [str(first[name]) for name, told in numbers.items() if told is not None and pd.isna(told.iloc[0])]
+    odd = [text for text in odd if text != "nan" and text not in group.missing]
+    stamps = [pd.Series([first[name]], dtype="str").dropna() for name in group.of_kind("time")]
+    if not odd or not stamps or any(len(text) and times.form_of(text, hinted=True) for text in stamps):
+        return None
+    return (
+        f"{group.name}: the line below the names of its columns holds no reading, but {', '.join(odd[:4])}: take that "
+        "line out of the file; units can stand in the names of the columns"
+    )
 
 
 def _nameless(group: Group) -> bool:
@@ -168,7 +200,7 @@ def kind_of(name: str, column: pd.Series, group: Group, hinted: bool | None = No
         return Kind("clock")
     if hinted is None:
         hinted = words.rank(name, words.COLUMN_WORDS["datetime"]) is not None
-    if (form := times.form_of(values, hinted)) is not None:
+    if (form := times.form_of(values, hinted) or times.form_said(values, hinted, group.read.time_format)) is not None:
         return Kind("time", form=form)
     numbers = numbers_of(column, group.read)
     if numbers[values.index].notna().mean() > ENOUGH:
@@ -193,6 +225,18 @@ def numbers_of(column: pd.Series, read: Read) -> pd.Series:
     return files.to_numbers(column, read.decimal, read.thousands)
 
 
+def kept(group: Group, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said of the form of files, as far as it holds for a group."""
+    return {key: said[key] for key in FORM if key in said and getattr(group.read, key) == said[key]}
+
+
+def written(group: Group, key: str) -> str:
+    """How a group is written, in a word, where something else was said of it."""
+    own = sniff.as_keys(group.form, group.read) | {"decimal": group.read.decimal}
+    usual = {"separator": ",", "encoding": "utf-8", "skip_lines": 0, "thousands": "none"}
+    return f"{group.name} has {own.get(key, usual.get(key))!r}"
+
+
 # --- decimal and thousands marks --------------------------------------------------------------------------------------
 
 GROUPED = r"[+-]?[1-9]\d{0,2}(?:,\d{3})+"
@@ -200,17 +244,31 @@ DOTTED = r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+"
 
 
 def marks_of(group: Group) -> None:
-    """Find the decimal and the thousands mark of a group's numbers, or the question that a person must answer."""
-    if group.read.decimal != "." or group.read.thousands:
-        return
+    """Find the decimal and the thousands mark of a group's numbers, or the question that a person must answer.
+
+    What was said of them goes first where it reads the numbers.
+    """
+    said, texts = group.read, _marked(group)
+    group.read = replace(said, decimal=".", thousands=None)
+    if len(texts):
+        _find_marks(group, texts)
+    found = said.thousands is None and group.read.decimal == said.decimal  # and perhaps a thousands mark beside it
+    if (said.decimal != "." or said.thousands) and not found and heeding.reads_marks(texts, said):
+        group.read, group.question = said, None
+
+
+def _marked(group: Group) -> pd.Series:
+    """The texts of a group that may be numbers, once each."""
     cells = [files.text_in(group.rows[name]).str.strip().drop_duplicates() for name in group.rows]
     columns = [
         texts for texts in cells if len(texts) and texts.str.fullmatch(r"[+-]?[\d.,'\u00a0\u202f ]*\d").mean() > ENOUGH
     ]
     columns = [texts for texts in columns if not texts.str.fullmatch(r"\d{1,4}([./ -])\d{1,2}\1\d{1,4}").mean() > 0.5]
-    if not columns:
-        return
-    texts = pd.concat(columns)
+    return pd.concat(columns) if columns else pd.Series([], dtype="str")
+
+
+def _find_marks(group: Group, texts: pd.Series) -> None:
+    """Find the marks in numbers that are text."""
     spaced = texts.str.fullmatch(r"[+-]?\d{1,3}(?:[\u00a0\u202f ']\d{3})+(?:[.,]\d+)?")
     space = None
     if spaced.any():

@@ -98,6 +98,8 @@ def _machine(group: Group, stamps: pd.Series, candidates: list[str]) -> str | No
         if one and len(group.names) == 1:
             if place is not None and _stays(ids, stamps):
                 ranked.append((0, place, name))
+        elif place is not None and one and _twice(stamps, ids) > FEW:
+            continue  # the files tell the machines apart, and this does not, such as the hall that all stand in
         elif place is not None and ids.nunique() <= max(1, len(ids) / 2):
             ranked.append((0 if _twice(stamps, ids) <= FEW else 1, place, name))
         elif not one and not words.rank(name, words.STATES) and _grid(group, name, ids, stamps):

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -55,29 +55,69 @@ def opened(path: Path) -> IO[bytes]:
 
 def form_of(path: Path, read: Read) -> Form:
     """How a text file is written; what ``read`` says goes first."""
+    start = _start(path)
+    encoding = read.encoding or encoding_of(start)
+    lines = _lines(path, start, encoding)
+    if mark := _told(lines):
+        return Form(encoding, read.skip_lines or 1, read.separator or mark)
+    skip, separator = _table(lines, (read.separator,) if read.separator else SEPARATORS) or (0, read.separator or ",")
+    return Form(encoding, skip if read.skip_lines is None else read.skip_lines, separator)
+
+
+def fitting(path: Path, said: Read) -> Read:
+    """What was said, without an encoding that cannot be this text file's, or a separator that parts no table in it."""
+    if said.encoding is None and said.separator is None:
+        return said
+    start = _start(path)
+    if said.encoding is not None and not _decodes(path, start, said.encoding):
+        said = replace(said, encoding=None)
+    if said.separator is not None:
+        lines = _lines(path, start, said.encoding or encoding_of(start))
+        lines = lines[1:] if _told(lines) else lines
+        own, best = _table(lines, (said.separator,)), _table(lines, SEPARATORS)
+        if own is None or (best is not None and best[0] < own[0]):
+            said = replace(said, separator=None)
+    return said
+
+
+def _decodes(path: Path, start: bytes, encoding: str) -> bool:
+    """Whether a text may be in this encoding."""
+    found = encoding_of(start)
+    own, text = _lines(path, start, found), _lines(path, start, encoding)
+    if found.startswith("utf") and own != text:
+        return False  # a text that reads as UTF is no other, unless it has the same letters in both
+    try:
+        start[: start.rfind(b"\n") + 1 if encoding.startswith("utf-8") else None].decode(encoding)
+    except UnicodeDecodeError as error:
+        return len(start) == SAMPLE and error.start > SAMPLE - 8  # the sample ends within a character
+    return len(text) > 1 or len(own) <= 1
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file."""
     try:
         with opened(path) as file:
-            start = file.read(SAMPLE)
+            return file.read(SAMPLE)
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         kind = path.suffix[1:]
         raise DataError(
             f"{path}: cannot be read as {kind}: {error}; export it again, or move it out of the folder"
         ) from error
-    encoding = read.encoding or encoding_of(start)
+
+
+def _lines(path: Path, start: bytes, encoding: str) -> list[str]:
+    """The first lines of a file that starts so."""
     try:
-        text = start.decode(encoding, errors="ignore")
+        lines = start.decode(encoding, errors="ignore").splitlines()
     except LookupError:
         raise DataError(f"{path}: {encoding!r} is not an encoding; such are utf-8, cp1252 and utf-16") from None
-    lines = text.splitlines()
-    if len(start) == SAMPLE:
-        lines = lines[:-1]  # it was cut
-    lines = lines[:LINES]
+    return (lines[:-1] if len(start) == SAMPLE else lines)[:LINES]  # the last one was cut
+
+
+def _told(lines: list[str]) -> str | None:
+    """The separator that Excel's own first line tells, as sep=; does; None where there is no such line."""
     told = lines[0].strip().strip('"') if lines else ""
-    if told.lower().startswith("sep=") and len(told) == 5:  # Excel's own first line
-        return Form(encoding, read.skip_lines or 1, read.separator or told[4])
-    choices = (read.separator,) if read.separator else SEPARATORS
-    skip, separator = _table(lines, choices)
-    return Form(encoding, skip if read.skip_lines is None else read.skip_lines, separator)
+    return told[4] if told.lower().startswith("sep=") and len(told) == 5 else None
 
 
 def encoding_of(start: bytes) -> str:
@@ -104,8 +144,8 @@ def encoding_of(start: bytes) -> str:
     return best.encoding if best is not None else "cp1252"
 
 
-def _table(lines: list[str], separators: Sequence[str]) -> tuple[int, str]:
-    """The number of lines before the names of the columns, and the separator."""
+def _table(lines: list[str], separators: Sequence[str]) -> tuple[int, str] | None:
+    """The number of lines before the names of the columns, and the separator; None where none parts a table."""
     best: tuple[int, int, str] | None = None
     for separator in separators:
         rows = _rows(lines, separator)
@@ -121,7 +161,7 @@ def _table(lines: list[str], separators: Sequence[str]) -> tuple[int, str]:
         before = sum(taken for _, taken in rows[:head])
         if best is None or (-before, count) > (-best[0], best[1]):
             best = (before, count, separator)
-    return (best[0], best[2]) if best else (0, separators[0])
+    return (best[0], best[2]) if best else None
 
 
 def _rows(lines: list[str], separator: str) -> list[tuple[list[str], int]]:

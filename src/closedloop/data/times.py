@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ ENOUGH = 0.9  # of the values must fit a form; the others are slips, which valid
 TRIED = 4000  # distinct values that a form is tried on
 CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[AaPp]\.?[Mm]\.?)?"
 UNITS = (("ns", 1e17, 1e19), ("us", 1e14, 1e16), ("ms", 1e11, 1e13), ("s", 1e8, 1e10))
+LAST = 250e15  # microseconds since 1970; a number beyond, in the year 9892, is no time
 DAY_ZERO = pd.Timestamp("1899-12-30")  # of Excel
 # zones that are named where local times come twice in autumn
 ZONES = ("Europe/Berlin", "Europe/London", "Europe/Athens", "America/New_York", "America/Chicago", "America/Denver",
@@ -38,9 +39,10 @@ class TimeForm:
 
 
 def bare(texts: pd.Series) -> pd.Series:
-    """Texts without spaces round them, and with Z for UTC, GMT and Z at the end."""
+    """Texts without spaces round them or before an offset, and with Z for UTC, GMT and Z at the end."""
     texts = texts.astype("str").str.strip().str.replace(r"\s+", " ", regex=True)
     texts = texts.str.replace(r" ?\(?\b(?:UTC|GMT|Z)\)?$", "Z", regex=True)
+    texts = texts.str.replace(r"(:\d{2}(?:[.,]\d+)?) (?=[+-]\d{2}:?\d{2}$)", r"\1", regex=True)
     return texts.str.replace(r"\b([AaPp])\.[Mm]\.", r"\1M", regex=True)
 
 
@@ -78,10 +80,11 @@ def _as_text(column: pd.Series) -> pd.Series:
 def _of_numbers(column: pd.Series, epoch: str) -> pd.Series:
     """Times that are numbers, since 1970, or days as Excel counts them."""
     numbers = pd.to_numeric(column, errors="coerce")
+    factor = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3, "excel": 86_400e6}[epoch]
+    numbers = numbers.where(numbers.astype("float64").abs() * factor < LAST)
     if epoch == "excel":
         seconds = (numbers * 86_400).round()
         return DAY_ZERO + pd.to_timedelta(seconds, unit="s")
-    factor = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}[epoch]
     if pd.api.types.is_integer_dtype(numbers) and factor >= 1:
         micros = (numbers * int(factor)).astype("Int64")
     else:
@@ -150,6 +153,17 @@ def form_of(column: pd.Series, hinted: bool) -> TimeForm | None:
     return _text_form(texts)
 
 
+def form_said(column: pd.Series, hinted: bool, time_format: str | None) -> TimeForm | None:
+    """The format that a person said, where it reads the times of a column whose form is not known otherwise."""
+    if time_format is None or pd.api.types.is_datetime64_any_dtype(column):
+        return None
+    texts = _spread(bare(column.dropna()))
+    numbers = pd.to_numeric(texts, errors="coerce").notna().mean() > ENOUGH
+    if (numbers and not hinted) or not _fits(texts, time_format) > ENOUGH:
+        return None
+    return TimeForm(time_format, dates=not re.search("%[HIcX]", time_format))
+
+
 def is_clock(column: pd.Series) -> bool:
     """Whether a column holds times of day."""
     values = column.dropna()
@@ -157,6 +171,55 @@ def is_clock(column: pd.Series) -> bool:
         return True
     texts = values.astype("str").str.strip()
     return len(texts) > 0 and bool(texts.str.fullmatch(CLOCK).mean() > ENOUGH)
+
+
+def holds(column: pd.Series, form: TimeForm | None, read: Read, units: Collection[str]) -> bool:
+    """Whether what a person said of times holds for a column, whose ``form`` was told from its values.
+
+    It holds where it reads nearly all of them, and no fewer than that form does. ``units`` are those of the numbers
+    that are times in any of the files: a unit that is one of these holds for such numbers alone.
+    """
+    values = column.dropna()
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return False  # they are times already
+    other_unit = read.epoch is not None and form is not None and form.epoch != read.epoch
+    if other_unit and (form is None or form.epoch is None or read.epoch in units):
+        return False
+    values = _spread(values)
+    found = _times_in(values, read)
+    if form is None:
+        return found > ENOUGH * len(values)
+    return 0 < found >= _times_in(values, Read(time_format=form.time_format, epoch=form.epoch))
+
+
+def _times_in(values: pd.Series, read: Read) -> int:
+    """How many of the values can be read so."""
+    return int(_known(parsed(values, read)).sum())
+
+
+def _known(found: pd.Series) -> pd.Series:
+    """Which values were read as times."""
+    return found.notna() if found.dtype.kind == "M" else found.map(lambda value: isinstance(value, datetime.datetime))
+
+
+def not_in_zone(column: pd.Series, read: Read) -> Any:
+    """The first local time that the zone does not have, as when summer time begins; None without one."""
+    local, plain = (parsed(column, each) for each in (read, replace(read, time_zone=None)))
+    lost = column[_known(plain) & ~_known(local)]
+    return lost.iloc[0] if len(lost) else None
+
+
+def in_order(form: TimeForm, said: str | None) -> str | None:
+    """The one of two formats that fit in which day and month stand as in the format that was said; None without one."""
+    order = _day_first(said)
+    fitting = [one for one in (form.time_format, form.other) if order is not None and _day_first(one) == order]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _day_first(time_format: str | None) -> bool | None:
+    """Whether the day stands before the month in a format; None where the year does, or one of them is no number."""
+    day, month, *years = [(time_format or "").find(code) for code in ("%d", "%m", "%Y", "%y")]
+    return None if min(day, month) < 0 or max(years) < max(day, month) else day < month
 
 
 def _spread(texts: pd.Series) -> pd.Series:
