@@ -252,8 +252,8 @@ automl: $(OPTUNA) ## search for better parameters on the last run's training mac
 notebook: $(if $(wildcard requirements/notebook.txt),$(VENV)/.notebook) ## execute notebooks/walkthrough.py into build/notebook/walkthrough.ipynb, with the engine and cluster that are here
 	@DOCKER="$(DOCKER)" IMAGE="$(IMAGE)" CONTEXT="$(CONTEXT)" LOAD="$(LOAD)" $(FROM_CI) $(BIN)/python -m dev.notebook
 
-minutes: $(INSTALLED) ## print the billed minutes of ci.yml by job and event, from the workflow files and the last `make ci`
-	@$(FROM_CI) $(BIN)/python -m dev.minutes
+minutes: $(INSTALLED) ## print the minutes of ci.yml, billed and to the verdict, from the workflow files and the last `make ci` (WRITE=1: into .github/README.md)
+	@$(FROM_CI) $(BIN)/python -m dev.minutes $(if $(WRITE),write)
 
 retention: ## print which images of old releases and which forgotten drafts would go; CONFIRM=OWNER/NAME removes them
 	@$(FROM_CI) $(PYTHON3) -m dev.retention
