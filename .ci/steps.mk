@@ -130,8 +130,10 @@ rollback-check: ## start the checks of the pull request that restores RELEASE
 checkers: ## build what checks workflows, manifests and secrets and is not on PATH, as .ci/tools locks it (CHECKERS=: only some)
 	@mkdir -p build/checkers
 	@for tool in $${CHECKERS:-$(notdir $(wildcard .ci/tools/*))}; do command -v "$$tool" && continue; \
+	  [ -x "build/checkers/$$tool" ] && cmp -s ".ci/tools/$$tool/go.sum" "build/checkers/$$tool.sum" && echo "built: $$tool" && continue; \
 	  echo "building $$tool"; \
 	  GOBIN=$(CURDIR)/build/checkers CGO_ENABLED=0 go -C ".ci/tools/$$tool" install -trimpath -tags remove_all_sd tool || exit 1; \
+	  cp ".ci/tools/$$tool/go.sum" "build/checkers/$$tool.sum"; \
 	done
 	@if [ "$$GITHUB_PATH" ]; then echo "$(CURDIR)/build/checkers" >> "$$GITHUB_PATH"; fi
 
