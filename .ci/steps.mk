@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook minutes watch retention
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose template template-propose notebook minutes watch retention
 
 AZUREML := build/azureml/env
 
@@ -170,6 +170,12 @@ refresh: $(INSTALLED) ## renew the locks, with a week's cooldown, and the digest
 
 refresh-propose: ## open the pull request of build/refresh, or update it
 	@$(FROM_CI) python3 -m pipeline.refresh
+
+template-propose: ## offer the template's later changes as a pull request of their own
+	@$(FROM_CI) python3 -m pipeline.template
+
+template: ## merge the template's later changes into the files here, with what its pull request left to a person (TEMPLATE=OWNER/NAME)
+	@$(FROM_CI) python3 -m pipeline.template take
 
 # --- monitor.yml ---
 
