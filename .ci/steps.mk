@@ -1,6 +1,6 @@
 # The steps of the workflows: each `run:` in .github/workflows is one target of this file or of the Makefile.
 
-.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose notebook minutes watch retention
+.PHONY: engine plan pin-access login-aws login-gcp champion summary bundle-digest lock-check sbom required comment status issue readme wheels head checkers fleet scans zizmor release-decide release-hold release-approved image-push release-files release-draft release-verify release-publish release-fetch kubelogin deploy deploy-served smoke mirror azure azure-down kind before e2e image-same rollback-hold rollback-move retrain-log retrain-judge propose log-pins served monitor-log monitor-open monitor-issue spark spark-test databricks databricks-cli databricks-test automl rollback-check azureml azureml-env azureml-test aci scan scan-served refresh refresh-propose template template-propose notebook minutes watch retention
 
 AZUREML := build/azureml/env
 
@@ -130,8 +130,10 @@ rollback-check: ## start the checks of the pull request that restores RELEASE
 checkers: ## build what checks workflows, manifests and secrets and is not on PATH, as .ci/tools locks it (CHECKERS=: only some)
 	@mkdir -p build/checkers
 	@for tool in $${CHECKERS:-$(notdir $(wildcard .ci/tools/*))}; do command -v "$$tool" && continue; \
+	  [ -x "build/checkers/$$tool" ] && cmp -s ".ci/tools/$$tool/go.sum" "build/checkers/$$tool.sum" && echo "built: $$tool" && continue; \
 	  echo "building $$tool"; \
 	  GOBIN=$(CURDIR)/build/checkers CGO_ENABLED=0 go -C ".ci/tools/$$tool" install -trimpath -tags remove_all_sd tool || exit 1; \
+	  cp ".ci/tools/$$tool/go.sum" "build/checkers/$$tool.sum"; \
 	done
 	@if [ "$$GITHUB_PATH" ]; then echo "$(CURDIR)/build/checkers" >> "$$GITHUB_PATH"; fi
 
@@ -168,6 +170,12 @@ refresh: $(INSTALLED) ## renew the locks, with a week's cooldown, and the digest
 
 refresh-propose: ## open the pull request of build/refresh, or update it
 	@$(FROM_CI) python3 -m pipeline.refresh
+
+template-propose: ## offer the template's later changes as a pull request of their own
+	@$(FROM_CI) python3 -m pipeline.template
+
+template: ## merge the template's later changes into the files here, with what its pull request left to a person (TEMPLATE=OWNER/NAME)
+	@$(FROM_CI) python3 -m pipeline.template take
 
 # --- monitor.yml ---
 
@@ -252,8 +260,8 @@ automl: $(OPTUNA) ## search for better parameters on the last run's training mac
 notebook: $(if $(wildcard requirements/notebook.txt),$(VENV)/.notebook) ## execute notebooks/walkthrough.py into build/notebook/walkthrough.ipynb, with the engine and cluster that are here
 	@DOCKER="$(DOCKER)" IMAGE="$(IMAGE)" CONTEXT="$(CONTEXT)" LOAD="$(LOAD)" $(FROM_CI) $(BIN)/python -m dev.notebook
 
-minutes: $(INSTALLED) ## print the billed minutes of ci.yml by job and event, from the workflow files and the last `make ci`
-	@$(FROM_CI) $(BIN)/python -m dev.minutes
+minutes: $(INSTALLED) ## print the minutes of ci.yml, billed and to the verdict, from the workflow files and the last `make ci` (WRITE=1: into .github/README.md)
+	@$(FROM_CI) $(BIN)/python -m dev.minutes $(if $(WRITE),write)
 
 retention: ## print which images of old releases and which forgotten drafts would go; CONFIRM=OWNER/NAME removes them
 	@$(FROM_CI) $(PYTHON3) -m dev.retention

@@ -88,6 +88,12 @@ def run(job: dict[str, Any]) -> tuple[str, dict[str, str]]:
         return "success" if fine else "failure", dict(re.findall(r"^(\w+)=(.*)$", file.read(), re.MULTILINE))
 
 
+def commit() -> str:
+    """Return the commit that is here, shortened; with ``-dirty`` where files differ, empty where git does not know."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def main() -> int:
     """Run the jobs, print a line for each, and return the exit code of the verdict."""
     jobs = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
@@ -113,7 +119,8 @@ def main() -> int:
             seconds[name] = round(time.monotonic() - start, 1)
     print("\n" + "\n".join(rows))
     MEASURED.parent.mkdir(exist_ok=True)
-    MEASURED.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
+    known = {"commit": commit(), "processors": os.cpu_count(), "seconds": seconds}
+    MEASURED.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return 0 if make(VERDICT, NEEDS=json.dumps(needs)) else 1
 
 

@@ -114,12 +114,13 @@ def records() -> list[Record]:
 
 
 def held(found: list[Record]) -> dict[str, dict[str, Any]]:
-    """Return what the records say of each release: commit, image, the digest of its facts, and its titles."""
+    """Return what the records say of each release: commit, image, the digest of its facts, its number and titles."""
     known: dict[str, dict[str, Any]] = {}
     for record in found:
         for move in record["moves"]:
             one = known.setdefault(move["release"], dict.fromkeys(TITLES))
             one |= {key: move[key] for key in ("commit", "image", "facts")}
+            one["number"] = move.get("number") or ""  # records of before numbers have none
             value = {"at": move["at"], "why": move["why"]} if move["title"] == "withdrawn" else move["at"]
             one[move["title"]] = max(one[move["title"]] or value, value, key=str)
     return known
@@ -127,7 +128,8 @@ def held(found: list[Record]) -> dict[str, dict[str, Any]]:
 
 def move(release: str, facts: dict[str, Any], title: str, at: str, why: str = "") -> dict[str, str]:
     """Return one move of a record; ``facts`` are the release's, with the digest of its facts file if it has one."""
-    about = {"commit": facts["commit"], "image": facts.get("image", ""), "facts": facts.get("facts") or ""}
+    about = {"commit": facts["commit"], "image": facts.get("image", "")}
+    about |= {key: facts.get(key) or "" for key in ("facts", "number")}
     return {"release": release, "title": title, "at": at, "why": why, **about}
 
 

@@ -10,6 +10,7 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ TITLE = "## What changes for those who call the service"
 KEPT = re.compile(rf"^{re.escape(TITLE)}\n\n(.*?)\n\nImage: ", re.MULTILINE | re.DOTALL)
 DOCUMENT = "openapi.json"
 WORDS = ("description", "title", "example", "examples")  # keys of a schema
+MUST = " required"  # at the end of a form: what callers may not leave out
 MOST = 8  # names in one line
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a release says of itself to callers: the manifest of its bundle, and its OpenAPI document if it has one."""
+
+    manifest: dict[str, Any]
+    document: dict[str, Any] | None
 
 
 def manifest(archive: Path) -> dict[str, Any]:
@@ -90,12 +100,15 @@ def facts(document: dict[str, Any]) -> dict[str, str]:
         for method, one in operations.items():
             where = f"{method.upper()} {path}"
             found[where] = ", ".join(sorted(one.get("responses", {})))
+            if "requestBody" in one:
+                found[f"{where}: body"] = form(one["requestBody"].get("content", {}))
             for parameter in one.get("parameters", []):
-                found[f"{where}: {parameter['in']} {parameter['name']}"] = form(parameter.get("schema", {}))
+                must = MUST * bool(parameter.get("required"))
+                found[f"{where}: {parameter['in']} {parameter['name']}"] = form(parameter.get("schema", {})) + must
     for name, schema in document.get("components", {}).get("schemas", {}).items():
+        found[name] = form({key: value for key, value in schema.items() if key not in ("properties", "required")})
         for field, one in schema.get("properties", {}).items():
-            must = " required" if field in schema.get("required", []) else ""
-            found[f"{name}.{field}"] = form(one) + must
+            found[f"{name}.{field}"] = form(one) + MUST * (field in schema.get("required", []))
     return found
 
 
@@ -122,29 +135,43 @@ def of_interface(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     yield from lines or ["The interface is the same."]
 
 
+def here(now: Path) -> Side:
+    """Return what the files of a release in a folder say.
+
+    Raises:
+        PipelineError: its bundle cannot be read.
+    """
+    document = now / DOCUMENT
+    there = json.loads(document.read_text(encoding="utf-8")) if document.is_file() else None
+    return Side(manifest(now / champion.ARCHIVE), there)
+
+
+def of_release(one: release_facts.Release) -> Side:
+    """Return what another release says, from its verified files.
+
+    Raises:
+        PipelineError: they cannot be had.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        there = Path(folder)
+        one = champion.known(one, there)
+        champion.verify(champion.download(one.tag, there), one)
+        if DOCUMENT in (one.facts.get("files") or {}):
+            champion.verify(champion.download(one.tag, there, DOCUMENT), one)
+        return here(there)
+
+
 def since(one: release_facts.Release, now: Path) -> list[str]:
     """Return what the files of a release in a folder change since another release.
 
     Raises:
         PipelineError: that one's files cannot be had.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        there = Path(folder)
-        one = champion.known(one, there)
-        archive = champion.download(one.tag, there)
-        champion.verify(archive, one)
-        lines = [
-            f"Compared with {one.tag}, which is served.",
-            *of_model(manifest(archive), manifest(now / archive.name)),
-        ]
-        documents = [now / DOCUMENT]
-        if DOCUMENT in (one.facts.get("files") or {}):
-            documents.append(champion.download(one.tag, there, DOCUMENT))
-            champion.verify(documents[-1], one)
-        if len(documents) < 2 or not documents[0].is_file():
-            return [*lines, "The interface is not compared, since one of the two has no OpenAPI document."]
-        new, old = (json.loads(path.read_text(encoding="utf-8")) for path in documents)
-        return [*lines, *of_interface(old, new)]
+    old, new = of_release(one), here(now)
+    lines = [f"Compared with {one.tag}, which is served.", *of_model(old.manifest, new.manifest)]
+    if old.document is None or new.document is None:
+        return [*lines, "The interface is not compared, since one of the two has no OpenAPI document."]
+    return [*lines, *of_interface(old.document, new.document)]
 
 
 def told(known: list[release_facts.Release], now: Path, tag: str) -> str:

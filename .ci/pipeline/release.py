@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import chain, changes, environments, github, product, release_facts, sealed, tags
+from pipeline import chain, changes, environments, github, numbers, product, release_facts, sealed, tags
 
 BUILD = Path("build")
 FILES = BUILD / "release"
@@ -206,10 +206,11 @@ def collect(image: str) -> None:
         shutil.copy(path, FILES)
 
 
-def notes(known: dict[str, Any], reason: str, changed: str) -> str:
-    """Return the text of a release; ``changed`` says what it changes for those who call the service."""
+def notes(known: dict[str, Any], reason: str, changed: str, numbered: str = "") -> str:
+    """Return the text of a release; ``changed`` says what is new for callers, ``numbered`` why it has its number."""
     short = known["image"].rpartition("@")[2]
     lines = [
+        *([f"Release **{known['number']}**: {numbered}.", ""] if numbered else []),
         f"Verdict: **{known['verdict']}**. {reason}",
         "",
         *([changed, ""] if changed else []),
@@ -270,7 +271,7 @@ def refuse_changed_draft(name: str, known: dict[str, Any]) -> str:
 
 
 def publish() -> None:
-    """Publish the draft, and write the move that makes it served, and the champion where the verdict says so.
+    """Publish the draft with its number, and write the move that makes it served, and the champion if it is better.
 
     Where releases are signed, the next job signs the move: it counts from then on.
 
@@ -280,16 +281,19 @@ def publish() -> None:
     known = sealed.checked(FILES)
     changed = changes.kept(refuse_changed_draft(tags.own(), known))
     tags.refuse_moved(tags.own(), tags.there(tags.own()), known["commit"])
-    moment = release_facts.now()
+    moment, there = release_facts.now(), release_facts.published()
     titles = {"served": moment} | ({"champion": moment} if known["becomes_champion"] else {})
+    number, why = numbers.given(there, FILES, tags.own())
+    known |= {"number": number}
     if chain.signs():
         about = known | {"facts": hashlib.sha256(FACTS.read_bytes()).hexdigest()}
         moves = [chain.move(tags.own(), about, title, moment) for title in titles]
-        chain.write(known["image"], moment, moves, {one.tag: one.facts for one in release_facts.published()})
+        chain.write(known["image"], moment, moves, {one.tag: one.facts for one in there})
     judged = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
-    release_facts.edit(tags.own(), notes(known | titles, judged["reason"], changed), "--draft=false", "--latest")
+    words = ["--title", f"{number} ({tags.own()})", "--draft=false", "--latest"]
+    release_facts.edit(tags.own(), notes(known | titles, judged["reason"], changed, why), *words)
     champion = "it is the champion too" if "champion" in titles else "the champion stays"
-    github.tell(f"Published {tags.own()}: it is served, and {champion}.")
+    github.tell(f"Published {tags.own()} as {number} ({why}): it is served, and {champion}.")
 
 
 if __name__ == "__main__":

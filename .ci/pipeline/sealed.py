@@ -158,5 +158,5 @@ def opened(one: release_facts.Release, archive: Path) -> release_facts.Release:
     if known["tag"] != one.tag or known["commit"] != one.commit:
         raise github.PipelineError(f"{FACTS} of release {one.tag} is of {known['tag']}, commit {known['commit'][:12]}")
     attested(str(archive), known)
-    titles = {title: one.facts.get(title) for title in chain.TITLES}
-    return release_facts.Release(one.tag, one.text, known | titles)
+    moved = {key: one.facts.get(key) for key in (*chain.TITLES, "number")}  # what came after the facts were signed
+    return release_facts.Release(one.tag, one.text, known | moved)

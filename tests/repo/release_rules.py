@@ -8,6 +8,10 @@ from typing import Any
 
 Flow = dict[Any, Any]
 PINNED = "build/pinned/files"  # its files are called by their digest, and checked before they are read
+KEPT = {  # when a step may use the cache of the checkers
+    "actions/cache/restore": "github.ref != 'refs/heads/main'",
+    "actions/cache/save": "github.ref == 'refs/heads/main'",
+}
 VERIFY, DEPLOY = "make release-verify", "make deploy"
 # Steps that read what is served, or verify a release: they must know whether releases are signed here.
 READERS = {
@@ -135,12 +139,29 @@ def seals(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
                 yield f"{name}: `{step['run']}` may not read who signed"
 
 
+def of_checkers(step: dict[str, Any]) -> str | None:
+    """When a step with the cache of the checkers runs, if its key names what they are built from."""
+    given = step.get("with", {})
+    of_locks = "hashFiles('.ci/tools/*/go.*')" in given.get("key", "") and "restore-keys" not in given
+    return str(step.get("if")) if of_locks and given.get("path") == "build/checkers" else None
+
+
+def hands_on(job: dict[str, Any]) -> list[str]:
+    """What a job gives to others: artifacts, outputs, and what it may write."""
+    found = [one for one in runs(job) if one.startswith("actions/upload-artifact")]
+    return [*found, *job.get("outputs", {}), *grants(job, "write")]
+
+
 def caches(flow: Flow, text: str, targets: set[str]) -> Iterator[str]:
-    """No cache, whose contents come from another run and not from the commit; but downloads that the pin checks."""
+    """No cache, whose contents come from another run and not from the commit; but downloads that the pin checks.
+
+    And the checkers, in a job that hands nothing on: main writes them, and everything else reads them.
+    """
     for name, job in flow["jobs"].items():
         for step in job.get("steps", []):
             checked = step.get("with", {}).get("path") == PINNED and step.get("uses", "").startswith("actions/cache@")
-            if checked:
+            allowed = KEPT.get(step.get("uses", "").partition("@")[0])
+            if checked or (allowed and allowed == of_checkers(step) and not hands_on(job)):
                 continue
             if "cache" in step.get("uses", "") or "cache" in step.get("with", {}):
                 yield f"{name}: a cache brings in files of another run"

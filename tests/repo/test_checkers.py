@@ -80,3 +80,33 @@ def test_a_locked_checker_that_is_absent_is_skipped_on_a_laptop_and_red_in_a_hos
     )
     assert code == done.returncode, done.stderr
     assert said in done.stdout + done.stderr
+
+
+def test_what_is_built_as_its_lock_has_it_is_not_built_again(root: Path, tmp_path: Path) -> None:
+    """A pull request restores build/checkers from main's cache; a lock that it changes is built."""
+    (tmp_path / "bin").mkdir()
+    tool = "\n".join(
+        ["#!/bin/sh", f'echo "$@" >> {tmp_path}/calls', 'touch "$GOBIN/${2##*/}"', 'chmod +x "$GOBIN/${2##*/}"']
+    )
+    (tmp_path / "bin/go").write_text(f"{tool}\n")
+    (tmp_path / "bin/go").chmod(0o755)
+    for program in ("make", "sh", "bash", "git", "uname", "python3", "cmp", "cp", "mkdir", "touch", "chmod"):
+        if found := shutil.which(program):
+            (tmp_path / "bin" / program).symlink_to(found)
+    for name in locked(root):
+        shutil.copytree(root / LOCKS / name, tmp_path / LOCKS / name)
+    (tmp_path / "Makefile").write_text(f"include {root}/Makefile\n")
+
+    def built() -> list[str]:
+        (tmp_path / "calls").write_text("")
+        environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
+        words = ["make", "-C", tmp_path, "-I", root, "checkers"]
+        subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        return re.findall(rf"{LOCKS}/(\S+) install", (tmp_path / "calls").read_text())
+
+    assert locked(root) == sorted(built())
+    assert [] == built()
+    (tmp_path / LOCKS / "gitleaks/go.sum").write_text("newer\n")
+    assert ["gitleaks"] == built()
+    (tmp_path / "build/checkers/actionlint").unlink()
+    assert ["actionlint"] == built()

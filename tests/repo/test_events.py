@@ -454,6 +454,20 @@ def test_only_another_repositorys_branch_is_a_fork_to_the_scanners(
     assert fork == evaluate(told, {"github": github})
 
 
+@pytest.mark.parametrize(
+    ("ends", "changed", "done"),
+    [
+        ({}, "true", {"renew", "propose", "template"}),
+        ({}, "false", {"renew", "template"}),
+        ({"renew": "failure"}, "", {"template"}),  # a lock that cannot be renewed holds back no change of the template
+        ({"template": "failure"}, "true", {"renew", "propose"}),
+    ],
+)
+def test_locks_and_template_are_refreshed_apart(root: Path, ends: dict[str, str], changed: str, done: set[str]) -> None:
+    world = World("schedule", ref="refs/heads/main", ends=ends, outputs={"renew": {"changed": changed}})
+    assert done == {job for job, facts in run(root, "refresh.yml", world).items() if facts["result"] == "success"}
+
+
 def test_without_a_log_nothing_is_trained(root: Path) -> None:
     jobs = run(root, "retrain.yml", World("schedule", ref="refs/heads/main", outputs={"log": {"log": "false"}}))
     assert {"log": "success", "databricks": "skipped", "retrain": "skipped", "propose": "skipped"} == {

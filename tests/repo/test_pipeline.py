@@ -197,6 +197,9 @@ def test_the_jobs_end_on_this_machine_as_on_github(
     monkeypatch.setattr(local_ci, "MEASURED", tmp_path / "build/ci.json")
     assert local_ci.main() == (0 if set(red) <= {"engine"} else 1)
     results = {job: facts["result"] for job, facts in json.loads(seen["required"]["NEEDS"]).items()}
+    noted = json.loads((tmp_path / "build/ci.json").read_text())
+    assert set(noted["seconds"]) == {job for job, result in results.items() if result == "success"}
+    assert {"commit", "processors"} < set(noted)
     assert expected.items() <= results.items()
     assert made <= set(seen)
     assert not {"kind", "e2e"} & set(seen)
