@@ -65,6 +65,13 @@ function recent(results) {
   );
 }
 
+const LEVELS = {
+  none: "nothing to do",
+  watch: "watch it: just below an alarm",
+  warn: "an alarm: look at it",
+  act: "act: even the strictest threshold alarms",
+};
+
 function shown(results) {
   const rows = [];
   for (const result of results) {
@@ -76,7 +83,9 @@ function shown(results) {
           [result.machineID],
           [name],
           [name === "anomaly" ? figure(value, 2) : head ? percent(value) : "–", "number"],
+          [head && head.threshold !== undefined ? (name === "anomaly" ? figure(head.threshold, 2) : percent(head.threshold)) : "–", "number"],
           [head ? (head.alarm ? "alarm" : "no") : "no head", head && head.alarm ? "alarm" : "calm"],
+          [head && head.contributions ? head.contributions.map((one) => one.text).join("; ") : ""],
         ]),
       );
   }
@@ -92,7 +101,7 @@ find("form").addEventListener("submit", async (event) => {
   find("warnings").replaceChildren();
   try {
     const start = performance.now();
-    const answer = await fetch("score", {
+    const answer = await fetch("score?include=thresholds,severity,contributions,confidence", {
       method: "POST",
       headers: { "Content-Type": "application/json", "Closed-Loop-Dry-Run": "1", ...headers() },
       body: find("body").value,
@@ -112,8 +121,11 @@ find("form").addEventListener("submit", async (event) => {
     if (answer.ok) {
       find("scores").tBodies[0].replaceChildren(...shown(body.results));
       find("scores").hidden = false;
-      for (const result of body.results)
+      for (const result of body.results) {
+        const known = "Machine " + result.machineID + ": " + LEVELS[result.severity] + ", from " + percent(result.confidence) + " of its history";
+        find("warnings").append(make("li", known));
         for (const warning of result.warnings) find("warnings").append(make("li", "Machine " + result.machineID + ": " + warning));
+      }
     }
     find("raw").textContent = body ? JSON.stringify(body, null, 1) : text;
     find("details").hidden = false;
