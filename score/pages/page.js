@@ -65,6 +65,12 @@ function recent(results) {
   );
 }
 
+function reasons(result) {
+  return Object.entries({ anomaly: result.anomaly, ...result.failure })
+    .filter(([, head]) => head && head.contributions)
+    .map(([name, head]) => name + " alarms by " + head.contributions.map((one) => one.text).join("; "));
+}
+
 const LEVELS = {
   none: "nothing to do",
   watch: "watch it: just below an alarm",
@@ -83,9 +89,7 @@ function shown(results) {
           [result.machineID],
           [name],
           [name === "anomaly" ? figure(value, 2) : head ? percent(value) : "–", "number"],
-          [head && head.threshold !== undefined ? (name === "anomaly" ? figure(head.threshold, 2) : percent(head.threshold)) : "–", "number"],
           [head ? (head.alarm ? "alarm" : "no") : "no head", head && head.alarm ? "alarm" : "calm"],
-          [head && head.contributions ? head.contributions.map((one) => one.text).join("; ") : ""],
         ]),
       );
   }
@@ -101,7 +105,7 @@ find("form").addEventListener("submit", async (event) => {
   find("warnings").replaceChildren();
   try {
     const start = performance.now();
-    const answer = await fetch("score?include=thresholds,severity,contributions,confidence", {
+    const answer = await fetch("score?include=severity,contributions,confidence", {
       method: "POST",
       headers: { "Content-Type": "application/json", "Closed-Loop-Dry-Run": "1", ...headers() },
       body: find("body").value,
@@ -122,9 +126,9 @@ find("form").addEventListener("submit", async (event) => {
       find("scores").tBodies[0].replaceChildren(...shown(body.results));
       find("scores").hidden = false;
       for (const result of body.results) {
-        const known = "Machine " + result.machineID + ": " + LEVELS[result.severity] + ", from " + percent(result.confidence) + " of its history";
-        find("warnings").append(make("li", known));
-        for (const warning of result.warnings) find("warnings").append(make("li", "Machine " + result.machineID + ": " + warning));
+        const told = [LEVELS[result.severity] + ", by " + percent(result.confidence) + " of its history", ...reasons(result)];
+        for (const line of [...told, ...result.warnings])
+          find("warnings").append(make("li", "Machine " + result.machineID + ": " + line));
       }
     }
     find("raw").textContent = body ? JSON.stringify(body, null, 1) : text;
