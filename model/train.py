@@ -21,6 +21,7 @@ from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import Schema, Tables
 from closedloop.heads.bundle import Bundle, TrainedOn, write
 from closedloop.heads.drift_reference_fit import fit_drift_reference
+from closedloop.heads.manifest import HORIZON
 from closedloop.judge.holdout import last_times
 from closedloop.report import card
 from model.common import cli, provenance
@@ -58,6 +59,7 @@ def train(
         provenance={
             "commit": provenance.commit(),
             "libraries": provenance.libraries(),
+            HORIZON: params.labels["horizon_hours"],
             "learned_from": {"rows": len(tables.time), "failures": failures_of(tables, training.grid, schema)},
             **({"engine": params.engine} if params.engine != ENGINES[0] else {}),
             **({untouched.KEY: params.untouched_share} if params.untouched_share else {}),

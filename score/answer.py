@@ -16,6 +16,7 @@ from closedloop.data.request import Decoder, openapi
 from closedloop.data.rfc3339 import to_text
 from closedloop.data.schema import HOUR_US, MAX_AHEAD_US, Float64, Int64, Schema, Tables, microseconds
 from closedloop.heads.bundle import Bundle, Predictions
+from score.explain import Explainer
 
 _SHORT = "{:g} of {:g} hours of history"
 _GAPS = "{} of {} rows of the history are missing"
@@ -52,7 +53,9 @@ class Scorer:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.max_rows = max_rows
+        self.max_answer_bytes = max_answer_bytes
         self.max_ahead_us = max_ahead_us
+        self.explainer = Explainer(bundle)
         self._untouched_share = untouched.share_of(bundle.manifest.provenance)
         self.result_bytes = _longest_result(bundle.schema, bundle.spec.history_us)
         self.max_machines = min(max_machines, max(max_answer_bytes // self.result_bytes, 1))

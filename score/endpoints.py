@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
 
 from closedloop.log.record import Record
+from score import explain
 from score.auth import Scope
 from score.pages import docs, page
 from score.problems import Problem
@@ -49,8 +51,10 @@ async def score_machines(scope: types.Scope, receive: types.Receive) -> tuple[by
     received = scope["state"]["received_us"] = time.time_ns() // 1000
     service: Service = scope["state"]["service"]
     caller = _admit(scope, "score")
+    parts = explain.asked(scope["query_string"])
     body = scope["state"]["body"] = await _body(receive)
-    scored = await service.work(service.score, body, scope["state"]["request_id"])
+    answer = partial(service.score, parts=parts) if parts else service.score
+    scored = await service.work(answer, body, scope["state"]["request_id"], dear=bool(parts))
     await _keep(scope["state"], "score", received, caller, scored.body, scored.content)
     dry_run = scope["state"]["dry_run"]
     service.status.scored(scored.shown, show=not dry_run)

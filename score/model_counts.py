@@ -24,6 +24,7 @@ WARNINGS = {
     "undescribed": re.compile(r"no machine description"),
     "no_replacement": re.compile(r"no replacement known of .+"),
 }
+OTHER = "other"
 AT_ONCE = 100  # results that are counted before another thread may count
 
 
@@ -53,7 +54,7 @@ class ModelCounts:
         components, sensors = tuple(components), tuple(sensors)
         self.alarms = dict.fromkeys((ANOMALY, *components), 0)
         self.scores = {ANOMALY: Scores(SCORES), **{name: Scores(PROBABILITIES) for name in components}}
-        self.warnings = dict.fromkeys((*WARNINGS, "other"), 0)
+        self.warnings = dict.fromkeys((*WARNINGS, OTHER), 0)
         self.missing, self.outside = dict.fromkeys(sensors, 0), dict.fromkeys(sensors, 0)
         self.newest, self.trained_until = "", trained_until
         self._lock = Lock()
@@ -79,11 +80,21 @@ class ModelCounts:
             self._warn(line)
 
     def _warn(self, line: str) -> None:
-        for code, pattern in WARNINGS.items():
-            if (found := pattern.fullmatch(line)) is not None:
-                self.warnings[code] += 1
-                if code in ("missing", "outside"):
-                    readings: dict[str, int] = getattr(self, code)
-                    readings[found[2]] += int(found[1])
-                return
-        self.warnings["other"] += 1
+        code, found = _read(line)
+        self.warnings[code] += 1
+        if found is not None and code in ("missing", "outside"):
+            readings: dict[str, int] = getattr(self, code)
+            readings[found[2]] += int(found[1])
+
+
+def code_of(line: str) -> str:
+    """The stable code of a warning."""
+    return _read(line)[0]
+
+
+def _read(line: str) -> tuple[str, re.Match[str] | None]:
+    """A warning's code, and what its pattern found."""
+    for code, pattern in WARNINGS.items():
+        if (found := pattern.fullmatch(line)) is not None:
+            return code, found
+    return OTHER, None

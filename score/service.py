@@ -88,9 +88,11 @@ class Service:
             return "platform" if self.settings.behind_platform else "anonymous"
         return self.tokens.caller(authorization, scope)
 
-    async def work(self, answer: Callable[[bytes, str], _Answer], body: bytes, request_id: str) -> _Answer:
-        """Return ``answer(body, request_id)``; what costs much is answered in a thread, one request at a time."""
-        if _is_cheap(body, texts=2 if self.scorer.bundle.schema.has_names else 1):
+    async def work(
+        self, answer: Callable[[bytes, str], _Answer], body: bytes, request_id: str, *, dear: bool = False
+    ) -> _Answer:
+        """Return ``answer(body, request_id)``; in a thread, one at a time, if it is ``dear`` or costs much."""
+        if not dear and _is_cheap(body, texts=2 if self.scorer.bundle.schema.has_names else 1):
             return answer(body, request_id)
         return await asyncio.get_running_loop().run_in_executor(self.large, self._work, answer, body, request_id)
 
@@ -126,20 +128,26 @@ class Service:
         digest = await asyncio.get_running_loop().run_in_executor(self.large, hashlib.sha256, body)
         return digest.hexdigest()
 
-    def score(self, body: bytes, request_id: str) -> Scored:
-        """The answer to a request, as it is logged and as people are to see it.
+    def score(self, body: bytes, request_id: str, parts: frozenset[str] = frozenset()) -> Scored:
+        """The answer to a request, as it is logged and as people are to see it, with the parts of it that they ask for.
 
         Raises:
             RequestError: the body was refused.
-            Problem: 413, the record of such a request could never be logged.
+            Problem: 413, the record of such a request could never be logged, or the answer with its parts is too long.
         """
         tables, logged = self.scorer.decode.read(body)
         machines = 1 + int(np.count_nonzero(tables.machine[1:] != tables.machine[:-1]))
         self.journal.admit(len(body) + machines * self.scorer.result_bytes)
         answer = self.scorer.answer_tables(tables, request_id)
         content, shown = msgspec.json.encode(answer), self.scorer.shown(answer["results"])
-        hidden = shown is not answer["results"]
-        seen = msgspec.json.encode(answer | {"results": shown}) if hidden else content
+        if parts:
+            told = self.scorer.explainer.add(shown, tables, parts)
+            seen = msgspec.json.encode(answer | {"results": told})
+            if len(seen) > self.scorer.max_answer_bytes:
+                raise Problem(413, f"the answer has {len(seen)} bytes: send fewer machines, or ask for less in include")
+        else:
+            hidden = shown is not answer["results"]
+            seen = msgspec.json.encode(answer | {"results": shown}) if hidden else content
         return Scored(answer["results"], content, logged, shown, seen)
 
     def take(self, body: bytes, request_id: str) -> Feedback:

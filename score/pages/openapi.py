@@ -15,7 +15,7 @@ from score.problems import MEDIA_TYPE
 TITLE = "Closed Loop"
 # Of the interface, not of the model: the second number rises where something is added, the first where something that a
 # client may rely on is gone.
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 DESCRIPTION = (
     "Anomaly scores and failure probabilities of machines, from a slice of their tables. Requests are logged, and the "
     "next model is trained on the log; send the header `Closed-Loop-Dry-Run: 1` to try something out."
@@ -26,11 +26,11 @@ _TAGS = {
     "Operations": "What is served, and how it does.",
 }
 _PROBLEMS = {
-    "400": "The body is not JSON, or a header has an unknown value.",
+    "400": "The body is not JSON, or a header or `include` has an unknown value.",
     "401": "No known token.",
     "403": "The token lacks the scope.",
     "408": "The request took too long to arrive.",
-    "413": "The body is too long, or the log can never take a record of it and its answer.",
+    "413": "The body is too long, or the answer is, or the log can never take a record of both.",
     "415": "The body is not declared as plain JSON.",
     "422": "The body does not match the schema, has too many machines, or times that are not plausible; `errors` "
     "points to each fault.",
@@ -51,6 +51,17 @@ _DRY_RUN = {
     "description": "Send 1 to try something out: the request is checked and answered like any other, but nothing is "
     "logged, and no model is trained on it. The answer repeats the header.",
     "schema": schemas.ref("DryRun"),
+}
+_INCLUDE = {
+    "name": "include",
+    "in": "query",
+    "description": "What else to tell, separated by commas. `thresholds`: from which figure on each head alarms. "
+    "`severity`: what to do, from `none` to `act`. `contributions`: of each head in alarm, the sensors and events that "
+    "raised it most. `confidence`: how much of the history is known. `warning_codes`: stable names of the warnings. "
+    "None of these is logged.",
+    "explode": False,
+    "schema": {"type": "array", "items": schemas.ref("Part")},
+    "example": ["severity", "contributions"],
 }
 _ID_BACK = {
     "X-Request-ID": {
@@ -111,7 +122,7 @@ def _score_operation(scorer: Scorer, problems: dict[str, Any]) -> dict[str, Any]
         "summary": "Score machines",
         "description": "One result for each machine of the request, at its last telemetry row.",
         "operationId": "score",
-        "parameters": [_ID, _DRY_RUN],
+        "parameters": [_ID, _DRY_RUN, _INCLUDE],
         "requestBody": {"required": True} | _json(request, examples.of_score(scorer)),
         "responses": {
             "200": {"description": "One result for each machine.", "headers": headers} | _json(answer),

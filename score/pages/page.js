@@ -65,6 +65,19 @@ function recent(results) {
   );
 }
 
+function reasons(result) {
+  return Object.entries({ anomaly: result.anomaly, ...result.failure })
+    .filter(([, head]) => head && head.contributions)
+    .map(([name, head]) => name + " alarms by " + head.contributions.map((one) => one.text).join("; "));
+}
+
+const LEVELS = {
+  none: "nothing to do",
+  watch: "watch it: just below an alarm",
+  warn: "an alarm: look at it",
+  act: "act: even the strictest threshold alarms",
+};
+
 function shown(results) {
   const rows = [];
   for (const result of results) {
@@ -92,7 +105,7 @@ find("form").addEventListener("submit", async (event) => {
   find("warnings").replaceChildren();
   try {
     const start = performance.now();
-    const answer = await fetch("score", {
+    const answer = await fetch("score?include=severity,contributions,confidence", {
       method: "POST",
       headers: { "Content-Type": "application/json", "Closed-Loop-Dry-Run": "1", ...headers() },
       body: find("body").value,
@@ -112,8 +125,11 @@ find("form").addEventListener("submit", async (event) => {
     if (answer.ok) {
       find("scores").tBodies[0].replaceChildren(...shown(body.results));
       find("scores").hidden = false;
-      for (const result of body.results)
-        for (const warning of result.warnings) find("warnings").append(make("li", "Machine " + result.machineID + ": " + warning));
+      for (const result of body.results) {
+        const told = [LEVELS[result.severity] + ", by " + percent(result.confidence) + " of its history", ...reasons(result)];
+        for (const line of [...told, ...result.warnings])
+          find("warnings").append(make("li", "Machine " + result.machineID + ": " + line));
+      }
     }
     find("raw").textContent = body ? JSON.stringify(body, null, 1) : text;
     find("details").hidden = false;

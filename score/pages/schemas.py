@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from closedloop.data import feedback, findings
 from closedloop.data.schema import FINDINGS, Schema
 from closedloop.heads.manifest import AnomalyEntry, FailureEntry
+from score import explain
 from score.answer import Scorer
 from score.pages.examples import REQUEST_ID, faulty_requests, refusals
 
@@ -104,11 +106,18 @@ def _answer(schemas: Named, scorer: Scorer) -> None:
     properties = result["properties"]
     score = {"type": "number", "description": "How unusual the machine is: 0 is as ever, and higher is more unusual."}
     alarm = {"type": "boolean", "description": "Whether the figure has reached the head's threshold."}
-    schemas["AnomalyHead"] = _object({"score": score, "alarm": alarm})
+    told = _told(schemas)
+    shared = {"score": score, "alarm": alarm}
+    schemas["AnomalyHead"] = _object(shared | told, required=shared)
     chance = "The probability that the component fails within the horizon that the model was trained for."
     probability = {"type": "number", "minimum": 0, "maximum": 1, "description": chance}
     if scorer.bundle.schema.components:
-        schemas["FailureHead"] = _object({"probability": probability, "alarm": alarm})
+        own = {"probability": probability, "alarm": alarm}
+        logits = {
+            "base_logit": _NUMBER | {"description": "The logit of a machine of which nothing is known."},
+            "other_logit": _NUMBER | {"description": "What all that is not listed adds. All three give the logit."},
+        }
+        schemas["FailureHead"] = _object(own | told | logits, required=own)
         # named too: openapi-typescript fails on a choice below a name with a percent sign, as a component's may be
         schemas["FailureHeadOrNull"] = _nullable("FailureHead", "null: there is no head, or nothing to judge by.")
     failure = {
@@ -126,11 +135,62 @@ def _answer(schemas: Named, scorer: Scorer) -> None:
             "failure": ref("MachineFailures"),
             "warnings": properties["warnings"] | {"description": warned},
         }
+        | _of_machine(schemas)
     }
     request_id = {"type": "string", "description": "The request's id, as in the header X-Request-ID."}
     results = {"type": "array", "items": ref("MachineResult"), "description": "One for each machine of the request."}
     schemas["ScoreAnswer"] = whole | {
         "properties": whole["properties"] | {"request_id": request_id, "results": results},
+    }
+
+
+def _told(schemas: Named) -> Json:
+    """What a head tells on request; its parts are added to the schemas."""
+    schemas["Part"] = {"type": "string", "enum": list(explain.PARTS)}
+    schemas["Contribution"] = _object(
+        {
+            "kind": {"type": "string", "description": "sensor, error, replacement, machine or feature."},
+            "name": {"type": "string", "description": "Of the sensor, the error code, the component and so on."},
+            "text": {"type": "string", "description": "The same in words."},
+            "logit": _NUMBER | {"description": "What it adds to the logit of a failure head's probability."},
+            "share": _NUMBER | {"description": "Its share of the anomaly score, from 0 to 1."},
+            "deviations": _NUMBER | {"description": "How far the sensor's mean lies above its usual."},
+            "since_hours": {"type": ["number", "null"], "description": "Hours since it moved; null: not known."},
+            "count": {"type": "integer", "description": "How often the error was reported."},
+            "within_hours": _NUMBER | {"description": "Within so many hours."},
+            "replaced_days_ago": _NUMBER | {"description": "Days since the component was replaced."},
+        },
+        required=("kind", "name", "text"),
+    )
+    raised = "The sensors and events that raised it most, the strongest first. Only in alarm."
+    return {
+        "threshold": _NUMBER | {"description": "The head alarms from this figure on."},
+        explain.CONTRIBUTIONS: {"type": "array", "items": ref("Contribution"), "description": raised},
+    }
+
+
+def _of_machine(schemas: Named) -> Json:
+    """What is told of a machine on request."""
+    schemas["Severity"] = {"type": "string", "enum": list(explain.LEVELS)}
+    schemas["WarningCode"] = {"type": "string", "enum": list(explain.WARNING_CODES)}
+    urgent = (
+        "none; watch: below an alarm, where one would cost as much; warn: an alarm; act: an alarm that even the "
+        "strictest threshold of equal cost raises."
+    )
+    return {
+        explain.SEVERITY: ref("Severity") | {"description": urgent},
+        "horizon_hours": _NUMBER | {"description": "How far ahead a failure is foreseen."},
+        explain.CONFIDENCE: {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "The share of the history's readings that was sent.",
+        },
+        explain.CODES: {
+            "type": "array",
+            "items": ref("WarningCode"),
+            "description": "Of each warning, in order.",
+        },
     }
 
 
@@ -232,5 +292,6 @@ def _service(schemas: Named, machine: Json) -> None:
 _NUMBER = {"type": "number"}
 
 
-def _object(properties: Json) -> Json:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _object(properties: Json, required: Iterable[str] | None = None) -> Json:
+    """An object; all its properties are required unless told otherwise."""
+    return {"type": "object", "properties": properties, "required": list(properties if required is None else required)}

@@ -23,6 +23,7 @@ def test_it_sends_the_example_and_shows_the_answer_and_that_it_was_not_logged(se
     assert text(shown, "stored") == "0"
     assert re.fullmatch(r"Answered in \d+ ms, and not logged\.", text(shown, "outcome"))
     assert shown.ask("document.querySelectorAll('#scores tbody tr').length") == 5  # the anomaly and four components
+    assert "of its history" in text(shown, "warnings")  # what to do, and how much is known
     assert shown.ask("document.querySelectorAll('#recent tbody tr').length") == 0
     assert json.loads(text(shown, "raw"))["results"][0]["machineID"] == 1
     assert shown.problems == []

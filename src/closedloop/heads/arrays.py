@@ -30,10 +30,11 @@ FORMS: dict[str, tuple[type[np.generic], int]] = {
 
 
 def to_arrays(item: Any) -> dict[str, NDArray[Any]]:
-    """The fields by name; a number becomes an array of one element, a forest its own fields."""
+    """The fields by name; a number becomes an array of one element, a forest its own fields; None is left out."""
     arrays: dict[str, NDArray[Any]] = {}
     for field in fields(item):
-        value = getattr(item, field.name)
+        if (value := getattr(item, field.name)) is None:
+            continue
         arrays |= to_arrays(value) if isinstance(value, Forest) else {field.name: np.atleast_1d(np.asarray(value))}
     return arrays
 
@@ -57,6 +58,8 @@ def pop_fields(arrays: dict[str, NDArray[Any]], kind: type[Any], without: str | 
             if number.shape != (1,):
                 raise ValueError(f"{field.name!r} is not one number")
             values.append(float(number[0]))
+        elif field.type == "Float64 | None" and field.name not in arrays:
+            values.append(None)
         else:
             values.append(pop_array(arrays, field.name, *FORMS.get(field.name, (np.float64, 1))))
     return kind(*values)

@@ -11,6 +11,7 @@ from closedloop.data.machines import NUMBER, TEXT
 from closedloop.heads.storage import MANIFEST, BundleError, sha256
 
 FORMAT = "closedloop-bundle-1"
+HORIZON = "horizon_hours"  # in a bundle's provenance: how far ahead a failure is foreseen
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

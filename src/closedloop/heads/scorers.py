@@ -258,6 +258,22 @@ class FailureHead:
         return walk_stack(self._stack, np.ascontiguousarray(X, np.float64), logistic=logistic)[0]
 
 
+def strengths(scorer: Chart | Evidence | Subspace, values: Float64) -> Float64:
+    """How much each feature speaks for an anomaly, 0 or more; 0 where it is missing.
+
+    Of the evidence chart they add up to the square of the score. Of the others they only rank: they are deviations.
+    """
+    z = np.minimum(np.abs((values - scorer.location) / scorer.scale), Z_LIMIT)
+    z[np.isnan(z)] = 0.0
+    if not isinstance(scorer, Evidence):
+        return z
+    said = (FREEDOM + 1.0) * np.log1p(z * z / FREEDOM) / scorer.norm
+    found = np.maximum(said - PENALTY, 0.0)
+    most = int(np.argmax(said))
+    found[most] += min(float(said[most]), PENALTY)
+    return found
+
+
 def _width(columns: Int32) -> int:
     if not len(columns) or columns.min() < 0:
         raise ValueError("a head needs at least one column, and none below 0")

@@ -23,7 +23,8 @@ from closedloop.data.schema import Float64, Int64
 Int32 = NDArray[np.int32]
 UInt8 = NDArray[np.uint8]
 UInt32 = NDArray[np.uint32]
-Tree = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+# left, right, feature, threshold, missing_left, value, cover, by node
+Tree = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 LEAF = -1
 LANES = 8  # trees walked at once: their cache misses overlap. 6 to 12 measured alike, 4 and 16 a third slower
@@ -37,7 +38,8 @@ class Forest:
 
     Tree k owns nodes ``roots[k]`` to ``roots[k + 1]``. At an inner node x goes to ``left`` when
     ``x[feature] <= threshold``, or when it is NaN and ``missing_left``; else to ``left + 1``. At a leaf ``left`` is
-    -1 and ``threshold`` holds the leaf's value.
+    -1 and ``threshold`` holds the leaf's value. ``cover`` is how many training rows each node held, which only
+    explanations read; older bundles do not have it.
     """
 
     threshold: Float64
@@ -47,6 +49,7 @@ class Forest:
     roots: Int32
     baseline: float
     divisor: float
+    cover: Float64 | None = None
 
     def check(self, features: int) -> None:
         """Check that a walk over ``features`` columns ends and stays inside the arrays.
@@ -70,6 +73,8 @@ class Forest:
             raise ValueError("a threshold is NaN or the value of a leaf not finite")
         if not math.isfinite(self.baseline) or not (math.isfinite(self.divisor) and self.divisor > 0):
             raise ValueError("baseline or divisor is not a usable number")
+        if self.cover is not None and not (len(self.cover) == nodes and _above_zero(self.cover)):
+            raise ValueError("'cover' is not a number above 0 for each node")
 
 
 class Stack(NamedTuple):
@@ -130,6 +135,10 @@ class Stack(NamedTuple):
             baseline=np.array([forest.baseline for forest in forests], np.float64),
             divisor=np.array([forest.divisor for forest in forests], np.float64),
         )
+
+
+def _above_zero(values: Float64) -> bool:
+    return bool((values > 0).all() and np.isfinite(values).all())
 
 
 def walk(forest: Forest, X: Float64) -> Float64:
@@ -250,14 +259,21 @@ def flatten(estimator: Any) -> Forest:
 def _boosted(nodes: NDArray[Any]) -> Tree:
     leaf = nodes["is_leaf"] != 0
     left = np.where(leaf, LEAF, nodes["left"].astype(np.int64))
-    fields = (nodes["feature_idx"], nodes["num_threshold"], nodes["missing_go_to_left"], nodes["value"])
+    fields = (
+        nodes["feature_idx"],
+        nodes["num_threshold"],
+        nodes["missing_go_to_left"],
+        nodes["value"],
+        nodes["count"],
+    )
     return left, nodes["right"].astype(np.int64), *fields
 
 
 def _binary32(tree: Any, value: Float64, features: NDArray[Any] | None = None) -> Tree:
     feature = tree.feature if features is None else np.where(tree.feature < 0, 0, features[tree.feature])
     cut = as_float64_cut(tree.threshold)
-    return tree.children_left, tree.children_right, feature, cut, tree.missing_go_to_left, value
+    cover = tree.weighted_n_node_samples
+    return tree.children_left, tree.children_right, feature, cut, tree.missing_go_to_left, value, cover
 
 
 def _isolation(estimator: Any) -> Forest:
@@ -281,17 +297,18 @@ def _isolation(estimator: Any) -> Forest:
 
 def build(trees: Iterable[Tree], baseline: float, divisor: float) -> Forest:
     """The flat form of trees whose nodes may be in any order, the root first."""
-    cuts, features, lefts, missing, roots = [], [], [], [], [0]
-    for left, right, feature, threshold, missing_left, value in trees:
+    cuts, features, lefts, missing, covers, roots = [], [], [], [], [], [0]
+    for left, right, feature, threshold, missing_left, value, cover in trees:
         order, child = _breadth_first(left.astype(np.int64), right.astype(np.int64))
         leaf = child == LEAF
         cuts.append(np.where(leaf, value[order], threshold[order]))
         features.append(np.where(leaf, 0, feature[order]).astype(np.int32))
         lefts.append(np.where(leaf, LEAF, child + roots[-1]).astype(np.int32))
         missing.append((~leaf & (missing_left[order] != 0)).astype(np.uint8))
+        covers.append(cover[order].astype(np.float64))
         roots.append(roots[-1] + len(order))
     arrays = np.concatenate(cuts), np.concatenate(features), np.concatenate(lefts), np.concatenate(missing)
-    return Forest(*arrays, np.array(roots, np.int32), baseline, divisor)
+    return Forest(*arrays, np.array(roots, np.int32), baseline, divisor, np.concatenate(covers))
 
 
 def as_float64_cut(threshold: Float64) -> Float64:

@@ -114,12 +114,12 @@ def flat_nodes(nodes: pa.Table, weights: Float64, *, boosted: bool, trees: int) 
     threshold = np.zeros(len(tree))
     cuts = nodes["leftCategoriesOrThreshold"].combine_chunks()
     threshold[np.diff(cuts.offsets.to_numpy()) > 0] = cuts.flatten().to_numpy()
-    value = _leaves(nodes, weights, boosted)
+    value, cover = _leaves(nodes, weights, boosted), nodes["rawCount"].to_numpy()
     parts = []
     for k in range(trees):
         own = slice(starts[k], starts[k + 1])
         yes = np.ones(starts[k + 1] - starts[k], np.uint8)
-        parts.append((left[own], right[own], np.maximum(feature[own], 0), threshold[own], yes, value[own]))
+        parts.append((left[own], right[own], np.maximum(feature[own], 0), threshold[own], yes, value[own], cover[own]))
     return build(parts, 0.0, 0.5 if boosted else float(trees))
 
 
