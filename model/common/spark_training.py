@@ -31,6 +31,7 @@ from model.common.params import Params
 from model.common.spark_rows import Wanted
 from model.common.thresholds import cost_threshold
 from model.common.training import (
+    REVERSED,
     alarm_columns,
     baselines,
     failure_features,
@@ -127,7 +128,11 @@ class OnSpark:
         heads = {}
         for c in taught:
             name = self.wanted.schema.components[c]
-            heads[name] = self._calibrated(c, forests[c, -1], columns, raw[c])
+            head = self._calibrated(c, forests[c, -1], columns, raw[c])
+            if head.slope <= 0:
+                cli.say(f"no head for {name}: {REVERSED}")
+                continue
+            heads[name] = head
             said = f"{name}: learned on Spark, alarm at {heads[name].threshold:.3f}"
             cli.say(f"{said}, without {without}" if without else said)
         return heads

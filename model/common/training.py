@@ -252,6 +252,12 @@ def failures_of(tables: Tables, grid: Grid, schema: Schema) -> dict[str, int]:
     return {component: sum(len(of_one[c]) for of_one in grid.failures) for c, component in enumerate(schema.components)}
 
 
+REVERSED = (
+    "on machines that its folds did not see, its score falls before failures, so it has learned nothing that holds for "
+    "them; give more failures, or features of the sensor that shows them"
+)
+
+
 def headless(grid: Grid, component: int, params: Params) -> str | None:
     """Return why a component gets no failure head from these training rows, or None where it gets one."""
     failures = [len(of_one[component]) for of_one in grid.failures]
@@ -314,12 +320,15 @@ def failure_heads(
             if not len(columns):
                 cli.say(f"no head for {component} without {without}: no other feature has values for these machines")
                 continue
-            heads[component], others = fit_failure_head(
+            head, others = fit_failure_head(
                 X, y[kept] == 1, own, machine[kept], columns, params.failure["parameters"], params.seed, folds
             )
         except ValueError as error:
             raise DataError(f"params.yaml: {error}") from error
-        unseen[c] = others, fold
+        if head.slope <= 0:
+            cli.say(f"no head for {component}: {REVERSED}")
+            continue
+        heads[component], unseen[c] = head, (others, fold)
     return _with_thresholds(heads, out_of_fold(training, schema, anomaly, unseen), training, schema, params, without)
 
 

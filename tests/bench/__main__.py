@@ -14,6 +14,7 @@ from harness import BENCHES, OUT, Point, say, table
 NAMES = (
     "tree_walk",
     "answer_parts",
+    "explained",
     "large_and_small",
     "ship_rate",
     "named_machines",

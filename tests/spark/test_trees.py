@@ -85,6 +85,7 @@ def nodes(**changes):
         "id": [0, 1, 2],
         "prediction": [0.0, 0.0, 1.0],
         "impurityStats": [[4.0, 4.0], [4.0, 0.0], [1.0, 3.0]],
+        "rawCount": [16, 8, 8],
         "leftChild": [1, -1, -1],
         "rightChild": [2, -1, -1],
         "featureIndex": [0, -1, -1],
@@ -98,6 +99,7 @@ def test_nodes_in_any_order_become_a_tree():
     shuffled = nodes().take([2, 0, 1])
     forest = flat_nodes(shuffled, np.ones(1), boosted=False, trees=1)
     assert walk(forest, np.array([[0.5, 0.6, np.nan, MISSING]])).tolist() == [0.0, 0.75, 0.0, 0.0]
+    assert forest.cover.tolist() == [16, 8, 8]
 
 
 def test_a_tree_that_is_not_there_is_a_truncated_ensemble():
