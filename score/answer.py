@@ -62,6 +62,7 @@ class Scorer:
         self.decode = Decoder(bundle.schema, max_rows, self.max_machines, max_ahead_us)
         self.request_schema = openapi(bundle.schema)
         self.example = self.request_schema["examples"][0]
+        self.explainer.reasons.compile(np.zeros(len(bundle.spec.names)))
         self.answer_schema = _answer_schema(bundle.schema, self.answer(msgspec.json.encode(self.example), "example"))
 
     def answer(self, body: bytes | str, request_id: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +146,23 @@ def test_a_bundle_from_before_has_no_contributions_of_failures(scorer, tmp_path)
     assert all(head["alarm"] and "contributions" not in head for _, head in heads(full))
     assert "horizon_hours" not in full
     assert full["anomaly"]["contributions"]
+
+
+def test_what_explains_is_compiled_before_the_first_request(tiny_bundle):
+    """In a process of its own, since other tests compile it too."""
+    code = """
+import sys
+from pathlib import Path
+
+from closedloop.heads.bundle import load
+from closedloop.heads.shap import _explain
+from score.answer import Scorer
+
+Scorer(load(Path(sys.argv[1])), 100)
+print(len(_explain.signatures))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tiny_bundle)], capture_output=True, text=True, check=False)
+    assert done.stdout == "1\n", done.stderr
 
 
 def test_the_features_of_every_name_have_a_source(scorer):

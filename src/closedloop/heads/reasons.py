@@ -15,6 +15,7 @@ from closedloop.features import names
 from closedloop.heads.bundle import ANOMALY_SCORE, Bundle
 from closedloop.heads.scorers import Isolation, strengths
 from closedloop.heads.shap import Paths, explain
+from closedloop.heads.trees import Forest, Int32
 
 SENSOR, ERROR, REPLACEMENT, MACHINE, FEATURE = "sensor", "error", "replacement", "machine", "feature"
 Source = tuple[str, str]  # its kind, one of these, and its name
@@ -40,16 +41,13 @@ class Reasons:
         of_feature = _sources(bundle)
         self.sources: list[Source] = list(dict.fromkeys([*of_feature, (FEATURE, ANOMALY_SCORE)]))
         self._place = np.array([self.sources.index(source) for source in of_feature], np.int64)
-        self._paths = {
-            name: Paths.of(head.forest, head.columns)
-            for name, head in bundle.failures.items()
-            if head.forest.cover is not None
-        }
         self._features = {name: place for place, name in enumerate(bundle.spec.names)}
-        self._isolation: Paths | None = None
-        if bundle.anomaly is not None and isinstance(bundle.anomaly.scorer, Isolation):
-            forest = bundle.anomaly.scorer.forest
-            self._isolation = Paths.of(forest, bundle.anomaly.columns) if forest.cover is not None else None
+        self._laid_out: dict[str, Paths] = {}  # when first asked for: large forests take a second
+
+    def compile(self, x: Float64) -> None:
+        """Compile what explains, so that no request waits for it."""
+        for name in list(self.bundle.failures)[:1]:
+            self.of_failure(name, x, 0.0, self.of_anomaly(x))
 
     def of_anomaly(self, x: Float64) -> Float64 | None:
         """What share of the anomaly score each source has, from 0 to 1, at features x; None where it is not known."""
@@ -57,9 +55,9 @@ class Reasons:
         if anomaly is None:
             return None
         if isinstance(anomaly.scorer, Isolation):
-            if self._isolation is None:
+            if (paths := self._paths("", anomaly.scorer.forest, anomaly.columns)) is None:
                 return None
-            found = np.maximum(-explain(self._isolation, x), 0.0)  # a shorter path is more anomalous
+            found = np.maximum(-explain(paths, x), 0.0)  # a shorter path is more anomalous
         else:
             found = np.zeros(len(x))
             found[anomaly.columns] = strengths(anomaly.scorer, x[anomaly.columns])
@@ -72,9 +70,9 @@ class Reasons:
 
         What the score adds is divided by ``shares``, which :meth:`of_anomaly` gives.
         """
-        if (paths := self._paths.get(component)) is None:
-            return None
         head = self.bundle.failures[component]
+        if (paths := self._paths(component, head.forest, head.columns)) is None:
+            return None
         found = head.slope * explain(paths, np.append(x, score))
         parts = self._add_up(found[: len(x)])
         if shares is None:
@@ -109,6 +107,14 @@ class Reasons:
     def replaced_days(self, component: str, x: Float64) -> float:
         """Days since a component's last replacement; NaN where none is known."""
         return self._value(f"{component}_days_since", x)
+
+    def _paths(self, name: str, forest: Forest, columns: Int32) -> Paths | None:
+        """A head's forest, laid out; None where it does not know its cover. No component is called ""."""
+        if forest.cover is None:
+            return None
+        if name not in self._laid_out:
+            self._laid_out[name] = Paths.of(forest, columns)
+        return self._laid_out[name]
 
     def _value(self, feature: str, x: Float64) -> float:
         place = self._features.get(feature)
