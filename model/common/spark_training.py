@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables, microseconds
 from closedloop.features.spec import Constants, FeatureSpec
-from closedloop.heads.failure import machine_folds, platt
+from closedloop.heads.failure import REVERSED, machine_folds, platt
 from closedloop.heads.scorers import AnomalyHead, FailureHead
 from closedloop.heads.trees import Forest, Int32
 from closedloop.judge.truth import Grid, JudgeSettings, Truth
@@ -31,7 +31,6 @@ from model.common.params import Params
 from model.common.spark_rows import Wanted
 from model.common.thresholds import cost_threshold
 from model.common.training import (
-    REVERSED,
     alarm_columns,
     baselines,
     failure_features,

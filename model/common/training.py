@@ -17,7 +17,7 @@ from closedloop.features.kernel import iter_machines
 from closedloop.features.level_fit import fit_levels, unseen
 from closedloop.features.spec import Constants, FeatureSpec, fit_constants
 from closedloop.heads.detectors import fit_anomaly_head
-from closedloop.heads.failure import fit_failure_head, machine_folds
+from closedloop.heads.failure import REVERSED, fit_failure_head, machine_folds
 from closedloop.heads.scorers import AnomalyHead, FailureHead
 from closedloop.heads.trees import Int32
 from closedloop.judge.labels import UNKNOWN, in_failure_hour, known_until, labels, matured, with_delay
@@ -252,12 +252,6 @@ def failures_of(tables: Tables, grid: Grid, schema: Schema) -> dict[str, int]:
     return {component: sum(len(of_one[c]) for of_one in grid.failures) for c, component in enumerate(schema.components)}
 
 
-REVERSED = (
-    "on machines that its folds did not see, its score falls before failures, so it has learned nothing that holds for "
-    "them; give more failures, or features of the sensor that shows them"
-)
-
-
 def headless(grid: Grid, component: int, params: Params) -> str | None:
     """Return why a component gets no failure head from these training rows, or None where it gets one."""
     failures = [len(of_one[component]) for of_one in grid.failures]
@@ -365,10 +359,8 @@ def _with_thresholds(
         component = schema.components[c]
         threshold, plateau = cost_threshold(training.grid, c, own, settings)
         found[component] = replace(heads[component], threshold=threshold, plateau=plateau)
-        cli.say(
-            f"{component}: learned from {failures[component]} failures, alarm at {found[component].threshold:.3f}"
-            + (f", without {without}" if without else "")
-        )
+        said = f"{component}: learned from {failures[component]} failures, alarm at {threshold:.3f}"
+        cli.say(f"{said}, without {without}" if without else said)
     return found
 
 
