@@ -298,8 +298,7 @@ def failure_heads(
     X = training.X
     X[-1] = anomaly.score(X)
     represented = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # by a kept row
-    machine, folds = training.tables.machine, params.failure["folds"]
-    heads, unseen = {}, {}
+    heads, unseen, machine, folds = {}, {}, training.tables.machine, params.failure["folds"]
     for c, component in enumerate(schema.components):
         if reason := headless(training.grid, c, params):
             cli.say(f"no head for {component}: {reason}")
