@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from closedloop.data.schema import DataError, Float64, Int64, Schema, Tables, microseconds
 from closedloop.features.spec import Constants, FeatureSpec
-from closedloop.heads.failure import REVERSED, machine_folds, platt
+from closedloop.heads.failure import machine_folds, platt
 from closedloop.heads.scorers import AnomalyHead, FailureHead
 from closedloop.heads.trees import Forest, Int32
 from closedloop.judge.truth import Grid, JudgeSettings, Truth
@@ -127,11 +127,7 @@ class OnSpark:
         heads = {}
         for c in taught:
             name = self.wanted.schema.components[c]
-            head = self._calibrated(c, forests[c, -1], columns, raw[c])
-            if head.slope <= 0:
-                cli.say(f"no head for {name}: {REVERSED}")
-                continue
-            heads[name] = head
+            heads[name] = self._calibrated(c, forests[c, -1], columns, raw[c])
             said = f"{name}: learned on Spark, alarm at {heads[name].threshold:.3f}"
             cli.say(f"{said}, without {without}" if without else said)
         return heads

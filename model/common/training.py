@@ -17,7 +17,7 @@ from closedloop.features.kernel import iter_machines
 from closedloop.features.level_fit import fit_levels, unseen
 from closedloop.features.spec import Constants, FeatureSpec, fit_constants
 from closedloop.heads.detectors import fit_anomaly_head
-from closedloop.heads.failure import REVERSED, fit_failure_head, machine_folds
+from closedloop.heads.failure import fit_failure_head, machine_folds
 from closedloop.heads.scorers import AnomalyHead, FailureHead
 from closedloop.heads.trees import Int32
 from closedloop.judge.labels import UNKNOWN, in_failure_hour, known_until, labels, matured, with_delay
@@ -298,7 +298,8 @@ def failure_heads(
     X = training.X
     X[-1] = anomaly.score(X)
     represented = max(1.0, microseconds(params.failure["negatives_every_hours"]) / schema.period_us)  # by a kept row
-    heads, unseen, machine, folds = {}, {}, training.tables.machine, params.failure["folds"]
+    machine, folds = training.tables.machine, params.failure["folds"]
+    heads, unseen = {}, {}
     for c, component in enumerate(schema.components):
         if reason := headless(training.grid, c, params):
             cli.say(f"no head for {component}: {reason}")
@@ -313,15 +314,12 @@ def failure_heads(
             if not len(columns):
                 cli.say(f"no head for {component} without {without}: no other feature has values for these machines")
                 continue
-            head, others = fit_failure_head(
+            heads[component], others = fit_failure_head(
                 X, y[kept] == 1, own, machine[kept], columns, params.failure["parameters"], params.seed, folds
             )
         except ValueError as error:
             raise DataError(f"params.yaml: {error}") from error
-        if head.slope <= 0:
-            cli.say(f"no head for {component}: {REVERSED}")
-            continue
-        heads[component], unseen[c] = head, (others, fold)
+        unseen[c] = others, fold
     return _with_thresholds(heads, out_of_fold(training, schema, anomaly, unseen), training, schema, params, without)
 
 
@@ -358,8 +356,10 @@ def _with_thresholds(
         component = schema.components[c]
         threshold, plateau = cost_threshold(training.grid, c, own, settings)
         found[component] = replace(heads[component], threshold=threshold, plateau=plateau)
-        said = f"{component}: learned from {failures[component]} failures, alarm at {threshold:.3f}"
-        cli.say(f"{said}, without {without}" if without else said)
+        cli.say(
+            f"{component}: learned from {failures[component]} failures, alarm at {found[component].threshold:.3f}"
+            + (f", without {without}" if without else "")
+        )
     return found
 
 

@@ -161,24 +161,6 @@ def test_the_heads_are_those_that_features_of_all_rows_at_once_would_give(traine
     assert cost_threshold(training.grid, c, probability, trained.settings)[0] == heads[component].threshold
 
 
-def test_a_head_whose_order_is_reversed_on_unseen_machines_is_none(trained, monkeypatch, capsys):
-    """Such a head would be surest where nothing fails; of one component here, the others stay."""
-    few, schema = hurried(trained.params), trained.params.schema
-    training = prepare(trained.training, schema, few, trained.params.source)
-    usual = failure_heads(training, schema, few, trained.bundle.anomaly)
-    turns = iter([-2.3])
-
-    def reversed_first(*given):
-        head, others = fit_failure_head(*given)
-        return replace(head, slope=next(turns, head.slope)), others
-
-    monkeypatch.setattr("model.common.training.fit_failure_head", reversed_first)
-    heads = failure_heads(training, schema, few, trained.bundle.anomaly)
-    first, *rest = usual
-    assert rest == list(heads)
-    assert f"no head for {first}: on machines that its folds did not see" in capsys.readouterr().err
-
-
 def test_training_never_holds_the_features_of_all_rows(trained, monkeypatch):
     monkeypatch.setattr(kernel, "ROWS_WORTH_A_TASK", 1)  # so that this small fleet is computed machine by machine
     params, schema = hurried(trained.params), trained.params.schema

@@ -20,10 +20,6 @@ from closedloop.heads.trees import Forest, Int32, flatten
 # early stopping would hold out single rows, and so divide machines
 FIXED = {"early_stopping": False, "categorical_features": None}
 NEWTON_STEPS = 100
-REVERSED = (  # why a slope that is not above 0 makes no head
-    "on machines that its folds did not see, its score falls before failures, so it has learned nothing that holds for "
-    "them; give more failures, or features of the sensor that shows them"
-)
 SMALLEST_GRADIENT = 1e-10  # for each unit of weight
 
 
