@@ -16,7 +16,7 @@ from closedloop.data.schema import Float64, Tables
 from closedloop.features.kernel import compute
 from closedloop.heads.bundle import Bundle
 from closedloop.heads.manifest import HORIZON, FailureEntry
-from closedloop.heads.reasons import ERROR, FEATURE, MACHINE, REPLACEMENT, SENSOR, Reasons, Source
+from closedloop.heads.reasons import ERROR, MACHINE, REPLACEMENT, SENSOR, Reasons, Source
 from score.model_counts import OTHER, WARNINGS, code_of
 from score.problems import Problem
 
@@ -169,4 +169,4 @@ def _text(source: Source, figures: dict[str, Any]) -> str:
     if kind == REPLACEMENT:
         days = figures.get("replaced_days_ago")
         return f"no replacement of {name} known" if days is None else f"{name} replaced {days:.0f} days ago"
-    return {MACHINE: f"the machine's {name}", FEATURE: name}.get(kind, name)
+    return f"the machine's {name}" if kind == MACHINE else name

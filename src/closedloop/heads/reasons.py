@@ -95,14 +95,14 @@ class Reasons:
                 return size, np.nan
         return None
 
-    def errors(self, code: str, x: Float64) -> tuple[int, float, float] | None:
-        """How often an error was reported within the longest window, that window, and hours since the last; or None."""
+    def errors(self, code: str, x: Float64) -> tuple[int, float] | None:
+        """How often an error was reported within the longest window, and that window in hours; None without windows."""
         windows = self.bundle.spec.error_windows_us
         if not windows:
             return None
         longest = max(windows)
         count = self._value(f"{code}_count_{names.label(longest)}", x)
-        return int(count), longest / HOUR_US, self._value(f"{code}_hours_since", x)
+        return int(count), longest / HOUR_US
 
     def replaced_days(self, component: str, x: Float64) -> float:
         """Days since a component's last replacement; NaN where none is known."""
