@@ -17,6 +17,7 @@ from closedloop.data import untouched
 from closedloop.heads.bundle import Bundle, load, write
 from closedloop.heads.manifest import HORIZON
 from closedloop.heads.reasons import Reasons
+from closedloop.heads.scorers import Isolation
 from score.answer import Scorer
 from score.explain import LEVELS, PARTS, Explainer
 
@@ -163,6 +164,17 @@ print(len(_explain.signatures))
 """
     done = subprocess.run([sys.executable, "-c", code, str(tiny_bundle)], capture_output=True, text=True, check=False)
     assert done.stdout == "1\n", done.stderr
+
+
+def test_no_request_lays_out_a_forest(scorer):
+    """Also that of an isolation forest without failure heads."""
+    reasons = scorer.explainer.reasons
+    assert set(reasons._laid_out) == set(scorer.bundle.failures)
+    forest = next(iter(scorer.bundle.failures.values())).forest
+    anomaly = replace(scorer.bundle.anomaly, scorer=Isolation(forest), columns=np.arange(forest.feature.max() + 1))
+    alone = Reasons(replace(scorer.bundle, anomaly=anomaly, failures={}, manifest=None))
+    alone.compile(np.zeros(len(scorer.bundle.spec.names)))
+    assert set(alone._laid_out) == {""}
 
 
 def test_the_features_of_every_name_have_a_source(scorer):

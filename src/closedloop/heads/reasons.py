@@ -42,12 +42,13 @@ class Reasons:
         self.sources: list[Source] = list(dict.fromkeys([*of_feature, (FEATURE, ANOMALY_SCORE)]))
         self._place = np.array([self.sources.index(source) for source in of_feature], np.int64)
         self._features = {name: place for place, name in enumerate(bundle.spec.names)}
-        self._laid_out: dict[str, Paths] = {}  # when first asked for: large forests take a second
+        self._laid_out: dict[str, Paths] = {}  # once each: large forests take a second
 
     def compile(self, x: Float64) -> None:
-        """Compile what explains, so that no request waits for it."""
-        for name in list(self.bundle.failures)[:1]:
-            self.of_failure(name, x, 0.0, self.of_anomaly(x))
+        """Compile what explains, and lay out every head's forest, so that no request waits for it."""
+        shares = self.of_anomaly(x)
+        for name in self.bundle.failures:
+            self.of_failure(name, x, 0.0, shares)
 
     def of_anomaly(self, x: Float64) -> Float64 | None:
         """What share of the anomaly score each source has, from 0 to 1, at features x; None where it is not known."""
