@@ -161,11 +161,12 @@ def _text(source: Source, figures: dict[str, Any]) -> str:
     kind, name = source
     if kind == SENSOR and "deviations" in figures:
         size, since = figures["deviations"], figures["since_hours"]
-        text = f"{name} {abs(size):.1f} deviations {'below' if size < 0 else 'above'} its usual"
+        far = f"{abs(size):.1f}" if abs(size) < 1e6 else f"{abs(size):.3g}"
+        text = f"{name} {far} deviations {'below' if size < 0 else 'above'} its usual"
         return text if since is None else f"{text} since {since:.0f} h"
     if kind == ERROR and "count" in figures:
-        times = "once" if figures["count"] == 1 else f"{figures['count']} times"
-        return f"{name} {times} within {figures['within_hours']:g} h"
+        within, count = f"within {figures['within_hours']:g} h", figures["count"]
+        return f"no {name} {within}" if not count else f"{name} {'once' if count == 1 else f'{count} times'} {within}"
     if kind == REPLACEMENT:
         days = figures.get("replaced_days_ago")
         return f"no replacement of {name} known" if days is None else f"{name} replaced {days:.0f} days ago"

@@ -19,7 +19,7 @@ from closedloop.heads.manifest import HORIZON
 from closedloop.heads.reasons import Reasons
 from closedloop.heads.scorers import Isolation
 from score.answer import Scorer
-from score.explain import LEVELS, PARTS, Explainer
+from score.explain import LEVELS, PARTS, Explainer, _text
 
 EVERY = frozenset(PARTS)
 
@@ -95,6 +95,24 @@ def test_a_sensor_that_moved_is_told_as_a_technician_says_it(scorer):
     assert (first["kind"], first["name"]) == ("sensor", moved)
     assert first["deviations"] < -1
     assert f"{moved} {-first['deviations']:.1f} deviations below its usual" in first["text"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "figures", "words"),
+    [
+        ("error", {"count": 0, "within_hours": 72.0}, "no E7 within 72 h"),
+        ("error", {"count": 1, "within_hours": 72.0}, "E7 once within 72 h"),
+        ("error", {"count": 3, "within_hours": 36.0}, "E7 3 times within 36 h"),
+        ("sensor", {"deviations": -3.14, "since_hours": 14.2}, "E7 3.1 deviations below its usual since 14 h"),
+        ("sensor", {"deviations": 1e300, "since_hours": None}, "E7 1e+300 deviations above its usual"),
+        ("replacement", {}, "no replacement of E7 known"),
+        ("replacement", {"replaced_days_ago": 41.3}, "E7 replaced 41 days ago"),
+        ("machine", {}, "the machine's E7"),
+        ("feature", {}, "E7"),
+    ],
+)
+def test_a_reason_is_said_in_words(kind, figures, words):
+    assert words == _text((kind, "E7"), figures)
 
 
 def test_severity_goes_by_the_threshold_and_its_plateau(scorer):
