@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -43,10 +44,10 @@ def restored(commit: str, kept: tuple[str, ...] = OF_THE_PIPELINE) -> str:
     with tempfile.TemporaryDirectory() as folder:
         index = str(Path(folder, "index"))
         git("read-tree", commit, index=index)
-        git("rm", "-r", "--quiet", "--force", "--cached", "--ignore-unmatch", "--", *kept, index=index)
-        entries = git("ls-tree", "-r", MAIN, "--", *kept)
-        if entries:
-            github.call("git", "update-index", "--index-info", stdin=entries + "\n", env={"GIT_INDEX_FILE": index})
+        literal = "--literal-pathspecs"  # a name may have the signs of a pattern
+        git(literal, "rm", "-r", "--quiet", "--force", "--cached", "--ignore-unmatch", "--", *kept, index=index)
+        if entries := github.call("git", literal, "ls-tree", "-r", "-z", MAIN, "--", *kept):
+            github.call("git", "update-index", "-z", "--index-info", stdin=entries, env={"GIT_INDEX_FILE": index})
         return git("write-tree", index=index)
 
 
@@ -79,7 +80,8 @@ def history(branch: str) -> list[str]:
 def by_people(branch: str, path: str) -> list[str]:
     """Return the commits of a branch, shortened, that the author of bots did not make.
 
-    A merge of ``main`` into the branch does not count, as long as it leaves everything but ``path`` as on ``main``.
+    A merge of ``main`` into the branch does not count, as long as it leaves everything but ``path`` as on ``main``, or
+    is the very one that git makes, as GitHub's button to update a branch does.
     """
     found = []
     for line in git("log", "--format=%h %ae %P", f"{MAIN}..origin/{branch}").splitlines():
@@ -87,9 +89,16 @@ def by_people(branch: str, path: str) -> list[str]:
         if author == AUTHOR["GIT_AUTHOR_EMAIL"]:
             continue
         of_main = len(parents) == 2 and not git("rev-list", "-1", parents[1], f"^{MAIN}")
-        if not of_main or git("diff", "--name-only", parents[1], commit) != path:
+        if not of_main or (git("diff", "--name-only", parents[1], commit) != path and not by_itself(commit, parents)):
             found.append(commit)
     return found
+
+
+def by_itself(commit: str, parents: list[str]) -> bool:
+    """Return whether a merge has what git makes of its parents, so that nobody wrote any of it."""
+    words = ["git", "merge-tree", "--write-tree", *parents]
+    done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+    return done.returncode == 0 and done.stdout.strip() == git("rev-parse", f"{commit}^{{tree}}")
 
 
 def renew(tree: str, branch: str, message: str, seen: str) -> str:

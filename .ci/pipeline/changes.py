@@ -9,6 +9,7 @@ import json
 import re
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ TITLE = "## What changes for those who call the service"
 KEPT = re.compile(rf"^{re.escape(TITLE)}\n\n(.*?)\n\nImage: ", re.MULTILINE | re.DOTALL)
 DOCUMENT = "openapi.json"
 WORDS = ("description", "title", "example", "examples")  # keys of a schema
+OF_NAMES = ("properties", "patternProperties", "$defs", "dependentSchemas")  # their keys are names, which may be such
+VALUES = ("enum", "const", "default")  # hold values, no schemas
 MUST = " required"  # at the end of a form: what callers may not leave out
 MOST = 8  # names in one line
 
@@ -43,7 +46,7 @@ def manifest(archive: Path) -> dict[str, Any]:
             file = packed.extractfile("bundle/manifest.json")
             found: dict[str, Any] = json.loads(file.read()) if file else {}
             return found
-    except (tarfile.TarError, KeyError, OSError, ValueError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, KeyError, OSError, ValueError) as error:
         raise github.PipelineError(f"{archive.name} cannot be read: {error}") from error
 
 
@@ -100,13 +103,21 @@ def facts(document: dict[str, Any]) -> dict[str, str]:
         for method, one in operations.items():
             where = f"{method.upper()} {path}"
             found[where] = ", ".join(sorted(one.get("responses", {})))
+            for code, answer in one.get("responses", {}).items():
+                if promised := {key: answer[key] for key in ("content", "$ref") if key in answer}:
+                    found[f"{where}: answer {code}"] = form(promised)
             if "requestBody" in one:
-                found[f"{where}: body"] = form(one["requestBody"].get("content", {}))
+                must = MUST * bool(one["requestBody"].get("required"))
+                found[f"{where}: body"] = form(one["requestBody"].get("content", {})) + must
+            if login := one.get("security", document.get("security")):
+                found[f"{where}: security"] = form(login) + MUST * ({} not in login)
             for parameter in one.get("parameters", []):
                 must = MUST * bool(parameter.get("required"))
                 found[f"{where}: {parameter['in']} {parameter['name']}"] = form(parameter.get("schema", {})) + must
     for name, schema in document.get("components", {}).get("schemas", {}).items():
-        found[name] = form({key: value for key, value in schema.items() if key not in ("properties", "required")})
+        own = {key: value for key, value in schema.items() if key not in ("properties", "required")}
+        others = [field for field in schema.get("required", []) if field not in schema.get("properties", {})]
+        found[name] = form(own | ({"required": sorted(others)} if others else {}))
         for field, one in schema.get("properties", {}).items():
             found[f"{name}.{field}"] = form(one) + MUST * (field in schema.get("required", []))
     return found
@@ -117,13 +128,19 @@ def form(schema: Any) -> str:
     return json.dumps(without_words(schema), sort_keys=True)
 
 
-def without_words(schema: Any) -> Any:
-    """Return a schema without its descriptions, titles and examples."""
+def without_words(schema: Any, names: bool = False) -> Any:
+    """Return a schema without its descriptions, titles and examples; of a mapping of ``names`` each key is kept."""
     if isinstance(schema, list):
         return [without_words(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: without_words(one) for key, one in schema.items() if key not in WORDS}
+    if names:
+        return {key: without_words(one) for key, one in schema.items()}
+    return {
+        key: one if key in VALUES else without_words(one, key in OF_NAMES)
+        for key, one in schema.items()
+        if key not in WORDS
+    }
 
 
 def of_interface(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

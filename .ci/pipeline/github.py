@@ -48,6 +48,8 @@ def call(*words: str, stdin: str | None = None, env: Mapping[str, str] | None = 
         raise PipelineError(f"{words[0]} is not on PATH: {how}") from None
     except OSError as error:
         raise PipelineError(f"{words[0]} cannot be run: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"`{' '.join(words[:3])}` wrote what is no UTF-8: {error.object[:80]!r}") from error
     if done.returncode:
         last = ((done.stderr.strip() or done.stdout.strip()).splitlines() or ["no message"])[-1]
         failed = PipelineError(f"`{' '.join(words[:3])}` exited with {done.returncode}: {last}")

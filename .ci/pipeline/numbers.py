@@ -20,9 +20,10 @@ from pathlib import Path
 
 from pipeline import changes, github, release_facts
 
-FORM = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
+FORM = re.compile(r"\.".join([r"(0|[1-9][0-9]{0,99})"] * 3))  # whatever number is given must be read again
 FIRST = "1.0.0"
 BREAKS, ADDS, FIXES = range(3)  # which of the three parts rises
+OPERATION = re.compile(r"[A-Z]+ /\S*")  # such an entry of an interface; a field may have a space in its name too
 NAMED = ("components", "errors", "models")  # of a bundle's schema: what requests may name
 
 
@@ -43,6 +44,8 @@ def breaks(old: changes.Side, new: changes.Side) -> Iterator[str]:
     older, newer = old.manifest["schema"], new.manifest["schema"]
     if (older["sensors"], older["sampling_minutes"]) != (newer["sensors"], newer["sampling_minutes"]):
         yield "the sensors of a request are others"
+    if older.get("machine_id") != newer.get("machine_id"):
+        yield "machines are called otherwise"
     for key in NAMED:
         if gone := [name for name in older.get(key) or [] if name not in (newer.get(key) or [])]:
             yield f"a request may not name the {key} {changes.named(gone)} any more"
@@ -55,23 +58,23 @@ def breaks(old: changes.Side, new: changes.Side) -> Iterator[str]:
         return
     before, now = changes.facts(old.document), changes.facts(new.document)
     lost = [name for name in before if name not in now or not keeps(name, before[name], now[name])]
-    asked = [name for name in now if name not in before and now[name].endswith(changes.MUST) and owner(name) in before]
+    asked = [name for name in now if name not in before and now[name].endswith(changes.MUST) and is_of(name, before)]
     if lost:
         yield f"gone or changed in the interface: {changes.named(lost)}"
     if asked:
         yield f"newly asked for in the interface: {changes.named(asked)}"
 
 
-def owner(name: str) -> str:
-    """Return the schema or operation that has a field or parameter of an interface."""
-    return name.partition(":")[0] if " " in name else name.partition(".")[0]
+def is_of(name: str, before: dict[str, str]) -> bool:
+    """Return whether a field or parameter is of a schema or operation that an interface had before."""
+    return any(name[: found.start()] in before for found in re.finditer(r"\.|: ", name))
 
 
 def keeps(name: str, before: str, now: str) -> bool:
     """Return whether one entry of an interface still holds what it promised; an operation may have more answers."""
     if before == now:
         return True
-    return " " in name and ":" not in name and set(before.split(", ")) <= set(now.split(", "))
+    return bool(OPERATION.fullmatch(name)) and set(before.split(", ")) <= set(now.split(", "))
 
 
 def adds(old: changes.Side, new: changes.Side) -> Iterator[str]:

@@ -27,7 +27,8 @@ REF = "refs/template/main"  # where its branch main is fetched to
 OF_RUNS = ".github/workflows/"  # docs.github.com: to push a change there takes the permission `workflows`
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[\w.-]+")
 OFFERED = "<!-- template {} -->"
-MOST = 30  # subjects of commits in the pull request
+MOST = 30  # lines of a list in the pull request; GitHub takes 65,536 characters in all
+WIDEST = 200  # characters of such a line
 
 
 def named() -> tuple[str, str]:
@@ -68,22 +69,28 @@ def fetch(name: str) -> str:
     return branches.git("rev-parse", REF)
 
 
-def began() -> str:
-    """Return the template's commit that this copy has, from which the merge starts.
+def began(ours: str) -> str:
+    """Return the template's commit that a commit of this copy has, from which the merge starts.
+
+    Where some of an update is still ``open`` there, that is where that update began: else its changes would be lost.
 
     Raises:
         PipelineError: nothing says it, or the template does not have that commit.
     """
     fix = f"write it into {RECORD} on main: " + '{"commit": "…"}'
-    if text := branches.content(branches.MAIN, RECORD):
-        found = str(json.loads(text).get("commit"))
+    try:
+        known = json.loads(branches.content(ours, RECORD) or "{}")
+        found = str((known.get("since") if known.get("open") else None) or known["commit"]) if known else ""
+    except (ValueError, AttributeError, KeyError) as error:
+        raise github.PipelineError(f"{RECORD} cannot be read ({error!r}); {fix}") from error
+    if found:
         if not re.fullmatch(r"[0-9a-f]{40}", found) or not ancestor(found):
             raise github.PipelineError(f"{RECORD} names {found[:12]}, which is no commit of the template; {fix}")
         return found
-    done = subprocess.run(["git", "merge-base", branches.MAIN, REF], capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", "merge-base", ours, REF], capture_output=True, text=True, check=False)
     if done.returncode == 0:  # a fork shares the template's history
         return done.stdout.strip()
-    roots = branches.git("rev-list", "--max-parents=0", branches.MAIN).split()
+    roots = branches.git("rev-list", "--max-parents=0", ours).split()
     trees = {branches.git("rev-parse", f"{root}^{{tree}}") for root in roots}
     for line in branches.git("log", "--format=%H %T", REF).splitlines():
         commit, tree = line.split()
@@ -113,9 +120,10 @@ def merged(base: str, ours: str, theirs: str) -> tuple[str, list[str]]:
     return tree, sorted(set(found))
 
 
-def with_record(tree: str, commit: str, undecided: list[str]) -> str:
-    """Return a tree with the record of the template's commit in it."""
-    text = json.dumps({"commit": commit, "open": undecided}, indent=1) + "\n"
+def with_record(tree: str, base: str, commit: str, undecided: list[str]) -> str:
+    """Return a tree with the record of the template's commit in it; of what is open, also where its merge began."""
+    known = {"commit": commit, "open": undecided} | ({"since": base} if undecided else {})
+    text = json.dumps(known, indent=1) + "\n"
     with tempfile.TemporaryDirectory() as folder:
         index, content = str(Path(folder, "index")), Path(folder, "record")
         content.write_text(text, encoding="utf-8")
@@ -127,12 +135,33 @@ def with_record(tree: str, commit: str, undecided: list[str]) -> str:
 
 def differ(one: str, other: str) -> list[str]:
     """Return the files in which two trees differ."""
-    return [name for name in branches.git("diff", "--name-only", "-z", one, other).split("\0") if name]
+    return github.call("git", "diff", "--name-only", "--no-renames", "-z", one, other).split("\0")[:-1]
+
+
+def plain(path: str) -> str:
+    """Return the path that git has renamed in a merge, where a file and a folder have the same one."""
+    return re.sub(r"~[0-9a-f]{40}(_\d+)?$", "", path)
+
+
+def in_the_way(tree: str) -> list[str]:
+    """Return the files here that git does not know and that a tree would overwrite; ignored ones too, as git would."""
+    new = {name for name in differ("HEAD", tree) if not branches.git("--literal-pathspecs", "ls-tree", "HEAD", name)}
+    folders = {str(folder) for name in new for folder in Path(name).parents}
+    others = github.call("git", "ls-files", "--others", "-z").split("\0")[:-1]
+    return [one for one in others if one in new | folders or new & {str(folder) for folder in Path(one).parents}]
+
+
+def listed(some: list[str], mark: str = "") -> list[str]:
+    """Return the lines of a list in the pull request, cut to what GitHub takes; the record has all that is open."""
+    lines = [f"- {mark}{comment.harmless(' '.join(one.split())[:WIDEST])}{mark}" for one in some[:MOST]]
+    return lines + [f"- and {len(some) - MOST} more"] * (len(some) > MOST)
 
 
 def text(name: str, base: str, theirs: str, undecided: list[str]) -> str:
     """Return the text of the pull request."""
-    subjects = branches.git("log", "--no-merges", "--format=%s", f"{base}..{theirs}").splitlines()
+    words = ["git", "log", "--no-merges", "--format=%s", f"{base}..{theirs}"]
+    done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=True)  # of any encoding
+    subjects = done.stdout.splitlines()
     lines = [
         f"This merges what {name} has changed from {base[:12]} to {theirs[:12]} into the files of this copy. Read",
         f"it as you would any change; `required` says whether all is as good with it. `{RECORD}` keeps the commit, so",
@@ -144,7 +173,7 @@ def text(name: str, base: str, theirs: str, undecided: list[str]) -> str:
             "**These are left as they are here**, and the check is red until a person merges them too: both sides have",
             f"changed them, or they lie in `{OF_RUNS}`, where the token of a run may not write.",
             "",
-            *(f"- `{comment.harmless(path)}`" for path in undecided),
+            *listed(undecided, "`"),
             "",
             "```",
             f"git fetch && git switch {BRANCH}",
@@ -156,9 +185,8 @@ def text(name: str, base: str, theirs: str, undecided: list[str]) -> str:
     lines += [
         f"{len(subjects)} commits of the template:",
         "",
-        *(f"- {comment.harmless(one)}" for one in subjects[:MOST]),
+        *listed(subjects),
     ]
-    lines += [f"- and {len(subjects) - MOST} more"] * (len(subjects) > MOST)
     return "\n".join([*lines, "", OFFERED.format(theirs), ""])
 
 
@@ -179,11 +207,12 @@ def main() -> None:
         github.tell(f"skipped: the template's later changes, since {why}.")
         return
     theirs = fetch(name)
-    base = began()
+    base = began(branches.MAIN)
     tree, conflicts = merged(base, branches.MAIN, theirs)
+    tree = branches.restored(tree, (*conflicts, *map(plain, conflicts), RECORD))
     of_runs = [path for path in differ(branches.MAIN, tree) if path.startswith(OF_RUNS)]
-    undecided = sorted({*conflicts, *of_runs})
-    tree = branches.restored(tree, tuple(undecided)) if undecided else tree
+    undecided = sorted({*map(plain, conflicts), *of_runs} - {RECORD})
+    tree = branches.restored(tree, tuple(of_runs)) if of_runs else tree
     changed = differ(branches.MAIN, tree)
     found = propose.Proposal.now(BRANCH, "\n".join([*changed, RECORD]))
     owner = github.repository().partition("/")[0]
@@ -194,7 +223,7 @@ def main() -> None:
         return
     body = text(name, base, theirs, undecided)
     message = f"{TITLE}\n\nFrom {base} to {theirs}.\n\n{github.run_url()}"
-    commit = branches.renew(with_record(tree, theirs, undecided), BRANCH, message, found.head)
+    commit = branches.renew(with_record(tree, base, theirs, undecided), BRANCH, message, found.head)
     if found.number is None:
         branches.propose(BRANCH, TITLE, body)
     else:
@@ -217,8 +246,12 @@ def take() -> None:
         raise github.PipelineError("some files are not committed, and could be lost; commit them first")
     branches.git("fetch", "--quiet", "origin", "main")
     theirs = fetch(name)
-    tree, conflicts = merged(began(), "HEAD", theirs)
-    branches.git("read-tree", "-m", "-u", "HEAD", with_record(tree, theirs, []))
+    base = began("HEAD")
+    tree, conflicts = merged(base, "HEAD", theirs)
+    conflicts = [path for path in conflicts if path != RECORD]
+    if lost := in_the_way(tree):
+        raise github.PipelineError(f"the template has files of these names, move yours away: {', '.join(lost)}")
+    branches.git("read-tree", "-m", "-u", "HEAD", with_record(tree, base, theirs, []))
     print(f"{name} up to {theirs[:12]} is merged. Resolve, then commit: {', '.join(conflicts) or 'nothing is left'}")
 
 

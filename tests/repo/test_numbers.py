@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import chain, changes, numbers, release, release_facts
+from pipeline import chain, changes, github, numbers, release, release_facts
 
 from .test_changes import DOCUMENT, manifest, text, with_bundle
 from .test_release import Repository
@@ -54,6 +56,7 @@ def schema(**other: Any) -> dict[str, Any]:
         (changes.Side(schema(components=manifest()["schema"]["components"][:-1]), DOCUMENT), numbers.BREAKS),
         (changes.Side(manifest(heads=manifest()["heads"] | {"failure": {}}), DOCUMENT), numbers.BREAKS),
         (changes.Side(manifest(), None), numbers.BREAKS),
+        (changes.Side(schema(machine_id="text"), DOCUMENT), numbers.BREAKS),
     ],
 )  # fmt: skip
 def test_the_part_that_rises_is_what_the_bundles_say(
@@ -92,6 +95,45 @@ def test_the_part_that_rises_is_what_the_interface_says(
     assert which == numbers.since(release_facts.Release("r1", "", {}), Path())[0]
 
 
+def post(it: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = it["paths"]["/score"]["post"]
+    return found
+
+
+def fields(it: dict[str, Any], **those: Any) -> None:
+    answer(it)["properties"].update(those)
+
+
+BODY = {"content": {"a/b": {"schema": {"$ref": "#/x"}}}}
+ASKS = {"get": {"parameters": [{"in": "query", "name": "q", "required": True}]}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (lambda it: post(it).update(requestBody=BODY),
+         lambda it: post(it).update(requestBody=BODY | {"required": True})),
+        (lambda it: post(it)["responses"].update({"200": BODY}), lambda it: post(it)["responses"].update({"200": {}})),
+        (lambda it: None, lambda it: post(it).update(security=[{"key": []}])),
+        (lambda it: None, lambda it: it.update(security=[{"key": []}])),
+        (lambda it: None, lambda it: answer(it).update(required=["other"])),
+        (lambda it: fields(it, o={"properties": {"title": {"type": "number"}}}),
+         lambda it: fields(it, o={"properties": {"title": {"type": "string"}}})),
+        (lambda it: fields(it, **{"oil heat": {"a": 1, "type": "number"}}),
+         lambda it: fields(it, **{"oil heat": {"a": 1, "maximum": 3, "type": "number"}})),
+        (lambda it: None, lambda it: (fields(it, **{"oil heat": {}}), answer(it).update(required=["oil heat"]))),
+        (lambda it: it["paths"].update({"/m:go": {"get": {}}}), lambda it: it["paths"].update({"/m:go": ASKS})),
+    ],
+)  # fmt: skip
+def test_an_interface_that_asks_or_promises_otherwise_is_another_one(
+    monkeypatch: pytest.MonkeyPatch, before: Any, after: Any
+) -> None:
+    old, new = document(before), document(lambda it: (before(it), after(it)))
+    monkeypatch.setattr(changes, "of_release", lambda one: changes.Side(manifest(), old))
+    monkeypatch.setattr(changes, "here", lambda now: changes.Side(manifest(), new))
+    assert numbers.BREAKS == numbers.since(release_facts.Release("r1", "", {}), Path())[0]
+
+
 def known(*found: tuple[str, str, str, str]) -> list[release_facts.Release]:
     """Releases by tag, number, the time they were served, and the reason they were withdrawn for."""
     return [
@@ -118,6 +160,8 @@ def known(*found: tuple[str, str, str, str]) -> list[release_facts.Release]:
          {"r1": numbers.ADDS, "r2": numbers.FIXES}, "1.10.0"),
         ((("r9", "5.0.0", "", ""), ("r1", "1.2.3", "2026", "")), {"r1": numbers.FIXES}, "1.2.4"),  # never served
         ((("own", "7.0.0", "2027", ""), ("r1", "1.2.3", "2026", "")), {"r1": numbers.FIXES}, "1.2.4"),  # run again
+        ((("r2", "1000000000.0.0", "2027", ""), ("r1", "999999999.0.0", "2026", "")), {"r2": numbers.BREAKS},
+         "1000000001.0.0"),
         ((("r1", "1.2", "2026", ""),), {"r1": numbers.FIXES}, "1.0.0"),
     ],
 )  # fmt: skip
@@ -137,6 +181,16 @@ def test_what_cannot_be_compared_counts_as_another_interface(repo: Repository) -
     for command in ("draft", "publish"):
         assert repo.run("release", command).returncode == 0
     assert "Release **2.0.0**: r1 cannot be compared (" in text(repo)
+
+
+def test_a_bundle_that_is_cut_off_cannot_be_read(tmp_path: Path) -> None:
+    archive = tmp_path / "bundle.tar.gz"
+    (tmp_path / "manifest.json").write_text(json.dumps(os.urandom(40_000).hex()))
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(tmp_path / "manifest.json", "bundle/manifest.json")
+    archive.write_bytes(archive.read_bytes()[:-5000])
+    with pytest.raises(github.PipelineError, match="cannot be read"):
+        changes.manifest(archive)
 
 
 def published(repo: Repository, run: str) -> str:

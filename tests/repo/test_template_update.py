@@ -182,7 +182,7 @@ def test_conflicts_and_workflow_files_stay_ours_are_named_and_open_until_a_perso
     newest = made.add({"params": "a: 3\n", FLOW: "on: pull_request\n", "new": "new\n"})
     assert f"left for a person: {FLOW}, params" in made.run()
     assert ("a: 2\n", "on: push\n", "new\n") == (made.show("params"), made.show(FLOW), made.show("new"))
-    assert {"commit": newest, "open": [FLOW, "params"]} == made.record()
+    assert {"commit": newest, "open": [FLOW, "params"], "since": made.began} == made.record()
     (pull,) = made.repo.calls("pr", "create")
     assert f"- `{FLOW}`\n- `params`" in pull["stdin"]
     assert "git fetch && git switch template-update\nmake template TEMPLATE=them/template" in pull["stdin"]
@@ -254,9 +254,110 @@ def test_a_copy_whose_first_commit_is_no_commit_of_the_template_is_told_what_to_
     assert "Offered:" in made.run()
 
 
+@pytest.mark.parametrize("record", [b"{garbage", b"[1]", b'"x"', b'{"commit": 5}', b'{"open": []}', b"\xff"])
+def test_a_record_that_cannot_be_read_is_one_clear_error(made: Copy, record: bytes) -> None:
+    made.add({"new": "new\n"})
+    (made.repo.work / ".ci").mkdir()
+    (made.repo.work / template.RECORD).write_bytes(record)
+    made.here({})
+    said = made.run()
+    assert template.RECORD in said or "no UTF-8" in said
+    assert "Traceback" not in said
+
+
+def test_a_name_is_never_a_pattern(made: Copy) -> None:
+    odd = ["a*", ":(glob)z", " lead", "trail ", "caf\u00e9", "new\nline", "qu\"ote's", "back\\slash", "-dash"]
+    both = dict.fromkeys([*odd, "ab"], "1\n")
+    base = made.add(both)
+    made.here(both | {template.RECORD: json.dumps({"commit": base})})
+    made.here(dict.fromkeys(odd, "ours\n"))
+    made.add(dict.fromkeys(both, "theirs\n"))
+    assert "1 files; left for a person" in made.run()
+    assert "theirs\n" == made.show("ab")
+    assert {"ours\n"} == {made.show(name) for name in odd}
+    assert sorted(odd) == made.record()["open"]
+
+
+def test_a_folder_where_this_copy_has_a_file_leaves_the_file_and_the_other_way_round(made: Copy) -> None:
+    base = made.add({"x": "1\n"})
+    made.here({"x": "1\n", template.RECORD: json.dumps({"commit": base})})
+    made.here({"x": "ours\n", "z/a": "ours\n"})
+    (made.template / "x").unlink()
+    made.add({"x/a": "theirs\n", "z": "theirs\n"})
+    made.run()
+    assert ("ours\n", "ours\n") == (made.show("x"), made.show("z/a"))
+    assert ["x", "z"] == made.record()["open"]
+
+
+def test_what_was_merged_while_some_was_open_is_offered_again(made: Copy) -> None:
+    made.add({"params": "a: 3\n"})
+    made.run()
+    made.repo.git("switch", "--quiet", "--detach", f"origin/{template.BRANCH}")
+    made.here({"own": "own\n"})
+    made.add({"new": "new\n"})
+    assert "1 files; left for a person: params" in made.run()
+    assert {"open": ["params"], "since": made.began}.items() <= made.record().items()
+
+
+def test_the_template_s_own_record_is_nobody_s_conflict(made: Copy) -> None:
+    for name in ("one", "two"):
+        made.add({template.RECORD: json.dumps({"commit": name * 9}), name: "new\n"})
+        assert "1 files." in made.run()
+        assert [] == made.record()["open"]
+        made.repo.git("switch", "--quiet", "--detach", f"origin/{template.BRANCH}")
+        made.here({"own": name})
+
+
+def test_the_button_that_updates_a_branch_is_no_person_s_work(made: Copy) -> None:
+    made.add({"new": "new\n"})
+    made.run()
+    made.here({"own": "own\n"})
+    made.repo.git("switch", "--quiet", template.BRANCH)
+    made.repo.git("merge", "--quiet", "--no-edit", "origin/main")
+    made.repo.git("push", "--quiet", "origin", f"HEAD:{template.BRANCH}")
+    made.repo.git("fetch", "--quiet", "origin")
+    made.add({"new": "newer\n"})
+    assert "Offered:" in made.run()
+
+
+@pytest.mark.parametrize("name", ["mine", "mine/deep"])
+def test_no_file_that_git_does_not_know_is_overwritten_ignored_or_not(made: Copy, name: str) -> None:
+    made.here({".gitignore": "mine\n"})
+    made.add({"mine": "theirs\n"})
+    (made.repo.work / name).parent.mkdir(exist_ok=True)
+    (made.repo.work / name).write_text("precious\n")
+    assert f"move yours away: {name}" in made.run("take", TEMPLATE="them/template")
+    assert "precious\n" == (made.repo.work / name).read_text()
+
+
+def test_what_was_resolved_and_committed_is_no_conflict_again(made: Copy) -> None:
+    made.add({"params": "a: 3\n"})
+    made.run("take", TEMPLATE="them/template")
+    made.repo.commit({"params": "a: 23\n"})
+    made.add({"new": "new\n"})
+    assert "nothing is left" in made.run("take", TEMPLATE="them/template")
+
+
+def test_the_text_of_a_large_update_is_one_that_github_takes(made: Copy) -> None:
+    many = {f"d/{'x' * 100}{n}": "1\n" for n in range(400)}
+    made.here(dict.fromkeys(many, "2\n"))
+    made.add(many)
+    subject = b"caf\xe9 " + b"word " * 9000
+    words = ["git", *WHO, "commit", "--quiet", "--allow-empty", "--file", "-"]
+    subprocess.run(words, cwd=made.template, input=subject, check=True)
+    made.run()
+    (pull,) = made.repo.calls("pr", "create")
+    assert len(pull["stdin"]) < 65536
+    assert "- and 370 more" in pull["stdin"]
+
+
+def test_a_record_written_by_hand_has_the_commit_alone() -> None:
+    assert still_open({"commit": "e" * 40}) is None
+
+
 def still_open(record: dict[str, Any]) -> str | None:
     """What of an update nobody has merged yet."""
-    left = record["open"]
+    left = record.get("open")  # who writes the record by hand gives the commit alone
     return f"{', '.join(left)} are not merged yet: run make template on this branch" if left else None
 
 
